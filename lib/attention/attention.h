@@ -1,0 +1,68 @@
+/* attention.h: what softmax attention and Parallax share: the problem, its masks, its checks.
+ *
+ * The public verbs of a mechanism turn their arguments into one struct attention_problem, check it once
+ * here, and hand it to the rows of their tables. A row never sees a public argument struct and never
+ * checks again. Softmax attention is the problem whose probe is false: r, dr, probe_mean and value_mean
+ * are absent, and kernels skip the second branch.
+ *
+ * A batch is always a list of sequences, whatever its layout (dense, ragged, packed): kernels loop over
+ * attention_sequence(problem, n). */
+#ifndef PLX_ATTENTION_H
+#define PLX_ATTENTION_H
+
+#include "core/dispatch.h"
+
+struct attention_problem {
+    plx_pass pass;
+    bool probe;                /* Parallax, not softmax */
+    int64_t B, T, S, H, G, D;  /* extents of q and k as passed */
+    int64_t sequences;         /* B, or N of packed offsets */
+    bool causal;
+    int64_t window;            /* 0: unlimited */
+    double scale;              /* resolved: never 0 by default */
+    plx_dtype dtype;           /* of q, r, k, v */
+    int threads;
+    struct plx_tensor q_lengths, k_lengths, q_offsets, k_offsets;  /* absent: data NULL */
+    struct plx_tensor q, r, k, v;
+    struct plx_tensor o, lse, probe_mean, value_mean;  /* the last three may be absent: rank 0 */
+    struct plx_tensor d_o, dq, dr, dk, dv;
+};
+
+/* One sequence: queries are rows q_start .. q_start + T - 1 of batch entry q_batch, keys likewise. */
+struct attention_sequence {
+    int64_t q_batch, q_start, T;
+    int64_t k_batch, k_start, S;
+};
+
+struct attention_sequence attention_sequence(const struct attention_problem *problem, int64_t n);
+
+/* Keys that query i of a sequence sees: first <= j < end, end <= first where it sees none. */
+struct attention_range {
+    int64_t first, end;
+};
+
+static inline struct attention_range attention_keys(const struct attention_problem *problem,
+                                                    int64_t T, int64_t S, int64_t i)
+{
+    struct attention_range keys = {0, S};
+    if (problem->causal) {
+        int64_t position = S - T + i;
+        keys.end = position + 1 < 0 ? 0 : position + 1;
+        if (problem->window > 0 && position + 1 - problem->window > 0)
+            keys.first = position + 1 - problem->window;
+    }
+    return keys;
+}
+
+/* Checks dtypes, ranks, shapes, strides, devices and (unless shapes_only) pointers, lengths and offsets,
+ * and fills in extents and scale. Sets the context's error on failure. The tensors, attention members
+ * and probe of *problem are set by the caller before. */
+plx_status attention_check(plx_context *context, const struct plx_attention *attention,
+                           struct attention_problem *problem, bool shapes_only);
+
+/* Choose, check the workspace, run; shared by every verb of both mechanisms. */
+plx_status attention_run(plx_context *context, struct kernel_table table,
+                         const struct attention_problem *problem, void *workspace,
+                         size_t workspace_bytes, plx_stream stream);
+
+#endif

@@ -1,0 +1,103 @@
+/* arena.c: carving one allocation in order; see arena.h.
+ *
+ * In debug builds every block is followed by a red zone that AddressSanitizer guards, and released memory is
+ * filled with signalling patterns (all-ones words are NaN in f32, f64 and bf16), so that reading what was
+ * never written shows in the results. */
+#include "core/arena.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef NN_DEBUG_ARENA
+#include <sanitizer/asan_interface.h>
+enum { RED_ZONE = 64 };
+static void poison(void *start, size_t bytes)
+{
+    memset(start, 0xff, bytes);
+    ASAN_POISON_MEMORY_REGION(start, bytes);
+}
+static void unpoison(void *start, size_t bytes)
+{
+    ASAN_UNPOISON_MEMORY_REGION(start, bytes);
+}
+#else
+enum { RED_ZONE = 0 };
+static void poison(void *start, size_t bytes)
+{
+    (void)start, (void)bytes;
+}
+static void unpoison(void *start, size_t bytes)
+{
+    (void)start, (void)bytes;
+}
+#endif
+
+enum { ALIGNMENT = 64 };
+
+struct arena arena_measuring(void)
+{
+    struct arena arena = {.base = NULL, .capacity = SIZE_MAX};
+    return arena;
+}
+
+plx_status arena_create(struct arena *arena, size_t capacity, struct error *err)
+{
+    *arena = (struct arena){.capacity = capacity};
+    size_t rounded = (capacity + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    REQUIRE(err, rounded >= capacity, PLX_OUT_OF_MEMORY, "cannot allocate %zu bytes", capacity);
+    arena->base = aligned_alloc(ALIGNMENT, rounded > 0 ? rounded : ALIGNMENT);
+    REQUIRE(err, arena->base != NULL, PLX_OUT_OF_MEMORY, "cannot allocate %zu bytes", capacity);
+    memset(arena->base, 0, rounded);
+    return PLX_OK;
+}
+
+void arena_destroy(struct arena *arena)
+{
+    if (arena->base != NULL) unpoison(arena->base, arena->capacity);
+    free(arena->base);
+    *arena = (struct arena){0};
+}
+
+bool arena_is_measuring(const struct arena *arena)
+{
+    return arena->base == NULL && arena->capacity == SIZE_MAX;
+}
+
+void *arena_push(struct arena *arena, size_t bytes)
+{
+    size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + RED_ZONE;
+    if (rounded < bytes || arena->used > SIZE_MAX - rounded) rounded = SIZE_MAX - arena->used;
+    size_t start = arena->used;
+    arena->used += rounded;
+    if (arena->used > arena->peak) arena->peak = arena->used;
+    if (arena->base == NULL || arena->used > arena->capacity) return NULL;
+    unpoison(arena->base + start, bytes);
+    if (RED_ZONE > 0) poison(arena->base + arena->used - RED_ZONE, RED_ZONE);
+    return arena->base + start;
+}
+
+bool arena_overflowed(const struct arena *arena)
+{
+    return arena->peak > arena->capacity;
+}
+
+struct plx_tensor arena_tensor(struct arena *arena, plx_dtype dtype, int rank, const int64_t *shape)
+{
+    struct plx_tensor tensor = plx_tensor_dense(NULL, dtype, rank, shape);
+    tensor.data = arena_push(arena, (size_t)plx_tensor_count(&tensor) * plx_dtype_size(dtype));
+    return tensor;
+}
+
+size_t arena_mark(const struct arena *arena)
+{
+    return arena->used;
+}
+
+void arena_release(struct arena *arena, size_t mark)
+{
+    if (arena->base != NULL && arena->used <= arena->capacity && RED_ZONE > 0) {
+        unpoison(arena->base + mark, arena->used - mark);
+        poison(arena->base + mark, arena->used - mark);
+    }
+    arena->used = mark;
+}

@@ -1,0 +1,107 @@
+/* param.c: the table of a model's parameters; see param.h. */
+#include "core/param.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int param_add(struct param_list *list, plx_dtype dtype, int rank, const int64_t *shape,
+              enum param_init init, double init_std, enum param_group group,
+              const char *name_format, ...)
+{
+    if (list->count == list->capacity) {
+        int capacity = list->capacity > 0 ? 2 * list->capacity : 64;
+        struct param *items = realloc(list->items, (size_t)capacity * sizeof *items);
+        if (items == NULL) return -1;
+        list->items = items;
+        list->capacity = capacity;
+    }
+    struct param *param = &list->items[list->count];
+    *param = (struct param){.value = plx_tensor_dense(NULL, dtype, rank, shape),
+                            .grad = plx_tensor_dense(NULL, dtype, rank, shape),
+                            .init = init,
+                            .init_std = init_std,
+                            .group = group};
+    va_list arguments;
+    va_start(arguments, name_format);
+    vsnprintf(param->name, sizeof param->name, name_format, arguments);
+    va_end(arguments);
+    return list->count++;
+}
+
+void param_list_destroy(struct param_list *list)
+{
+    free(list->items);
+    *list = (struct param_list){0};
+}
+
+static size_t param_bytes(const struct plx_tensor *tensor)
+{
+    return (size_t)plx_tensor_count(tensor) * plx_dtype_size(tensor->dtype);
+}
+
+void param_list_carve_values(struct param_list *list, struct arena *arena)
+{
+    for (int i = 0; i < list->count; i++)
+        list->items[i].value.data = arena_push(arena, param_bytes(&list->items[i].value));
+}
+
+void param_list_carve_grads(struct param_list *list, struct arena *arena)
+{
+    for (int i = 0; i < list->count; i++)
+        list->items[i].grad.data = arena_push(arena, param_bytes(&list->items[i].grad));
+}
+
+/* FNV-1a: the stream number of a parameter's random values. */
+static uint64_t name_hash(const char *name)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (; *name != '\0'; name++) hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static double start_value(const struct param *param, struct rng *rng)
+{
+    switch (param->init) {
+    case PARAM_INIT_NORMAL: return param->init_std * rng_normal(rng);
+    case PARAM_INIT_ONE: return 1.0;
+    case PARAM_INIT_ZERO: return 0.0;
+    }
+    return 0.0;
+}
+
+void param_list_init(struct param_list *list, uint64_t seed)
+{
+    for (int i = 0; i < list->count; i++) {
+        struct param *param = &list->items[i];
+        struct rng rng = rng_make(seed, name_hash(param->name));
+        int64_t count = plx_tensor_count(&param->value);
+        for (int64_t e = 0; e < count; e++) {
+            double value = start_value(param, &rng);
+            if (param->value.dtype == PLX_F64) ((double *)param->value.data)[e] = value;
+            else ((float *)param->value.data)[e] = (float)value;
+        }
+    }
+}
+
+struct param *param_find(struct param_list *list, const char *name)
+{
+    for (int i = 0; i < list->count; i++)
+        if (strcmp(list->items[i].name, name) == 0) return &list->items[i];
+    return NULL;
+}
+
+int64_t param_list_elements(const struct param_list *list)
+{
+    int64_t elements = 0;
+    for (int i = 0; i < list->count; i++) elements += plx_tensor_count(&list->items[i].value);
+    return elements;
+}
+
+const char *param_group_name(enum param_group group)
+{
+    static const char *const names[PARAM_GROUPS] = {"matrix", "thin", "embedding",
+                                                    "head",   "norm", "bias"};
+    return group >= 0 && group < PARAM_GROUPS ? names[group] : "unknown";
+}

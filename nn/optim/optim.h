@@ -1,0 +1,98 @@
+/* optim.h: optimisers and schedules.
+ *
+ * Two optimisers, one table: adamw gives every group an AdamW update; muon gives PARAM_MATRIX an
+ * orthogonalised momentum update and the other groups AdamW with its own betas and rate multipliers. The
+ * exact formulas, with their sources, are at the top of muon.c and schedule.c. */
+#ifndef NN_OPTIM_H
+#define NN_OPTIM_H
+
+#include "core/param.h"
+#include "op.h"
+
+enum muon_scale {
+    MUON_SCALE_KELLER,             /* sqrt(max(1, A/B)) for W [A,B]; torch's "original" */
+    MUON_SCALE_MATCH_RMS,          /* 0.2 sqrt(max(A,B)): Moonlight, torch's "match_rms_adamw" */
+    MUON_SCALE_SPECTRAL_UNCLAMPED, /* sqrt(A/B) */
+    MUON_SCALE_MAX,                /* sqrt(max(A,B)): October 2024 */
+    MUON_SCALE_NONE                /* 1 */
+};
+
+enum muon_coefficients {
+    MUON_QUINTIC,          /* (3.4445, -4.7750, 2.0315), five times */
+    MUON_POLAR_EXPRESS,    /* the paper's list, divided by the 1.01 safety powers */
+    MUON_POLAR_MODDED,     /* the speed-run's five triples, normaliser 1.02 |X| + 1e-6 */
+    MUON_OPT               /* the "Opt" set of the speed-run's medium track */
+};
+
+struct optim_config {
+    const char *name;              /* "adamw" or "muon": a row of optim.c's table */
+    double lr;                     /* peak */
+    double weight_decay;
+    double beta1, beta2, eps;      /* AdamW, and muon's other groups */
+    double momentum;               /* muon */
+    bool nesterov, momentum_ema;
+    enum muon_scale scale;
+    enum muon_coefficients coefficients;
+    int ns_steps;
+    double embedding_lr, head_lr, norm_lr, other_lr;  /* multipliers of lr by group; other: thin, bias */
+    bool decay_norms;              /* weight decay also on norms, biases and embeddings */
+    double clip;                   /* largest global gradient norm; 0: no clipping */
+};
+
+struct optim_config optim_config_default(const char *name);
+
+struct optim;
+
+/* Allocates the state for every parameter. The list must outlive the optimiser and not grow. */
+plx_status optim_create(struct backend *be, const struct optim_config *config, struct param_list *params,
+                        struct optim **optim);
+void optim_destroy(struct optim *optim);
+size_t optim_bytes(const struct optim *optim);
+
+struct optim_report {
+    double grad_norm;      /* before clipping */
+};
+
+/* One update of every parameter with lr * lr_factor and weight_decay * decay_factor. A gradient norm that is
+ * not finite stops before anything is changed: PLX_BAD_DATA naming the parameter. Advances the step. */
+plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor,
+                      struct optim_report *report);
+int64_t optim_steps(const struct optim *optim);
+void optim_set_steps(struct optim *optim, int64_t steps);
+
+/* State as named tensors ("NAME.momentum", "NAME.m", "NAME.v"), for checkpoints: index from 0; false past the
+ * last. */
+struct optim_tensor {
+    char name[PARAM_NAME_MAX + 16];
+    struct plx_tensor tensor;
+};
+bool optim_state(struct optim *optim, int index, struct optim_tensor *state);
+
+/* ---- Orthogonalisation, exposed for tests ---- */
+struct muon_iteration {
+    enum muon_coefficients coefficients;
+    int steps;
+};
+/* y = NS(x), both [A,B]; in place allowed. Scratch from be. */
+plx_status muon_orthogonalise(struct backend *be, const struct muon_iteration *iteration,
+                              const struct plx_tensor *x, const struct plx_tensor *y);
+double muon_scale_factor(enum muon_scale scale, int64_t rows, int64_t columns);
+
+/* ---- Schedules ---- */
+enum schedule_kind { SCHEDULE_WSD, SCHEDULE_COSINE, SCHEDULE_CONSTANT };
+enum decay_shape { DECAY_LINEAR, DECAY_SQRT, DECAY_COSINE };
+
+struct schedule_config {
+    enum schedule_kind kind;
+    enum decay_shape shape;     /* of WSD's decay */
+    int64_t steps;              /* total */
+    int64_t warmup;             /* steps */
+    double decay_ratio;         /* share of the steps spent decaying (WSD) */
+    double min_factor;          /* where the decay ends */
+    double weight_decay_gamma;  /* > 0: weight decay falls as (1 - t)^gamma over the decay stage; 0: constant */
+};
+/* Factor of the peak rate for the 0-based step, and of the weight decay. */
+double schedule_lr(const struct schedule_config *config, int64_t step);
+double schedule_weight_decay(const struct schedule_config *config, int64_t step);
+
+#endif
