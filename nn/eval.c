@@ -1,8 +1,9 @@
-/* eval.c: the loss of a model on held-out text: one pass over a corpus in order, every token scored once.
+/* eval.c: the loss of a model on held-out text: one pass over a corpus in order, every token scored
+ * once.
  *
- * Bits per byte are the nats of all scored tokens over the bytes of text those tokens stand for, by the
- * corpus's ratio of bytes to tokens (so end-of-text tokens cost, and stand for nothing). Called by
- * `parallax eval` and, during training, by train.c. */
+ * Bits per byte are the nats of all scored tokens over the bytes of text those tokens stand for, by
+ * the corpus's ratio of bytes to tokens (so end-of-text tokens cost, and stand for nothing). Called
+ * by `parallax eval` and, during training, by train.c. */
 #include "train.h"
 
 #include <math.h>

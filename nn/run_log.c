@@ -1,5 +1,5 @@
-/* run_log.c: see run_log.h. Every object is one write of one line, so that a killed run leaves at most one
- * partial line, which run_log_resume drops. */
+/* run_log.c: see run_log.h. Every object is one write of one line, so that a killed run leaves at
+ * most one partial line, which run_log_resume drops. */
 #include "run_log.h"
 
 #include <errno.h>
@@ -27,12 +27,13 @@ static plx_status run_log_path(struct run_log *log, const char *run, struct erro
 static plx_status run_log_open(struct run_log *log, struct error *err)
 {
     log->descriptor = open(log->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    REQUIRE(err, log->descriptor >= 0, PLX_IO_ERROR, "%s: cannot be opened for writing: %s", log->path,
-            strerror(errno));
+    REQUIRE(err, log->descriptor >= 0, PLX_IO_ERROR, "%s: cannot be opened for writing: %s",
+            log->path, strerror(errno));
     return PLX_OK;
 }
 
-static plx_status run_log_write(struct run_log *log, const char *text, size_t size, struct error *err)
+static plx_status run_log_write(struct run_log *log, const char *text, size_t size,
+                                struct error *err)
 {
     while (size > 0) {
         ssize_t written = write(log->descriptor, text, size);
@@ -89,7 +90,8 @@ static bool run_log_keeps(const char *line, size_t size, int64_t step)
     json_int_t after = json_integer_value(json_object_get(object, "after_step"));
     json_int_t own = json_integer_value(json_object_get(object, "step"));
     const char *kind = json_string_value(json_object_get(object, "kind"));
-    bool result = kind && strcmp(kind, "result") == 0; /* the run goes on, so it is no result any more */
+    bool result =
+        kind && strcmp(kind, "result") == 0; /* the run goes on, so it is no result any more */
     json_decref(object);
     return own <= step && after <= step && !result;
 }
@@ -111,8 +113,8 @@ static size_t run_log_cut(char *text, size_t size, int64_t step)
     return kept;
 }
 
-plx_status run_log_resume(struct run_log *log, const char *run, int64_t step, const char *options_json,
-                          int64_t parameters, struct error *err)
+plx_status run_log_resume(struct run_log *log, const char *run, int64_t step,
+                          const char *options_json, int64_t parameters, struct error *err)
 {
     log->descriptor = -1;
     TRY(run_log_path(log, run, err));
@@ -136,14 +138,15 @@ plx_status run_log_resume(struct run_log *log, const char *run, int64_t step, co
 /* JSON has no NaN: what was not measured is left out, and an infinity becomes null. */
 static void put_real(json_t *object, const char *key, double value)
 {
-    if (!isnan(value)) json_object_set_new(object, key, isinf(value) ? json_null() : json_real(value));
+    if (!isnan(value))
+        json_object_set_new(object, key, isinf(value) ? json_null() : json_real(value));
 }
 
-plx_status run_log_step(struct run_log *log, const struct train_progress *progress, struct error *err)
+plx_status run_log_step(struct run_log *log, const struct train_progress *progress,
+                        struct error *err)
 {
-    json_t *object =
-        json_pack("{s:s, s:I, s:I}", "kind", "step", "step", (json_int_t)progress->step, "tokens",
-                  (json_int_t)progress->tokens);
+    json_t *object = json_pack("{s:s, s:I, s:I}", "kind", "step", "step",
+                               (json_int_t)progress->step, "tokens", (json_int_t)progress->tokens);
     if (object) {
         put_real(object, "loss", progress->loss);
         put_real(object, "lr", progress->lr);
@@ -173,15 +176,16 @@ plx_status run_log_result(struct run_log *log, const struct train_result *result
         }
         put_real(object, "seconds", result->seconds);
         put_real(object, "tokens_per_second", result->tokens_per_second);
-        json_object_set_new(object, "memory_peak", json_integer((json_int_t)process_resident_peak()));
+        json_object_set_new(object, "memory_peak",
+                            json_integer((json_int_t)process_resident_peak()));
     }
     return run_log_put(log, object, err);
 }
 
 plx_status run_log_sync(struct run_log *log, struct error *err)
 {
-    REQUIRE(err, fsync(log->descriptor) == 0, PLX_IO_ERROR, "%s: cannot be made durable: %s", log->path,
-            strerror(errno));
+    REQUIRE(err, fsync(log->descriptor) == 0, PLX_IO_ERROR, "%s: cannot be made durable: %s",
+            log->path, strerror(errno));
     return PLX_OK;
 }
 

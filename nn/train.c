@@ -1,12 +1,13 @@
 /* train.c: the training loop, readable in one sitting.
  *
- * A step: fetch the micro-batches, add up their gradients with every token weighing 1 / scored tokens of the
- * whole step (so accumulation equals a larger batch), clip and update, then evaluate, sample, log and
- * checkpoint where it is their turn. All that a step depends on (weights, optimiser state, data position,
- * random numbers) is in a checkpoint, so a resumed run computes the same bits as one never interrupted.
+ * A step: fetch the micro-batches, add up their gradients with every token weighing 1 / scored
+ * tokens of the whole step (so accumulation equals a larger batch), clip and update, then evaluate,
+ * sample, log and checkpoint where it is their turn. All that a step depends on (weights, optimiser
+ * state, data position, random numbers) is in a checkpoint, so a resumed run computes the same bits
+ * as one never interrupted.
  *
- * A loss that is not finite ends the run. A checkpoint is only written of weights whose loss on the step's
- * last micro-batch is finite, so the last checkpoint is always a good one. */
+ * A loss that is not finite ends the run. A checkpoint is only written of weights whose loss on the
+ * step's last micro-batch is finite, so the last checkpoint is always a good one. */
 #include "train.h"
 
 #include <limits.h>
@@ -19,7 +20,8 @@
 #include "process.h"
 #include "train_session.h"
 
-/* ---- Where to continue ------------------------------------------------------------------------- */
+/* ---- Where to continue -------------------------------------------------------------------------
+ */
 
 static void note_damaged(void *user, const char *sentence)
 {
@@ -43,7 +45,8 @@ static bool same_folder(const char *a, const char *b)
     return same;
 }
 
-/* --resume FOLDER: a sound checkpoint that may continue in run: run holds nothing, or this is its newest. */
+/* --resume FOLDER: a sound checkpoint that may continue in run: run holds nothing, or this is its
+ * newest. */
 static plx_status find_named(const char *run, const char *folder, const struct train_hooks *hooks,
                              char *path, size_t size, struct error *err)
 {
@@ -52,25 +55,29 @@ static plx_status find_named(const char *run, const char *folder, const struct t
     if (run_holds(run, "checkpoints")) {
         char newest[4096];
         bool found = false;
-        TRY(checkpoint_latest(run, newest, sizeof newest, &found, note_damaged, (void *)hooks, err));
-        REQUIRE(err, !found || same_folder(newest, folder), PLX_INVALID_ARGUMENT,
-                "--resume: %s is not the newest checkpoint of %s, which is %s; choose another --out",
-                folder, run, newest);
+        TRY(checkpoint_latest(run, newest, sizeof newest, &found, note_damaged, (void *)hooks,
+                              err));
+        REQUIRE(
+            err, !found || same_folder(newest, folder), PLX_INVALID_ARGUMENT,
+            "--resume: %s is not the newest checkpoint of %s, which is %s; choose another --out",
+            folder, run, newest);
     }
     int length = snprintf(path, size, "%s", folder);
-    REQUIRE(err, length >= 0 && (size_t)length < size, PLX_INVALID_ARGUMENT, "%s: the path is too long",
-            folder);
+    REQUIRE(err, length >= 0 && (size_t)length < size, PLX_INVALID_ARGUMENT,
+            "%s: the path is too long", folder);
     return PLX_OK;
 }
 
-plx_status train_find_checkpoint(const char *run, const char *resume, const struct train_hooks *hooks,
-                                 char *path, size_t size, struct error *err)
+plx_status train_find_checkpoint(const char *run, const char *resume,
+                                 const struct train_hooks *hooks, char *path, size_t size,
+                                 struct error *err)
 {
     path[0] = 0;
     if (resume[0] == 0) {
         REQUIRE(err, !run_holds(run, "checkpoints") && !run_holds(run, "log.jsonl"),
                 PLX_INVALID_ARGUMENT,
-                "%s: already holds a run; continue it with --resume auto or choose another --out", run);
+                "%s: already holds a run; continue it with --resume auto or choose another --out",
+                run);
         return PLX_OK;
     }
     if (strcmp(resume, "auto") != 0) return find_named(run, resume, hooks, path, size, err);
@@ -79,12 +86,14 @@ plx_status train_find_checkpoint(const char *run, const char *resume, const stru
         TRY(checkpoint_latest(run, path, size, &found, note_damaged, (void *)hooks, err));
     if (!found) {
         path[0] = 0;
-        train_session_say(hooks, "%s: holds no checkpoint yet, so the run starts from the beginning", run);
+        train_session_say(hooks,
+                          "%s: holds no checkpoint yet, so the run starts from the beginning", run);
     }
     return PLX_OK;
 }
 
-/* ---- One step ---------------------------------------------------------------------------------- */
+/* ---- One step ----------------------------------------------------------------------------------
+ */
 
 /* Ends the run with one sentence: the step, what is wrong, and what the user still has. */
 static plx_status diverged(struct train_session *session, int64_t step, const char *what)
@@ -104,7 +113,8 @@ static plx_status compute_gradients(struct train_session *session, int64_t score
     double sum = 0;
     for (int64_t i = 0; i < session->options->accumulate; i++) {
         struct model_loss part = {0};
-        TRY(model_loss_backward(session->model, &session->micro[i].batch, 1.0 / (double)scored, &part));
+        TRY(model_loss_backward(session->model, &session->micro[i].batch, 1.0 / (double)scored,
+                                &part));
         sum += part.sum;
     }
     *loss = sum / (double)scored;
@@ -124,7 +134,7 @@ static plx_status update_weights(struct train_session *session, struct train_pro
         return diverged(session, step + 1, what);
     }
     progress->grad_norm = report.grad_norm;
-    progress->lr = factor;
+    progress->lr = factor; /* of the peak; run_loop multiplies */
     return status;
 }
 
@@ -139,7 +149,8 @@ static plx_status run_step(struct train_session *session, struct train_progress 
     progress->data_seconds = process_seconds() - start;
     TRY(compute_gradients(session, scored, &progress->loss));
     if (!isfinite(progress->loss))
-        return diverged(session, step + 1, isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
+        return diverged(session, step + 1,
+                        isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
     TRY(update_weights(session, progress));
     progress->seconds = process_seconds() - start;
     session->state.step = step + 1;
@@ -149,7 +160,8 @@ static plx_status run_step(struct train_session *session, struct train_progress 
     return PLX_OK;
 }
 
-/* ---- What happens between steps ---------------------------------------------------------------- */
+/* ---- What happens between steps ----------------------------------------------------------------
+ */
 
 static bool is_turn(int64_t step, int64_t every)
 {
@@ -158,7 +170,8 @@ static bool is_turn(int64_t step, int64_t every)
 
 static plx_status evaluate(struct train_session *session, struct eval_result *result)
 {
-    return eval_run(session->model, session->held_out, &session->eval, NULL, NULL, result, session->err);
+    return eval_run(session->model, session->held_out, &session->eval, NULL, NULL, result,
+                    session->err);
 }
 
 static plx_status save_checkpoint(struct train_session *session)
@@ -172,8 +185,8 @@ static plx_status save_checkpoint(struct train_session *session)
     TRY(run_log_sync(&session->log, session->err));
     TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
                         &session->state, (int)options->keep, session->err));
-    snprintf(session->last_checkpoint, sizeof session->last_checkpoint, "%s/checkpoints/step-%08lld",
-             options->out, (long long)session->state.step);
+    snprintf(session->last_checkpoint, sizeof session->last_checkpoint,
+             "%s/checkpoints/step-%08lld", options->out, (long long)session->state.step);
     session->last_checkpoint_step = session->state.step;
     return PLX_OK;
 }
@@ -208,24 +221,25 @@ static plx_status write_sample(struct train_session *session)
     sampling.seed = rng_u64(&session->state.rng);
     struct sample_text sample = {0};
     struct sample_report report;
-    plx_status status =
-        sample_run(session->model, session->tokenizer, options->sample_prompt,
-                   strlen(options->sample_prompt), &sampling, collect, &sample, &report, session->err);
+    plx_status status = sample_run(session->model, session->tokenizer, options->sample_prompt,
+                                   strlen(options->sample_prompt), &sampling, collect, &sample,
+                                   &report, session->err);
     if (status == PLX_OK && sample.failed)
         status = error_set(session->err, PLX_OUT_OF_MEMORY, "no memory for a sample's text");
     if (status == PLX_OK && session->hooks->sample)
-        session->hooks->sample(session->hooks->user, session->state.step, sample.text ? sample.text : "",
-                               sample.size);
+        session->hooks->sample(session->hooks->user, session->state.step,
+                               sample.text ? sample.text : "", sample.size);
     free(sample.text);
     return status;
 }
 
-/* ---- The run ----------------------------------------------------------------------------------- */
+/* ---- The run -----------------------------------------------------------------------------------
+ */
 
 /* Clock of this process's part of the run. */
 struct train_clock {
     double start;
-    double step_seconds;     /* sum over steps, without evaluation and checkpoints */
+    double step_seconds; /* sum over steps, without evaluation and checkpoints */
     int64_t steps, tokens;
 };
 
@@ -255,6 +269,7 @@ static plx_status after_step(struct train_session *session, struct train_clock *
     int64_t step = session->state.step;
     bool last = step >= options->steps;
     progress->val_loss = progress->val_bits_per_byte = NAN;
+    result->val = (struct eval_result){0};
     if (session->held_out && (last || is_turn(step, options->eval_every))) {
         TRY(evaluate(session, &result->val));
         progress->val_loss = result->val.loss;
@@ -278,10 +293,8 @@ static bool must_stop(const struct train_session *session, const struct train_cl
 static plx_status run_loop(struct train_session *session, struct train_result *result)
 {
     struct train_clock clock = {.start = process_seconds()};
-    double peak_lr = NAN;
-    struct optim_config config;
-    TRY(train_optim_config(session->options, &config, session->err));
-    peak_lr = config.lr;
+    struct optim_config optim;
+    TRY(train_optim_config(session->options, &optim, session->err));
     while (session->state.step < session->options->steps) {
         if (must_stop(session, &clock)) {
             result->stopped_early = true;
@@ -289,7 +302,7 @@ static plx_status run_loop(struct train_session *session, struct train_result *r
         }
         struct train_progress progress = {0};
         TRY(run_step(session, &progress));
-        progress.lr *= peak_lr;
+        progress.lr *= optim.lr;
         result->loss = progress.loss;
         TRY(after_step(session, &clock, &progress, result));
     }
@@ -307,8 +320,8 @@ static plx_status run_session(struct train_session *session, struct train_result
     TRY(run_loop(session, result));
     if (session->state.step > 0 && session->last_checkpoint_step != session->state.step)
         TRY(save_checkpoint(session));
-    if (session->held_out && (result->stopped_early || result->val.tokens == 0) &&
-        session->state.step >= session->options->steps)
+    bool finished = session->state.step >= session->options->steps;
+    if (session->held_out && finished && result->val.tokens == 0)
         TRY(evaluate(session, &result->val));
     result->step = session->state.step;
     result->tokens = session->state.tokens;
@@ -318,7 +331,8 @@ static plx_status run_session(struct train_session *session, struct train_result
 }
 
 plx_status train_run(const struct train_options *options, const char *options_json,
-                     const struct train_hooks *hooks, struct train_result *result, struct error *err)
+                     const struct train_hooks *hooks, struct train_result *result,
+                     struct error *err)
 {
     static const struct train_hooks silent;
     *result = (struct train_result){.loss = NAN, .tokens_per_second = NAN};

@@ -1,6 +1,6 @@
-/* train_config.c: from a run's options to the configurations of its parts: model, optimiser, schedule,
- * backend. Every mistake is a sentence that begins with the flag and names what was given and what is
- * allowed. Called by train_session.c and by `parallax bench step`. */
+/* train_config.c: from a run's options to the configurations of its parts: model, optimiser,
+ * schedule, backend. Every mistake is a sentence that begins with the flag and names what was given
+ * and what is allowed. Called by train_session.c and by `parallax bench step`. */
 #include "train.h"
 
 #include <math.h>
@@ -45,8 +45,8 @@ static void list_entry(const char *list, int index, char *entry, size_t size)
     entry[length] = 0;
 }
 
-static plx_status set_layer(const struct train_options *options, int index, struct layer_config *layer,
-                            struct error *err)
+static plx_status set_layer(const struct train_options *options, int index,
+                            struct layer_config *layer, struct error *err)
 {
     char entry[64];
     list_entry(options->mixer, index, entry, sizeof entry);
@@ -141,8 +141,8 @@ plx_status train_optim_config(const struct train_options *options, struct optim_
     return PLX_OK;
 }
 
-plx_status train_schedule_config(const struct train_options *options, struct schedule_config *config,
-                                 struct error *err)
+plx_status train_schedule_config(const struct train_options *options,
+                                 struct schedule_config *config, struct error *err)
 {
     static const struct word kinds[] = {
         {"wsd", SCHEDULE_WSD}, {"cosine", SCHEDULE_COSINE}, {"constant", SCHEDULE_CONSTANT}};
@@ -173,7 +173,8 @@ plx_status train_backend_config(const struct train_options *options, struct back
     static const struct word dtypes[] = {{"f32", PLX_F32}, {"bf16", PLX_BF16}};
     int dtype;
     TRY(word_find(dtypes, WORD_COUNT(dtypes), "--dtype", options->dtype, &dtype, err));
-    uint32_t all = PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
+    uint32_t all =
+        PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
     *config = (struct backend_config){.ops = &ops_cpu,
                                       .storage = PLX_F32,
                                       .compute = (plx_dtype)dtype,

@@ -1,6 +1,6 @@
-/* train_report.c: the sentences before the first step: parameters, the memory plan, the data, and which
- * kernels the run takes. The kernels are asked of the library with the shapes of a micro-batch and no
- * memory behind them, which is all that the choice looks at. */
+/* train_report.c: the sentences before the first step: parameters, the memory plan, the data, and
+ * which kernels the run takes. The kernels are asked of the library with the shapes of a
+ * micro-batch and no memory behind them, which is all that the choice looks at. */
 #include "train_report.h"
 
 #include <stdio.h>
@@ -55,12 +55,12 @@ static void report_data(const struct train_session *session)
         snprintf(held_out, sizeof held_out, "held out %lld documents, %lld tokens",
                  (long long)corpus_documents(session->held_out),
                  (long long)corpus_tokens(session->held_out));
-    train_session_say(session->hooks,
-                      "data: %lld documents, %lld tokens; %s; %lld tokens a step, %.2f epochs in all",
-                      (long long)corpus_documents(session->corpus),
-                      (long long)corpus_tokens(session->corpus), held_out, (long long)step_tokens,
-                      (double)step_tokens * (double)options->steps /
-                          (double)corpus_tokens(session->corpus));
+    train_session_say(
+        session->hooks,
+        "data: %lld documents, %lld tokens; %s; %lld tokens a step, %.2f epochs in all",
+        (long long)corpus_documents(session->corpus), (long long)corpus_tokens(session->corpus),
+        held_out, (long long)step_tokens,
+        (double)step_tokens * (double)options->steps / (double)corpus_tokens(session->corpus));
 }
 
 /* Name of the kernel that a layer's attention takes in a pass, or why it has none. */
@@ -74,18 +74,29 @@ static const char *kernel_of(const struct train_session *session, const struct l
     struct plx_tensor k = plx_tensor_4d(NULL, dtype, 1, tokens, config->kv_heads, config->head_dim);
     struct plx_tensor row = plx_tensor_dense(NULL, dtype, 3, (int64_t[]){1, tokens, config->heads});
     struct plx_attention attention = {.causal = true, .window = layer->window};
-    attention.q_offsets = plx_tensor_dense(NULL, PLX_I32, 1, (int64_t[]){session->max_sequences + 1});
+    attention.q_offsets =
+        plx_tensor_dense(NULL, PLX_I32, 1, (int64_t[]){session->max_sequences + 1});
     plx_context *context = session->backend.context;
     const char *name = NULL;
     plx_status status;
     if (layer->mixer->mechanism == PLX_PARALLAX) {
-        struct plx_parallax_args args = {.q = q, .r = q, .k = k, .v = k, .o = q, .lse = row,
-                                         .probe_mean = row, .value_mean = q, .d_o = q, .dq = q,
-                                         .dr = q, .dk = k, .dv = k};
+        struct plx_parallax_args args = {.q = q,
+                                         .r = q,
+                                         .k = k,
+                                         .v = k,
+                                         .o = q,
+                                         .lse = row,
+                                         .probe_mean = row,
+                                         .value_mean = q,
+                                         .d_o = q,
+                                         .dq = q,
+                                         .dr = q,
+                                         .dk = k,
+                                         .dv = k};
         status = plx_parallax_kernel(context, &attention, pass, &args, &name);
     } else {
-        struct plx_softmax_args args = {.q = q, .k = k, .v = k, .o = q, .lse = row,
-                                        .d_o = q, .dq = q, .dk = k, .dv = k};
+        struct plx_softmax_args args = {
+            .q = q, .k = k, .v = k, .o = q, .lse = row, .d_o = q, .dq = q, .dk = k, .dv = k};
         status = plx_softmax_kernel(context, &attention, pass, &args, &name);
     }
     return status == PLX_OK ? name : plx_error(context);

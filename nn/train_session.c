@@ -1,5 +1,5 @@
-/* train_session.c: builds what a run needs, in this order: data, backend, model, optimiser, loader, sizes;
- * then resumes, opens the log and tells the user what will run. Next: train.c. */
+/* train_session.c: builds what a run needs, in this order: data, backend, model, optimiser, loader,
+ * sizes; then resumes, opens the log and tells the user what will run. Next: train.c. */
 #include "train_session.h"
 
 #include <stdarg.h>
@@ -25,7 +25,8 @@ void train_session_say(const struct train_hooks *hooks, const char *format, ...)
     hooks->message(hooks->user, text);
 }
 
-/* ---- Data -------------------------------------------------------------------------------------- */
+/* ---- Data --------------------------------------------------------------------------------------
+ */
 
 static plx_status open_tokenizer(struct train_session *session)
 {
@@ -64,7 +65,8 @@ static plx_status load_corpus(struct train_session *session, const struct text_l
     int64_t skipped = 0;
     TRY(corpus_load(&options, corpus, &skipped, session->err));
     if (skipped > 0)
-        train_session_say(session->hooks, "skipped %lld files that are neither text nor token shards",
+        train_session_say(session->hooks,
+                          "skipped %lld files that are neither text nor token shards",
                           (long long)skipped);
     return PLX_OK;
 }
@@ -112,8 +114,8 @@ static plx_status allocate_micro_batches(struct train_session *session)
     for (int64_t i = 0; i < count; i++) {
         struct micro_batch *micro = &session->micro[i];
         micro->ids = calloc(3 * tokens + offsets, sizeof *micro->ids);
-        REQUIRE(session->err, micro->ids, PLX_OUT_OF_MEMORY, "no memory for a micro-batch of %zu tokens",
-                tokens);
+        REQUIRE(session->err, micro->ids, PLX_OUT_OF_MEMORY,
+                "no memory for a micro-batch of %zu tokens", tokens);
         micro->targets = micro->ids + tokens;
         micro->positions = micro->targets + tokens;
         micro->offsets = micro->positions + tokens;
@@ -150,13 +152,15 @@ plx_status train_session_fetch(struct train_session *session, int64_t *scored)
     return PLX_OK;
 }
 
-/* ---- Model and optimiser ----------------------------------------------------------------------- */
+/* ---- Model and optimiser -----------------------------------------------------------------------
+ */
 
 static plx_status open_model(struct train_session *session)
 {
     const struct train_options *options = session->options;
     struct model_config config;
-    TRY(train_model_config(options, session->vocab_size, session->end_of_text, &config, session->err));
+    TRY(train_model_config(options, session->vocab_size, session->end_of_text, &config,
+                           session->err));
     struct backend_config backend_config;
     TRY(train_backend_config(options, &backend_config, session->err));
     struct optim_config optim_config;
@@ -169,8 +173,8 @@ static plx_status open_model(struct train_session *session)
     session->backend_exists = true;
     TRY(model_create(&session->backend, &config, &session->model));
     model_init(session->model, (uint64_t)options->seed);
-    TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences, true,
-                      recompute, &session->memory));
+    TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences,
+                      true, recompute, &session->memory));
     return optim_create(&session->backend, &optim_config, model_params(session->model),
                         &session->optim);
 }
@@ -193,7 +197,8 @@ static plx_status check_samples(struct train_session *session)
     return PLX_OK;
 }
 
-/* ---- Resuming ---------------------------------------------------------------------------------- */
+/* ---- Resuming ----------------------------------------------------------------------------------
+ */
 
 static plx_status resume(struct train_session *session)
 {
@@ -211,12 +216,14 @@ static plx_status resume(struct train_session *session)
     if (loaded.corpus_fingerprint == fingerprint)
         TRY(loader_seek(session->loader, loaded.position, session->err));
     else
-        train_session_say(session->hooks,
-                          "the training data is not what this run was trained on so far; it is read "
-                          "from its beginning");
+        train_session_say(
+            session->hooks,
+            "the training data is not what this run was trained on so far; it is read "
+            "from its beginning");
     snprintf(session->last_checkpoint, sizeof session->last_checkpoint, "%s", folder);
     session->last_checkpoint_step = loaded.step;
-    train_session_say(session->hooks, "resuming after step %lld from %s", (long long)loaded.step, folder);
+    train_session_say(session->hooks, "resuming after step %lld from %s", (long long)loaded.step,
+                      folder);
     return PLX_OK;
 }
 
@@ -224,19 +231,21 @@ static plx_status open_state(struct train_session *session, const char *options_
 {
     const struct train_options *options = session->options;
     session->state.options_json = strdup(options_json);
-    REQUIRE(session->err, session->state.options_json, PLX_OUT_OF_MEMORY, "no memory for the options");
+    REQUIRE(session->err, session->state.options_json, PLX_OUT_OF_MEMORY,
+            "no memory for the options");
     session->state.rng = rng_make((uint64_t)options->seed, TRAIN_STREAM_SAMPLES);
     session->state.corpus_fingerprint = corpus_fingerprint(session->corpus);
     if (options->resume[0]) TRY(resume(session));
     TRY(file_make_folder(options->out, session->err));
     int64_t parameters = param_list_elements(model_params(session->model));
     if (options->resume[0])
-        return run_log_resume(&session->log, options->out, session->state.step, options_json, parameters,
-                              session->err);
+        return run_log_resume(&session->log, options->out, session->state.step, options_json,
+                              parameters, session->err);
     return run_log_create(&session->log, options->out, options_json, parameters, session->err);
 }
 
-/* ---- The whole --------------------------------------------------------------------------------- */
+/* ---- The whole ---------------------------------------------------------------------------------
+ */
 
 static plx_status open_parts(struct train_session *session, const char *options_json)
 {
