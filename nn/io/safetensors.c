@@ -40,12 +40,12 @@ struct safetensors {
     json_t *header;                           /* owns the entries' names and the metadata */
     struct safetensors_entry *entries;        /* in the order of their data */
     const struct safetensors_entry **by_name; /* the same, sorted by name */
-    int count;
+    int count = 0;
 };
 
 static const struct {
     const char *name;
-    unsigned bits;
+    unsigned bits = 0;
 } dtype_table[] = {
     {"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
     {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
@@ -152,8 +152,8 @@ static plx_status parse_offsets(const struct parse *parse, const json_t *info, s
 
 static plx_status parse_tensor(const struct parse *parse, const json_t *info, struct span *span)
 {
-    unsigned bits;
-    uint64_t count, total_bits;
+    unsigned bits = 0;
+    uint64_t count = 0, total_bits;
     REQUIRE(parse->err, json_is_object(info), PLX_BAD_DATA,
             "%s: tensor %.200s is not described by an object", parse->file, parse->tensor);
     span->entry.name = parse->tensor;
@@ -290,7 +290,7 @@ static plx_status find_header(const char *name, const unsigned char *memory, siz
 static plx_status parse_memory(struct safetensors *file, const unsigned char *memory, size_t size,
                                struct error *err)
 {
-    size_t length;
+    size_t length = 0;
     TRY(find_header(file->name, memory, size, &length, err));
     json_error_t problem;
     file->header =
@@ -305,7 +305,7 @@ static plx_status parse_memory(struct safetensors *file, const unsigned char *me
     struct span *spans = calloc(json_object_size(file->header) + 1, sizeof *spans);
     REQUIRE(err, spans != NULL, PLX_OUT_OF_MEMORY, "%s: cannot allocate the table of %zu tensors",
             file->name, json_object_size(file->header));
-    int count;
+    int count = 0;
     plx_status status = parse_spans(&parse, file->header, spans, &count);
     size_t data_start = LENGTH_BYTES + length;
     if (status == PLX_OK) status = check_cover(&parse, spans, count, size - data_start);
