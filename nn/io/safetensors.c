@@ -40,12 +40,12 @@ struct safetensors {
     json_t *header;                           /* owns the entries' names and the metadata */
     struct safetensors_entry *entries;        /* in the order of their data */
     const struct safetensors_entry **by_name; /* the same, sorted by name */
-    int count = 0;
+    int count;
 };
 
 static const struct {
     const char *name;
-    unsigned bits = 0;
+    unsigned bits;
 } dtype_table[] = {
     {"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
     {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
