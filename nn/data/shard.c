@@ -116,8 +116,8 @@ static plx_status llmc_add(struct corpus *corpus, const unsigned char *tokens, i
 static plx_status llmc_read(struct corpus_reader *reader, const unsigned char *data, size_t size,
                             const char *name, struct error *err)
 {
-    int width;
-    int64_t count, separator = reader->options->separator, first = 0;
+    int width = 0;
+    int64_t count = 0, separator = reader->options->separator, first = 0;
     TRY(llmc_check(data, size, name, &width, &count, err));
     const unsigned char *tokens = data + LLMC_HEADER_BYTES;
     TRY(check_ids(tokens, width, count, reader->options->vocab_size, name, err));
