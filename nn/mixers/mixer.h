@@ -19,6 +19,13 @@ struct batch_view {
     struct plx_tensor offsets;     /* i32 [sequences + 1] */
 };
 
+/* A step of decoding: count new tokens for each of sequences, all of which have length tokens cached. */
+struct decode_view {
+    int64_t sequences, count, length;
+    struct plx_tensor positions;   /* i32 [sequences * count]: length .. length + count - 1, repeated */
+    struct plx_tensor k_lengths;   /* i32 [sequences]: length + count */
+};
+
 struct mixer_kind {
     const char *name;              /* in config.json's mixer_types and --mixer: "softmax", "parallax" */
     plx_mechanism mechanism;
@@ -42,10 +49,9 @@ struct mixer_kind {
     size_t cache_record_size;
     void (*carve_cache)(const struct mixer *mixer, plx_dtype dtype, int64_t sequences, int64_t capacity,
                         struct arena *arena, void *cache);
-    /* x, y [sequences * count, E]: count new tokens a sequence at positions length .. length + count - 1. */
+    /* x, y [sequences * count, E], sequence by sequence; what later steps need goes into cache. */
     plx_status (*decode)(struct backend *be, const struct mixer *mixer, struct param_list *params,
-                         const struct plx_tensor *positions, int64_t sequences, int64_t count,
-                         int64_t length, const struct plx_tensor *x, void *cache,
+                         const struct decode_view *step, const struct plx_tensor *x, void *cache,
                          const struct plx_tensor *y);
 };
 
