@@ -1,8 +1,9 @@
 /* optim.h: optimisers and schedules.
  *
  * Two optimisers, one table: adamw gives every group an AdamW update; muon gives PARAM_MATRIX an
- * orthogonalised momentum update and the other groups AdamW with its own betas and rate multipliers. The
- * exact formulas, with their sources, are at the top of muon.c and schedule.c. */
+ * orthogonalised momentum update, each matrix alone, and the other groups AdamW with its own betas and rate
+ * multipliers. The exact formulas, with their sources, are at the top of muon.c, adamw.c and schedule.c.
+ * Everything that touches numbers goes through the backend's operations. */
 #ifndef NN_OPTIM_H
 #define NN_OPTIM_H
 
@@ -35,15 +36,25 @@ struct optim_config {
     enum muon_coefficients coefficients;
     int ns_steps;
     double embedding_lr, head_lr, norm_lr, other_lr;  /* multipliers of lr by group; other: thin, bias */
-    bool decay_norms;              /* weight decay also on norms, biases and embeddings */
+    bool decay_norms;              /* weight decay also on norms, biases and embeddings; matrices, thin
+                                      ones and an untied head always decay */
     double clip;                   /* largest global gradient norm; 0: no clipping */
 };
 
+/* The recipe of the paper's language models (arXiv 2605.29157): adamw lr 3e-4, betas 0.9, 0.95, eps 1e-8;
+ * muon lr 5e-3, momentum 0.95 with Nesterov in the EMA form, five steps of the quintic, scale
+ * MUON_SCALE_KELLER (the paper says "spectral"), the other groups by betas 0.8, 0.95, eps 1e-7 at 0.3
+ * (embedding) and 0.015 (norms) of the rate. Both: weight decay 0.1, clip 1. Not stated there and chosen
+ * here: weight decay on everything, norms too, as torchtitan does, which trained those models; an untied
+ * head at the embedding's 0.3 and thin matrices and biases at 0.06, which is adamw's 3e-4. A name that is
+ * no optimiser gives a config with that name, which optim_create refuses. */
 struct optim_config optim_config_default(const char *name);
 
 struct optim;
 
-/* Allocates the state for every parameter. The list must outlive the optimiser and not grow. */
+/* Allocates the state for every parameter, zeroed, and grows be's scratch to what a step needs. The list must
+ * outlive the optimiser and not grow; its gradients need memory only when optim_step is called. A config out
+ * of range is PLX_INVALID_ARGUMENT. NULL is fine to destroy. */
 plx_status optim_create(struct backend *be, const struct optim_config *config, struct param_list *params,
                         struct optim **optim);
 void optim_destroy(struct optim *optim);
@@ -54,7 +65,8 @@ struct optim_report {
 };
 
 /* One update of every parameter with lr * lr_factor and weight_decay * decay_factor. A gradient norm that is
- * not finite stops before anything is changed: PLX_BAD_DATA naming the parameter. Advances the step. */
+ * not finite stops before anything is changed: PLX_BAD_DATA naming the parameter. Where the norm is above
+ * clip, the gradients are scaled in place by clip / norm first. Advances the step. report may be NULL. */
 plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor,
                       struct optim_report *report);
 int64_t optim_steps(const struct optim *optim);
@@ -73,7 +85,8 @@ struct muon_iteration {
     enum muon_coefficients coefficients;
     int steps;
 };
-/* y = NS(x), both [A,B]; in place allowed. Scratch from be. */
+/* y = NS(x), both [A,B], in the backend's storage dtype; in place allowed. Steps beyond a list's length repeat
+ * its last triple. Scratch from be: 2 min(A,B)^2 + A B elements. */
 plx_status muon_orthogonalise(struct backend *be, const struct muon_iteration *iteration,
                               const struct plx_tensor *x, const struct plx_tensor *y);
 double muon_scale_factor(enum muon_scale scale, int64_t rows, int64_t columns);
