@@ -20,7 +20,8 @@ struct command {
 extern const struct command command_train, command_sample, command_eval, command_bench_attention,
     command_bench_step, command_info, command_parity;
 
-/* Rows of train's options up to those about running: what `bench step` shares with it. */
+/* Every option of a training run; values are struct train_options. `bench step` shares most rows.
+ */
 const struct option_table *train_option_table(void);
 
 /* The number of rows of a const array, and an option row's field. */

@@ -144,8 +144,6 @@ static plx_status run_step(struct train_session *session, struct train_progress 
     double start = process_seconds();
     int64_t scored;
     TRY(train_session_fetch(session, &scored));
-    REQUIRE(session->err, scored > 0, PLX_BAD_DATA, "step %lld: no token of the batch has a target",
-            (long long)step + 1);
     progress->data_seconds = process_seconds() - start;
     TRY(compute_gradients(session, scored, &progress->loss));
     if (!isfinite(progress->loss))

@@ -138,7 +138,8 @@ static void micro_batch_copy(struct micro_batch *micro, const struct batch *batc
                                   .offsets = micro->offsets};
 }
 
-plx_status train_session_fetch(struct train_session *session, int64_t *scored)
+/* Draws every micro-batch of a step once. */
+static plx_status fetch_once(struct train_session *session, int64_t *scored)
 {
     *scored = 0;
     for (int64_t i = 0; i < session->options->accumulate; i++) {
@@ -149,6 +150,15 @@ plx_status train_session_fetch(struct train_session *session, int64_t *scored)
         micro_batch_copy(&session->micro[i], &batch);
         for (int64_t n = 0; n < batch.tokens; n++) *scored += batch.targets[n] >= 0;
     }
+    return PLX_OK;
+}
+
+plx_status train_session_fetch(struct train_session *session, int64_t *scored)
+{
+    /* A tiny batch of tiny documents may have nothing to learn from; it is passed over. The loader
+     * refuses a corpus in which that would never end. */
+    do TRY(fetch_once(session, scored));
+    while (*scored == 0);
     return PLX_OK;
 }
 
