@@ -114,8 +114,7 @@ static void set_row(struct building *building, const struct config_row *row,
 /* Both spellings of rope: the older readers know the first, the newer the second. */
 static void set_rope(struct building *building, const struct model_config *config)
 {
-    json_object_set_new(
-        root, "rope_parameters",
+    put(building, "rope_parameters",
         json_pack("{s:f, s:s}", "rope_theta", config->rope_theta, "rope_type", "default"));
 }
 
