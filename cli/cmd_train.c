@@ -10,6 +10,7 @@
 #include "process.h"
 #include "progress.h"
 #include "train.h"
+#include "utf8_stream.h"
 
 /* The run folder where --out is not given. */
 #define DEFAULT_RUN "run"
@@ -50,7 +51,11 @@ static void on_progress(void *user, const struct train_progress *step)
 static void on_sample(void *user, int64_t step, const char *text, size_t size)
 {
     progress_end(user);
-    printf("--- sample after step %lld ---\n%.*s\n---\n", (long long)step, (int)size, text);
+    struct utf8_stream stream = {.file = stdout};
+    printf("--- sample after step %lld ---\n", (long long)step);
+    utf8_stream_write(&stream, text, size);
+    utf8_stream_end(&stream);
+    printf("\n---\n");
     fflush(stdout);
 }
 

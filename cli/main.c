@@ -124,9 +124,10 @@ static bool print_family(const char *word)
 static int report_unknown(int argc, char **argv)
 {
     struct error err = {0};
-    const char *names[COUNT_OF(commands) + 1];
+    const char *names[COUNT_OF(commands) + 2];
     for (int i = 0; i < COUNT_OF(commands); i++) names[i] = commands[i]->name;
-    names[COUNT_OF(commands)] = NULL;
+    names[COUNT_OF(commands)] = "bench"; /* the family of the two-word commands */
+    names[COUNT_OF(commands) + 1] = NULL;
     char typed[128];
     bool two = strcmp(argv[1], "bench") == 0 && argc > 2;
     snprintf(typed, sizeof typed, "%s%s%s", argv[1], two ? " " : "", two ? argv[2] : "");

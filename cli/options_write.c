@@ -100,20 +100,19 @@ enum { HELP_COLUMN = 34, HELP_WIDTH = 100 };
 static void print_wrapped(FILE *file, const char *text)
 {
     int column = HELP_COLUMN;
-    while (*text) {
+    for (;;) {
         int length = (int)strcspn(text, " ");
-        if (column + length > HELP_WIDTH && column > HELP_COLUMN) {
+        bool first = column == HELP_COLUMN;
+        if (!first && column + 1 + length > HELP_WIDTH) {
             fprintf(file, "\n%*s", HELP_COLUMN, "");
             column = HELP_COLUMN;
+            first = true;
         }
-        fprintf(file, "%.*s", length, text);
-        column += length;
+        fprintf(file, "%s%.*s", first ? "" : " ", length, text);
+        column += length + !first;
         text += length;
-        while (*text == ' ') {
-            if (text[1]) fputc(' ', file);
-            column++;
-            text++;
-        }
+        if (!*text) break;
+        text++;
     }
     fputc('\n', file);
 }
