@@ -395,7 +395,9 @@ static void discarding_leaves_nothing(void **state)
 static void a_full_disk_leaves_nothing_half_written(void **state)
 {
     (void)state;
-    const char *path = io_path("full.plxtok");
+    char path[512], partial[512];
+    snprintf(path, sizeof path, "%s", io_path("full.plxtok"));
+    snprintf(partial, sizeof partial, "%s", io_path("full.plxtok.partial"));
     const enum file_fault faults[] = {FILE_FAULT_NO_SPACE, FILE_FAULT_IO};
     int failures = 0;
     for (int at = 1; at <= 16; at++) {
@@ -418,7 +420,7 @@ static void a_full_disk_leaves_nothing_half_written(void **state)
         } else {
             corpus_destroy(load_path(path));
         }
-        assert_false(file_exists(io_path("full.plxtok.partial")));
+        assert_false(file_exists(partial));
     }
     assert_in_range(failures, 8, 15);
 }
