@@ -72,7 +72,7 @@ static const struct option_row rows[] = {
      "0.02", "X", 0, 10, false, "standard deviation of the initial weights"},
     {"Optimisation", "optimizer", OPTION_STRING, offsetof(struct train_options, optimizer), "muon",
      "muon|adamw", 0, 0, false, "the optimiser"},
-    {NULL, "lr", OPTION_REAL, offsetof(struct train_options, lr), NULL, "X", 0, 1e15, false,
+    {NULL, "lr", OPTION_REAL, offsetof(struct train_options, lr), NULL, "X", 0, 1e38, false,
      "peak learning rate [muon 5e-3, adamw 3e-4]"},
     {NULL, "schedule", OPTION_STRING, offsetof(struct train_options, schedule), "wsd",
      "wsd|cosine|constant", 0, 0, false, "course of the learning rate"},

@@ -100,7 +100,11 @@ plx_status train_model_config(const struct train_options *options, int64_t vocab
     REQUIRE(err, options->layers >= 1 && options->layers <= MODEL_MAX_LAYERS, PLX_INVALID_ARGUMENT,
             "--layers: %lld is not between 1 and %d", (long long)options->layers, MODEL_MAX_LAYERS);
     for (int i = 0; i < options->layers; i++) TRY(set_layer(options, i, &config->layer[i], err));
-    return model_config_check(config, "the model's options", err);
+    plx_status status = model_config_check(config, "the model's options", err);
+    /* What is bad data in a file is a bad argument here. */
+    if (status != PLX_BAD_DATA) return status;
+    if (err) err->status = PLX_INVALID_ARGUMENT;
+    return PLX_INVALID_ARGUMENT;
 }
 
 static double given_or(double value, double fallback)

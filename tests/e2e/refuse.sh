@@ -45,7 +45,7 @@ untouched
 
 # Where to write.
 : >file
-refuses 1 'file/run' "$parallax" train --data text --out file/run "${tiny[@]}" --steps 2
+refuses 1 'file: ' "$parallax" train --data text --out file/run "${tiny[@]}" --steps 2
 must "${train[@]}" --data text --steps 4 --checkpoint-every 2
 refuses 2 'run: already holds a run; continue it with --resume auto' "${train[@]}" --data text --steps 4
 cp -r run before
@@ -68,6 +68,7 @@ refuses 1 'empty.txt' "$parallax" eval run --data empty.txt
 cp -r run/checkpoints/step-00000004 model
 truncate -s 1000 model/model.safetensors
 refuses 1 'model.safetensors' "$parallax" eval model --data text
+rm model/manifest.json
 echo '{"model_type": "gpt2"}' >model/config.json
 refuses 1 'config.json.*gpt2' "$parallax" sample model x
 
