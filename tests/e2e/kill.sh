@@ -23,7 +23,7 @@ finished=0
 while [ "$done_kills" -lt "$kills" ]; do
     "${train[@]}" --out run --resume auto >run.out 2>&1 &
     pid=$!
-    sleep "$(awk -v ms=$((RANDOM % (duration * 2 / 3 + 1))) 'BEGIN { print ms / 1000 }')"
+    sleep "$(awk -v ms=$((RANDOM % (duration / 2 + 1))) 'BEGIN { print ms / 1000 }')"
     if kill -9 "$pid" 2>/dev/null; then done_kills=$((done_kills + 1)); fi
     code=0
     wait "$pid" 2>/dev/null || code=$?
