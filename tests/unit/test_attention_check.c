@@ -209,12 +209,14 @@ static void dtypes(void **state)
     f.args.r.dtype = PLX_BF16, expect("r: dtype bf16 differs from the f32 of q");
     f.args.k.dtype = PLX_F64, expect("k: dtype f64 differs from the f32 of q");
     f.args.v.dtype = PLX_I32, expect("v: dtype i32 differs from the f32 of q");
-    f.args.o.dtype = PLX_BF16, expect("o: dtype bf16 is neither f32 nor the f32 of q");
+    f.args.o.dtype = PLX_BF16, expect("o: dtype bf16 must be f32 beside a f32 q");
     f.args.dq.dtype = PLX_F64;
-    expect_in(PLX_BACKWARD, "dq: dtype f64 is neither f32 nor the f32 of q");
+    expect_in(PLX_BACKWARD, "dq: dtype f64 must be f32 beside a f32 q");
     f.args.lse.dtype = PLX_F64, expect("lse: dtype f64 must be f32 beside a f32 q");
     f.args.q.dtype = f.args.r.dtype = f.args.k.dtype = f.args.v.dtype = PLX_F64;
     expect("lse: dtype f32 must be f64 beside a f64 q");
+    f.args.q.dtype = f.args.r.dtype = f.args.k.dtype = f.args.v.dtype = PLX_BF16;
+    f.args.o.dtype = PLX_F64, expect("o: dtype f64 is neither f32 nor the bf16 of q");
 }
 
 static void masks(void **state)
