@@ -124,7 +124,7 @@ static inline void case_open(struct case_model *m, const struct model_config *co
 {
     *m = (struct case_model){0};
     const struct backend_config backend = {
-        .ops = ops, .storage = storage, .compute = storage, .threads = 2};
+        .ops = ops, .storage = storage, .compute = storage, .threads = 1};
     CASE_OK(m, backend_create(&m->be, &backend, &m->err));
     CASE_OK(m, model_create(&m->be, config, &m->model));
     model_init(m->model, seed);
