@@ -264,7 +264,7 @@ static void prompts_beyond_the_context_are_refused_with_both_numbers(void **unus
     } cases[] = {
         {CONTEXT, 0, PLX_OK, "", ""},
         {CONTEXT - 5, 5, PLX_OK, "", ""},
-        {CONTEXT + 1, 0, PLX_INVALID_ARGUMENT, "49", "48"},
+        {CONTEXT + 1, 0, PLX_INVALID_ARGUMENT, "the prompt has 49 tokens", "48"},
         {CONTEXT - 5, 6, PLX_INVALID_ARGUMENT, "43", "6"},
         {CONTEXT, INT64_MAX, PLX_INVALID_ARGUMENT, "48", "9223372036854775807"},
     };
