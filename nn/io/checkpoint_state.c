@@ -88,7 +88,7 @@ static plx_status object_field(const struct fields *fields, const char *key, str
 static plx_status read_options(const struct fields *fields, struct train_state *state)
 {
     if (fields_get(fields, "options") == NULL) return PLX_OK;
-    struct fields options;
+    struct fields options = {0};
     TRY(object_field(fields, "options", &options));
     state->options_json = json_dumps(options.object, JSON_COMPACT);
     REQUIRE(fields->err, state->options_json != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory",
