@@ -191,6 +191,29 @@ static void folders_are_walked_in_order_once(void **state)
     corpus_destroy(corpus);
 }
 
+/* More files than the first table of identities holds; half of them are links to the other half. */
+static void many_files_are_read_once(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(io_path("many"), 0700), 0);
+    char name[64], target[64];
+    for (int i = 0; i < 600; i++) {
+        snprintf(name, sizeof name, "many/%03d", i);
+        snprintf(target, sizeof target, "%03d", i / 2 * 2);
+        if (i % 2 == 0)
+            io_write_text(io_path(name), target);
+        else
+            assert_int_equal(symlink(target, io_path(name)), 0);
+    }
+    struct corpus *corpus = load_path(io_path("many"));
+    assert_int_equal(corpus_documents(corpus), 300);
+    for (int d = 0; d < 300; d++) {
+        snprintf(target, sizeof target, "%03d", 2 * d);
+        assert_text(corpus, d, target, true);
+    }
+    corpus_destroy(corpus);
+}
+
 /* A chain of folders as deep as a path can name is refused, and not by a crash. */
 static void too_deep_a_folder_is_refused(void **state)
 {
@@ -333,7 +356,22 @@ static void the_limit_cuts_at_a_character(void **state)
     }
 }
 
-/* Documents of a corpus as one string, sorted by the first byte, which the tests make unique. */
+/* What is no text stays refused when only a part of it is looked at; what lies behind the limit
+ * does not matter. */
+static void the_limit_does_not_make_text(void **state)
+{
+    (void)state;
+    const char *path = io_path("limited.dat");
+    io_write(path, "ab\x80\x80\x80\x80\x80\x80", 8);
+    struct corpus_options options = data_options(&path, 1);
+    options.max_bytes = 7;
+    assert_load_refused(&options, PLX_BAD_DATA, "byte 0x80 at offset 2");
+    struct corpus *corpus = load_limited(&path, 1, 1);
+    assert_text(corpus, 0, "a", false);
+    corpus_destroy(corpus);
+}
+
+/* Marks the first byte of every document, which the tests make unique. */
 static void mark_documents(const struct corpus *corpus, unsigned char *seen, unsigned char mark)
 {
     for (int64_t d = 0; d < corpus_documents(corpus); d++) {
@@ -496,11 +534,13 @@ int main(void)
         cmocka_unit_test(empty_results_name_the_paths),
         cmocka_unit_test(impossible_options_are_refused),
         cmocka_unit_test(folders_are_walked_in_order_once),
+        cmocka_unit_test(many_files_are_read_once),
         cmocka_unit_test(too_deep_a_folder_is_refused),
         cmocka_unit_test(jsonl_lines_are_documents),
         cmocka_unit_test(jsonl_field_can_be_named),
         cmocka_unit_test(bad_jsonl_lines_are_named),
         cmocka_unit_test(the_limit_cuts_at_a_character),
+        cmocka_unit_test(the_limit_does_not_make_text),
         cmocka_unit_test(splitting_divides_documents),
         cmocka_unit_test(splitting_keeps_at_least_one_document_each),
         cmocka_unit_test(few_documents_split_at_their_tails),

@@ -355,6 +355,30 @@ static void forged_shards_are_refused(void **state)
     assert_forged_refused(&file, "byte 9 but the file states 4 and 8");
 }
 
+/* More documents than the table first holds, and one longer than the buffer that narrows ids. */
+static void large_shards_round_trip(void **state)
+{
+    (void)state;
+    const char *path = io_path("large.plxtok");
+    static int32_t ids[10000], found[10000];
+    struct shard_writer *writer;
+    assert_ok(shard_writer_create(path, 50304, &writer, &err), &err);
+    for (int i = 0; i < 10000; i++) ids[i] = (i * 37) % 50304;
+    for (int d = 0; d < 200; d++)
+        assert_ok(shard_writer_add(writer, ids + d, d == 77 ? 9000 : 1 + d % 3, d, &err), &err);
+    assert_ok(shard_writer_close(writer, true, &err), &err);
+    struct corpus *corpus = load_path(path);
+    assert_int_equal(corpus_documents(corpus), 200);
+    assert_int_equal(corpus_bytes(corpus), 199 * 200 / 2);
+    for (int d = 0; d < 200; d++) {
+        int64_t count = d == 77 ? 9000 : 1 + d % 3;
+        assert_int_equal(corpus_document_tokens(corpus, d), count);
+        corpus_read(corpus, d, 0, count, found);
+        assert_memory_equal(found, ids + d, (size_t)count * sizeof *ids);
+    }
+    corpus_destroy(corpus);
+}
+
 static void the_writer_refuses_bad_documents(void **state)
 {
     (void)state;
@@ -454,6 +478,7 @@ int main(void)
         cmocka_unit_test(the_layout_is_as_documented),
         cmocka_unit_test(every_damage_is_noticed),
         cmocka_unit_test(forged_shards_are_refused),
+        cmocka_unit_test(large_shards_round_trip),
         cmocka_unit_test(the_writer_refuses_bad_documents),
         cmocka_unit_test(discarding_leaves_nothing),
         cmocka_unit_test(a_full_disk_leaves_nothing_half_written),
