@@ -27,7 +27,7 @@ void tokenizer_destroy(struct tokenizer *tokenizer);
 int64_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
 int32_t tokenizer_end_of_text(const struct tokenizer *tokenizer);  /* -1: none */
 /* Ids of size bytes of text; ids has room for capacity. *count is how many there are, even where capacity is
- * less (then PLX_WORKSPACE_TOO_SMALL). */
+ * less (then PLX_WORKSPACE_TOO_SMALL, and nothing is written). Added tokens are not looked for: text stays text. */
 plx_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t size, int32_t *ids,
                             int64_t capacity, int64_t *count, struct error *err);
 /* Bytes of one id, not terminated; 0 bytes for ids without text (specials, out of range). */
@@ -41,15 +41,17 @@ struct corpus_options {
     int path_count;
     const struct tokenizer *tokenizer;  /* for text and JSONL; shards carry ids */
     int64_t vocab_size;          /* ids of shards must be below it */
-    int32_t separator;           /* end-of-text id: appended to every text document; where shard documents
-                                    begin or end. -1: each shard is one document */
-    int64_t max_bytes;           /* stop reading text after so many; 0: all */
+    int32_t separator;           /* end-of-text id: appended to every text document; where documents of .bin shards
+                                    begin or end (shard.c). -1: nothing is appended, each .bin is one document */
+    int64_t max_bytes;           /* stop reading text and JSONL after so many, inside a document if need be; 0: all.
+                                    Shards are not limited */
     const char *jsonl_field;     /* default "text" */
 };
 
-/* Reads everything into memory (shards are mapped). Files that are not UTF-8 text or known formats are refused when
- * named directly and skipped when met in a folder; *skipped counts those. An empty result is an error naming the
- * paths. */
+/* Reads everything into memory (shards are mapped). The suffixes .jsonl, .bin and .plxtok tell formats; all else is
+ * text, one document a file. Files that are not UTF-8 text or known formats are refused when named directly and skipped
+ * when met in a folder; *skipped counts those. Damaged files of known formats are refused always. A file reached twice is
+ * read once; an empty one is no document. An empty result is an error naming the paths. */
 plx_status corpus_load(const struct corpus_options *options, struct corpus **corpus, int64_t *skipped,
                        struct error *err);
 void corpus_destroy(struct corpus *corpus);
@@ -57,8 +59,9 @@ int64_t corpus_documents(const struct corpus *corpus);
 int64_t corpus_tokens(const struct corpus *corpus);
 /* Bytes of source text that the tokens stand for, for bits per byte; 0 where unknown (shards). */
 int64_t corpus_bytes(const struct corpus *corpus);
-/* Ids of one document: copies tokens first .. first + count - 1 into ids. */
+/* Tokens of one document, its separator included; at least 1. */
 int64_t corpus_document_tokens(const struct corpus *corpus, int64_t document);
+/* Ids of one document: copies tokens first .. first + count - 1 into ids. */
 void corpus_read(const struct corpus *corpus, int64_t document, int64_t first, int64_t count, int32_t *ids);
 /* Moves a fraction of the documents (chosen by seed) into a second corpus; with fewer than 20 documents, the tail of
  * every document instead. Both stay valid until destroyed; they share memory. */
@@ -68,10 +71,13 @@ plx_status corpus_split(struct corpus *corpus, double fraction, uint64_t seed, s
 uint64_t corpus_fingerprint(const struct corpus *corpus);
 
 /* ---- Token shards ---- */
-/* Our own shard: magic "PLXTOK1\0", see docs/conventions.md. Reads also llm.c and modded-nanogpt .bin. */
+/* Our own shard: magic "PLXTOK1\0", see shard_format.h. Reads also llm.c and modded-nanogpt .bin. The name must end in
+ * .plxtok for corpus_load to know it. */
 struct shard_writer;
 plx_status shard_writer_create(const char *path, int64_t vocab_size, struct shard_writer **writer,
                                struct error *err);
+/* Adds one document, its separator included. source_bytes: of the text it came from; -1 where unknown. After a failure
+ * only close is left to call. */
 plx_status shard_writer_add(struct shard_writer *writer, const int32_t *ids, int64_t count,
                             int64_t source_bytes, struct error *err);
 /* Completes the file and moves it into place; with finish false, discards it. Frees the writer. */
@@ -95,18 +101,22 @@ struct loader_position {
     int64_t tokens_seen;
 };
 
+/* Refuses a corpus in which nothing can be predicted. The corpus must outlive the loader and not be split meanwhile. */
 plx_status loader_create(const struct corpus *corpus, const struct loader_options *options,
                          struct loader **loader, struct error *err);
 void loader_destroy(struct loader *loader);
 /* The next batch; arrays belong to the loader and hold until the next call. A row of T tokens takes T + 1 from the
  * stream, inputs all but the last, targets all but the first, and the next row begins with that last one. *more is
- * false when a loader that does not loop has nothing left (the last batch may be shorter). Targets that cross from one
- * document into the next are -1 under mask_documents. */
+ * false, and the batch empty, when a loader that does not loop has nothing left (the last batch may be shorter). Targets
+ * that cross from one document into the next are -1 under mask_documents, so a very small batch may have no scored
+ * token. Sequences begin at row borders, and under mask_documents at documents; a separator belongs to the document it
+ * ends. */
 plx_status loader_next(struct loader *loader, struct batch *batch, bool *more, struct error *err);
-/* Bytes of source text scored by the last batch (targets >= 0), estimated by the corpus ratio where tokens are not
- * bytes. */
+/* Of the next batch. A loader of the same corpus and options that seeks there gives what this one would have. */
 struct loader_position loader_position(const struct loader *loader);
+/* Refuses a position that this corpus cannot have. */
 plx_status loader_seek(struct loader *loader, struct loader_position position, struct error *err);
+/* No batch has more sequences. */
 int64_t loader_max_sequences(const struct loader *loader);
 
 #endif
