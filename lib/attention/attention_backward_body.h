@@ -1,15 +1,15 @@
-/* attention_backward_body.h: the backward pass in one sweep of eight products (five for softmax attention),
- * in the words of an instruction set.
+/* attention_backward_body.h: the backward pass in one sweep of eight products (five for softmax
+ * attention), in the words of an instruction set.
  *
  * With the saved statistics of a row, X = 1 + t - u, Y = a - b and P = 2^(s - lse2):
  *
  *     dl = P (X Y + (b - o.d_o))    du = -P Y    weight of d_o in dv: W = P X        (NOTES.md)
  *
- * Keys and queries are cut into blocks; a task is one pair of them with one key/value head and all query
- * heads that share it. In step s, key block j meets query block (j + s) mod n: no two tasks of a step
- * touch the same query block or the same key block, so all may run at once and add to the gradients
- * without locks, and the steps fix the order of the additions whatever the number of threads. For each
- * block of rows in a task:
+ * Keys and queries are cut into blocks; a task is one pair of them with one key/value head and all
+ * query heads that share it. In step s, key block j meets query block (j + s) mod n: no two tasks
+ * of a step touch the same query block or the same key block, so all may run at once and add to the
+ * gradients without locks, and the steps fix the order of the additions whatever the number of
+ * threads. For each block of rows in a task:
  *
  *     1. [S; U] = [q; r] K'     A = d_o V'
  *     2. S, U, A become dl, du, W in place
@@ -49,7 +49,7 @@ static inline float *backward_stats(const struct backward_job *job, struct row_p
     return job->stats + ((at.b * p->T + at.t) * p->H + at.h) * STATS;
 }
 
-/* ---- Before and after the sweep ---------------------------------------------------------------- */
+/* ---- Before and after the sweep ------------------------------------------------------------ */
 
 /* d_o.mean of a row, and d_o.(mean - o), which does not cancel where the two are close. */
 static void stats_row(const struct backward_job *job, struct row_place at)
@@ -94,8 +94,8 @@ static struct gradient gradient_begin(const struct plx_tensor *out, char **copy)
 {
     struct gradient gradient = {out, *out};
     if (out->rank == 0 || out->dtype == PLX_F32) return gradient;
-    gradient.sum = plx_tensor_4d(*copy, PLX_F32, out->shape[0], out->shape[1], out->shape[2],
-                                 out->shape[3]);
+    gradient.sum =
+        plx_tensor_4d(*copy, PLX_F32, out->shape[0], out->shape[1], out->shape[2], out->shape[3]);
     *copy += attention_round_up(plx_tensor_count(out) * (int64_t)sizeof(float), 64);
     return gradient;
 }
@@ -105,13 +105,13 @@ static inline float *gradient_row(const struct gradient *gradient, int64_t b, in
     return (float *)gradient->sum.data + tensor_offset(&gradient->sum, b, t, h);
 }
 
-/* Entry (b, t) of a gradient: zeros before the sweep; after it, rounding where the sum is a copy. */
+/* Entry (b, t) of a gradient: zeros before the sweep; after it, rounding where the sum is a copy.
+ */
 static void gradient_clear(const struct gradient *gradient, int64_t b, int64_t t)
 {
     if (gradient->out->rank == 0 || t >= gradient->out->shape[1]) return;
     for (int64_t h = 0; h < gradient->out->shape[2]; h++)
-        memset(gradient_row(gradient, b, t, h), 0,
-               (size_t)gradient->out->shape[3] * sizeof(float));
+        memset(gradient_row(gradient, b, t, h), 0, (size_t)gradient->out->shape[3] * sizeof(float));
 }
 
 static void gradient_round(const struct gradient *gradient, int64_t b, int64_t t)
@@ -150,12 +150,12 @@ static void round_task(void *pointer, int64_t index, int thread)
     gradient_round(&job->dv, b, t);
 }
 
-/* ---- The sweep --------------------------------------------------------------------------------- */
+/* ---- The sweep ----------------------------------------------------------------------------- */
 
-/* Phase 2 for one row: s, u and a become dl (times ln 2, which q carries the inverse of), du and the weight
- * of d_o, over columns begin .. end - 1 of which the row sees first .. last - 1. */
-static void gradient_weights(float *s, float *u, float *a, int64_t begin, int64_t end, int64_t first,
-                             int64_t last, const float *stats)
+/* Phase 2 for one row: s, u and a become dl (times ln 2, which q carries the inverse of), du and
+ * the weight of d_o, over columns begin .. end - 1 of which the row sees first .. last - 1. */
+static void gradient_weights(float *s, float *u, float *a, int64_t begin, int64_t end,
+                             int64_t first, int64_t last, const float *stats)
 {
     const vec lse = vec_set(stats[STAT_LSE]), gain = vec_set(stats[STAT_GAIN]);
     const vec mean = vec_set(stats[STAT_MEAN]), excess = vec_set(stats[STAT_EXCESS]);
@@ -186,7 +186,7 @@ static void gradient_weights(float *s, float *u, float *a, int64_t begin, int64_
 struct backward_block {
     struct row_tile tile; /* first: the first query of the block of rows; rows = queries */
     int64_t h;
-    int64_t pairs;        /* rows in whole pairs */
+    int64_t pairs; /* rows in whole pairs */
     int64_t key0;
     struct attention_range columns;
 };
@@ -218,11 +218,15 @@ static void block_weights(const struct backward_job *job, const struct backward_
     float *s = scratch + plan->offset[PIECE_SCORES], *u = s + block->pairs * keys;
     float *a = scratch + plan->offset[PIECE_WEIGHTS];
     struct product score = {.a = scratch + plan->offset[PIECE_QUERIES],
-                            .a_row = plan->depth, .a_step = 1,
-                            .b = scratch + plan->offset[PIECE_KEYS] + begin, .b_row = keys,
-                            .c = s + begin, .c_row = keys,
+                            .a_row = plan->depth,
+                            .a_step = 1,
+                            .b = scratch + plan->offset[PIECE_KEYS] + begin,
+                            .b_row = keys,
+                            .c = s + begin,
+                            .c_row = keys,
                             .rows = ATTENTION_STACK * block->pairs,
-                            .vectors = (end - begin) / VEC_WIDTH, .depth = p->D};
+                            .vectors = (end - begin) / VEC_WIDTH,
+                            .depth = p->D};
     product_run(&score);
     score.a = scratch + plan->offset[PIECE_GRADIENTS];
     score.b = scratch + plan->offset[PIECE_VALUES] + begin;
@@ -234,10 +238,9 @@ static void block_weights(const struct backward_job *job, const struct backward_
         const float *stats = job->stats;
         if (i < block->tile.rows) {
             seen = tile_keys(p, &block->tile, i);
-            stats = backward_stats(job, (struct row_place){block->tile.seq.q_batch,
-                                                           block->tile.seq.q_start +
-                                                               block->tile.first + i,
-                                                           block->h});
+            stats = backward_stats(
+                job, (struct row_place){block->tile.seq.q_batch,
+                                        block->tile.seq.q_start + block->tile.first + i, block->h});
         }
         gradient_weights(s + i * keys, u + i * keys, a + i * keys, begin, end,
                          attention_most(seen.first - block->key0, begin),
@@ -266,23 +269,36 @@ static void block_gradients(const struct backward_job *job, const struct backwar
     float *s = scratch + plan->offset[PIECE_SCORES], *result = scratch + plan->offset[PIECE_RESULT];
     float *sums = scratch + plan->offset[PIECE_SUMS] + begin * depth;
 
-    const struct product row_sums = {.a = s + begin, .a_row = keys, .a_step = 1,
+    const struct product row_sums = {.a = s + begin,
+                                     .a_row = keys,
+                                     .a_step = 1,
                                      .b = scratch + plan->offset[PIECE_KEY_ROWS] + begin * depth,
-                                     .b_row = depth, .c = result, .c_row = depth, .rows = stacked,
-                                     .vectors = depth / VEC_WIDTH, .depth = width};
+                                     .b_row = depth,
+                                     .c = result,
+                                     .c_row = depth,
+                                     .rows = stacked,
+                                     .vectors = depth / VEC_WIDTH,
+                                     .depth = width};
     product_run(&row_sums);
     for (int64_t i = 0; i < block->tile.rows; i++) {
         add_row(gradient_row(&job->dq, b, t + i, block->h), result + i * depth, p->D,
                 (float)(p->scale * LOG2_E));
         if (ATTENTION_PROBE)
-            add_row(gradient_row(&job->dr, b, t + i, block->h),
-                    result + (block->pairs + i) * depth, p->D, 1.0f);
+            add_row(gradient_row(&job->dr, b, t + i, block->h), result + (block->pairs + i) * depth,
+                    p->D, 1.0f);
     }
 
-    struct product key_sums = {.a = s + begin, .a_row = 1, .a_step = keys,
-                               .b = scratch + plan->offset[PIECE_QUERIES], .b_row = depth,
-                               .c = sums, .c_row = depth, .rows = width,
-                               .vectors = depth / VEC_WIDTH, .depth = stacked, .add = true};
+    struct product key_sums = {.a = s + begin,
+                               .a_row = 1,
+                               .a_step = keys,
+                               .b = scratch + plan->offset[PIECE_QUERIES],
+                               .b_row = depth,
+                               .c = sums,
+                               .c_row = depth,
+                               .rows = width,
+                               .vectors = depth / VEC_WIDTH,
+                               .depth = stacked,
+                               .add = true};
     product_run(&key_sums);
     key_sums.a = scratch + plan->offset[PIECE_WEIGHTS] + begin;
     key_sums.b = scratch + plan->offset[PIECE_GRADIENTS];
@@ -397,7 +413,8 @@ static plx_status attention_backward(plx_context *context, const void *problem, 
     }
     const int64_t places = p->B * attention_most(p->T, p->S);
     threads_for(p->threads, places, clear_task, &job);
-    threads_for(p->threads, p->sequences * blocks(longest_queries(p), STATS_ROWS), stats_task, &job);
+    threads_for(p->threads, p->sequences * blocks(longest_queries(p), STATS_ROWS), stats_task,
+                &job);
     for (job.step = 0; job.step < steps; job.step++)
         threads_for(p->threads, p->sequences * p->G * job.key_blocks, backward_task, &job);
     threads_for(p->threads, places, round_task, &job);

@@ -1,18 +1,18 @@
 /* attention_decode_body.h: few queries against many keys, in the words of an instruction set.
  *
- * The work is reading keys and values once. A task is one sequence, one key/value head with all query
- * heads that share it, a few queries, and one of a fixed number of ranges of the keys, so that a single
- * sequence keeps every core busy. Rows are read where they are if they are f32 in whole vectors, and are
- * widened or padded tile by tile otherwise; nothing is transposed:
+ * The work is reading keys and values once. A task is one sequence, one key/value head with all
+ * query heads that share it, a few queries, and one of a fixed number of ranges of the keys, so
+ * that a single sequence keeps every core busy. Rows are read where they are if they are f32 in
+ * whole vectors, and are widened or padded tile by tile otherwise; nothing is transposed:
  *
  *     1. [S; U]: dot products of rows          pairs of rows against half a vector of keys
  *     2. weights and the running state         attention_tile_body.h
  *     3. [A1; A2] += [P; W] V                  product_body.h
  *
- * A range leaves its state, A1 and A2 in the shared workspace; a second loop joins the ranges of a row in
- * order, moving every d2 and A2 to the reference c of the first. How a sequence is split depends on how
- * many keys it sees and on the extents of the call, not on the threads.
- * Next: parallax/NOTES.md for the join. */
+ * A range leaves its state, A1 and A2 in the shared workspace; a second loop joins the ranges of a
+ * row in order, moving every d2 and A2 to the reference c of the first. How a sequence is split
+ * depends on how many keys it sees and on the extents of the call, not on the threads. Next:
+ * parallax/NOTES.md for the join. */
 #ifndef PLX_ATTENTION_DECODE_BODY_H
 #define PLX_ATTENTION_DECODE_BODY_H
 
@@ -54,8 +54,8 @@ static float *decode_partial(const struct decode_job *job, const struct row_tile
            place * attention_plan_partial(&job->plan, ATTENTION_PROBE);
 }
 
-/* Keys or values of a tile as f32 rows of whole vectors: in place where they are that already and no
- * group of keys is cut off by the end of the tile, otherwise copied to `copy`. */
+/* Keys or values of a tile as f32 rows of whole vectors: in place where they are that already and
+ * no group of keys is cut off by the end of the tile, otherwise copied to `copy`. */
 static struct rows decode_rows_ready(const struct attention_problem *p,
                                      const struct attention_plan *plan, struct rows rows,
                                      int64_t keys, float *copy)
@@ -98,8 +98,8 @@ static void decode_scores(const struct attention_plan *plan, const float *q, int
                      scores + i * plan->keys + j, plan->keys);
 }
 
-/* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache lines
- * at a new page for the hardware. */
+/* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache
+ * lines at a new page for the hardware. */
 static inline void decode_prefetch(struct rows rows, int64_t count, int64_t D)
 {
     const int64_t size = (int64_t)plx_dtype_size(rows.dtype);
@@ -120,18 +120,23 @@ static void decode_keys(const struct attention_problem *p, const struct attentio
     const struct attention_range columns = {0, attention_round_up(keys, VEC_WIDTH)};
 
     decode_prefetch(rows_of(&p->k, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
-    struct rows ready =
-        decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
+    struct rows ready = decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
     decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, ready, columns.end, scores);
     block_update(p, plan, tile, scratch, 0, key0, columns);
 
     decode_prefetch(rows_of(&p->v, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
     ready = decode_rows_ready(p, plan, v, keys, scratch + plan->offset[PIECE_VALUES]);
-    const struct product sum = {.a = scores, .a_row = plan->keys, .a_step = 1,
-                                .b = ready.data, .b_row = ready.stride,
-                                .c = scratch + plan->offset[PIECE_SUMS], .c_row = depth,
-                                .rows = stacked, .vectors = depth / VEC_WIDTH,
-                                .depth = columns.end, .add = true};
+    const struct product sum = {.a = scores,
+                                .a_row = plan->keys,
+                                .a_step = 1,
+                                .b = ready.data,
+                                .b_row = ready.stride,
+                                .c = scratch + plan->offset[PIECE_SUMS],
+                                .c_row = depth,
+                                .rows = stacked,
+                                .vectors = depth / VEC_WIDTH,
+                                .depth = columns.end,
+                                .add = true};
     product_run(&sum);
 }
 
@@ -190,8 +195,8 @@ static void decode_task(void *pointer, int64_t index, int thread)
     }
 }
 
-/* Adds `factor` times a partial result to a row's state and sums; its moments move from its own reference
- * to the row's: sum w (u - c) = sum w (u - c_s) + (c_s - c) sum w. */
+/* Adds `factor` times a partial result to a row's state and sums; its moments move from its own
+ * reference to the row's: sum w (u - c) = sum w (u - c_s) + (c_s - c) sum w. */
 static void partial_add(const float *partial, const struct attention_plan *plan, float factor,
                         float *state, float *sums, float *moments)
 {

@@ -3,10 +3,11 @@
  *
  *     c[i][n] (+)= sum over k < depth of a[i a_row + k a_step] b[k b_row + n]
  *
- * The left operand is broadcast one element at a time, so it may be read transposed at no cost; the right
- * one is read in whole vectors. Accumulators stay in registers for the whole depth, and an element is one
- * chain of multiply-adds in the order of k whatever tile it falls into: its bits do not depend on how
- * rows are grouped. Operands live in packed scratch, where rows are padded to whole vectors.
+ * The left operand is broadcast one element at a time, so it may be read transposed at no cost; the
+ * right one is read in whole vectors. Accumulators stay in registers for the whole depth, and an
+ * element is one chain of multiply-adds in the order of k whatever tile it falls into: its bits do
+ * not depend on how rows are grouped. Operands live in packed scratch, where rows are padded to
+ * whole vectors.
  *
  * Include after the words. Next: attention/attention_tile_body.h. */
 #ifndef PLX_PRODUCT_BODY_H
@@ -25,7 +26,7 @@ struct product {
     int64_t rows;    /* even */
     int64_t vectors; /* columns in units of VEC_WIDTH */
     int64_t depth;
-    bool add;        /* add to c instead of overwriting it */
+    bool add; /* add to c instead of overwriting it */
 };
 
 /* One register tile; rows and vectors are constants where this is inlined. */
