@@ -27,6 +27,20 @@ static inline float rows_bits_float(uint32_t bits)
     return x;
 }
 
+static inline uint64_t rows_double_bits(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline double rows_bits_double(uint64_t bits)
+{
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* exp(x) = 2^n e^r with n = round(x / ln 2), so |r| <= ln(2) / 2, where seven terms of the power
  * series leave 6e-9. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the
  * sum. ln 2 is subtracted in two parts; the first has 15 bits, so that n times it is exact. Below
@@ -48,9 +62,9 @@ static inline float rows_exp(float x)
     sum = sum * r + 1.0f;
     sum = sum * r + 1.0f;
     float power = rows_bits_float((rows_float_bits(shifted) << 23) + 0x3f800000u);
-    float result = sum * power;
-    result = x < -87.336f ? 0.0f : result;
-    return x > 88.376f ? INFINITY : result;
+    uint32_t below = 0u - (uint32_t)(x < -87.336f), above = 0u - (uint32_t)(x > 88.376f);
+    uint32_t bits = rows_float_bits(sum * power) & ~(below | above);
+    return rows_bits_float(bits | (above & 0x7f800000u));
 }
 
 static inline float rows_sigmoid(float x)
@@ -65,8 +79,7 @@ static inline void rows_cos_sin(double angle, float *cosine, float *sine)
 {
     const double shift = 0x1.8p52;
     double shifted = angle * 0x1.45f306dc9c883p-1 + shift;
-    uint64_t quadrant;
-    memcpy(&quadrant, &shifted, sizeof quadrant);
+    uint64_t quadrant = rows_double_bits(shifted);
     double k = shifted - shift;
     double r = angle - k * 0x1.921fb544p+0;
     r = r - k * 0x1.0b4611a6p-34;
@@ -85,9 +98,12 @@ static inline void rows_cos_sin(double angle, float *cosine, float *sine)
     c = c * z + 1.0 / 24.0;
     c = c * z - 0.5;
     c = c * z + 1.0;
-    double x = (quadrant & 1) != 0 ? s : c, y = (quadrant & 1) != 0 ? c : s;
-    *cosine = (float)(((quadrant + 1) & 2) != 0 ? -x : x);
-    *sine = (float)((quadrant & 2) != 0 ? -y : y);
+    uint64_t swapped = (uint64_t)0 - (quadrant & 1), s_bits = rows_double_bits(s);
+    uint64_t c_bits = rows_double_bits(c);
+    uint64_t x = (s_bits & swapped) | (c_bits & ~swapped), x_sign = ((quadrant + 1) & 2) << 62;
+    uint64_t y = (c_bits & swapped) | (s_bits & ~swapped), y_sign = (quadrant & 2) << 62;
+    *cosine = (float)rows_bits_double(x ^ x_sign);
+    *sine = (float)rows_bits_double(y ^ y_sign);
 }
 
 /* ---- Vectors -----------------------------------------------------------------------------------
