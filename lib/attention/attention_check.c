@@ -100,7 +100,7 @@ static plx_status attention_check_tensor(plx_context *context, const struct atte
     TRY(tensor_check(context, rule->name, tensor));
     TRY(attention_check_extents(context, rule, tensor, p));
     TRY(attention_check_type(context, rule, tensor, p->dtype));
-    if (use != 'r')
+    if (use != 'r' && plx_tensor_count(tensor) > 0)
         for (int axis = 0; axis < tensor->rank; axis++)
             CHECK(context, tensor->shape[axis] <= 1 || tensor->stride[axis] > 0,
                   PLX_INVALID_ARGUMENT,
