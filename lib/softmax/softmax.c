@@ -7,8 +7,7 @@
 
 #include "core/context.h"
 
-/* ---- Rows --------------------------------------------------------------------------------------
- */
+/* ---- Rows ---------------------------------------------------------------------------------- */
 
 static size_t reference_workspace(const void *problem)
 {
@@ -50,14 +49,29 @@ static const struct kernel_row backward_reference = {"reference", attention_refu
 
 static const struct kernel_row *const forward_rows[] = {
     &amx_bf16,
+#ifdef __x86_64__
+    &softmax_forward_avx512_f32,
+    &softmax_forward_avx512_bf16,
+#endif
+    &softmax_forward_portable,
     &forward_reference,
 };
 static const struct kernel_row *const backward_rows[] = {
     &amx_bf16,
+#ifdef __x86_64__
+    &softmax_backward_avx512_f32,
+    &softmax_backward_avx512_bf16,
+#endif
+    &softmax_backward_portable,
     &backward_reference,
 };
 static const struct kernel_row *const decode_rows[] = {
     &amx_bf16,
+#ifdef __x86_64__
+    &softmax_decode_avx512_f32,
+    &softmax_decode_avx512_bf16,
+#endif
+    &softmax_decode_portable,
     &forward_reference,
 };
 
@@ -71,8 +85,7 @@ struct kernel_table softmax_table(plx_pass pass)
     return tables[pass];
 }
 
-/* ---- Verbs -------------------------------------------------------------------------------------
- */
+/* ---- Verbs --------------------------------------------------------------------------------- */
 
 static plx_status softmax_problem(plx_context *context, const struct plx_attention *attention,
                                   plx_pass pass, const struct plx_softmax_args *args,
