@@ -278,10 +278,7 @@ static void test_zero_starts(void **state)
         CASE_OK(&softmax,
                 model_reserve(softmax.model, TOKENS, SEQUENCES, false, RECOMPUTE_NONE, NULL));
         struct plx_tensor a = logits_of(&probe, &b.batch), c = logits_of(&softmax, &b.batch);
-        for (int64_t n = 0; n < plx_tensor_count(&a); n++)
-            if (case_get(&a, n) != case_get(&c, n))
-                fail_msg("start %d, %s: logit %lld is %.9g, softmax %.9g", i / 2,
-                         tables[i % 2]->name, (long long)n, case_get(&a, n), case_get(&c, n));
+        case_assert_same_bits(&a, &c);
         free(a.data);
         free(c.data);
         case_close(&probe);
@@ -353,15 +350,17 @@ static double square_error(const struct plx_tensor *a, const struct plx_tensor *
     return size > 0 ? difference / size : difference;
 }
 
-/* The three of a comparison: fast in f32, naive in f32, and the same weights in double. */
-static void open_three(struct case_model m[3], const struct model_config *config, uint64_t seed)
+/* The three of a comparison: fast and naive, with products in f32 or bf16, and the same weights in
+ * double. */
+static void open_three(struct case_model m[3], const struct model_config *config, plx_dtype compute,
+                       uint64_t seed)
 {
-    static const struct {
-        const struct ops *ops;
-        plx_dtype storage;
-    } tables[3] = {{&ops_cpu, PLX_F32}, {&ops_ref, PLX_F32}, {&ops_ref, PLX_F64}};
+    const struct backend_config tables[3] = {
+        {.ops = &ops_cpu, .storage = PLX_F32, .compute = compute, .threads = 1},
+        {.ops = &ops_ref, .storage = PLX_F32, .compute = compute, .threads = 1},
+        {.ops = &ops_ref, .storage = PLX_F64, .compute = PLX_F64, .threads = 1}};
     for (int t = 0; t < 3; t++) {
-        case_open(&m[t], config, tables[t].ops, tables[t].storage, seed);
+        case_open_on(&m[t], config, &tables[t], seed);
         struct param_list *first = model_params(m[0].model), *params = model_params(m[t].model);
         for (int p = 0; p < params->count; p++)
             for (int64_t i = 0; i < plx_tensor_count(&params->items[p].value); i++)
@@ -395,23 +394,31 @@ static void add_errors(struct case_model m[3], const struct batch *batch, double
  * errors are a few roundings that its weights happen to amplify, so the rule is about the root mean
  * square over all tensors of several models; a tensor that is wrong stands out of it by orders of
  * magnitude. */
-static void test_fast_operations(void **state)
+static void check_rule(const struct model_config *config, plx_dtype compute, uint64_t seed)
 {
-    const struct model_config config = setup_config(*state);
-    uint64_t seed = case_seed("fast operations");
     struct rng rng = rng_make(seed, 11);
     double fast = 0, naive = 0;
     for (int draw = 0; draw < 8; draw++) {
         struct case_model m[3];
         struct case_batch b;
-        case_batch_fill(&b, lengths, SEQUENCES, config.vocab_size, &rng);
-        open_three(m, &config, seed + (uint64_t)draw);
+        case_batch_fill(&b, lengths, SEQUENCES, config->vocab_size, &rng);
+        open_three(m, config, compute, seed + (uint64_t)draw);
         add_errors(m, &b.batch, &fast, &naive);
         for (int t = 0; t < 3; t++) case_close(&m[t]);
     }
-    printf("errors over those of the naive operations: %.2f\n", sqrt(fast / naive));
+    printf("%s products: error %.2e, %.2f times the naive one\n", plx_dtype_name(compute),
+           sqrt(fast), sqrt(fast / naive));
     if (!(sqrt(fast) <= 2 * sqrt(naive)))
-        fail_msg("root of squared errors %.3e, naive %.3e", sqrt(fast), sqrt(naive));
+        fail_msg("%s products: root of squared errors %.3e, naive %.3e", plx_dtype_name(compute),
+                 sqrt(fast), sqrt(naive));
+}
+
+static void test_fast_operations(void **state)
+{
+    const struct model_config config = setup_config(*state);
+    uint64_t seed = case_seed("fast operations");
+    check_rule(&config, PLX_F32, seed);
+    check_rule(&config, PLX_BF16, seed);
 }
 
 /* Gradients of the fast operations with and without recomputation, to the bit. */
