@@ -19,10 +19,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Tokens of one model_decode call while reading the prompt: activations grow with it, speed hardly.
- */
-enum { SAMPLE_PREFILL = 512 };
-
 /* Stream number of a sampling seed (see rng_make): any constant of its own will do. */
 static const uint64_t sample_stream = 0x73616d706c65;
 
@@ -281,16 +277,6 @@ static plx_status sample_feed(struct sample_state *state, const int32_t *ids, in
     return status == PLX_OK ? PLX_OK : error_set(err, status, "decoding failed");
 }
 
-static plx_status sample_prefill(struct sample_state *state, struct error *err)
-{
-    for (int64_t start = 0; start < state->count; start += SAMPLE_PREFILL) {
-        int64_t rest = state->count - start;
-        TRY(sample_feed(state, state->ids + start, rest < SAMPLE_PREFILL ? rest : SAMPLE_PREFILL,
-                        err));
-    }
-    return PLX_OK;
-}
-
 /* Refuses what no distribution can be made of, naming the token. */
 static plx_status sample_read_logits(struct sample_state *state, struct error *err)
 {
@@ -341,7 +327,7 @@ plx_status sample_run(struct model *model, const struct tokenizer *tokenizer, co
     if (status == PLX_OK) status = sample_allocate(&state, options->max_tokens, err);
     report->prompt_tokens = status == PLX_OK ? state.count : 0;
     double start = sample_now();
-    if (status == PLX_OK) status = sample_prefill(&state, err);
+    if (status == PLX_OK) status = sample_feed(&state, state.ids, state.count, err);
     double prefilled = sample_now();
     if (status == PLX_OK) status = sample_continue(&state, options, sink, user, report, err);
     report->prefill_seconds = prefilled - start;

@@ -174,8 +174,9 @@ static plx_status plxtok_open(const unsigned char *data, size_t size, int64_t vo
 {
     const size_t fixed = sizeof shard->header + sizeof(struct shard_row) + sizeof shard->trailer;
     REQUIRE(err, size >= fixed, PLX_BAD_DATA,
-            "%s: has %zu bytes but the smallest token shard has %zu; it is cut off", name, size,
-            fixed);
+            "%s: has %zu bytes but the smallest token shard has %zu; it is cut off or "
+            "damaged",
+            name, size, fixed);
     memcpy(&shard->header, data, sizeof shard->header);
     TRY(plxtok_check_header(&shard->header, vocab_size, name, err));
     memcpy(&shard->trailer, data + size - sizeof shard->trailer, sizeof shard->trailer);

@@ -103,7 +103,7 @@ struct schedule_config {
     enum decay_shape shape; /* of WSD's decay */
     int64_t steps;          /* total */
     int64_t warmup;         /* steps */
-    double decay_ratio;     /* share of the steps spent decaying (WSD) */
+    double decay_ratio;     /* share of the steps spent decaying (WSD), cut to 0 .. 1 */
     double min_factor;      /* where the decay ends */
     double
         weight_decay_gamma; /* weight decay falls as (1 - t)^gamma over the decay stage; 0: not */

@@ -33,7 +33,7 @@ static int64_t schedule_decay_steps(const struct schedule_config *config)
         break;
     /* rint: halves go to even, as in Python's round. */
     case SCHEDULE_WSD:
-        decay = (int64_t)rint((double)config->steps * config->decay_ratio);
+        decay = (int64_t)rint((double)config->steps * fmin(fmax(config->decay_ratio, 0.0), 1.0));
         break;
     }
     return decay < room ? decay : room;
