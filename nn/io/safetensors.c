@@ -26,8 +26,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/utf8.h"
 #include "io/file.h"
-#include "io/utf8.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "data is used as it lies in the file");
 
@@ -280,7 +280,7 @@ static plx_status find_header(const char *name, const unsigned char *memory, siz
             "%s: its header claims %" PRIu64 " bytes, but only %zu follow", name, stated,
             size - LENGTH_BYTES);
     *length = (size_t)stated;
-    size_t valid = utf8_valid_bytes((const char *)memory + LENGTH_BYTES, *length);
+    size_t valid = utf8_first_bad((const char *)memory + LENGTH_BYTES, *length);
     REQUIRE(err, valid == *length, PLX_BAD_DATA,
             "%s: its header is not UTF-8: byte %zu of %zu cannot stand there", name, valid,
             *length);
@@ -327,6 +327,7 @@ plx_status safetensors_parse(const void *memory, size_t size, const char *name,
         *file = made;
     else
         safetensors_close(made);
+    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 

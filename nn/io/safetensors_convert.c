@@ -171,23 +171,22 @@ static plx_status copy_integers(const struct copy *copy)
     return PLX_OK;
 }
 
-static plx_status copy_values(const struct copy *copy)
+static bool is_integer_copy(const struct safetensors_entry *entry, const struct plx_tensor *tensor)
 {
-    const char *dtype = copy->entry->dtype;
-    if (copy->tensor->dtype == PLX_I32 && (strcmp(dtype, "I32") == 0 || strcmp(dtype, "I64") == 0))
-        return copy_integers(copy);
-    const struct target_type *target = NULL;
-    const struct source_type *source = NULL;
+    return tensor->dtype == PLX_I32 &&
+           (strcmp(entry->dtype, "I32") == 0 || strcmp(entry->dtype, "I64") == 0);
+}
+
+/* The rows that a copy of floating-point numbers needs; NULL where there is none. */
+static void find_types(const struct safetensors_entry *entry, const struct plx_tensor *tensor,
+                       const struct target_type **target, const struct source_type **source)
+{
+    *target = NULL;
+    *source = NULL;
     for (size_t i = 0; i < sizeof target_types / sizeof *target_types; i++)
-        if (target_types[i].dtype == copy->tensor->dtype) target = &target_types[i];
+        if (target_types[i].dtype == tensor->dtype) *target = &target_types[i];
     for (size_t i = 0; i < sizeof source_types / sizeof *source_types; i++)
-        if (strcmp(source_types[i].dtype, dtype) == 0) source = &source_types[i];
-    REQUIRE(copy->err, source != NULL && target != NULL, PLX_UNSUPPORTED,
-            "%s: tensor %.200s is of dtype %s, which cannot be read as %s", copy->file_name,
-            copy->entry->name, dtype, plx_dtype_name(copy->tensor->dtype));
-    if (strcmp(dtype, target->file_dtype) != 0) return copy_floats(copy, source, target);
-    if (copy->entry->bytes > 0) memcpy(copy->tensor->data, copy->entry->data, copy->entry->bytes);
-    return PLX_OK;
+        if (strcmp(source_types[i].dtype, entry->dtype) == 0) *source = &source_types[i];
 }
 
 /* "[2, 3]" */
@@ -201,8 +200,8 @@ static const char *shape_text(int rank, const int64_t *shape, char text[SHAPE_TE
     return text;
 }
 
-plx_status safetensors_read(const struct safetensors_entry *entry, const char *file_name,
-                            const struct plx_tensor *tensor, struct error *err)
+plx_status safetensors_check(const struct safetensors_entry *entry, const char *file_name,
+                             const struct plx_tensor *tensor, struct error *err)
 {
     /* A tensor view has at least one dimension, so a file's single number is read into shape [1].
      */
@@ -214,6 +213,25 @@ plx_status safetensors_read(const struct safetensors_entry *entry, const char *f
             "%s: tensor %.200s has shape %s, but shape %s is expected", file_name, entry->name,
             shape_text(entry->rank, entry->shape, found),
             shape_text(tensor->rank, tensor->shape, wanted));
+    const struct target_type *target;
+    const struct source_type *source;
+    find_types(entry, tensor, &target, &source);
+    REQUIRE(err, is_integer_copy(entry, tensor) || (source != NULL && target != NULL),
+            PLX_UNSUPPORTED, "%s: tensor %.200s is of dtype %s, which cannot be read as %s",
+            file_name, entry->name, entry->dtype, plx_dtype_name(tensor->dtype));
+    return PLX_OK;
+}
+
+plx_status safetensors_read(const struct safetensors_entry *entry, const char *file_name,
+                            const struct plx_tensor *tensor, struct error *err)
+{
+    TRY(safetensors_check(entry, file_name, tensor, err));
     struct copy copy = {entry, file_name, tensor, plx_tensor_count(tensor), err};
-    return copy_values(&copy);
+    if (is_integer_copy(entry, tensor)) return copy_integers(&copy);
+    const struct target_type *target;
+    const struct source_type *source;
+    find_types(entry, tensor, &target, &source);
+    if (strcmp(entry->dtype, target->file_dtype) != 0) return copy_floats(&copy, source, target);
+    if (entry->bytes > 0) memcpy(tensor->data, entry->data, entry->bytes);
+    return PLX_OK;
 }

@@ -14,7 +14,7 @@
 
 #define HEADER_LIMIT 100000000u
 
-static const char *file_dtype(plx_dtype dtype)
+const char *safetensors_dtype(plx_dtype dtype)
 {
     switch (dtype) {
     case PLX_F32:
@@ -50,7 +50,7 @@ static plx_status check_entry(const char *path, const struct safetensors_write *
     const struct plx_tensor *tensor = &entry->tensor;
     REQUIRE(err, strcmp(entry->name, "__metadata__") != 0, PLX_INVALID_ARGUMENT,
             "%s: a tensor cannot be named __metadata__", path);
-    REQUIRE(err, file_dtype(tensor->dtype) != NULL, PLX_INVALID_ARGUMENT,
+    REQUIRE(err, safetensors_dtype(tensor->dtype) != NULL, PLX_INVALID_ARGUMENT,
             "%s: tensor %.200s has the dtype %d, which cannot be written", path, entry->name,
             (int)tensor->dtype);
     REQUIRE(err, tensor->rank >= 1 && tensor->rank <= PLX_MAX_RANK, PLX_INVALID_ARGUMENT,
@@ -69,8 +69,9 @@ static json_t *describe(const struct plx_tensor *tensor, size_t begin)
     json_t *shape = json_array();
     for (int i = 0; i < tensor->rank; i++)
         if (json_array_append_new(shape, json_integer(tensor->shape[i])) != 0) break;
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", file_dtype(tensor->dtype), "shape", shape,
-                     "data_offsets", (json_int_t)begin, (json_int_t)(begin + tensor_bytes(tensor)));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", safetensors_dtype(tensor->dtype), "shape",
+                     shape, "data_offsets", (json_int_t)begin,
+                     (json_int_t)(begin + tensor_bytes(tensor)));
 }
 
 struct save {

@@ -2,8 +2,8 @@
  *
  *     h = x + mixer(norm(x))        y = h + mlp(norm(h))
  *
- * The block keeps what its backward reads in a record. The block's input x is not in the record: it is the
- * previous block's output, which the model owns. Next: mixers/mixer.h. */
+ * The block keeps what its backward reads in a record. The block's input x is not in the record: it
+ * is the previous block's output, which the model owns. Next: mixers/mixer.h. */
 #ifndef NN_BLOCK_H
 #define NN_BLOCK_H
 
@@ -30,11 +30,12 @@ struct block_record {
 };
 
 /* Adds the block's parameters; false when out of memory (block_destroy is safe then too). */
-bool block_create(struct block *block, const struct model_config *config, int layer, plx_dtype dtype,
-                  struct param_list *params);
+bool block_create(struct block *block, const struct model_config *config, int layer,
+                  plx_dtype dtype, struct param_list *params);
 void block_destroy(struct block *block);
 /* Sets every tensor of the record; record->mixer must point to memory already. */
-void block_carve(const struct block *block, int64_t tokens, struct arena *arena, struct block_record *record);
+void block_carve(const struct block *block, int64_t tokens, struct arena *arena,
+                 struct block_record *record);
 
 /* x, y [N,E], not overlapping. y NULL: fill the record and stop before the last product. */
 plx_status block_forward(struct backend *be, const struct block *block, struct param_list *params,

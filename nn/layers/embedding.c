@@ -1,11 +1,12 @@
 /* embedding.c: token ids to rows of a table [V,E], and rows' gradients back into it.
  *
- * Where the output head is tied to the embedding, both add to the same gradient. Embedding tables belong to their own
- * optimiser group: rows see few tokens, which is no matter for an orthogonalised update. */
+ * Where the output head is tied to the embedding, both add to the same gradient. Embedding tables
+ * belong to their own optimiser group: rows see few tokens, which is no matter for an
+ * orthogonalised update. */
 #include "layers/layers.h"
 
-int embedding_add(struct param_list *params, plx_dtype dtype, int64_t vocab, int64_t width, double std,
-                  const char *name)
+int embedding_add(struct param_list *params, plx_dtype dtype, int64_t vocab, int64_t width,
+                  double std, const char *name)
 {
     return param_add(params, dtype, 2, (int64_t[]){vocab, width}, PARAM_INIT_NORMAL, std,
                      PARAM_EMBEDDING, "%s", name);

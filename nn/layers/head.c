@@ -1,13 +1,15 @@
 /* head.c: from final hidden states to logits and loss, without [N,V] logits.
  *
- * With a vocabulary of 150 thousand, logits of a batch would be its largest tensor by far. So tokens go through in
- * chunks: logits of the chunk, their loss, their gradient in place, and from it the chunk of dx and a share of dW,
- * before the next chunk overwrites them. Loss and gradient come from one pass because both need the same logits. */
+ * With a vocabulary of 150 thousand, logits of a batch would be its largest tensor by far. So
+ * tokens go through in chunks: logits of the chunk, their loss, their gradient in place, and from
+ * it the chunk of dx and a share of dW, before the next chunk overwrites them. Loss and gradient
+ * come from one pass because both need the same logits. */
 #include "layers/layers.h"
 #include "layers/view.h"
 
-/* A chunk's logits fill about 4 MiB in f32, near the second-level caches of two cores, but a chunk has at least 256
- * tokens, so that reading a large W once a chunk is repaid by enough arithmetic. */
+/* A chunk's logits fill about 4 MiB in f32, near the second-level caches of two cores, but a chunk
+ * has at least 256 tokens, so that reading a large W once a chunk is repaid by enough arithmetic.
+ */
 enum { CHUNK_LOGITS = 1 << 20, CHUNK_TOKENS_MIN = 256 };
 
 int64_t head_chunk(int64_t vocab, int64_t tokens)
@@ -46,8 +48,8 @@ plx_status head_loss(struct backend *be, int weight, const struct param_list *pa
                           x_chunk = view_rows(x, first, count),
                           target_chunk = view_rows(targets, first, count);
         TRY(linear_forward(be, weight, params, &x_chunk, &logits));
-        TRY(be->ops->cross_entropy(be, &losses, dx != NULL ? &logits : &absent, &logits, &target_chunk,
-                                   scale));
+        TRY(be->ops->cross_entropy(be, &losses, dx != NULL ? &logits : &absent, &logits,
+                                   &target_chunk, scale));
         *sum += sum_losses(&losses);
         if (dx == NULL) continue;
         struct plx_tensor dx_chunk = view_rows(dx, first, count);

@@ -1,11 +1,12 @@
 /* heads.c: how a token becomes queries, probes and keys: out = rope(gate(norm(x W^T))).
  *
- * Each step but the projection is optional. The gate is a Parallax option: z = x W_g^T has one number a head, and the
- * head is multiplied by sigmoid(z) after the norm, so that a head can switch its probe off token by token; rotary
- * positions come last because a rotation commutes with the scalar gate and keys are cached rotated.
+ * Each step but the projection is optional. The gate is a Parallax option: z = x W_g^T has one
+ * number a head, and the head is multiplied by sigmoid(z) after the norm, so that a head can switch
+ * its probe off token by token; rotary positions come last because a rotation commutes with the
+ * scalar gate and keys are cached rotated.
  *
- * Backward undoes the steps in reverse. It may rotate dout in place: the caller's gradient of the mixer's input
- * has no other reader. */
+ * Backward undoes the steps in reverse. It may rotate dout in place: the caller's gradient of the
+ * mixer's input has no other reader. */
 #include "layers/layers.h"
 #include "layers/view.h"
 
@@ -27,13 +28,14 @@ void heads_carve(const struct heads *heads, int64_t tokens, struct arena *arena,
     }
 }
 
-plx_status heads_forward(struct backend *be, const struct heads *heads, const struct param_list *params,
-                         const struct plx_tensor *positions, const struct plx_tensor *x,
-                         const struct heads_record *record)
+plx_status heads_forward(struct backend *be, const struct heads *heads,
+                         const struct param_list *params, const struct plx_tensor *positions,
+                         const struct plx_tensor *x, const struct heads_record *record)
 {
     TRY(linear_forward(be, heads->weight, params, x, &record->raw));
     if (heads->has_norm)
-        TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed, &record->rstd));
+        TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
+                            &record->rstd));
     if (heads->gate >= 0) {
         TRY(linear_forward(be, heads->gate, params, x, &record->z));
         TRY(be->ops->gate(be, &record->out, &record->normed, &record->z));
@@ -54,10 +56,11 @@ static plx_status gate_backward(struct backend *be, const struct heads *heads,
     return linear_backward(be, heads->gate, params, &dz, x, dx, accumulate);
 }
 
-plx_status heads_backward(struct backend *be, const struct heads *heads, const struct param_list *params,
-                          const struct plx_tensor *positions, const struct plx_tensor *x,
-                          const struct heads_record *record, const struct plx_tensor *dout,
-                          const struct plx_tensor *dx, bool accumulate)
+plx_status heads_backward(struct backend *be, const struct heads *heads,
+                          const struct param_list *params, const struct plx_tensor *positions,
+                          const struct plx_tensor *x, const struct heads_record *record,
+                          const struct plx_tensor *dout, const struct plx_tensor *dx,
+                          bool accumulate)
 {
     size_t mark = arena_mark(&be->scratch);
     struct plx_tensor dnormed = *dout, draw;
@@ -70,7 +73,8 @@ plx_status heads_backward(struct backend *be, const struct heads *heads, const s
     draw = dnormed;
     if (heads->has_norm) {
         draw = arena_tensor(&be->scratch, heads->dtype, 3, dout->shape);
-        TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd, &draw));
+        TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd,
+                             &draw));
     }
     TRY(linear_backward(be, heads->weight, params, &draw, x, dx, accumulate));
     arena_release(&be->scratch, mark);

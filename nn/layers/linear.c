@@ -1,7 +1,7 @@
 /* linear.c: y = x W^T and its gradients, dx = dy W and dW += dy^T x.
  *
- * Weights are [out,in], as checkpoints store them, so the forward product transposes its second operand and nothing is
- * ever copied. There are no biases: Qwen-3 has none. */
+ * Weights are [out,in], as checkpoints store them, so the forward product transposes its second
+ * operand and nothing is ever copied. There are no biases: Qwen-3 has none. */
 #include "layers/layers.h"
 #include "layers/view.h"
 
@@ -9,8 +9,8 @@ int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t 
                enum param_group group, const char *prefix, const char *name)
 {
     return param_add(params, dtype, 2, (int64_t[]){out, in},
-                     std > 0 ? PARAM_INIT_NORMAL : PARAM_INIT_ZERO, std, group, "%s.%s.weight", prefix,
-                     name);
+                     std > 0 ? PARAM_INIT_NORMAL : PARAM_INIT_ZERO, std, group, "%s.%s.weight",
+                     prefix, name);
 }
 
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,

@@ -1,11 +1,11 @@
 /* mlp.c: the feed-forward layer SwiGLU, y = W_down (silu(W_gate x) * W_up x).
  *
- * Kept for backward: both projections and their product, 3 F numbers a token; recomputing the product would save a
- * third of that for one more pass over it. */
+ * Kept for backward: both projections and their product, 3 F numbers a token; recomputing the
+ * product would save a third of that for one more pass over it. */
 #include "layers/layers.h"
 
-bool mlp_create(struct mlp *mlp, struct param_list *params, plx_dtype dtype, int64_t width, int64_t inner,
-                double std, const char *prefix)
+bool mlp_create(struct mlp *mlp, struct param_list *params, plx_dtype dtype, int64_t width,
+                int64_t inner, double std, const char *prefix)
 {
     mlp->width = width;
     mlp->inner = inner;
@@ -16,7 +16,8 @@ bool mlp_create(struct mlp *mlp, struct param_list *params, plx_dtype dtype, int
     return mlp->gate >= 0 && mlp->up >= 0 && mlp->down >= 0;
 }
 
-void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena, struct mlp_record *record)
+void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
+               struct mlp_record *record)
 {
     const int64_t shape[2] = {tokens, mlp->inner};
     record->gate = arena_tensor(arena, mlp->dtype, 2, shape);

@@ -2,12 +2,14 @@
  *
  *     q, k, r = heads(x)      v = x W_v^T      o = attend(q, r, k, v)      y = o W_o^T
  *
- * heads (layers/heads.c) projects, norms, gates and rotates. Parallax adds r, the probe: projected like q, with its own
- * norm gain, an optional gate, and q's positions. Softmax attention is the same mixer without r, and both run through
- * the same lines here; the mechanism is a member of the row.
+ * heads (layers/heads.c) projects, norms, gates and rotates. Parallax adds r, the probe: projected
+ * like q, with its own norm gain, an optional gate, and q's positions. Softmax attention is the
+ * same mixer without r, and both run through the same lines here; the mechanism is a member of the
+ * row.
  *
- * A batch is packed: attention sees one time axis of N tokens and the offsets that cut it into sequences. Decoding
- * keeps k (after norm and rope) and v of every token; q and r are recomputed for new tokens only. */
+ * A batch is packed: attention sees one time axis of N tokens and the offsets that cut it into
+ * sequences. Decoding keeps k (after norm and rope) and v of every token; q and r are recomputed
+ * for new tokens only. */
 #include "mixers/attention_family.h"
 
 #include <stdlib.h>
@@ -20,8 +22,8 @@ struct mixer {
     plx_dtype dtype;
     int64_t window;
     struct heads q, k;
-    struct heads r;          /* Parallax only */
-    int value, output;       /* weights [G D, E] and [E, H D] */
+    struct heads r;    /* Parallax only */
+    int value, output; /* weights [G D, E] and [E, H D] */
 };
 
 struct attention_record {
@@ -53,8 +55,9 @@ struct heads_plan {
     bool rope;
 };
 
-static bool heads_create(struct heads *heads, const struct heads_plan *plan, const struct model_config *config,
-                         const char *prefix, plx_dtype dtype, struct param_list *params)
+static bool heads_create(struct heads *heads, const struct heads_plan *plan,
+                         const struct model_config *config, const char *prefix, plx_dtype dtype,
+                         struct param_list *params)
 {
     const int64_t D = config->head_dim;
     *heads = (struct heads){.heads = plan->heads,
@@ -71,8 +74,8 @@ static bool heads_create(struct heads *heads, const struct heads_plan *plan, con
                                               plan->gain, prefix, plan->norm);
 }
 
-/* r mirrors q but for how it starts: W_R = 0 or a zero gain make it zero, and Parallax with r = 0 is softmax
- * attention bit for bit. */
+/* r mirrors q but for how it starts: W_R = 0 or a zero gain make it zero, and Parallax with r = 0
+ * is softmax attention bit for bit. */
 static bool probe_create(struct mixer *mixer, const struct model_config *config, const char *prefix,
                          struct param_list *params)
 {
@@ -92,11 +95,13 @@ static bool probe_create(struct mixer *mixer, const struct model_config *config,
     return mixer->r.gate >= 0;
 }
 
-static struct mixer *attention_create(const struct mixer_kind *kind, const struct model_config *config,
-                                      int layer, const char *prefix, plx_dtype dtype,
+static struct mixer *attention_create(const struct mixer_kind *kind,
+                                      const struct model_config *config, int layer,
+                                      const char *prefix, plx_dtype dtype,
                                       struct param_list *params)
 {
-    const int64_t E = config->hidden_size, H = config->heads, G = config->kv_heads, D = config->head_dim;
+    const int64_t E = config->hidden_size, H = config->heads, G = config->kv_heads,
+                  D = config->head_dim;
     const double std = config->initializer_range;
     const struct heads_plan q = {.heads = H,
                                  .projection = "q_proj",
@@ -130,7 +135,8 @@ static void attention_destroy(struct mixer *mixer)
 
 /* ---- Records ---- */
 
-static void attention_carve(const struct mixer *mixer, int64_t tokens, struct arena *arena, void *record)
+static void attention_carve(const struct mixer *mixer, int64_t tokens, struct arena *arena,
+                            void *record)
 {
     struct attention_record *keep = record;
     const int64_t values[3] = {tokens, mixer->k.heads, mixer->k.channels};
@@ -158,7 +164,8 @@ static void attention_carve_cache(const struct mixer *mixer, plx_dtype dtype, in
 
 /* ---- The mechanism's call ---- */
 
-/* A [N,heads,...] tensor with the batch axis in front that attention expects; absent stays absent. */
+/* A [N,heads,...] tensor with the batch axis in front that attention expects; absent stays absent.
+ */
 static struct plx_tensor packed(const struct plx_tensor *tensor)
 {
     int64_t shape[4] = {1, tensor->shape[0], tensor->shape[1], tensor->shape[2]};
@@ -166,7 +173,8 @@ static struct plx_tensor packed(const struct plx_tensor *tensor)
     return plx_tensor_dense(tensor->data, tensor->dtype, tensor->rank + 1, shape);
 }
 
-static struct plx_attention packed_attention(const struct mixer *mixer, const struct batch_view *batch)
+static struct plx_attention packed_attention(const struct mixer *mixer,
+                                             const struct batch_view *batch)
 {
     return (struct plx_attention){
         .causal = true, .window = mixer->window, .q_offsets = batch->offsets};
@@ -196,8 +204,9 @@ static plx_status project(struct backend *be, const struct mixer *mixer, struct 
     return linear_forward(be, mixer->value, params, x, &keep->v);
 }
 
-static plx_status attention_forward(struct backend *be, const struct mixer *mixer, struct param_list *params,
-                                    const struct batch_view *batch, const struct plx_tensor *x, void *record,
+static plx_status attention_forward(struct backend *be, const struct mixer *mixer,
+                                    struct param_list *params, const struct batch_view *batch,
+                                    const struct plx_tensor *x, void *record,
                                     const struct plx_tensor *y)
 {
     const struct attention_record *keep = record;
@@ -213,8 +222,8 @@ struct attention_gradients {
     struct plx_tensor o, q, r, k, v;
 };
 
-static struct attention_gradients gradients_carve(const struct mixer *mixer,
-                                                  const struct attention_record *keep, struct arena *arena)
+static struct attention_gradients
+gradients_carve(const struct mixer *mixer, const struct attention_record *keep, struct arena *arena)
 {
     const int64_t *queries = keep->q.out.shape, *keys = keep->k.out.shape;
     struct attention_gradients d = {.o = arena_tensor(arena, mixer->dtype, 3, queries),
@@ -225,10 +234,10 @@ static struct attention_gradients gradients_carve(const struct mixer *mixer,
     return d;
 }
 
-static plx_status attention_backward(struct backend *be, const struct mixer *mixer, struct param_list *params,
-                                     const struct batch_view *batch, const struct plx_tensor *x,
-                                     void *record, const struct plx_tensor *dy,
-                                     const struct plx_tensor *dx)
+static plx_status attention_backward(struct backend *be, const struct mixer *mixer,
+                                     struct param_list *params, const struct batch_view *batch,
+                                     const struct plx_tensor *x, void *record,
+                                     const struct plx_tensor *dy, const struct plx_tensor *dx)
 {
     const struct attention_record *keep = record;
     const struct plx_tensor *positions = &batch->positions;
@@ -277,8 +286,9 @@ static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct 
     return view_4d(tensor, step->sequences, step->count, tensor->shape[1], tensor->shape[2]);
 }
 
-static plx_status attention_decode(struct backend *be, const struct mixer *mixer, struct param_list *params,
-                                   const struct decode_view *step, const struct plx_tensor *x, void *cache,
+static plx_status attention_decode(struct backend *be, const struct mixer *mixer,
+                                   struct param_list *params, const struct decode_view *step,
+                                   const struct plx_tensor *x, void *cache,
                                    const struct plx_tensor *y)
 {
     struct attention_cache *cached = cache;

@@ -1,4 +1,5 @@
-/* attention_family.h: rows of the mixer table that are made of queries, keys, values and (Parallax) probes. */
+/* attention_family.h: rows of the mixer table that are made of queries, keys, values and (Parallax)
+ * probes. */
 #ifndef NN_ATTENTION_FAMILY_H
 #define NN_ATTENTION_FAMILY_H
 

@@ -1,5 +1,6 @@
-/* mixers.c: the table of sequence mixers. A new mixer adds its row to a family (or a new file) and its address here;
- * configuration, command line and `parallax info` find it by walking this table. */
+/* mixers.c: the table of sequence mixers. A new mixer adds its row to a family (or a new file) and
+ * its address here; configuration, command line and `parallax info` find it by walking this table.
+ */
 #include "mixers/mixer.h"
 
 #include <string.h>

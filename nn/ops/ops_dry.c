@@ -6,6 +6,7 @@
  * use. */
 #include "ops/attend.h"
 #include "ops/check.h"
+#include "ops/cpu_state.h"
 #include "ops/scratch.h"
 
 /* Counts a block of ops_cpu. A dry backend borrows the state of the real one; ops_ref has neither
@@ -62,7 +63,10 @@ static plx_status dry_sum_squares(struct backend *be, const struct plx_tensor *x
 
 static plx_status dry_gemm(struct backend *be, const struct gemm *gemm)
 {
-    return check_gemm(be, gemm);
+    TRY(check_gemm(be, gemm));
+    size_t bytes = 0;
+    if (be->ops_state != NULL) TRY(gemm_scratch(be, gemm, &bytes));
+    return dry_count(be, "gemm", bytes);
 }
 
 static plx_status dry_rmsnorm(struct backend *be, const struct plx_tensor *y,
