@@ -354,8 +354,9 @@ static char *dump_text(const json_t *root, size_t *size)
 {
     *size = json_dumpb(root, NULL, 0, JSON_INDENT(2));
     char *text = *size > 0 ? malloc(*size) : NULL;
-    if (text != NULL) json_dumpb(root, text, *size, JSON_INDENT(2));
-    return text;
+    if (text != NULL && json_dumpb(root, text, *size, JSON_INDENT(2)) == *size) return text;
+    free(text);
+    return NULL;
 }
 
 plx_status tokenizer_save(const struct tokenizer *tokenizer, const char *path, struct error *err)
