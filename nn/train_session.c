@@ -87,6 +87,7 @@ static plx_status open_data(struct train_session *session)
                                             .context = options->context,
                                             .seed = (uint64_t)options->seed,
                                             .shuffle = options->shuffle,
+                                            .shuffle_rows = options->shuffle,
                                             .mask_documents = options->mask_documents,
                                             .loop = true};
     TRY(loader_create(session->corpus, &loader_options, &session->loader, session->err));
