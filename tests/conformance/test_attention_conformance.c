@@ -192,7 +192,7 @@ static void run_case(const struct attention_case *c, plx_mechanism mechanism, pl
     char message[512];
     uint64_t seed = options.seed * 1000 + (uint64_t)(c - cases);
     struct case_data oracle = case_data_create(c, dtype, seed), naive = case_data_copy(&oracle);
-    case_oracle(c, mechanism, &oracle);
+    case_oracle(c, mechanism, PLX_BACKWARD, &oracle);
     struct case_call call = {.mechanism = mechanism, .kernel = "reference", .dtype = dtype};
     for (call.pass = PLX_FORWARD; call.pass <= PLX_BACKWARD; call.pass++) {
         if (case_run(c, &call, &naive, message, sizeof message) == CASE_DONE) continue;
