@@ -18,9 +18,11 @@ size_t scratch_rope(const struct plx_tensor *x)
 
 plx_status scratch_push(struct backend *be, const char *op, size_t bytes, void **block)
 {
+    *block = NULL;
+    if (bytes == 0) return PLX_OK;
     size_t mark = arena_mark(&be->scratch);
     *block = arena_push(&be->scratch, bytes);
-    bool pushed = *block != NULL || bytes == 0 || arena_is_measuring(&be->scratch);
+    bool pushed = *block != NULL || arena_is_measuring(&be->scratch);
     REQUIRE(be->err, pushed, PLX_INTERNAL,
             "%s: needs %zu bytes of scratch, but %zu of %zu are in use", op, bytes, mark,
             be->scratch.capacity);

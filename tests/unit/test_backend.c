@@ -164,6 +164,33 @@ static void ids_outside_the_table_are_refused(void **state)
     }
 }
 
+/* More shapes than ops_cpu keeps plans for, each right, and the first still right when it comes
+ * back. */
+static void products_of_many_shapes_stay_right(void **state)
+{
+    (void)state;
+    enum { SHAPES = 300 };
+    static float a[SHAPES + 1], b[SHAPES + 1];
+    float c = 0;
+    for (int k = 0; k <= SHAPES; k++) {
+        a[k] = (float)(k % 5 - 2);
+        b[k] = (float)(k % 3 - 1);
+    }
+    struct backend be = create(&(struct backend_config){.ops = &ops_cpu, .threads = 1});
+    assert_int_equal(backend_reserve(&be, 1 << 20), PLX_OK);
+    for (int n = 1; n <= SHAPES + 1; n++) {
+        int K = n <= SHAPES ? n : 1;
+        struct plx_tensor left = tensor(a, PLX_F32, 1, K), right = tensor(b, PLX_F32, 1, K);
+        struct plx_tensor result = tensor(&c, PLX_F32, 1, 1);
+        struct gemm gemm = {.a = &left, .b = &right, .c = &result, .transpose_b = true, .alpha = 1};
+        if (be.ops->gemm(&be, &gemm) != PLX_OK) fail_msg("%s", err.text);
+        float sum = 0;
+        for (int k = 0; k < K; k++) sum += a[k] * b[k];
+        assert_true(c == sum);
+    }
+    backend_destroy(&be);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +199,7 @@ int main(void)
         cmocka_unit_test(dry_backends_measure_and_touch_nothing),
         cmocka_unit_test(missing_scratch_is_an_internal_error),
         cmocka_unit_test(wrong_shapes_are_named),
+        cmocka_unit_test(products_of_many_shapes_stay_right),
         cmocka_unit_test(ids_outside_the_table_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
