@@ -2,7 +2,8 @@
 if(TARGET parallax)
   function(plx_e2e name label)
     add_test(NAME e2e_${name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
-    set_tests_properties(e2e_${name} PROPERTIES LABELS "${label}" SKIP_RETURN_CODE 77 TIMEOUT 1800)
+    set_tests_properties(e2e_${name} PROPERTIES LABELS "${label}" SKIP_RETURN_CODE 77 TIMEOUT 1800
+                         ENVIRONMENT OMP_WAIT_POLICY=passive)
   endfunction()
   foreach(name cycle damage equal help log overfit refuse signal)
     plx_e2e(${name} e2e bash ${PROJECT_SOURCE_DIR}/tests/e2e/${name}.sh $<TARGET_FILE:parallax>)
