@@ -20,8 +20,7 @@
 #include "process.h"
 #include "train_session.h"
 
-/* ---- Where to continue -------------------------------------------------------------------------
- */
+/* ---- Where to continue ---- */
 
 static void note_damaged(void *user, const char *sentence)
 {
@@ -92,8 +91,7 @@ plx_status train_find_checkpoint(const char *run, const char *resume,
     return PLX_OK;
 }
 
-/* ---- One step ----------------------------------------------------------------------------------
- */
+/* ---- One step ---- */
 
 /* Ends the run with one sentence: the step, what is wrong, and what the user still has. */
 static plx_status diverged(struct train_session *session, int64_t step, const char *what)
@@ -158,8 +156,7 @@ static plx_status run_step(struct train_session *session, struct train_progress 
     return PLX_OK;
 }
 
-/* ---- What happens between steps ----------------------------------------------------------------
- */
+/* ---- What happens between steps ---- */
 
 static bool is_turn(int64_t step, int64_t every)
 {
@@ -231,8 +228,7 @@ static plx_status write_sample(struct train_session *session)
     return status;
 }
 
-/* ---- The run -----------------------------------------------------------------------------------
- */
+/* ---- The run ---- */
 
 /* Clock of this process's part of the run. */
 struct train_clock {
