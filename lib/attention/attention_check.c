@@ -56,7 +56,10 @@ static plx_status attention_check_type(plx_context *context, const struct attent
     if (rule->type == TYPE_SAME)
         CHECK(context, tensor->dtype == dtype, PLX_INVALID_ARGUMENT,
               "%s: dtype %s differs from the %s of q", rule->name, have, plx_dtype_name(dtype));
-    if (rule->type == TYPE_SAME_OR_F32)
+    if (rule->type == TYPE_SAME_OR_F32 && dtype == PLX_F32)
+        CHECK(context, tensor->dtype == PLX_F32, PLX_INVALID_ARGUMENT,
+              "%s: dtype %s must be f32 beside a f32 q", rule->name, have);
+    else if (rule->type == TYPE_SAME_OR_F32)
         CHECK(context, tensor->dtype == dtype || tensor->dtype == PLX_F32, PLX_INVALID_ARGUMENT,
               "%s: dtype %s is neither f32 nor the %s of q", rule->name, have,
               plx_dtype_name(dtype));

@@ -94,8 +94,10 @@ enum case_result {
 enum case_result case_run(const struct attention_case *c, const struct case_call *call,
                           struct case_data *data, char *message, size_t message_size);
 
-/* Forward, then backward, of the reference in double: the oracle. */
-void case_oracle(const struct attention_case *c, plx_mechanism mechanism, struct case_data *data);
+/* The reference in double, the oracle: the forward, and then the backward where that is the last
+ * pass. */
+void case_oracle(const struct attention_case *c, plx_mechanism mechanism, plx_pass last,
+                 struct case_data *data);
 
 /* Name of the n-th kernel of a mechanism and pass as in test names: "parallax/backward/portable".
  */
