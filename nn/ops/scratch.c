@@ -1,13 +1,13 @@
 /* scratch.c: what the operations of ops_cpu need from be->scratch; see scratch.h. */
 #include "ops/scratch.h"
 
-/* One partial row of float a block of rows. */
+/* One partial row of double a block of rows. */
 size_t scratch_rmsnorm_backward(const struct plx_tensor *x)
 {
     int64_t E = x->shape[x->rank - 1];
     int64_t rows = E > 0 ? plx_tensor_count(x) / E : 0;
     int64_t blocks = (rows + SCRATCH_NORM_ROWS - 1) / SCRATCH_NORM_ROWS;
-    return (size_t)(blocks * E) * sizeof(float);
+    return (size_t)(blocks * E) * sizeof(double);
 }
 
 /* The frequency of every channel pair. */
