@@ -90,6 +90,7 @@ static plx_status read_reference(struct parity *parity, const struct safetensors
 
 /* ---- The batch ---- */
 
+/* A matrix of token ids that the model has. */
 static plx_status read_ids(struct parity *parity, const char *name, int64_t rows, int64_t columns,
                            int32_t *ids)
 {
@@ -99,7 +100,13 @@ static plx_status read_ids(struct parity *parity, const char *name, int64_t rows
             PLX_BAD_DATA, "%s: %s must be [%" PRId64 ", %" PRId64 "]", parity->path, name, rows,
             columns);
     struct plx_tensor target = plx_tensor_dense(ids, PLX_I32, 2, (int64_t[]){rows, columns});
-    return safetensors_read(entry, parity->path, &target, parity->err);
+    TRY(safetensors_read(entry, parity->path, &target, parity->err));
+    const int64_t V = model_get_config(parity->model)->vocab_size;
+    for (int64_t n = 0; n < rows * columns; n++)
+        REQUIRE(parity->err, ids[n] >= 0 && ids[n] < V, PLX_BAD_DATA,
+                "%s: %s holds the id %d but the model knows 0 to %" PRId64, parity->path, name,
+                ids[n], V - 1);
+    return PLX_OK;
 }
 
 /* Targets are the ids one further in the row; a row's last token has none. */
