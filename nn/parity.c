@@ -65,16 +65,29 @@ static plx_status check_names(const struct parity *parity)
     return PLX_OK;
 }
 
+enum { SHAPE_TEXT = 192 };
+
+/* "[2, 48, 384]". */
+static const char *shape_text(int rank, const int64_t *shape, char text[SHAPE_TEXT])
+{
+    size_t used = (size_t)snprintf(text, SHAPE_TEXT, "[");
+    for (int axis = 0; axis < rank; axis++)
+        used += (size_t)snprintf(text + used, SHAPE_TEXT - used, "%s%" PRId64, axis > 0 ? ", " : "",
+                                 shape[axis]);
+    snprintf(text + used, SHAPE_TEXT - used, "]");
+    return text;
+}
+
 /* The entry's values as doubles; it must have exactly this shape. */
 static plx_status read_reference(struct parity *parity, const struct safetensors_entry *entry,
                                  int rank, const int64_t *shape)
 {
+    char actual[SHAPE_TEXT], expected[SHAPE_TEXT];
     bool same = entry->rank == rank;
     for (int axis = 0; same && axis < rank; axis++) same = entry->shape[axis] == shape[axis];
-    REQUIRE(parity->err, same, PLX_BAD_DATA,
-            "%s: %s has %d axes, the first %lld, but must have %d, the first %lld", parity->path,
-            entry->name, entry->rank, entry->rank > 0 ? (long long)entry->shape[0] : 0LL, rank,
-            (long long)shape[0]);
+    REQUIRE(parity->err, same, PLX_BAD_DATA, "%s: %s is %s but must be %s", parity->path,
+            entry->name, shape_text(entry->rank, entry->shape, actual),
+            shape_text(rank, shape, expected));
     struct plx_tensor target = plx_tensor_dense(NULL, PLX_F64, rank, shape);
     size_t count = (size_t)plx_tensor_count(&target);
     if (count > parity->reference_capacity) {

@@ -208,7 +208,7 @@ static void test_malformed_references(void **state)
     loss->name = "loss";
     struct safetensors_write *logits = entry_named(&r, "logits");
     logits->tensor = plx_tensor_dense(logits->tensor.data, PLX_F64, 3, (int64_t[]){ROWS, TIME, 60});
-    expect_refusal(&r, 1, "logits");
+    expect_refusal(&r, 1, "logits is [2, 11, 60] but must be [2, 11, 61]");
     logits->tensor = plx_tensor_dense(logits->tensor.data, PLX_F64, 3, (int64_t[]){ROWS, TIME, 61});
     struct safetensors_write *greedy = entry_named(&r, "greedy_from_4");
     greedy->tensor = plx_tensor_dense(r.greedy, PLX_I32, 2, (int64_t[]){ROWS, PROMPT});
