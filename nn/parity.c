@@ -309,17 +309,13 @@ static void report_missing(const struct parity *parity, FILE *out)
     if (missing > SHOWN) fprintf(out, "and %d more\n", missing - SHOWN);
 }
 
-static void report_print(const struct parity *parity, FILE *out, const struct parity_result *result)
+static void report_print(const struct parity *parity, FILE *out)
 {
     fprintf(out, "%-12s %-12s tensor\n", "absolute", "relative");
     for (int i = 0; i < parity->count; i++)
         fprintf(out, "%-12.3e %-12.3e %s\n", parity->comparisons[i].absolute,
                 parity->comparisons[i].relative, parity->comparisons[i].name);
     report_missing(parity, out);
-    fprintf(out,
-            "%d tensors compared, %d not; greedy tokens: %" PRId64 " compared, %" PRId64
-            " different\n",
-            result->compared, result->missing, result->greedy_tokens, result->greedy_mismatches);
 }
 
 static plx_status report(struct parity *parity, double tolerance, FILE *out,
@@ -334,7 +330,7 @@ static plx_status report(struct parity *parity, double tolerance, FILE *out,
         result->worst = worst->relative;
         snprintf(result->worst_name, sizeof result->worst_name, "%s", worst->name);
     }
-    if (out != NULL) report_print(parity, out, result);
+    if (out != NULL) report_print(parity, out);
     REQUIRE(parity->err, !(result->worst > tolerance), PLX_BAD_DATA,
             "%s: %s differs by %.3e of its largest value, more than the tolerance %.3e",
             parity->path, result->worst_name, result->worst, tolerance);
