@@ -17,7 +17,7 @@
 #include "core/random.h"
 
 /* AddressSanitizer would end the test where malloc is asked for the impossible. */
-const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
     return "allocator_may_return_null=1";
