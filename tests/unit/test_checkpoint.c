@@ -626,6 +626,7 @@ int main(void)
         ON_RUN(manifests_are_checked),
         ON_RUN(only_damaged_ones_are_an_error),
         ON_RUN(malformed_states_are_refused),
+        ON_RUN(runs_without_options),
         ON_RUN(other_models_are_refused),
         ON_RUN(full_disk_at_every_call),
         ON_RUN(broken_disk_at_every_call),
