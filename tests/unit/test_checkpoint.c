@@ -475,6 +475,27 @@ static void malformed_states_are_refused(void **state)
 /* ---- Other models
  * ------------------------------------------------------------------------------------ */
 
+static void runs_without_options(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct train_state back;
+    free(run.state.options_json);
+    run.state.options_json = NULL;
+    save_ok(4, 0);
+    assert_ok(checkpoint_load_state(step_folder(4, ""), &back, &err), &err);
+    assert_null(back.options_json);
+    train_state_clear(&back);
+    /* Options that are not JSON would be a checkpoint that nobody can resume. */
+    run.state.options_json = strdup("lr=0.1");
+    assert_refused(save(5, 0, &err), PLX_BAD_DATA, "the run's options: line 1", &err);
+    assert_false(file_exists(step_folder(5, "")));
+    assert_false(file_exists(step_folder(5, ".partial")));
+    run.state.step = -1;
+    assert_refused(checkpoint_save(run.folder, run.m.model, run.optim, NULL, &run.state, 0, &err),
+                   PLX_INVALID_ARGUMENT, "step -1 is negative", &err);
+}
+
 static void other_models_are_refused(void **state)
 {
     (void)state;
