@@ -113,7 +113,7 @@ static const struct option_row rows[] = {
      "largest norm of the whole gradient; 0: no clipping"},
     {NULL, "steps", OPTION_INT, offsetof(struct train_options, steps), "1000", "N", 1, 1e15, false,
      "optimiser steps of the run"},
-    {NULL, "batch", OPTION_INT, offsetof(struct train_options, batch), "16", "ROWS", 1, 1048576,
+    {NULL, "batch", OPTION_INT, offsetof(struct train_options, batch), "8", "ROWS", 1, 1048576,
      false, "rows of a micro-batch"},
     {NULL, "context", OPTION_INT, offsetof(struct train_options, context), "256", "TOKENS", 1,
      1048576, false, "tokens of a row, and the longest context of the model"},
