@@ -41,7 +41,6 @@ void file_writer_abandon(struct file_writer *writer);
 plx_status file_replace(const char *path, const void *data, size_t bytes, struct error *err);
 plx_status file_rename(const char *from, const char *to, struct error *err);  /* and fsync the folder of to */
 plx_status file_sync_folder(const char *path, struct error *err);
-plx_status file_sync(const char *path, struct error *err);  /* of a file that somebody else wrote */
 plx_status file_hash(const char *path, uint64_t *hash, size_t *bytes, struct error *err);
 
 enum file_fault {

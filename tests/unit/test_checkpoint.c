@@ -164,8 +164,7 @@ static int run_close(void **state)
     return 0;
 }
 
-/* ---- Saving and loading
- * ---------------------------------------------------------------------------- */
+/* ---- Saving and loading ---------------------------------------------------------------------- */
 
 static void round_trip(void **state)
 {
@@ -262,6 +261,7 @@ static void leftovers_are_reported_then_cleared(void **state)
     save_ok(5, 0);
     assert_ok(file_make_folder(step_folder(6, ".partial"), &err), &err);
     assert_ok(file_make_folder(step_folder(3, ".removed"), &err), &err);
+    assert_ok(file_make_folder(step_folder(9, ".removed"), &err), &err);
     assert_true(latest(path, &err));
     assert_string_equal(path, step_folder(5, ""));
     assert_int_equal(note_count, 1);
@@ -269,6 +269,7 @@ static void leftovers_are_reported_then_cleared(void **state)
     save_ok(7, 0);
     assert_false(file_exists(step_folder(6, ".partial")));
     assert_false(file_exists(step_folder(3, ".removed")));
+    assert_false(file_exists(step_folder(9, ".removed")));
     /* A crash between the two renames of a replacement. */
     assert_int_equal(rename(step_folder(7, ""), step_folder(7, ".old")), 0);
     assert_latest_is(7);
@@ -277,8 +278,7 @@ static void leftovers_are_reported_then_cleared(void **state)
     assert_false(file_exists(step_folder(7, ".old")));
 }
 
-/* ---- Damage
- * ----------------------------------------------------------------------------------------- */
+/* ---- Damage ---------------------------------------------------------------------------------- */
 
 static const char *const file_names[] = {"config.json",    "model.safetensors",
                                          "tokenizer.json", "optimizer.safetensors",
@@ -414,8 +414,7 @@ static void only_damaged_ones_are_an_error(void **state)
                    "state.json: has 2 bytes", &err);
 }
 
-/* ---- State
- * ------------------------------------------------------------------------------------------ */
+/* ---- State ----------------------------------------------------------------------------------- */
 
 static void malformed_states_are_refused(void **state)
 {
@@ -472,8 +471,28 @@ static void malformed_states_are_refused(void **state)
     }
 }
 
-/* ---- Other models
- * ------------------------------------------------------------------------------------ */
+/* ---- Other models ---------------------------------------------------------------------------- */
+
+static void runs_without_options(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct train_state back;
+    free(run.state.options_json);
+    run.state.options_json = NULL;
+    save_ok(4, 0);
+    assert_ok(checkpoint_load_state(step_folder(4, ""), &back, &err), &err);
+    assert_null(back.options_json);
+    train_state_clear(&back);
+    /* Options that are not JSON would be a checkpoint that nobody can resume. */
+    run.state.options_json = strdup("lr=0.1");
+    assert_refused(save(5, 0, &err), PLX_BAD_DATA, "the run's options: line 1", &err);
+    assert_false(file_exists(step_folder(5, "")));
+    assert_false(file_exists(step_folder(5, ".partial")));
+    run.state.step = -1;
+    assert_refused(checkpoint_save(run.folder, run.m.model, run.optim, NULL, &run.state, 0, &err),
+                   PLX_INVALID_ARGUMENT, "step -1 is negative", &err);
+}
 
 static void other_models_are_refused(void **state)
 {
@@ -505,6 +524,12 @@ static void other_models_are_refused(void **state)
     optim_destroy(optim);
     assert_true(fingerprint() == before);
 
+    /* The same model with rounded weights: it could not continue bit for bit. */
+    assert_ok(model_save(run.m.model, NULL, step_folder(10, ""), PLX_BF16, &err), &err);
+    assert_refused(checkpoint_load(step_folder(10, ""), run.m.model, run.optim, &err), PLX_BAD_DATA,
+                   "is of dtype BF16, but F32 is expected", &err);
+    save_ok(10, 0);
+
     /* The same model in double precision. */
     config = tiny_config();
     case_open(&other, &config, &ops_ref, PLX_F64, 1);
@@ -516,8 +541,7 @@ static void other_models_are_refused(void **state)
     case_close(&other);
 }
 
-/* ---- Faults
- * ------------------------------------------------------------------------------------------- */
+/* ---- Faults ---------------------------------------------------------------------------------- */
 
 /* Saves step 20 over what prepare leaves, with the n-th call failing for every n, until a save
  * succeeds with the fault unused. After each failure the run has a sound checkpoint: step 10's or
@@ -551,6 +575,9 @@ static int fail_at_every_call(enum file_fault fault, bool replace)
         assert_null(strstr(notes, "XXH64"));
         assert_null(strstr(notes, "manifest"));
         bool is_new = strstr(path, "step-00000020") != NULL;
+        for (int step = 10; step <= 20; step += 10)
+            if (file_exists(step_folder(step, "")))
+                assert_ok(checkpoint_verify(step_folder(step, ""), &err), &err);
         assert_true(is_new || !replace);
         assert_latest_is(is_new ? 20 : 10);
         /* The next save works and clears up. */
@@ -626,6 +653,7 @@ int main(void)
         ON_RUN(manifests_are_checked),
         ON_RUN(only_damaged_ones_are_an_error),
         ON_RUN(malformed_states_are_refused),
+        ON_RUN(runs_without_options),
         ON_RUN(other_models_are_refused),
         ON_RUN(full_disk_at_every_call),
         ON_RUN(broken_disk_at_every_call),

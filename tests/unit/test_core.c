@@ -1,4 +1,5 @@
-/* test_core.c: the ground that everything in nn stands on: errors, arenas, random numbers, the parameter list. */
+/* test_core.c: the ground that everything in nn stands on: errors, arenas, random numbers, the
+ * parameter list. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +16,15 @@
 #include "core/param.h"
 #include "core/random.h"
 
-/* ---- Errors ----------------------------------------------------------------------------------- */
+/* AddressSanitizer would end the test where malloc is asked for the impossible. */
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
+/* ---- Errors -----------------------------------------------------------------------------------
+ */
 
 static void first_error_wins(void **state)
 {
@@ -70,7 +79,8 @@ static void control_macros(void **state)
     assert_string_equal(err.text, "value is -1");
 }
 
-/* ---- Arena ------------------------------------------------------------------------------------ */
+/* ---- Arena ------------------------------------------------------------------------------------
+ */
 
 /* One carving, as a model would do it; pointers go to out where there are any. */
 static void carve(struct arena *arena, void *out[4])
@@ -176,7 +186,8 @@ static void scratch_is_a_stack(void **state)
     arena_destroy(&arena);
 }
 
-/* ---- Random numbers --------------------------------------------------------------------------- */
+/* ---- Random numbers ---------------------------------------------------------------------------
+ */
 
 /* SplitMix64's finaliser, applied as random.c documents it, in another shape. */
 static uint64_t finalise(uint64_t x)
@@ -207,14 +218,15 @@ static void first_words_stay(void **state)
 {
     (void)state;
     /* Frozen: other values would change every run that is repeated from its seed. */
-    static const uint64_t golden[2][3] = {GOLDEN_WORDS};
+    static const uint64_t golden[2][3] = {
+        {UINT64_C(0x1c33ee220339edc7), UINT64_C(0xa9ced1e04964e869), UINT64_C(0x8432d70d7679cc59)},
+        {UINT64_C(0x6ce397e74d58f693), UINT64_C(0x8fac397aebbf7a8e), UINT64_C(0xec8a10bf6145af29)}};
     const struct rng starts[2] = {rng_make(0, 0), rng_make(42, 7)};
     for (int s = 0; s < 2; s++) {
         struct rng rng = starts[s];
         for (int i = 0; i < 3; i++) {
             uint64_t word = rng_u64(&rng);
-            if (word != golden[s][i])
-                print_error("0x%016llx\n", (unsigned long long)word);
+            if (word != golden[s][i]) print_error("0x%016llx\n", (unsigned long long)word);
             assert_true(word == golden[s][i]);
         }
     }
@@ -276,8 +288,8 @@ static void below_has_no_bias(void **state)
     int counts[7] = {0};
     for (int i = 0; i < 70000; i++) counts[rng_below(&rng, 7)]++;
     for (int c = 0; c < 7; c++) assert_true(abs(counts[c] - 10000) < 5 * 93);
-    /* A bound of 3/4 of all words: by the remainder alone the lower third of the results would come twice as
-     * often as the rest; without bias each third gets a third. */
+    /* A bound of 3/4 of all words: by the remainder alone the lower third of the results would come
+     * twice as often as the rest; without bias each third gets a third. */
     const uint64_t bound = UINT64_C(3) << 62;
     int thirds[3] = {0};
     for (int i = 0; i < 30000; i++) {
@@ -288,7 +300,8 @@ static void below_has_no_bias(void **state)
     for (int t = 0; t < 3; t++) assert_true(abs(thirds[t] - 10000) < 5 * 82);
     /* Powers of two reject nothing: one word a draw. */
     uint64_t before = rng.counter;
-    for (int i = 0; i < 100; i++) assert_true(rng_below(&rng, UINT64_C(1) << 63) < UINT64_C(1) << 63);
+    for (int i = 0; i < 100; i++)
+        assert_true(rng_below(&rng, UINT64_C(1) << 63) < UINT64_C(1) << 63);
     assert_int_equal(rng.counter - before, 100);
     /* The largest bound. */
     for (int i = 0; i < 100; i++) assert_true(rng_below(&rng, UINT64_MAX) < UINT64_MAX);
@@ -315,15 +328,16 @@ static void normal_has_the_right_moments(void **state)
     assert_true(fabs((double)beyond_two / DRAWS - 0.0455003) < 0.002);
 }
 
-/* ---- Parameters ------------------------------------------------------------------------------- */
+/* ---- Parameters -------------------------------------------------------------------------------
+ */
 
 static const int64_t matrix_shape[] = {4, 6}, vector_shape[] = {6};
 
 static void add(struct param_list *list, const char *name, enum param_init init)
 {
     bool matrix = init == PARAM_INIT_NORMAL;
-    int index = param_add(list, PLX_F32, matrix ? 2 : 1, matrix ? matrix_shape : vector_shape, init, 0.5,
-                          matrix ? PARAM_MATRIX : PARAM_NORM, "%s.%s", name, "weight");
+    int index = param_add(list, PLX_F32, matrix ? 2 : 1, matrix ? matrix_shape : vector_shape, init,
+                          0.5, matrix ? PARAM_MATRIX : PARAM_NORM, "%s.%s", name, "weight");
     assert_int_equal(index, list->count - 1);
 }
 
@@ -370,7 +384,8 @@ static void start_does_not_depend_on_order(void **state)
     assert_same_start(&a, &b, "q.weight");
     assert_same_start(&a, &b, "k.weight");
     assert_same_start(&a, &b, "norm.weight");
-    const float *q = param_find(&a, "q.weight")->value.data, *k = param_find(&a, "k.weight")->value.data;
+    const float *q = param_find(&a, "q.weight")->value.data,
+                *k = param_find(&a, "k.weight")->value.data;
     const float *other = param_find(&c, "q.weight")->value.data;
     assert_true(memcmp(q, k, 24 * sizeof(float)) != 0);
     assert_true(memcmp(q, other, 24 * sizeof(float)) != 0);
@@ -392,7 +407,8 @@ static void start_has_the_asked_deviation(void **state)
     struct param_list list = {0};
     struct arena arena;
     const int64_t shape[] = {200, 500};
-    assert_int_equal(param_add(&list, PLX_F64, 2, shape, PARAM_INIT_NORMAL, 0.02, PARAM_EMBEDDING, "e"), 0);
+    assert_int_equal(
+        param_add(&list, PLX_F64, 2, shape, PARAM_INIT_NORMAL, 0.02, PARAM_EMBEDDING, "e"), 0);
     start(&list, &arena, 1);
     double sum = 0, squares = 0;
     for (int i = 0; i < 100000; i++) {
@@ -412,7 +428,8 @@ static void list_grows_and_counts(void **state)
     struct param_list list = {0};
     for (int i = 0; i < 300; i++) {
         assert_int_equal(param_add(&list, PLX_F32, 2, matrix_shape, PARAM_INIT_NORMAL, 0.1,
-                                   (enum param_group)(i % PARAM_GROUPS), "layer.%d.weight", i), i);
+                                   (enum param_group)(i % PARAM_GROUPS), "layer.%d.weight", i),
+                         i);
         assert_null(list.items[i].value.data);
         assert_null(list.items[i].grad.data);
     }
@@ -428,7 +445,8 @@ static void groups_have_names(void **state)
 {
     (void)state;
     static const char *const names[] = {"matrix", "thin", "embedding", "head", "norm", "bias"};
-    for (int g = 0; g < PARAM_GROUPS; g++) assert_string_equal(param_group_name((enum param_group)g), names[g]);
+    for (int g = 0; g < PARAM_GROUPS; g++)
+        assert_string_equal(param_group_name((enum param_group)g), names[g]);
     assert_string_equal(param_group_name(PARAM_GROUPS), "unknown");
 }
 
