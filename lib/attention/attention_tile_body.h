@@ -47,7 +47,8 @@ static inline int64_t attention_round_up(int64_t count, int64_t unit)
     return (count + unit - 1) / unit * unit;
 }
 
-/* ---- Packing ------------------------------------------------------------------------------- */
+/* ---- Packing -----------------------------------------------------------------------------------
+ */
 
 /* Rows of one head: entry (b, t, h) of a [B,T,H,D] view, and those that follow along t. */
 struct rows {
@@ -129,7 +130,8 @@ static inline void store_scalar(const struct plx_tensor *tensor, int64_t b, int6
     if (tensor->rank) ((float *)tensor->data)[tensor_offset(tensor, b, t, h)] = value;
 }
 
-/* ---- The online softmax of a row ----------------------------------------------------------- */
+/* ---- The online softmax of a row ---------------------------------------------------------------
+ */
 
 /* A row's state in floats: m, c, the lanes of d1, the lanes of d2. */
 enum { STATE_M = 0, STATE_C = 1, STATE_D1 = 2, STATE_D2 = 2 + VEC_WIDTH };
@@ -222,7 +224,8 @@ static void row_update(float *s, float *u, int64_t begin, int64_t end, int64_t f
     vec_store(state + STATE_D2, d2);
 }
 
-/* ---- The result of a row ------------------------------------------------------------------- */
+/* ---- The result of a row -----------------------------------------------------------------------
+ */
 
 /* Where a row's results go. */
 struct row_place {
@@ -256,7 +259,8 @@ static void row_finish(const struct attention_problem *p, struct row_place at, c
     store_scalar(&p->probe_mean, at.b, at.t, at.h, empty ? 0.0f : t + state[STATE_C]);
 }
 
-/* ---- A tile of rows ------------------------------------------------------------------------ */
+/* ---- A tile of rows ----------------------------------------------------------------------------
+ */
 
 /* A task: some queries of one sequence, all heads of a group. Row i of its `rows` is head
  * i / queries of the group and query first + i % queries. */
