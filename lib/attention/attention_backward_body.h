@@ -164,15 +164,15 @@ static void round_task(void *pointer, int64_t index, int thread)
 /* ---- The sweep ---------------------------------------------------------------------------------
  */
 
-/* Phase 2 for one row: s, u and a become dl (times ln 2, which q carries the inverse of), du and
+/* Phase 2 for one row: s, u and a become dl times scale, du and
  * the weight of d_o, over columns begin .. end - 1 of which the row sees first .. last - 1. */
 static void gradient_weights(float *s, float *u, float *a, int64_t begin, int64_t end,
-                             int64_t first, int64_t last, const float *stats)
+                             int64_t first, int64_t last, const float *stats, float score_scale)
 {
     const vec lse = vec_set(stats[STAT_LSE]), rest = vec_set(stats[STAT_LSE_REST]);
     const vec t = vec_set(stats[STAT_T]), one = vec_set(1.0f);
     const vec mean = vec_set(stats[STAT_MEAN]), excess = vec_set(stats[STAT_EXCESS]);
-    const vec ln2 = vec_set((float)(1.0 / LOG2_E)), zero = vec_set(0.0f);
+    const vec scale = vec_set(score_scale), zero = vec_set(0.0f);
     if (first >= last) first = last = end;
     const int64_t from = first / VEC_WIDTH * VEC_WIDTH;
     for (int64_t j = from; j < last; j += VEC_WIDTH) {
@@ -180,11 +180,11 @@ static void gradient_weights(float *s, float *u, float *a, int64_t begin, int64_
         const vec py = vec_mul(p, vec_sub(vec_load(a + j), mean));
         if (ATTENTION_PROBE) {
             const vec x = vec_add(one, vec_sub(t, vec_load(u + j)));
-            vec_store(s + j, vec_mul(ln2, vec_fma(x, py, vec_mul(p, excess))));
+            vec_store(s + j, vec_mul(scale, vec_fma(x, py, vec_mul(p, excess))));
             vec_store(u + j, vec_sub(zero, py));
             vec_store(a + j, vec_mul(p, x));
         } else {
-            vec_store(s + j, vec_mul(ln2, py));
+            vec_store(s + j, vec_mul(scale, py));
             vec_store(a + j, p);
         }
     }
@@ -218,13 +218,11 @@ static void block_pack(const struct backward_job *job, const struct backward_blo
     const int64_t b = block->tile.seq.q_batch, t = block->tile.seq.q_start + block->tile.first;
     const int64_t rows = block->tile.rows, pairs = block->pairs, depth = plan->depth;
     float *q = scratch + plan->offset[PIECE_QUERIES];
-    pack_rows(q, rows_of(&p->q, b, t, block->h), rows, pairs, p->D, depth,
-              (float)(p->scale * LOG2_E));
+    pack_rows(q, rows_of(&p->q, b, t, block->h), rows, pairs, p->D, depth);
     if (ATTENTION_PROBE)
-        pack_rows(q + pairs * depth, rows_of(&p->r, b, t, block->h), rows, pairs, p->D, depth,
-                  1.0f);
+        pack_rows(q + pairs * depth, rows_of(&p->r, b, t, block->h), rows, pairs, p->D, depth);
     pack_rows(scratch + plan->offset[PIECE_GRADIENTS], rows_of(&p->d_o, b, t, block->h), rows,
-              pairs, p->D, depth, 1.0f);
+              pairs, p->D, depth);
 }
 
 /* Phases 1 and 2. */
@@ -245,12 +243,15 @@ static void block_weights(const struct backward_job *job, const struct backward_
                             .c_row = keys,
                             .rows = ATTENTION_STACK * block->pairs,
                             .vectors = (end - begin) / VEC_WIDTH,
-                            .depth = p->D};
+                            .depth = p->D,
+                            .scale = (float)(p->scale * LOG2_E),
+                            .scaled = block->pairs};
     product_run(&score);
     score.a = scratch + plan->offset[PIECE_GRADIENTS];
     score.b = scratch + plan->offset[PIECE_VALUES] + begin;
     score.c = a + begin;
     score.rows = block->pairs;
+    score.scaled = 0;
     product_run(&score);
     for (int64_t i = 0; i < block->pairs; i++) {
         struct attention_range seen = {0, 0};
@@ -261,7 +262,7 @@ static void block_weights(const struct backward_job *job, const struct backward_
         }
         gradient_weights(s + i * keys, u + i * keys, a + i * keys, begin, end,
                          attention_most(seen.first - block->key0, begin),
-                         attention_least(seen.end - block->key0, end), stats);
+                         attention_least(seen.end - block->key0, end), stats, (float)p->scale);
     }
 }
 
@@ -343,8 +344,7 @@ static void block_gradients(const struct backward_job *job, const struct backwar
                                      .depth = width};
     product_run(&row_sums);
     for (int64_t i = 0; i < block->tile.rows; i++) {
-        add_row(gradient_row(&job->dq, b, t + i, block->h), result + i * depth, p->D,
-                (float)(p->scale * LOG2_E));
+        add_row(gradient_row(&job->dq, b, t + i, block->h), result + i * depth, p->D, 1.0f);
         if (ATTENTION_PROBE)
             add_row(gradient_row(&job->dr, b, t + i, block->h), result + (block->pairs + i) * depth,
                     p->D, 1.0f);
@@ -403,7 +403,7 @@ static void backward_pair(const struct backward_job *job, const struct row_tile 
     pack_transposed(scratch + plan->offset[PIECE_KEYS], k, keys, plan->keys, p->D, depth);
     pack_transposed(scratch + plan->offset[PIECE_VALUES], v, keys, plan->keys, p->D, depth);
     pack_rows(scratch + plan->offset[PIECE_KEY_ROWS], k, keys, attention_round_up(keys, VEC_WIDTH),
-              p->D, depth, 1.0f);
+              p->D, depth);
     memset(sums, 0, plan->piece[PIECE_SUMS] * sizeof(float));
     for (int64_t h = tile->g * plan->group; h < (tile->g + 1) * plan->group; h++)
         backward_rows(job, tile, h, key0, keys, scratch);
