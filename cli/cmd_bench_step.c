@@ -67,8 +67,7 @@ static const struct option_table *bench_step_table(void)
     return &table;
 }
 
-/* ---- One measured configuration ----------------------------------------------------------------
- */
+/* ---- One measured configuration ---- */
 
 struct measurement {
     double best, median;        /* seconds a step */
@@ -195,8 +194,7 @@ static plx_status measure(const struct bench_step_values *values, struct measure
     return status;
 }
 
-/* ---- Reporting ---------------------------------------------------------------------------------
- */
+/* ---- Reporting ---- */
 
 static const char *const phase_names[TIMED_PHASES] = {"gemm", "attention", "other",
                                                       "optimiser_gemm", "optimiser_other"};

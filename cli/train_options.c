@@ -33,7 +33,7 @@ static const struct option_row rows[] = {
     {NULL, "mask_documents", OPTION_BOOL, offsetof(struct train_options, mask_documents), "true",
      NULL, 0, 0, false, "attention and positions restart at document borders"},
     {NULL, "shuffle", OPTION_BOOL, offsetof(struct train_options, shuffle), "true", NULL, 0, 0,
-     false, "read documents in an order drawn from the seed, anew each epoch"},
+     false, "read documents and rows in an order drawn from the seed, anew each epoch"},
     {"Model", "mixer", OPTION_STRING, offsetof(struct train_options, mixer), "parallax",
      "NAME[,...]", 0, 0, false,
      "parallax or softmax; a list is dealt out layer by layer, from its start as often as needed"},

@@ -1,18 +1,18 @@
 /* attention_decode_body.h: few queries against many keys, in the words of an instruction set.
  *
- * The work is reading keys and values once. A task is one sequence, one key/value head with all query
- * heads that share it, a few queries, and one of a fixed number of ranges of the keys, so that a single
- * sequence keeps every core busy. Rows are read where they are if they are f32 in whole vectors, and are
- * widened or padded tile by tile otherwise; nothing is transposed:
+ * The work is reading keys and values once. A task is one sequence, one key/value head with all
+ * query heads that share it, a few queries, and one of a fixed number of ranges of the keys, so
+ * that a single sequence keeps every core busy. Rows are read where they are if they are f32 in
+ * whole vectors, and are widened or padded tile by tile otherwise; nothing is transposed:
  *
  *     1. [S; U]: dot products of rows          pairs of rows against half a vector of keys
  *     2. weights and the running state         attention_tile_body.h
  *     3. [A1; A2] += [P; W] V                  product_body.h
  *
- * A range leaves its state, A1 and A2 in the shared workspace; a second loop joins the ranges of a row in
- * order, moving every d2 and A2 to the reference c of the first. How a sequence is split depends on how
- * many keys it sees and on the extents of the call, not on the threads.
- * Next: parallax/NOTES.md for the join. */
+ * A range leaves its state, A1 and A2 in the shared workspace; a second loop joins the ranges of a
+ * row in order, moving every d2 and A2 to the reference c of the first. How a sequence is split
+ * depends on how many keys it sees and on the extents of the call, not on the threads. Next:
+ * parallax/NOTES.md for the join. */
 #ifndef PLX_ATTENTION_DECODE_BODY_H
 #define PLX_ATTENTION_DECODE_BODY_H
 
@@ -54,20 +54,20 @@ static float *decode_partial(const struct decode_job *job, const struct row_tile
            place * attention_plan_partial(&job->plan, ATTENTION_PROBE);
 }
 
-/* Keys or values of a tile as f32 rows of whole vectors: in place where they are that already and no
- * group of keys is cut off by the end of the tile, otherwise copied to `copy`. */
+/* Keys or values of a tile as f32 rows of whole vectors: in place where they are that already and
+ * no group of keys is cut off by the end of the tile, otherwise copied to `copy`. */
 static struct rows decode_rows_ready(const struct attention_problem *p,
                                      const struct attention_plan *plan, struct rows rows,
                                      int64_t keys, float *copy)
 {
     if (rows.dtype == PLX_F32 && p->D == plan->depth && keys % VEC_WIDTH == 0) return rows;
-    pack_rows(copy, rows, keys, attention_round_up(keys, VEC_WIDTH), p->D, plan->depth, 1.0f);
+    pack_rows(copy, rows, keys, attention_round_up(keys, VEC_WIDTH), p->D, plan->depth);
     return (struct rows){copy, plan->depth, PLX_F32};
 }
 
 /* Dot products of rows q0 and q0 + depth with half a vector of keys. */
 static inline void dot_pair(const float *q, const float *k, int64_t k_stride, int64_t depth,
-                            float *s, int64_t s_row)
+                            float *s, int64_t s_row, float scale)
 {
     enum { HALF = VEC_WIDTH / 2 };
     vec sum[VEC_WIDTH];
@@ -83,23 +83,25 @@ static inline void dot_pair(const float *q, const float *k, int64_t k_stride, in
             sum[HALF + n] = vec_fma(second, key, sum[HALF + n]);
         }
     }
-    vec_store(lanes, vec_sums(sum));
+    vec_store(lanes, vec_mul(vec_set(scale), vec_sums(sum)));
     memcpy(s, lanes, HALF * sizeof(float));
     memcpy(s + s_row, lanes + HALF, HALF * sizeof(float));
 }
 
+/* Rows behind `scaled` are those of r, whose products stay as they are. */
 static void decode_scores(const struct attention_plan *plan, const float *q, int64_t rows,
-                          struct rows keys, int64_t count, float *scores)
+                          int64_t scaled, float scale, struct rows keys, int64_t count,
+                          float *scores)
 {
     const float *k = keys.data;
     for (int64_t j = 0; j < count; j += VEC_WIDTH / 2)
         for (int64_t i = 0; i < rows; i += 2)
             dot_pair(q + i * plan->depth, k + j * keys.stride, keys.stride, plan->depth,
-                     scores + i * plan->keys + j, plan->keys);
+                     scores + i * plan->keys + j, plan->keys, i < scaled ? scale : 1.0f);
 }
 
-/* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache lines
- * at a new page for the hardware. */
+/* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache
+ * lines at a new page for the hardware. */
 static inline void decode_prefetch(struct rows rows, int64_t count, int64_t D)
 {
     const int64_t size = (int64_t)plx_dtype_size(rows.dtype);
@@ -120,18 +122,24 @@ static void decode_keys(const struct attention_problem *p, const struct attentio
     const struct attention_range columns = {0, attention_round_up(keys, VEC_WIDTH)};
 
     decode_prefetch(rows_of(&p->k, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
-    struct rows ready =
-        decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
-    decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, ready, columns.end, scores);
+    struct rows ready = decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
+    decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, block_pairs(tile->rows),
+                  (float)(p->scale * LOG2_E), ready, columns.end, scores);
     block_update(p, plan, tile, scratch, 0, key0, columns);
 
     decode_prefetch(rows_of(&p->v, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
     ready = decode_rows_ready(p, plan, v, keys, scratch + plan->offset[PIECE_VALUES]);
-    const struct product sum = {.a = scores, .a_row = plan->keys, .a_step = 1,
-                                .b = ready.data, .b_row = ready.stride,
-                                .c = scratch + plan->offset[PIECE_SUMS], .c_row = depth,
-                                .rows = stacked, .vectors = depth / VEC_WIDTH,
-                                .depth = columns.end, .add = true};
+    const struct product sum = {.a = scores,
+                                .a_row = plan->keys,
+                                .a_step = 1,
+                                .b = ready.data,
+                                .b_row = ready.stride,
+                                .c = scratch + plan->offset[PIECE_SUMS],
+                                .c_row = depth,
+                                .rows = stacked,
+                                .vectors = depth / VEC_WIDTH,
+                                .depth = columns.end,
+                                .add = true};
     product_run(&sum);
 }
 
@@ -190,8 +198,8 @@ static void decode_task(void *pointer, int64_t index, int thread)
     }
 }
 
-/* Adds `factor` times a partial result to a row's state and sums; its moments move from its own reference
- * to the row's: sum w (u - c) = sum w (u - c_s) + (c_s - c) sum w. */
+/* Adds `factor` times a partial result to a row's state and sums; its moments move from its own
+ * reference to the row's: sum w (u - c) = sum w (u - c_s) + (c_s - c) sum w. */
 static void partial_add(const float *partial, const struct attention_plan *plan, float factor,
                         float *state, float *sums, float *moments)
 {

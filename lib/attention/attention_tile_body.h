@@ -1,18 +1,20 @@
-/* attention_tile_body.h: packing tiles, the online softmax of a row, and its last step; shared by the
- * forward and decode bodies (backward uses the packing).
+/* attention_tile_body.h: packing tiles, the online softmax of a row, and its last step; shared by
+ * the forward and decode bodies (backward uses the packing).
  *
- * The state of a row over the keys seen so far, with w_j = 2^(s_j - m) and s the score in units of log 2:
+ * The state of a row over the keys seen so far, with w_j = 2^(s_j - m) and s the score in units of
+ * log 2:
  *
- *     m = max s_j    d1 = sum w_j    d2 = sum w_j (u_j - c)    A1 = sum w_j v_j    A2 = sum w_j (u_j - c) v_j
+ *     m = max s_j    d1 = sum w_j    d2 = sum w_j (u_j - c)    A1 = sum w_j v_j    A2 = sum w_j
+ * (u_j - c) v_j
  *
- * c is the weighted mean of u over the first keys that the row sees. It never changes afterwards and drops
- * out of the result; taking it off first keeps a common offset of u (one vector added to every key) from
- * cancelling in t - u with the precision of the offset instead of that of the differences. d1 and d2 are
- * kept as one sum a lane, added up once at the end.
+ * c is the weighted mean of u over the first keys that the row sees. It never changes afterwards
+ * and drops out of the result; taking it off first keeps a common offset of u (one vector added to
+ * every key) from cancelling in t - u with the precision of the offset instead of that of the
+ * differences. d1 and d2 are kept as one sum a lane, added up once at the end.
  *
- * ATTENTION_PROBE (1 for Parallax, 0 for softmax attention) is a constant of the including file; the first
- * branch is the same sequence of operations in both, so r = 0 gives softmax attention bit for bit.
- * Include after the words. Next: attention_forward_body.h. */
+ * ATTENTION_PROBE (1 for Parallax, 0 for softmax attention) is a constant of the including file;
+ * the first branch is the same sequence of operations in both, so r = 0 gives softmax attention bit
+ * for bit. Include after the words. Next: attention_forward_body.h. */
 #ifndef PLX_ATTENTION_TILE_BODY_H
 #define PLX_ATTENTION_TILE_BODY_H
 
@@ -45,7 +47,8 @@ static inline int64_t attention_round_up(int64_t count, int64_t unit)
     return (count + unit - 1) / unit * unit;
 }
 
-/* ---- Packing ----------------------------------------------------------------------------------- */
+/* ---- Packing -----------------------------------------------------------------------------------
+ */
 
 /* Rows of one head: entry (b, t, h) of a [B,T,H,D] view, and those that follow along t. */
 struct rows {
@@ -73,20 +76,19 @@ static inline int lanes_left(int64_t D, int64_t d)
     return (int)attention_least(VEC_WIDTH, D - d);
 }
 
-/* out[i][0 .. depth) = factor times row i, zero behind D and behind `valid` rows. */
+/* out[i][0 .. depth) = row i, zero behind D and behind `valid` rows. */
 static void pack_rows(float *out, struct rows rows, int64_t valid, int64_t count, int64_t D,
-                      int64_t depth, float factor)
+                      int64_t depth)
 {
     for (int64_t i = 0; i < valid; i++)
         for (int64_t d = 0; d < depth; d += VEC_WIDTH)
-            vec_store(out + i * depth + d,
-                      vec_mul(vec_set(factor), rows_load(rows, i, d, lanes_left(D, d))));
+            vec_store(out + i * depth + d, rows_load(rows, i, d, lanes_left(D, d)));
     if (count > valid)
         memset(out + valid * depth, 0, (size_t)((count - valid) * depth) * sizeof(float));
 }
 
-/* out[d][j] = row j, channel d, for 0 <= d < depth and whole vectors of j up to `valid`; zero behind
- * valid and D. `count` is the distance between channels. */
+/* out[d][j] = row j, channel d, for 0 <= d < depth and whole vectors of j up to `valid`; zero
+ * behind valid and D. `count` is the distance between channels. */
 static void pack_transposed(float *out, struct rows rows, int64_t valid, int64_t count, int64_t D,
                             int64_t depth)
 {
@@ -99,8 +101,7 @@ static void pack_transposed(float *out, struct rows rows, int64_t valid, int64_t
                 for (int n = 0; n < VEC_WIDTH; n++) square[n] = rows_load(rows, j + n, d, lanes);
             } else {
                 for (int n = 0; n < VEC_WIDTH; n++)
-                    square[n] =
-                        j + n < valid ? rows_load(rows, j + n, d, lanes) : vec_set(0.0f);
+                    square[n] = j + n < valid ? rows_load(rows, j + n, d, lanes) : vec_set(0.0f);
             }
             vec_transpose(square);
 #pragma GCC unroll 16
@@ -128,7 +129,8 @@ static inline void store_scalar(const struct plx_tensor *tensor, int64_t b, int6
     if (tensor->rank) ((float *)tensor->data)[tensor_offset(tensor, b, t, h)] = value;
 }
 
-/* ---- The online softmax of a row --------------------------------------------------------------- */
+/* ---- The online softmax of a row ---------------------------------------------------------------
+ */
 
 /* A row's state in floats: m, c, the lanes of d1, the lanes of d2. */
 enum { STATE_M = 0, STATE_C = 1, STATE_D1 = 2, STATE_D2 = 2 + VEC_WIDTH };
@@ -173,9 +175,10 @@ static float first_mean(const float *p, const float *u, int64_t begin, int64_t e
     return vec_sum(weighted) / vec_sum(weights);
 }
 
-/* Turns the scores s and probe products u of one row, columns begin .. end - 1 of a tile (whole vectors),
- * of which it sees first .. last - 1, into its weights w and w (u - c), in place, and brings the row's
- * state, A1 (sums) and A2 (moments) to the new maximum. Columns it does not see get weights of zero. */
+/* Turns the scores s and probe products u of one row, columns begin .. end - 1 of a tile (whole
+ * vectors), of which it sees first .. last - 1, into its weights w and w (u - c), in place, and
+ * brings the row's state, A1 (sums) and A2 (moments) to the new maximum. Columns it does not see
+ * get weights of zero. */
 static void row_update(float *s, float *u, int64_t begin, int64_t end, int64_t first, int64_t last,
                        float *state, float *sums, float *moments, int64_t depth)
 {
@@ -220,15 +223,16 @@ static void row_update(float *s, float *u, int64_t begin, int64_t end, int64_t f
     vec_store(state + STATE_D2, d2);
 }
 
-/* ---- The result of a row ----------------------------------------------------------------------- */
+/* ---- The result of a row -----------------------------------------------------------------------
+ */
 
 /* Where a row's results go. */
 struct row_place {
     int64_t b, t, h;
 };
 
-/* m_i = A1/d1, t' = d2/d1, o = m (1 + t') - A2/d1, and the statistics: t = t' + c, lse in natural units.
- * result is scratch for two rows. A row that saw no key gets zeros and -infinity. */
+/* m_i = A1/d1, t' = d2/d1, o = m (1 + t') - A2/d1, and the statistics: t = t' + c, lse in natural
+ * units. result is scratch for two rows. A row that saw no key gets zeros and -infinity. */
 static void row_finish(const struct attention_problem *p, struct row_place at, const float *state,
                        const float *sums, const float *moments, int64_t depth, float *result)
 {
@@ -254,7 +258,8 @@ static void row_finish(const struct attention_problem *p, struct row_place at, c
     store_scalar(&p->probe_mean, at.b, at.t, at.h, empty ? 0.0f : t + state[STATE_C]);
 }
 
-/* ---- A tile of rows ---------------------------------------------------------------------------- */
+/* ---- A tile of rows ----------------------------------------------------------------------------
+ */
 
 /* A task: some queries of one sequence, all heads of a group. Row i of its `rows` is head
  * i / queries of the group and query first + i % queries. */
@@ -272,8 +277,7 @@ static int64_t longest_queries(const struct attention_problem *p)
     return longest;
 }
 
-static inline struct row_place tile_place(const struct row_tile *tile, int64_t group,
-                                          int64_t row)
+static inline struct row_place tile_place(const struct row_tile *tile, int64_t group, int64_t row)
 {
     return (struct row_place){tile->seq.q_batch,
                               tile->seq.q_start + tile->first + row % tile->queries,
@@ -298,23 +302,23 @@ static inline int64_t block_pairs(int64_t rows)
     return attention_round_up(rows, 2);
 }
 
-/* Packs q (times scale log2 e) and r of every row, stacked by block, and empties states and sums. */
+/* Packs q and r of every row, stacked by block, and empties states and sums.
+ */
 static void tile_begin(const struct attention_problem *p, const struct attention_plan *plan,
                        const struct row_tile *tile, float *scratch)
 {
     const int64_t depth = plan->depth;
-    const float factor = (float)(p->scale * LOG2_E);
     float *sums = scratch + plan->offset[PIECE_SUMS];
     for (int64_t first = 0; first < tile->rows; first += plan->row_block) {
         int64_t rows = block_rows(tile, plan, first), pairs = block_pairs(rows);
         float *q = scratch + plan->offset[PIECE_QUERIES] + ATTENTION_STACK * first * depth;
         for (int64_t i = 0; i < pairs; i++) {
-            struct row_place at = tile_place(tile, plan->group, first + attention_least(i, rows - 1));
-            pack_rows(q + i * depth, rows_of(&p->q, at.b, at.t, at.h), i < rows, 1, p->D, depth,
-                      factor);
+            struct row_place at =
+                tile_place(tile, plan->group, first + attention_least(i, rows - 1));
+            pack_rows(q + i * depth, rows_of(&p->q, at.b, at.t, at.h), i < rows, 1, p->D, depth);
             if (ATTENTION_PROBE)
                 pack_rows(q + (pairs + i) * depth, rows_of(&p->r, at.b, at.t, at.h), i < rows, 1,
-                          p->D, depth, 1.0f);
+                          p->D, depth);
         }
         memset(sums + ATTENTION_STACK * first * depth, 0,
                (size_t)(ATTENTION_STACK * pairs * depth) * sizeof(float));
@@ -352,8 +356,8 @@ static struct attention_range block_columns(const struct attention_problem *p,
 
 /* Phase 3 for the rows of a block: the columns begin .. end - 1 of its scores, whole vectors. */
 static void block_update(const struct attention_problem *p, const struct attention_plan *plan,
-                         const struct row_tile *tile, float *scratch, int64_t first,
-                         int64_t key0, struct attention_range columns)
+                         const struct row_tile *tile, float *scratch, int64_t first, int64_t key0,
+                         struct attention_range columns)
 {
     const int64_t rows = block_rows(tile, plan, first), pairs = block_pairs(rows);
     float *s = scratch + plan->offset[PIECE_SCORES], *u = s + pairs * plan->keys;

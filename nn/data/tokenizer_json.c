@@ -348,13 +348,25 @@ static json_t *format_root(const struct tokenizer *tokenizer)
                      format_byte_level(), "model", model);
 }
 
+/* The text of a JSON value into malloc'd memory of exactly its size. json_dumps instead grows its
+ * buffer, and where that fails in the middle it may leave out a part and succeed. */
+static char *dump_text(const json_t *root, size_t *size)
+{
+    *size = json_dumpb(root, NULL, 0, JSON_INDENT(2));
+    char *text = *size > 0 ? malloc(*size) : NULL;
+    if (text != NULL && json_dumpb(root, text, *size, JSON_INDENT(2)) == *size) return text;
+    free(text);
+    return NULL;
+}
+
 plx_status tokenizer_save(const struct tokenizer *tokenizer, const char *path, struct error *err)
 {
     json_t *root = format_root(tokenizer);
-    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    size_t size = 0;
+    char *text = root != NULL ? dump_text(root, &size) : NULL;
     json_decref(root);
     REQUIRE(err, text != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the tokenizer", path);
-    plx_status status = file_replace(path, text, strlen(text), err);
+    plx_status status = file_replace(path, text, size, err);
     free(text);
     return status;
 }

@@ -26,7 +26,7 @@
  * and two sizes of the last batch); the least recently used plan makes room. */
 enum { GEMM_PLANS = 256 };
 /* Rows of a below which packing b costs more than it saves (NOTES.md). */
-enum { GEMM_PACK_ROWS = 128 };
+enum { GEMM_PACK_ROWS = 1024 };
 
 /* Everything a plan depends on. Compared as bytes: it has no padding. */
 struct gemm_key {

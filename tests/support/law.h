@@ -28,7 +28,7 @@ void law_check(const struct test_options *options, const char *name, plx_mechani
 /* A random shape: small, with remainders on every tile. T equals S where square is set. */
 struct attention_case law_case(struct seeded *random, bool square);
 
-/* Runs the row's kernel on the data; backward first fills what forward saves through the reference.
+/* Runs the row's kernel on the data; backward is preceded by the forward of the same name.
  * False where the row refuses this case (the law then has nothing to say). */
 bool law_run(const struct law_row *row, const struct attention_case *c, struct case_data *data);
 /* The same with a number of threads, or for another mechanism or pass. */
