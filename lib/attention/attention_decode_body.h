@@ -61,13 +61,13 @@ static struct rows decode_rows_ready(const struct attention_problem *p,
                                      int64_t keys, float *copy)
 {
     if (rows.dtype == PLX_F32 && p->D == plan->depth && keys % VEC_WIDTH == 0) return rows;
-    pack_rows(copy, rows, keys, attention_round_up(keys, VEC_WIDTH), p->D, plan->depth, 1.0f);
+    pack_rows(copy, rows, keys, attention_round_up(keys, VEC_WIDTH), p->D, plan->depth);
     return (struct rows){copy, plan->depth, PLX_F32};
 }
 
 /* Dot products of rows q0 and q0 + depth with half a vector of keys. */
 static inline void dot_pair(const float *q, const float *k, int64_t k_stride, int64_t depth,
-                            float *s, int64_t s_row)
+                            float *s, int64_t s_row, float scale)
 {
     enum { HALF = VEC_WIDTH / 2 };
     vec sum[VEC_WIDTH];
@@ -83,19 +83,21 @@ static inline void dot_pair(const float *q, const float *k, int64_t k_stride, in
             sum[HALF + n] = vec_fma(second, key, sum[HALF + n]);
         }
     }
-    vec_store(lanes, vec_sums(sum));
+    vec_store(lanes, vec_mul(vec_set(scale), vec_sums(sum)));
     memcpy(s, lanes, HALF * sizeof(float));
     memcpy(s + s_row, lanes + HALF, HALF * sizeof(float));
 }
 
+/* Rows behind `scaled` are those of r, whose products stay as they are. */
 static void decode_scores(const struct attention_plan *plan, const float *q, int64_t rows,
-                          struct rows keys, int64_t count, float *scores)
+                          int64_t scaled, float scale, struct rows keys, int64_t count,
+                          float *scores)
 {
     const float *k = keys.data;
     for (int64_t j = 0; j < count; j += VEC_WIDTH / 2)
         for (int64_t i = 0; i < rows; i += 2)
             dot_pair(q + i * plan->depth, k + j * keys.stride, keys.stride, plan->depth,
-                     scores + i * plan->keys + j, plan->keys);
+                     scores + i * plan->keys + j, plan->keys, i < scaled ? scale : 1.0f);
 }
 
 /* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache
@@ -121,7 +123,8 @@ static void decode_keys(const struct attention_problem *p, const struct attentio
 
     decode_prefetch(rows_of(&p->k, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
     struct rows ready = decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
-    decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, ready, columns.end, scores);
+    decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, block_pairs(tile->rows),
+                  (float)(p->scale * LOG2_E), ready, columns.end, scores);
     block_update(p, plan, tile, scratch, 0, key0, columns);
 
     decode_prefetch(rows_of(&p->v, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);

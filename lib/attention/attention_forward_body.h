@@ -50,7 +50,9 @@ static void forward_block(const struct attention_problem *p, const struct attent
                                   .c_row = plan->keys,
                                   .rows = stacked,
                                   .vectors = (columns.end - columns.first) / VEC_WIDTH,
-                                  .depth = p->D};
+                                  .depth = p->D,
+                                  .scale = (float)(p->scale * LOG2_E),
+                                  .scaled = block_pairs(rows)};
     product_run(&score);
     block_update(p, plan, tile, scratch, first, key0, columns);
     const struct product sum = {.a = scores + columns.first,
@@ -83,7 +85,7 @@ static void forward_tile_run(const struct attention_problem *p, const struct att
                         plan->keys, p->D, depth);
         pack_rows(scratch + plan->offset[PIECE_VALUES],
                   rows_of(&p->v, seq->k_batch, seq->k_start + key0, tile->g), keys,
-                  attention_round_up(keys, VEC_WIDTH), p->D, depth, 1.0f);
+                  attention_round_up(keys, VEC_WIDTH), p->D, depth);
         for (int64_t first = 0; first < tile->rows; first += plan->row_block)
             forward_block(p, plan, tile, scratch, first, key0, keys);
     }

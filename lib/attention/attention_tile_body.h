@@ -47,7 +47,8 @@ static inline int64_t attention_round_up(int64_t count, int64_t unit)
     return (count + unit - 1) / unit * unit;
 }
 
-/* ---- Packing ------------------------------------------------------------------------------- */
+/* ---- Packing -----------------------------------------------------------------------------------
+ */
 
 /* Rows of one head: entry (b, t, h) of a [B,T,H,D] view, and those that follow along t. */
 struct rows {
@@ -75,14 +76,13 @@ static inline int lanes_left(int64_t D, int64_t d)
     return (int)attention_least(VEC_WIDTH, D - d);
 }
 
-/* out[i][0 .. depth) = factor times row i, zero behind D and behind `valid` rows. */
+/* out[i][0 .. depth) = row i, zero behind D and behind `valid` rows. */
 static void pack_rows(float *out, struct rows rows, int64_t valid, int64_t count, int64_t D,
-                      int64_t depth, float factor)
+                      int64_t depth)
 {
     for (int64_t i = 0; i < valid; i++)
         for (int64_t d = 0; d < depth; d += VEC_WIDTH)
-            vec_store(out + i * depth + d,
-                      vec_mul(vec_set(factor), rows_load(rows, i, d, lanes_left(D, d))));
+            vec_store(out + i * depth + d, rows_load(rows, i, d, lanes_left(D, d)));
     if (count > valid)
         memset(out + valid * depth, 0, (size_t)((count - valid) * depth) * sizeof(float));
 }
@@ -129,7 +129,8 @@ static inline void store_scalar(const struct plx_tensor *tensor, int64_t b, int6
     if (tensor->rank) ((float *)tensor->data)[tensor_offset(tensor, b, t, h)] = value;
 }
 
-/* ---- The online softmax of a row ----------------------------------------------------------- */
+/* ---- The online softmax of a row ---------------------------------------------------------------
+ */
 
 /* A row's state in floats: m, c, the lanes of d1, the lanes of d2. */
 enum { STATE_M = 0, STATE_C = 1, STATE_D1 = 2, STATE_D2 = 2 + VEC_WIDTH };
@@ -222,7 +223,8 @@ static void row_update(float *s, float *u, int64_t begin, int64_t end, int64_t f
     vec_store(state + STATE_D2, d2);
 }
 
-/* ---- The result of a row ------------------------------------------------------------------- */
+/* ---- The result of a row -----------------------------------------------------------------------
+ */
 
 /* Where a row's results go. */
 struct row_place {
@@ -256,7 +258,8 @@ static void row_finish(const struct attention_problem *p, struct row_place at, c
     store_scalar(&p->probe_mean, at.b, at.t, at.h, empty ? 0.0f : t + state[STATE_C]);
 }
 
-/* ---- A tile of rows ------------------------------------------------------------------------ */
+/* ---- A tile of rows ----------------------------------------------------------------------------
+ */
 
 /* A task: some queries of one sequence, all heads of a group. Row i of its `rows` is head
  * i / queries of the group and query first + i % queries. */
@@ -299,13 +302,12 @@ static inline int64_t block_pairs(int64_t rows)
     return attention_round_up(rows, 2);
 }
 
-/* Packs q (times scale log2 e) and r of every row, stacked by block, and empties states and sums.
+/* Packs q and r of every row, stacked by block, and empties states and sums.
  */
 static void tile_begin(const struct attention_problem *p, const struct attention_plan *plan,
                        const struct row_tile *tile, float *scratch)
 {
     const int64_t depth = plan->depth;
-    const float factor = (float)(p->scale * LOG2_E);
     float *sums = scratch + plan->offset[PIECE_SUMS];
     for (int64_t first = 0; first < tile->rows; first += plan->row_block) {
         int64_t rows = block_rows(tile, plan, first), pairs = block_pairs(rows);
@@ -313,11 +315,10 @@ static void tile_begin(const struct attention_problem *p, const struct attention
         for (int64_t i = 0; i < pairs; i++) {
             struct row_place at =
                 tile_place(tile, plan->group, first + attention_least(i, rows - 1));
-            pack_rows(q + i * depth, rows_of(&p->q, at.b, at.t, at.h), i < rows, 1, p->D, depth,
-                      factor);
+            pack_rows(q + i * depth, rows_of(&p->q, at.b, at.t, at.h), i < rows, 1, p->D, depth);
             if (ATTENTION_PROBE)
                 pack_rows(q + (pairs + i) * depth, rows_of(&p->r, at.b, at.t, at.h), i < rows, 1,
-                          p->D, depth, 1.0f);
+                          p->D, depth);
         }
         memset(sums + ATTENTION_STACK * first * depth, 0,
                (size_t)(ATTENTION_STACK * pairs * depth) * sizeof(float));

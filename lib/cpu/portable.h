@@ -48,9 +48,11 @@ static inline void vec_store_part(float *p, vec x, int count)
 
 static inline vec vec_load_bf16_part(const uint16_t *p, int count)
 {
-    vec_bits bits = {0, 0, 0, 0};
-    for (int i = 0; i < count; i++) bits[i] = (int32_t)((uint32_t)p[i] << 16);
-    return (vec)bits;
+    uint32_t bits[VEC_WIDTH] = {0};
+    vec x;
+    for (int i = 0; i < count; i++) bits[i] = (uint32_t)p[i] << 16;
+    memcpy(&x, bits, sizeof x);
+    return x;
 }
 
 static inline void vec_store_bf16_part(uint16_t *p, vec x, int count)

@@ -1,7 +1,7 @@
 /* product_body.h: the small matrix product under every tile of an attention kernel, in the words of
  * avx512.h or portable.h.
  *
- *     c[i][n] (+)= sum over k < depth of a[i a_row + k a_step] b[k b_row + n]
+ *     c[i][n] (+)= scale[i] sum over k < depth of a[i a_row + k a_step] b[k b_row + n]
  *
  * The left operand is broadcast one element at a time, so it may be read transposed at no cost; the
  * right one is read in whole vectors. Accumulators stay in registers for the whole depth, and an
@@ -26,13 +26,18 @@ struct product {
     int64_t rows;    /* even */
     int64_t vectors; /* columns in units of VEC_WIDTH */
     int64_t depth;
-    bool add; /* add to c instead of overwriting it */
+    bool add; /* add to c instead of overwriting it with the scaled product */
+    /* Without add: scale[i] is this for the first `scaled` rows and 1 for the others, so that
+     * scores come out in units of log 2 while the stacked probe products stay as they are. */
+    float scale;
+    int64_t scaled;
 };
 
-/* One register tile; rows and vectors are constants where this is inlined. */
+/* One register tile, from row `first` of the product on; rows and vectors are constants where this
+ * is inlined. */
 static inline __attribute__((always_inline)) void
-product_tile(const int rows, const int vectors, const struct product *p, const float *restrict a,
-             const float *restrict b, float *restrict c)
+product_tile(const int rows, const int vectors, const struct product *p, int64_t first,
+             const float *restrict a, const float *restrict b, float *restrict c)
 {
     const int64_t a_row = p->a_row, a_step = p->a_step, b_row = p->b_row, c_row = p->c_row;
     vec sum[PRODUCT_ROWS][PRODUCT_VECTORS];
@@ -52,12 +57,14 @@ product_tile(const int rows, const int vectors, const struct product *p, const f
         }
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++) {
+        const vec scale = vec_set(first + i < p->scaled ? p->scale : 1.0f);
 #pragma GCC unroll 8
         for (int n = 0; n < vectors; n++) {
             float *out = c + i * c_row + n * VEC_WIDTH;
-            vec_store(out, p->add ? vec_add(vec_load(out), sum[i][n]) : sum[i][n]);
+            vec_store(out, p->add ? vec_add(vec_load(out), sum[i][n]) : vec_mul(scale, sum[i][n]));
         }
+    }
 }
 
 /* All rows against one panel of the right operand, which stays in the nearest cache meanwhile. */
@@ -68,9 +75,9 @@ static inline __attribute__((always_inline)) void product_panel(const int vector
     float *c = p->c + n * VEC_WIDTH;
     int64_t i = 0;
     for (; i + PRODUCT_ROWS <= p->rows; i += PRODUCT_ROWS)
-        product_tile(PRODUCT_ROWS, vectors, p, p->a + i * p->a_row, b, c + i * p->c_row);
+        product_tile(PRODUCT_ROWS, vectors, p, i, p->a + i * p->a_row, b, c + i * p->c_row);
     for (; i < p->rows; i += 2)
-        product_tile(2, vectors, p, p->a + i * p->a_row, b, c + i * p->c_row);
+        product_tile(2, vectors, p, i, p->a + i * p->a_row, b, c + i * p->c_row);
 }
 
 static __attribute__((noinline)) void product_full_panel(const struct product *p, int64_t n)
