@@ -57,14 +57,14 @@ field() { tail -n 1 "$1" | sed -n "s/.*\"$2\":\([-0-9.eE+]*\).*/\1/p"; }
 "$parallax" bench step "${sizes[@]}" --intermediate-size "${ffn[parallax]}" --no-peer --json --repeat 5 >"$work/speed.json"
 steps=$(awk -v step="$(field "$work/speed.json" median_seconds)" -v left=$((aim_seconds - 15 - (SECONDS - started))) \
     'BEGIN { steps = int(left / 2 / (1.1 * step) / 50) * 50
-             print steps < 200 ? 200 : steps > 2000 ? 2000 : steps }')
+             print (steps < 200 ? 200 : (steps > 2000 ? 2000 : steps)) }')
 
 # ---- Train ------------------------------------------------------------------------------------------
 
 for mixer in parallax softmax; do
     say "training with $mixer attention on $text"
     "$parallax" train --data "${data[@]}" --mixer "$mixer" --intermediate-size "${ffn[$mixer]}" "${sizes[@]}" \
-        --steps "$steps" --eval-every $((steps / 4)) --eval-tokens 100000 --checkpoint-every 0 --log-every 50 \
+        --steps "$steps" --val-fraction 0.02 --eval-every $((steps / 2)) --checkpoint-every 0 --log-every 50 \
         --max-data-bytes 64000000 --seed 1 --out "$work/$mixer"
 done
 
