@@ -5,7 +5,9 @@
  * train_options.c, cmd_train.c. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -136,8 +138,19 @@ static int report_unknown(int argc, char **argv)
     return report_usage(&err, "");
 }
 
+/* Lets idle threads sleep instead of spin, unless the user chose otherwise: on two cores that
+ * anything else uses as well, spinning makes a step ten times slower, and sleeping costs a few per
+ * cent on idle ones. OpenMP reads its environment before main, so the program starts itself anew;
+ * where that fails it goes on as it is. */
+static void sleep_when_idle(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
+    if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv)
 {
+    sleep_when_idle(argv);
     struct error none = {0};
     if (argc < 2) {
         print_overview(stderr);
