@@ -29,6 +29,13 @@ static plx_status join(const char *folder, const char *name, char *path, size_t 
 
 plx_status model_folder_find(const char *folder, char *path, size_t size, struct error *err)
 {
+    return model_folder_find_noting(folder, path, size, NULL, NULL, err);
+}
+
+plx_status model_folder_find_noting(const char *folder, char *path, size_t size,
+                                    void (*note)(void *user, const char *sentence), void *user,
+                                    struct error *err)
+{
     char name[PATH_SIZE];
     REQUIRE(err, file_exists(folder), PLX_IO_ERROR, "%s: does not exist", folder);
     REQUIRE(err, file_is_folder(folder), PLX_IO_ERROR, "%s: is a file, not a model folder", folder);
@@ -42,8 +49,8 @@ plx_status model_folder_find(const char *folder, char *path, size_t size, struct
                 "%.200s...: the path is too long", folder);
         return PLX_OK;
     }
-    bool found;
-    TRY(checkpoint_latest(folder, path, size, &found, NULL, NULL, err));
+    bool found = false;
+    TRY(checkpoint_latest(folder, path, size, &found, note, user, err));
     REQUIRE(err, found, PLX_IO_ERROR,
             "%s: is neither a model folder (it holds no config.json) nor a run with checkpoints",
             folder);

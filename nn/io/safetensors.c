@@ -9,14 +9,14 @@
  *      2  n is at most 100,000,000
  *      3  the header lies within the file
  *      4  the header is UTF-8
- *      5  it is a JSON object of the form above: no duplicate keys, known dtypes, whole
- * non-negative numbers, metadata from text to text. White space around the object is tolerated 6 in
- * the order of their offsets the tensors cover the data without gap or overlap 7  no size overflows
+ *      5  it is a JSON object of the form above: no duplicate keys, known dtypes, whole numbers
+ *         from 0, metadata from text to text; white space around the object is tolerated
+ *      6  in the order of their offsets the tensors cover the data without gap or overlap
+ *      7  no size overflows
  *      8  a tensor of a dtype narrower than a byte fills whole bytes
  *      9  the offsets span exactly what dtype and shape need
  *     10  the data ends where the file ends: nothing is missing and nothing follows
- *     11  a name that is asked for exists (safetensors_find gives NULL; callers say what they
- * missed)
+ *     11  a name that is asked for exists; safetensors_find gives NULL, and callers say it
  *
  * Values are copied out by safetensors_convert.c; safetensors_write.c is the other direction. */
 #include "io/safetensors.h"

@@ -335,11 +335,13 @@ static const int64_t sizes[] = {1, 2, 3, 17, 63, 64, 65, 257};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
 /* Each new shape of a product is compiled first, so products see every size three times in either
- * place rather than every pair. */
+ * place rather than every pair. Attention has a conformance test of its own and is here for its
+ * arguments and its workspace; with a single key its gradients are zero by cancellation, which no
+ * ratio of errors can judge. */
 static bool is_case_size(const struct op_case *c, int i, int j)
 {
     if (c->product) return j == i || j == (i + 3) % SIZES || j == (i + 6) % SIZES;
-    if (c->attention) return sizes[i] % 16 == 1 && i < 7 && j > 0 && j < 6;
+    if (c->attention) return (sizes[i] == 17 || sizes[i] == 65) && j > 0 && j < 6;
     return true;
 }
 
@@ -352,8 +354,7 @@ static void every_operation_matches_the_oracle(void **state)
         if (!test_options_match(&options, c->name)) continue;
         for (int i = 0; i < SIZES; i++)
             for (int j = 0; j < SIZES; j++)
-                if (is_case_size(c, sizes[i], sizes[j]))
-                    check_case(c, sizes[i], sizes[j], false, is_worth);
+                if (is_case_size(c, i, j)) check_case(c, sizes[i], sizes[j], false, is_worth);
         check_case(c, 0, 3, false, is_worth);
     }
     assert_int_equal(failures, 0);

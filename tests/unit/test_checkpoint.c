@@ -303,6 +303,10 @@ static void assert_falls_back(const char *name, const char *says)
     assert_non_null(strstr(notes, "step-00000020"));
     assert_non_null(strstr(notes, name));
     assert_non_null(strstr(notes, says));
+    notes[0] = '\0';
+    assert_ok(model_folder_find_noting(run.folder, path, sizeof path, keep_note, NULL, &err), &err);
+    assert_string_equal(path, step_folder(10, ""));
+    assert_non_null(strstr(notes, says));
     assert_latest_is(10);
 }
 
