@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model_run.h"
 #include "process.h"
 #include "progress.h"
 #include "train.h"
@@ -168,6 +169,7 @@ static plx_status run_options(const struct option_table *table, const struct tra
     char *json;
     TRY(options_format(table, options, &json, err));
     install_signals();
+    if (options->portable) model_run_hold_portable();
     struct train_result result;
     plx_status status = train_run(options, json, hooks, &result, err);
     free(json);
