@@ -101,7 +101,7 @@ static int64_t operand_count(const struct operand *operand)
 
 static bool is_integer(const struct operand *operand)
 {
-    return operand->values >= VALUES_IDS;
+    return operand->values >= FILL_IDS;
 }
 
 static void complain(const struct run *run, const char *backend, const char *what)
@@ -116,17 +116,17 @@ static double draw(struct seeded *random, const struct operand *operand, bool wi
 {
     double normal = seeded_normal(random);
     switch (operand->values) {
-    case VALUES_NORMAL:
+    case FILL_NORMAL:
         break;
-    case VALUES_SQUARES:
+    case FILL_SQUARES:
         return (float)(normal * normal);
-    case VALUES_IDS:
+    case FILL_IDS:
         return (double)seeded_between(random, 0, operand->bound - 1);
-    case VALUES_TARGETS:
+    case FILL_TARGETS:
         return (double)seeded_between(random, -1, operand->bound - 1);
-    case VALUES_POSITIONS:
+    case FILL_POSITIONS:
         return (double)seeded_between(random, 0, 40000);
-    case VALUES_LENGTH:
+    case FILL_LENGTH:
         return (double)operand->bound;
     }
     int64_t kind = wild ? seeded_between(random, 0, 63) : 0;
@@ -260,7 +260,7 @@ static void compare_results(const struct run *run, int b, const struct result *g
         int64_t count = operand_count(operand);
         struct comparison error = compare_values(got->values[i], oracle->values[i], count);
         struct comparison allowed = compare_values(naive->values[i], oracle->values[i], count);
-        if (compare_within(&error, &allowed, PLX_F32)) continue;
+        if (compare_within(&error, &allowed, PLX_F32, NULL)) continue;
         char text[512];
         int used =
             snprintf(text, sizeof text, "operand %d, naive max abs %.3g: ", i, allowed.max_abs);
