@@ -29,7 +29,7 @@ forbid lib/attention 'parallax/parallax_|softmax/' "may not include a mechanism"
 forbid lib/parallax 'softmax/' "may not include another mechanism"
 forbid lib/softmax 'parallax/parallax_' "may not include another mechanism"
 
-for file in $(find include lib nn cli tests tools -name '*.[ch]' -o -name '*.sh'); do
+for file in $(find include lib nn cli tests tools \( -name "*.[ch]" -o -name "*.sh" \) 2>/dev/null); do
     lines=$(wc -l <"$file")
     if [ "$lines" -gt 900 ]; then
         echo "check_layers: $file has $lines lines, more than 900" >&2
