@@ -62,6 +62,11 @@ void law_check(const struct test_options *options, const char *name, plx_mechani
     assert_int_equal(failures, 0);
 }
 
+int law_failures(void)
+{
+    return failures;
+}
+
 struct attention_case law_case(struct seeded *random, bool square)
 {
     static const int64_t channels[] = {3, 8, 16, 33, 64, 80};
