@@ -12,7 +12,7 @@
 
 #include "compare.h"
 
-enum { LAW_ROUNDS = 6 };
+enum { LAW_ROUNDS = 3 };
 
 static int failures; /* of the law that is running */
 
