@@ -1,8 +1,12 @@
 # The help pages: of the program and of every command, with usage, explanation, defaults and two examples.
 source "$(dirname "$0")/common.sh"
 "$parallax" --help >overview
-for command in train sample eval "bench attention" "bench step" info parity; do
+for command in train sample eval "bench step" info parity; do
     grep -q "^  $command " overview || fail "\"$command\" is not in the overview"
+done
+sed -n '/^Commands/,/^$/s/^  \([a-z]*\( [a-z]*\)\{0,1\}\)  .*/\1/p' overview >commands
+[ "$(wc -l <commands)" -ge 6 ] || fail "the overview lists $(cat commands)"
+while read -r command; do
     # shellcheck disable=SC2086 # two words are two arguments
     "$parallax" $command --help >page
     "$parallax" help $command >page2
@@ -11,7 +15,7 @@ for command in train sample eval "bench attention" "bench step" info parity; do
     [ "$(sed -n '/^Examples/,$p' page | grep -c '^  parallax\|| parallax')" -eq 2 ] || fail "$command: not two examples"
     grep -q '^  --' page || fail "$command: no options"
     awk 'length > 118 { print; bad = 1 } END { exit bad }' page || fail "$command: a line is too long"
-done
+done <commands
 "$parallax" --version | grep -q '^parallax [0-9]' || fail "no version"
 "$parallax" info | grep -q 'reference' || fail "info names no kernel"
 refuses 2 'nearest is "train"' "$parallax" trian
