@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/real.h"
+#include "ops/real.h"
 
 /* ---- Vectors -----------------------------------------------------------------------------------
  */
