@@ -16,8 +16,7 @@
 
 enum { STATE_VERSION = 1, WORD_TEXT = 24 };
 
-/* ---- Writing -----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 static json_t *word(uint64_t value)
 {
@@ -59,8 +58,7 @@ plx_status checkpoint_format_state(const struct train_state *state, int64_t opti
     return PLX_OK;
 }
 
-/* ---- Reading -----------------------------------------------------------------------------------
- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 /* A count of something: present, whole, not negative. */
 static plx_status count_field(const struct fields *fields, const char *key, int64_t *value)

@@ -70,8 +70,7 @@ static enum config_type choose_type(const struct model_config *config)
     return plain ? CONFIG_QWEN3 : CONFIG_OURS;
 }
 
-/* ---- Building the object ------------------------------------------------------------------------
- */
+/* ---- Building the object --------------------------------------------------------------------- */
 
 /* The object being made; failed says that memory ran out somewhere, so that it is not complete. */
 struct building {

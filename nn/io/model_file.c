@@ -24,8 +24,7 @@ static plx_status join(const char *folder, const char *name, char *path, size_t 
     return PLX_OK;
 }
 
-/* ---- Finding -----------------------------------------------------------------------------------
- */
+/* ---- Finding --------------------------------------------------------------------------------- */
 
 plx_status model_folder_find(const char *folder, char *path, size_t size, struct error *err)
 {
@@ -57,8 +56,7 @@ plx_status model_folder_find_noting(const char *folder, char *path, size_t size,
     return PLX_OK;
 }
 
-/* ---- Loading -----------------------------------------------------------------------------------
- */
+/* ---- Loading --------------------------------------------------------------------------------- */
 
 /* A tied model's head is its embedding; a file that stores it again must store the same. */
 static plx_status check_redundant_head(struct param_list *params, const struct weights *weights,
@@ -139,8 +137,7 @@ plx_status model_open(struct backend *be, const char *folder, struct model **mod
     return status;
 }
 
-/* ---- Writing -----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 /* Copies of the values in another dtype, all in one block that the caller frees. */
 static plx_status convert_values(struct param_list *params, plx_dtype dtype,

@@ -67,8 +67,7 @@ struct parse {
     struct error *err;
 };
 
-/* ---- One tensor's description ------------------------------------------------------------------
- */
+/* ---- One tensor's description ---------------------------------------------------------------- */
 
 /* A whole number that is not negative. */
 static plx_status parse_number(const struct parse *parse, const char *field, const json_t *value,
@@ -189,8 +188,7 @@ static plx_status check_metadata(const struct parse *parse, json_t *metadata)
     return PLX_OK;
 }
 
-/* ---- The whole header --------------------------------------------------------------------------
- */
+/* ---- The whole header ------------------------------------------------------------------------ */
 
 static int compare_spans(const void *left, const void *right)
 {
@@ -355,8 +353,7 @@ void safetensors_close(struct safetensors *file)
     free(file);
 }
 
-/* ---- What a file holds -------------------------------------------------------------------------
- */
+/* ---- What a file holds ----------------------------------------------------------------------- */
 
 int safetensors_count(const struct safetensors *file)
 {

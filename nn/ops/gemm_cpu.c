@@ -60,8 +60,7 @@ struct gemm_cache {
     struct gemm_plan plans[GEMM_PLANS];
 };
 
-/* ---- Plans -------------------------------------------------------------------------------------
- */
+/* ---- Plans ----------------------------------------------------------------------------------- */
 
 static void gemm_operand_destroy(struct gemm_operand *operand)
 {
@@ -199,8 +198,7 @@ static dnnl_status_t gemm_plan_build(struct gemm_cache *cache, struct gemm_plan 
     return status;
 }
 
-/* ---- The cache ---------------------------------------------------------------------------------
- */
+/* ---- The cache ------------------------------------------------------------------------------- */
 
 plx_status gemm_cache_create(struct gemm_cache **cache, struct error *err)
 {
@@ -273,8 +271,7 @@ plx_status gemm_supported(struct gemm_cache *cache, plx_dtype compute, struct er
     return PLX_OK;
 }
 
-/* ---- Products ----------------------------------------------------------------------------------
- */
+/* ---- Products -------------------------------------------------------------------------------- */
 
 static int64_t gemm_row_stride(const struct plx_tensor *matrix)
 {

@@ -10,8 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- Elementary functions ----------------------------------------------------------------------
- */
+/* ---- Elementary functions -------------------------------------------------------------------- */
 
 static inline uint32_t rows_float_bits(float x)
 {
@@ -106,8 +105,7 @@ static inline void rows_cos_sin(double angle, float *cosine, float *sine)
     *sine = (float)rows_bits_double(y ^ y_sign);
 }
 
-/* ---- Vectors -----------------------------------------------------------------------------------
- */
+/* ---- Vectors --------------------------------------------------------------------------------- */
 
 static void rows_add(float *y, const float *a, const float *b, int64_t count)
 {
@@ -173,8 +171,7 @@ static void rows_apply(float *restrict w, const float *restrict u, float decay, 
 /* All sums are in double. It costs a third of operations that are a few percent of a step, and an
  * error in a row's one factor would be an error of the whole row. */
 
-/* ---- RMSNorm -----------------------------------------------------------------------------------
- */
+/* ---- RMSNorm --------------------------------------------------------------------------------- */
 
 static void rows_rmsnorm(float *restrict y, float *restrict rstd, const float *restrict x,
                          const float *restrict gain, int64_t rows, int64_t E, double eps)
@@ -226,8 +223,7 @@ static void rows_add_partials(float *restrict y, const double *restrict partials
     }
 }
 
-/* ---- Rotary positions --------------------------------------------------------------------------
- */
+/* ---- Rotary positions ------------------------------------------------------------------------ */
 
 static void rows_rope(float *y, const float *x, double position, const double *restrict frequency,
                       int64_t heads, int64_t D)
@@ -253,8 +249,7 @@ static void rows_rope(float *y, const float *x, double position, const double *r
     }
 }
 
-/* ---- Gates -------------------------------------------------------------------------------------
- */
+/* ---- Gates ----------------------------------------------------------------------------------- */
 
 static void rows_swiglu(float *restrict y, const float *restrict gate, const float *restrict up,
                         int64_t count)
@@ -301,8 +296,7 @@ static void rows_gate_backward(float *restrict dx, float *restrict dz, const flo
     }
 }
 
-/* ---- Loss --------------------------------------------------------------------------------------
- */
+/* ---- Loss ------------------------------------------------------------------------------------ */
 
 /* The exponentials wait in dlogits until their sum is known. The target's own gradient is taken in
  * double: where the model is sure of it, p - 1 loses every digit in float. */

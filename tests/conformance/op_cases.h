@@ -47,8 +47,7 @@ struct op_case {
     bool attention;
 };
 
-/* ---- Operands ----------------------------------------------------------------------------------
- */
+/* ---- Operands -------------------------------------------------------------------------------- */
 
 static inline struct operand vector(enum operand_role role, int64_t n)
 {
@@ -104,8 +103,7 @@ static void out_both_in(struct operand *o, int64_t n, int64_t e)
     o[1].role = ROLE_BOTH;
 }
 
-/* ---- Vectors -----------------------------------------------------------------------------------
- */
+/* ---- Vectors --------------------------------------------------------------------------------- */
 
 static plx_status run_zero(struct backend *be, const struct plx_tensor *v)
 {
@@ -152,8 +150,7 @@ static plx_status run_sum_squares(struct backend *be, const struct plx_tensor *v
     return status;
 }
 
-/* ---- Products ----------------------------------------------------------------------------------
- */
+/* ---- Products -------------------------------------------------------------------------------- */
 
 /* The third extent is neither of the two given and odd half of the time. */
 static int64_t inner(int64_t n, int64_t e)
@@ -227,8 +224,7 @@ static plx_status run_square(struct backend *be, const struct plx_tensor *v)
     return be->ops->gemm(be, &gemm);
 }
 
-/* ---- Layers ------------------------------------------------------------------------------------
- */
+/* ---- Layers ---------------------------------------------------------------------------------- */
 
 static void operands_rmsnorm(struct operand *o, int64_t n, int64_t e)
 {
@@ -383,8 +379,7 @@ static plx_status run_loss_in_place(struct backend *be, const struct plx_tensor 
     return be->ops->cross_entropy(be, &v[0], &v[1], &v[1], &v[2], 0.37);
 }
 
-/* ---- Updates -----------------------------------------------------------------------------------
- */
+/* ---- Updates --------------------------------------------------------------------------------- */
 
 static void operands_adamw(struct operand *o, int64_t n, int64_t e)
 {
@@ -438,8 +433,7 @@ static plx_status run_apply(struct backend *be, const struct plx_tensor *v)
     return be->ops->apply(be, &v[0], &v[1], 0.998, 0.02);
 }
 
-/* ---- Attention ---------------------------------------------------------------------------------
- */
+/* ---- Attention ------------------------------------------------------------------------------- */
 
 enum {
     AT_Q,
@@ -538,8 +532,7 @@ static plx_status run_decode_parallax(struct backend *be, const struct plx_tenso
     return decode(be, v, PLX_PARALLAX);
 }
 
-/* ---- The table ---------------------------------------------------------------------------------
- */
+/* ---- The table ------------------------------------------------------------------------------- */
 
 static const struct op_case op_cases[] = {
     {"zero", offsetof(struct ops, zero), one_out, run_zero, false, false},

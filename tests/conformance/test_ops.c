@@ -23,8 +23,7 @@
 static struct test_options options;
 static int failures;
 
-/* ---- Backends ----------------------------------------------------------------------------------
- */
+/* ---- Backends -------------------------------------------------------------------------------- */
 
 enum {
     ORACLE,
@@ -76,8 +75,7 @@ static int destroy_backends(void **state)
     return 0;
 }
 
-/* ---- One run -----------------------------------------------------------------------------------
- */
+/* ---- One run --------------------------------------------------------------------------------- */
 
 /* A case at one size: operands, and their values before and after. */
 struct run {
@@ -243,8 +241,7 @@ static struct result run_on(const struct run *run, int b, enum placement placeme
     return result;
 }
 
-/* ---- Comparisons -------------------------------------------------------------------------------
- */
+/* ---- Comparisons ----------------------------------------------------------------------------- */
 
 static bool is_output(const struct operand *operand)
 {
@@ -328,8 +325,7 @@ static void check_case(const struct op_case *c, int64_t n, int64_t e, bool wild,
     run_destroy(&run);
 }
 
-/* ---- Tests -------------------------------------------------------------------------------------
- */
+/* ---- Tests ----------------------------------------------------------------------------------- */
 
 static const int64_t sizes[] = {1, 2, 3, 17, 63, 64, 65, 257};
 enum { SIZES = sizeof sizes / sizeof *sizes };

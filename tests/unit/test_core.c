@@ -23,8 +23,7 @@ const char *__asan_default_options(void)
     return "allocator_may_return_null=1";
 }
 
-/* ---- Errors -----------------------------------------------------------------------------------
- */
+/* ---- Errors ---------------------------------------------------------------------------------- */
 
 static void first_error_wins(void **state)
 {
@@ -79,8 +78,7 @@ static void control_macros(void **state)
     assert_string_equal(err.text, "value is -1");
 }
 
-/* ---- Arena ------------------------------------------------------------------------------------
- */
+/* ---- Arena ----------------------------------------------------------------------------------- */
 
 /* One carving, as a model would do it; pointers go to out where there are any. */
 static void carve(struct arena *arena, void *out[4])
@@ -186,8 +184,7 @@ static void scratch_is_a_stack(void **state)
     arena_destroy(&arena);
 }
 
-/* ---- Random numbers ---------------------------------------------------------------------------
- */
+/* ---- Random numbers -------------------------------------------------------------------------- */
 
 /* SplitMix64's finaliser, applied as random.c documents it, in another shape. */
 static uint64_t finalise(uint64_t x)
@@ -328,8 +325,7 @@ static void normal_has_the_right_moments(void **state)
     assert_true(fabs((double)beyond_two / DRAWS - 0.0455003) < 0.002);
 }
 
-/* ---- Parameters -------------------------------------------------------------------------------
- */
+/* ---- Parameters ------------------------------------------------------------------------------ */
 
 static const int64_t matrix_shape[] = {4, 6}, vector_shape[] = {6};
 

@@ -52,8 +52,7 @@ static const char *inside(const char *folder, const char *name)
     return paths[turn];
 }
 
-/* ---- Round trips --------------------------------------------------------------------------------
- */
+/* ---- Round trips ----------------------------------------------------------------------------- */
 
 static void folder_round_trip(void **state)
 {
