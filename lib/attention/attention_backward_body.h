@@ -1,7 +1,7 @@
 /* attention_backward_body.h: the backward pass in one sweep of eight products (five for softmax
  * attention), in the words of an instruction set.
  *
- * With the saved statistics of a row, X = 1 + t - u, Y = a - b and P = 2^(s - lse2):
+ * With the saved statistics of a row, X = 1 + t - u, Y = a - b and P = e^(s - lse):
  *
  *     dl = P (X Y + (b - o.d_o))    du = -P Y    weight of d_o in dv: W = P X        (NOTES.md)
  *
@@ -40,9 +40,8 @@ struct backward_job {
     int64_t step;
 };
 
-/* A row's statistics: lse in units of log 2 as the sum of two floats, so that s - lse has the
- * precision of the stored lse; t; b = d_o.m (softmax attention: d_o.o); b - d_o.o. */
-enum { STAT_LSE, STAT_LSE_REST, STAT_T, STAT_MEAN, STAT_EXCESS, STATS };
+/* A row's statistics: lse; t; b = d_o.m (softmax attention: d_o.o); b - d_o.o. */
+enum { STAT_LSE, STAT_T, STAT_MEAN, STAT_EXCESS, STATS };
 
 static inline float *backward_stats(const struct backward_job *job, struct row_place at)
 {
@@ -80,9 +79,7 @@ static void stats_lanes(const struct backward_job *job, const struct attention_s
     for (int64_t i = 0; i < rows; i++) {
         float *stats = backward_stats(job, (struct row_place){b, t0 + i, h});
         const float *lse = p->lse.data, *t = p->probe_mean.data;
-        const double lse2 = (double)lse[tensor_offset(&p->lse, b, t0 + i, h)] * LOG2_E;
-        stats[STAT_LSE] = (float)lse2;
-        stats[STAT_LSE_REST] = isinf(lse2) ? 0.0f : (float)(lse2 - (double)stats[STAT_LSE]);
+        stats[STAT_LSE] = lse[tensor_offset(&p->lse, b, t0 + i, h)];
         stats[STAT_T] = ATTENTION_PROBE ? t[tensor_offset(&p->probe_mean, b, t0 + i, h)] : 0.0f;
         stats[STAT_MEAN] = lanes[0][i];
         stats[STAT_EXCESS] = lanes[1][i];
@@ -169,14 +166,14 @@ static void round_task(void *pointer, int64_t index, int thread)
 static void gradient_weights(float *s, float *u, float *a, int64_t begin, int64_t end,
                              int64_t first, int64_t last, const float *stats, float score_scale)
 {
-    const vec lse = vec_set(stats[STAT_LSE]), rest = vec_set(stats[STAT_LSE_REST]);
+    const vec lse = vec_set(stats[STAT_LSE]);
     const vec t = vec_set(stats[STAT_T]), one = vec_set(1.0f);
     const vec mean = vec_set(stats[STAT_MEAN]), excess = vec_set(stats[STAT_EXCESS]);
     const vec scale = vec_set(score_scale), zero = vec_set(0.0f);
     if (first >= last) first = last = end;
     const int64_t from = first / VEC_WIDTH * VEC_WIDTH;
     for (int64_t j = from; j < last; j += VEC_WIDTH) {
-        const vec p = vec_exp2(vec_sub(vec_sub(vec_load(s + j), lse), rest));
+        const vec p = vec_exp(vec_sub(vec_load(s + j), lse));
         const vec py = vec_mul(p, vec_sub(vec_load(a + j), mean));
         if (ATTENTION_PROBE) {
             const vec x = vec_add(one, vec_sub(t, vec_load(u + j)));
@@ -244,7 +241,7 @@ static void block_weights(const struct backward_job *job, const struct backward_
                             .rows = ATTENTION_STACK * block->pairs,
                             .vectors = (end - begin) / VEC_WIDTH,
                             .depth = p->D,
-                            .scale = (float)(p->scale * LOG2_E),
+                            .scale = (float)p->scale,
                             .scaled = block->pairs};
     product_run(&score);
     score.a = scratch + plan->offset[PIECE_GRADIENTS];

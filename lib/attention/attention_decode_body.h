@@ -124,7 +124,7 @@ static void decode_keys(const struct attention_problem *p, const struct attentio
     decode_prefetch(rows_of(&p->k, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
     struct rows ready = decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
     decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, block_pairs(tile->rows),
-                  (float)(p->scale * LOG2_E), ready, columns.end, scores);
+                  (float)p->scale, ready, columns.end, scores);
     block_update(p, plan, tile, scratch, 0, key0, columns);
 
     decode_prefetch(rows_of(&p->v, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
@@ -248,7 +248,7 @@ static void decode_join(void *pointer, int64_t index, int thread)
         for (int64_t s = 0; s < splits; s++) {
             const float *partial = decode_partial(job, &tile, i, s);
             if (partial_is_empty(partial)) continue;
-            partial_add(partial, plan, exp2_scalar(partial[STATE_M] - state[STATE_M]), state, sums,
+            partial_add(partial, plan, exp_scalar(partial[STATE_M] - state[STATE_M]), state, sums,
                         moments);
         }
         row_finish(job->p, tile_place(&tile, plan->group, i), state, sums, moments, plan->depth,

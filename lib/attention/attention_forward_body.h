@@ -51,7 +51,7 @@ static void forward_block(const struct attention_problem *p, const struct attent
                                   .rows = stacked,
                                   .vectors = (columns.end - columns.first) / VEC_WIDTH,
                                   .depth = p->D,
-                                  .scale = (float)(p->scale * LOG2_E),
+                                  .scale = (float)p->scale,
                                   .scaled = block_pairs(rows)};
     product_run(&score);
     block_update(p, plan, tile, scratch, first, key0, columns);

@@ -114,7 +114,7 @@ struct attention_plan attention_plan_backward(const struct attention_problem *p,
     plan.keys = wide ? 64 : 128;
     plan.queries = plan.row_block * (wide ? 2 : 4);
     plan.rows = plan.queries;
-    plan.state = 5;
+    plan.state = 4;
     size_t block = (size_t)plan.row_block, depth = (size_t)plan.depth, keys = (size_t)plan.keys;
     plan.piece[PIECE_QUERIES] = stack * block * depth;
     plan.piece[PIECE_GRADIENTS] = block * depth;
@@ -125,7 +125,7 @@ struct attention_plan attention_plan_backward(const struct attention_problem *p,
     plan.piece[PIECE_WEIGHTS] = block * keys;
     plan.piece[PIECE_SUMS] = 2 * keys * depth;
     plan.piece[PIECE_RESULT] = stack * block * depth;
-    /* Five scalars a row and head, and f32 sums of gradients that are stored in a narrower type. */
+    /* Four scalars a row and head, and f32 sums of gradients that are stored in a narrower type. */
     plan.shared_bytes =
         (size_t)round_up(p->B * p->T * p->H * plan.state * (int64_t)sizeof(float), 64);
     plan.shared_bytes += plan_copy(&p->dq) + plan_copy(&p->dk) + plan_copy(&p->dv);

@@ -1,7 +1,7 @@
 /* attention_tile_body.h: packing tiles, the online softmax of a row, and its last step; shared by
  * the forward and decode bodies (backward uses the packing).
  *
- * The state of a row over the keys seen so far, with w_j = 2^(s_j - m) and s the score in units of
+ * The state of a row over the keys seen so far, with w_j = e^(s_j - m) and s the score in units of
  * log 2:
  *
  *     m = max s_j    d1 = sum w_j    d2 = sum w_j (u_j - c)    A1 = sum w_j v_j    A2 = sum w_j
@@ -29,8 +29,6 @@
 enum { ATTENTION_STACK = ATTENTION_PROBE ? 2 : 1 };
 
 static const struct attention_isa attention_isa = {VEC_WIDTH, PRODUCT_ROWS};
-
-#define LOG2_E 1.4426950408889634
 
 static inline int64_t attention_least(int64_t a, int64_t b)
 {
@@ -143,7 +141,7 @@ static void state_reset(float *state)
     vec_store(state + STATE_D2, vec_set(0.0f));
 }
 
-/* Multiplies what has been summed so far by 2^(old m - new m). */
+/* Multiplies what has been summed so far by e^(old m - new m). */
 static void state_rescale(float *state, float *sums, float *moments, int64_t depth, float factor)
 {
     const vec f = vec_set(factor);
@@ -156,11 +154,11 @@ static void state_rescale(float *state, float *sums, float *moments, int64_t dep
         vec_store(moments + d, vec_mul(f, vec_load(moments + d)));
 }
 
-/* 2^x of one number by the same polynomial as everywhere. */
-static inline float exp2_scalar(float x)
+/* e^x of one number by the same polynomial as everywhere. */
+static inline float exp_scalar(float x)
 {
     float lanes[VEC_WIDTH];
-    vec_store(lanes, vec_exp2(vec_set(x)));
+    vec_store(lanes, vec_exp(vec_set(x)));
     return lanes[0];
 }
 
@@ -199,13 +197,13 @@ static void row_update(float *s, float *u, int64_t begin, int64_t end, int64_t f
     const float old_m = state[STATE_M], new_m = vec_largest(largest);
     const bool is_first = old_m == -INFINITY;
     if (!is_first && new_m != old_m)
-        state_rescale(state, sums, moments, depth, exp2_scalar(old_m - new_m));
+        state_rescale(state, sums, moments, depth, exp_scalar(old_m - new_m));
     state[STATE_M] = new_m;
 
     const vec m = vec_set(new_m);
     vec d1 = vec_load(state + STATE_D1);
     for (int64_t j = begin; j < end; j += VEC_WIDTH) {
-        vec w = vec_exp2(vec_sub(vec_load(s + j), m));
+        vec w = vec_exp(vec_sub(vec_load(s + j), m));
         vec_store(s + j, w);
         d1 = vec_add(d1, w);
     }
@@ -252,7 +250,7 @@ static void row_finish(const struct attention_problem *p, struct row_place at, c
     store_row(&p->o, at.b, at.t, at.h, result, p->D);
     if (p->value_mean.rank) store_row(&p->value_mean, at.b, at.t, at.h, mean, p->D);
     if (p->lse.rank) {
-        double lse = ((double)state[STATE_M] + log2((double)d1)) / LOG2_E;
+        double lse = (double)state[STATE_M] + log((double)d1);
         store_scalar(&p->lse, at.b, at.t, at.h, empty ? -INFINITY : (float)lse);
     }
     store_scalar(&p->probe_mean, at.b, at.t, at.h, empty ? 0.0f : t + state[STATE_C]);

@@ -106,15 +106,17 @@ static inline float vec_largest(vec x)
     return _mm512_reduce_max_ps(x);
 }
 
-/* 2^x: the nearest integer n is taken off, a polynomial of degree 6 (interpolating at Chebyshev
- * nodes of
- * [-1/2, 1/2], relative error below 6e-9 before rounding) gives 2^(x-n), and scalef applies n with
- * correct underflow. -infinity gives zero because x is held above a number whose power is zero. */
-static inline vec vec_exp2(vec x)
+/* e^x: n is the integer nearest to x log2 e, and a polynomial of degree 6 (interpolating 2^f at the
+ * Chebyshev nodes of [-1/2, 1/2], relative error below 6e-9 before rounding) is taken at f = x log2
+ * e - n, rounded once; scalef applies n with correct underflow. -infinity gives zero because x is
+ * held above a number whose power is zero. */
+static inline vec vec_exp(vec x)
 {
-    x = vec_max(vec_set(-200.0f), x);
-    vec n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    vec f = _mm512_sub_ps(x, n);
+    const vec log2_e = vec_set(1.44269504f);
+    x = vec_max(vec_set(-140.0f), x);
+    vec n = _mm512_roundscale_ps(_mm512_mul_ps(x, log2_e),
+                                 _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    vec f = _mm512_fmsub_ps(x, log2_e, n);
     vec y = vec_fma(vec_set(1.545316295e-4f), f, vec_set(1.339086336e-3f));
     y = vec_fma(y, f, vec_set(9.618082557e-3f));
     y = vec_fma(y, f, vec_set(5.550357114e-2f));

@@ -109,16 +109,18 @@ static inline float vec_largest(vec x)
 
 /* The polynomial of avx512.h. Adding and taking away 1.5 2^23 rounds to an integer n; 2^n goes
  * straight into the exponent bits. n is kept within the normal range, and what lies below it
- * becomes zero. */
-static inline vec vec_exp2(vec x)
+ * becomes zero. Without a fused multiply-add n ln 2 is taken off in two parts, the first so short
+ * that its product with n is exact, to keep the argument of the polynomial accurate. */
+static inline vec vec_exp(vec x)
 {
-    const vec lowest = vec_set(-126.0f), magic = vec_set(12582912.0f);
-    vec_bits positive = x >= lowest;
+    const vec lowest = vec_set(-87.0f), highest = vec_set(89.0f), magic = vec_set(12582912.0f);
+    vec_bits above = x >= lowest;
     vec held = vec_max(x, lowest);
-    vec_bits below = held < vec_set(128.5f);
-    held = (vec)((below & (vec_bits)held) | (~below & (vec_bits)vec_set(128.5f)));
-    vec n = (held + magic) - magic;
-    vec f = held - n;
+    vec_bits below = held < highest;
+    held = (vec)((below & (vec_bits)held) | (~below & (vec_bits)highest));
+    vec n = (held * vec_set(1.44269504f) + magic) - magic;
+    vec f = (held - n * vec_set(0.693359375f)) - n * vec_set(-2.12194440e-4f);
+    f = f * vec_set(1.44269504f);
     vec y = vec_fma(vec_set(1.545316295e-4f), f, vec_set(1.339086336e-3f));
     y = vec_fma(y, f, vec_set(9.618082557e-3f));
     y = vec_fma(y, f, vec_set(5.550357114e-2f));
@@ -128,7 +130,7 @@ static inline vec vec_exp2(vec x)
     vec_bits exponent = __builtin_convertvector(n, vec_bits);
     vec_bits not_a_number = x != x;
     vec power = y * (vec)((exponent + 127) << 23);
-    return (vec)((positive & (vec_bits)power) | (not_a_number & (vec_bits)x));
+    return (vec)((above & (vec_bits)power) | (not_a_number & (vec_bits)x));
 }
 
 static inline void vec_transpose(vec rows[VEC_WIDTH])
