@@ -15,13 +15,13 @@
  *
  * The contract of every call, stated once:
  *   - The library allocates nothing except a context, and frees nothing else. It never prints,
- * exits, reads a file or the environment, and keeps no global state.
+ *     exits, reads a file or the environment, and keeps no global state.
  *   - Whoever passes a pointer owns it. Outputs are overwritten, never accumulated. Inputs are
- * never modified. Outputs may not overlap inputs or each other. Workspace contents are undefined
- * before and after a call.
+ *     never modified. Outputs may not overlap inputs or each other. Workspace contents are
+ *     undefined before and after a call.
  *   - A failing call returns a status, leaves a sentence for plx_error(), and has written nothing.
- *   - Any zero extent is a valid call that needs no workspace; outputs that exist are written. Rows
- * that see no key give a zero output, zero gradients, lse = -infinity and probe_mean = 0.
+ *   - Any zero extent is a valid call that needs no workspace; outputs that exist are written.
+ *     Rows that see no key give a zero output, zero gradients, lse = -infinity, probe_mean = 0.
  *   - Results on the CPU are the same bits on every run and for every number of threads.
  *   - Query head h reads key/value head h / (H / G); G must divide H.
  *
