@@ -20,8 +20,8 @@
  *     modified. Outputs may not overlap inputs or each other. Workspace contents are undefined before
  *     and after a call.
  *   - A failing call returns a status, leaves a sentence for plx_error(), and has written nothing.
- *   - Any zero extent is a valid call that does nothing. Rows that see no key give a zero output, zero
- *     gradients, lse = -infinity and probe_mean = 0.
+ *   - Any zero extent is a valid call that needs no workspace; outputs that exist are written. Rows
+ *     that see no key give a zero output, zero gradients, lse = -infinity and probe_mean = 0.
  *   - Results on the CPU are the same bits on every run and for every number of threads.
  *   - Query head h reads key/value head h / (H / G); G must divide H.
  *
@@ -100,8 +100,8 @@ struct plx_context_config {
     plx_device device;           /* default PLX_CPU */
     int device_index;            /* which GPU; default 0 */
     int threads;                 /* CPU threads a call may use; 0: as many as the process may run on */
-    const char *kernel;          /* force the kernel of this name wherever it exists (see
-                                    plx_kernel_name); a call that it cannot serve returns
+    const char *kernel;          /* run only the kernel of this name (see plx_kernel_name); a call
+                                    that it cannot serve, or that has no such kernel, returns
                                     PLX_UNSUPPORTED. Copied. NULL: the first that supports the call */
     uint32_t disabled_features;  /* plx_feature bits to treat as absent */
 };
@@ -109,7 +109,8 @@ struct plx_context_config {
 typedef struct plx_context plx_context;
 
 /* Creates a context; config may be NULL. On failure *context is NULL: PLX_OUT_OF_MEMORY,
- * PLX_INVALID_ARGUMENT (negative threads), PLX_UNSUPPORTED (PLX_CUDA in a build without it). */
+ * PLX_INVALID_ARGUMENT (negative threads, a kernel name of 64 characters or more), PLX_UNSUPPORTED
+ * (PLX_CUDA in a build without it). */
 PLX_API plx_status plx_context_create(const struct plx_context_config *config, plx_context **context);
 /* Destroys a context. NULL is allowed. */
 PLX_API void plx_context_destroy(plx_context *context);
@@ -177,8 +178,8 @@ PLX_API plx_status plx_convert(plx_context *context, const struct plx_tensor *sr
  * Three layouts:
  *   dense   q is [B,T,H,D], k is [B,S,G,D].
  *   ragged  the same with q_lengths and/or k_lengths, i32 [B]: sequence b has only its first so many
- *           queries or keys. What lies behind a length is never read; outputs and dq, dr there are zero,
- *           and so are dk, dv.
+ *           queries or keys. What lies behind a length is never read; outputs and dq, dr there are zero
+ *           (lse -infinity), and so are dk, dv.
  *   packed  B = 1 and q_offsets, i32 [N+1], non-decreasing from 0 to T: sequence n is the queries
  *           q_offsets[n] .. q_offsets[n+1]-1. k_offsets likewise over S; absent means q_offsets.
  *           Offsets and lengths exclude each other.

@@ -41,8 +41,8 @@ static const struct attention_case cases[] = {
     {"length_128", 1, 128, 128, 1, 1, 128, .causal = true},
     {"length_129", 1, 129, 129, 1, 1, 64, .causal = true},
     {"length_129_full", 1, 129, 129, 1, 1, 64, .causal = false},
-    {"length_1000", 1, 1000, 1000, 1, 1, 16, .causal = true},
-    {"length_4096_window", 1, 4096, 4096, 1, 1, 16, .causal = true, .window = 100},
+    {"length_1000", 1, 1000, 1000, 1, 1, 8, .causal = true},
+    {"length_4096_window", 1, 4096, 4096, 1, 1, 8, .causal = true, .window = 70},
     {"cache_4096", 1, 3, 4096, 2, 1, 64, .causal = true},
     /* T != S. */
     {"T_less_causal", 2, 33, 100, 2, 1, 64, .causal = true},
@@ -73,7 +73,7 @@ static const struct attention_case cases[] = {
     /* Windows: the tile edges, a window over several tiles, and one wider than everything. */
     {"window_1", 1, 70, 70, 2, 1, 64, .causal = true, .window = 1},
     {"window_7", 1, 130, 130, 2, 1, 64, .causal = true, .window = 7},
-    {"window_200", 1, 1024, 1024, 1, 1, 16, .causal = true, .window = 200},
+    {"window_200", 1, 1024, 1024, 1, 1, 8, .causal = true, .window = 200},
     {"window_wide", 1, 70, 70, 2, 1, 64, .causal = true, .window = 1000},
     {"window_T_less", 1, 20, 150, 2, 1, 64, .causal = true, .window = 65},
     {"window_T_more", 1, 150, 20, 2, 1, 64, .causal = true, .window = 9},
@@ -188,12 +188,12 @@ static void run_row(const struct attention_case *c, struct case_call call, int r
     char name[256], message[512];
     case_call_name(name, sizeof name, &call, c->name);
     if (!test_options_match(&options, name)) return;
-    /* Backward multiplies a whole tile by the NaN query, masked keys included (zero times NaN), so
-     * which gradients are NaN is not defined; forward and decode must keep it in its row. */
-    if (c->values == VALUES_NAN_QUERY && call.pass == PLX_BACKWARD) return;
     struct case_data first = case_data_copy(&expected->naive), second = case_data_copy(&first);
     call.threads = 1;
-    enum case_result result = run_pass(c, call, &first, message, sizeof message);
+    /* The naive result is the reference row's first run; decode writes what forward wrote. */
+    enum case_result result = CASE_DONE;
+    if (strcmp(call.kernel, "reference") != 0)
+        result = run_pass(c, call, &first, message, sizeof message);
     call.threads = 2;
     if (result == CASE_DONE) result = run_pass(c, call, &second, message, sizeof message);
     if (result == CASE_FAILED) report(&call, c, message);
@@ -218,7 +218,8 @@ static void run_case(const struct attention_case *c, plx_mechanism mechanism, pl
     expected.naive = case_data_copy(&expected.oracle);
     case_oracle(c, mechanism, PLX_BACKWARD, &expected.oracle);
     expected.terms = term_sizes(c, mechanism, &expected.oracle);
-    struct case_call call = {.mechanism = mechanism, .kernel = "reference", .dtype = dtype};
+    struct case_call call = {
+        .mechanism = mechanism, .kernel = "reference", .dtype = dtype, .threads = 1};
     for (call.pass = PLX_FORWARD; call.pass <= PLX_BACKWARD; call.pass++) {
         if (case_run(c, &call, &expected.naive, message, sizeof message) == CASE_DONE) continue;
         report(&call, c, message);

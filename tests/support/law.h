@@ -25,6 +25,9 @@ typedef void (*law_function)(const struct law_row *row, struct seeded *random);
 void law_check(const struct test_options *options, const char *name, plx_mechanism mechanism,
                plx_pass pass, law_function law);
 
+/* Failures counted since the last law_check began. */
+int law_failures(void);
+
 /* A random shape: small, with remainders on every tile. T equals S where square is set. */
 struct attention_case law_case(struct seeded *random, bool square);
 
