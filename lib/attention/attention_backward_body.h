@@ -68,10 +68,14 @@ static void stats_lanes(const struct backward_job *job, const struct attention_s
     pack_transposed(d_o, rows_of(&p->d_o, b, t0, h), rows, VEC_WIDTH, p->D, plan->depth);
     pack_transposed(o, rows_of(&p->o, b, t0, h), rows, VEC_WIDTH, p->D, plan->depth);
     pack_transposed(m, rows_of(mean, b, t0, h), rows, VEC_WIDTH, p->D, plan->depth);
-    vec dot = vec_set(0.0f), excess = vec_set(0.0f);
+    vec dot = vec_set(0.0f), excess = vec_set(0.0f), chain = vec_set(0.0f);
     for (int64_t d = 0; d < p->D; d++) {
         const vec gradient = vec_load(d_o + d * VEC_WIDTH), value = vec_load(m + d * VEC_WIDTH);
-        dot = vec_fma(gradient, value, dot);
+        chain = vec_fma(gradient, value, chain);
+        if (d + 1 == p->D || (d + 1) % PRODUCT_SEGMENT == 0) {
+            dot = vec_add(dot, chain);
+            chain = vec_set(0.0f);
+        }
         excess = vec_fma(gradient, vec_sub(value, vec_load(o + d * VEC_WIDTH)), excess);
     }
     vec_store(lanes[0], dot);
@@ -241,6 +245,7 @@ static void block_weights(const struct backward_job *job, const struct backward_
                             .rows = ATTENTION_STACK * block->pairs,
                             .vectors = (end - begin) / VEC_WIDTH,
                             .depth = p->D,
+                            .segment = PRODUCT_SEGMENT,
                             .scale = (float)p->scale,
                             .scaled = block->pairs};
     product_run(&score);

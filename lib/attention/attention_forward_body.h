@@ -51,6 +51,7 @@ static void forward_block(const struct attention_problem *p, const struct attent
                                   .rows = stacked,
                                   .vectors = (columns.end - columns.first) / VEC_WIDTH,
                                   .depth = p->D,
+                                  .segment = PRODUCT_SEGMENT,
                                   .scale = (float)p->scale,
                                   .scaled = block_pairs(rows)};
     product_run(&score);

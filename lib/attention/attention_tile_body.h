@@ -1,11 +1,10 @@
 /* attention_tile_body.h: packing tiles, the online softmax of a row, and its last step; shared by
  * the forward and decode bodies (backward uses the packing).
  *
- * The state of a row over the keys seen so far, with w_j = e^(s_j - m) and s the score in units of
- * log 2:
+ * The state of a row over the keys seen so far, with the score s and w_j = e^(s_j - m):
  *
- *     m = max s_j    d1 = sum w_j    d2 = sum w_j (u_j - c)    A1 = sum w_j v_j    A2 = sum w_j
- * (u_j - c) v_j
+ *     m = max s_j    d1 = sum w_j            A1 = sum w_j v_j
+ *                    d2 = sum w_j (u_j - c)  A2 = sum w_j (u_j - c) v_j
  *
  * c is the weighted mean of u over the first keys that the row sees. It never changes afterwards
  * and drops out of the result; taking it off first keeps a common offset of u (one vector added to
