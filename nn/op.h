@@ -7,10 +7,10 @@
  * them. No code above this table knows which one it uses.
  *
  * Conventions, stated here and nowhere else:
- *   - Tensors are dense row-major views unless an operation says otherwise. N counts tokens, E
- * width.
- *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several paths
- * meet in one input gradient, the caller says so: gemm has beta, add has two inputs.
+ *   - Tensors are dense row-major views unless an operation says otherwise. N counts tokens,
+ *     E width.
+ *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several
+ *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs.
  *   - Outputs may not overlap inputs, except where "in place allowed" is said.
  *   - Failures set be->err and return its status.
  *   - Every operation gives the same bits for every run with the same number of threads. */

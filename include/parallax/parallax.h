@@ -184,8 +184,8 @@ PLX_API plx_status plx_convert(plx_context *context, const struct plx_tensor *sr
  * Three layouts:
  *   dense   q is [B,T,H,D], k is [B,S,G,D].
  *   ragged  the same with q_lengths and/or k_lengths, i32 [B]: sequence b has only its first so
- * many queries or keys. What lies behind a length is never read; outputs and dq, dr there are zero
- *           (lse -infinity), and so are dk, dv.
+ *           many queries or keys. What lies behind a length is never read; o, dq, dr, dk and dv
+ *           are zero there, lse is -infinity.
  *   packed  B = 1 and q_offsets, i32 [N+1], non-decreasing from 0 to T: sequence n is the queries
  *           q_offsets[n] .. q_offsets[n+1]-1. k_offsets likewise over S; absent means q_offsets.
  *           Offsets and lengths exclude each other.
