@@ -87,6 +87,6 @@ echo "The loss starts at 8 bits a byte, that of guessing. The softmax model has 
 echo "feed-forward width of ${ffn[softmax]} instead of ${ffn[parallax]}. One seed and a few minutes: an illustration, not a measurement."
 
 say "a sample from the Parallax model"
-"$parallax" sample "$work/parallax" $'#ifndef ' --max-tokens 240 --temperature 0.7 --seed 7 --echo --stats
-printf '\n'
+"$parallax" sample "$work/parallax" $'#ifndef ' --max-tokens 240 --temperature 0.7 --seed 7 --echo --stats 2>"$work/stats"
+printf '\n\n%s\n' "$(cat "$work/stats")"
 say "done in $((SECONDS - started)) seconds"
