@@ -138,10 +138,11 @@ static int report_unknown(int argc, char **argv)
     return report_usage(&err, "");
 }
 
-/* Lets idle threads sleep instead of spin, unless the user chose otherwise: on two cores that
- * anything else uses as well, spinning makes a step ten times slower, and sleeping costs a few per
- * cent on idle ones. OpenMP reads its environment before main, so the program starts itself anew;
- * where that fails it goes on as it is. */
+/* Lets idle threads sleep instead of spin, unless the user chose otherwise. Measured on two cores:
+ * with other work on them a step is up to ten times slower with spinning threads (2 to 4 against 10
+ * to 21 thousand tokens/s), on idle ones about a fifth faster (18 against 14), so
+ * OMP_WAIT_POLICY=active is for machines of one's own. OpenMP reads its environment before main, so
+ * the program starts itself anew; where that fails it goes on as it is. */
 static void sleep_when_idle(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
