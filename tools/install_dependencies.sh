@@ -34,6 +34,7 @@ need libjansson-dev has_header jansson.h
 need libxxhash-dev has_header xxhash.h
 case "${1:-}" in
 --tests)
+    need g++ command -v g++
     need libcmocka-dev test -e /usr/include/cmocka.h
     need clang command -v clang
     need libclang-rt-14-dev sh -c 'ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a'
