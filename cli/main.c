@@ -14,8 +14,8 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const struct command *const commands[] = {
-    &command_train,      &command_sample, &command_eval,   &command_bench_attention,
-    &command_bench_step, &command_info,   &command_parity,
+    &command_train,           &command_sample,     &command_eval, &command_bench_attention,
+    &command_bench_attention, &command_bench_step, &command_info, &command_parity,
 };
 
 static void print_overview(FILE *file)
