@@ -381,7 +381,7 @@ static void backward_rows(const struct backward_job *job, const struct row_tile 
         block.tile.first = tile->first + first;
         block.tile.rows = attention_least(job->plan.row_block, tile->queries - first);
         block.tile.queries = block.tile.rows;
-        block.pairs = block_pairs(block.tile.rows);
+        block.pairs = attention_round_up(block.tile.rows, 2);
         block.columns = block_columns(job->p, &block.tile, 0, block.tile.rows, key0, keys);
         if (block.columns.first >= block.columns.end) continue;
         block.columns.first = block.columns.first / VEC_WIDTH * VEC_WIDTH;

@@ -65,9 +65,9 @@ static struct rows decode_rows_ready(const struct attention_problem *p,
     return (struct rows){copy, plan->depth, PLX_F32};
 }
 
-/* Dot products of rows q0 and q0 + depth with half a vector of keys. */
+/* Dot products of rows q and q + depth with half a vector of keys, each row with its scale. */
 static inline void dot_pair(const float *q, const float *k, int64_t k_stride, int64_t depth,
-                            float *s, int64_t s_row, float scale)
+                            float *s, int64_t s_row, const float scale[2])
 {
     enum { HALF = VEC_WIDTH / 2 };
     vec sum[VEC_WIDTH];
@@ -83,9 +83,11 @@ static inline void dot_pair(const float *q, const float *k, int64_t k_stride, in
             sum[HALF + n] = vec_fma(second, key, sum[HALF + n]);
         }
     }
-    vec_store(lanes, vec_mul(vec_set(scale), vec_sums(sum)));
-    memcpy(s, lanes, HALF * sizeof(float));
-    memcpy(s + s_row, lanes + HALF, HALF * sizeof(float));
+    vec_store(lanes, vec_sums(sum));
+    for (int n = 0; n < HALF; n++) {
+        s[n] = scale[0] * lanes[n];
+        s[s_row + n] = scale[1] * lanes[HALF + n];
+    }
 }
 
 /* Rows behind `scaled` are those of r, whose products stay as they are. */
@@ -95,9 +97,11 @@ static void decode_scores(const struct attention_plan *plan, const float *q, int
 {
     const float *k = keys.data;
     for (int64_t j = 0; j < count; j += VEC_WIDTH / 2)
-        for (int64_t i = 0; i < rows; i += 2)
+        for (int64_t i = 0; i < rows; i += 2) {
+            const float scales[2] = {i < scaled ? scale : 1.0f, i + 1 < scaled ? scale : 1.0f};
             dot_pair(q + i * plan->depth, k + j * keys.stride, keys.stride, plan->depth,
-                     scores + i * plan->keys + j, plan->keys, i < scaled ? scale : 1.0f);
+                     scores + i * plan->keys + j, plan->keys, scales);
+        }
 }
 
 /* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache
@@ -143,11 +147,12 @@ static void decode_keys(const struct attention_problem *p, const struct attentio
     product_run(&sum);
 }
 
-static bool decode_tile(const struct decode_job *job, int64_t index, struct row_tile *tile)
+/* Query tile `index` of all sequences, head g; false where the sequence is shorter. */
+static bool decode_tile(const struct decode_job *job, int64_t index, int64_t g,
+                        struct row_tile *tile)
 {
     const struct attention_problem *p = job->p;
-    const int64_t rest = index / job->tiles;
-    *tile = (struct row_tile){.seq = attention_sequence(p, rest / p->G), .g = rest % p->G};
+    *tile = (struct row_tile){.seq = attention_sequence(p, index / job->tiles), .g = g};
     tile->first = index % job->tiles * job->plan.queries;
     tile->queries = attention_least(job->plan.queries, tile->seq.T - tile->first);
     tile->rows = tile->queries * job->plan.group;
@@ -160,17 +165,19 @@ static float *decode_scratch(const struct decode_job *job, int thread)
                              (size_t)thread * job->plan.thread_bytes);
 }
 
-/* One range of keys for one tile of rows. */
+/* One range of keys for one tile of rows. Heads come before ranges: those of one range lie in the
+ * same pages of memory, and a page that has to be looked up for each row of 512 bytes costs more
+ * than reading it. */
 static void decode_task(void *pointer, int64_t index, int thread)
 {
     const struct decode_job *job = pointer;
     const struct attention_problem *p = job->p;
     const struct attention_plan *plan = &job->plan;
-    const int64_t split = index % plan->splits, depth = plan->depth;
+    const int64_t split = index / p->G % plan->splits, depth = plan->depth;
     float *scratch = decode_scratch(job, thread);
     struct row_tile tile;
     int64_t splits;
-    if (!decode_tile(job, index / plan->splits, &tile)) return;
+    if (!decode_tile(job, index / p->G / plan->splits, index % p->G, &tile)) return;
     const struct attention_range range = decode_range(p, plan, &tile, split, &splits);
     if (split >= splits) return;
 
@@ -233,7 +240,7 @@ static void decode_join(void *pointer, int64_t index, int thread)
     float *sums = scratch + plan->offset[PIECE_SUMS], *moments = sums + plan->depth;
     struct row_tile tile;
     int64_t splits;
-    if (!decode_tile(job, index, &tile)) return;
+    if (!decode_tile(job, index / job->p->G, index % job->p->G, &tile)) return;
     decode_range(job->p, plan, &tile, 0, &splits);
     if (splits == 1) return;
     for (int64_t i = 0; i < tile.rows; i++) {

@@ -63,9 +63,13 @@ static inline struct rows rows_of(const struct plx_tensor *tensor, int64_t b, in
 /* Channels d .. d + count - 1 of a row; zero in further lanes. */
 static inline vec rows_load(struct rows rows, int64_t row, int64_t d, int count)
 {
-    if (rows.dtype == PLX_F32)
-        return vec_load_part((const float *)rows.data + row * rows.stride + d, count);
-    return vec_load_bf16_part((const uint16_t *)rows.data + row * rows.stride + d, count);
+    const int64_t place = row * rows.stride + d;
+    if (rows.dtype == PLX_F32) {
+        const float *p = (const float *)rows.data + place;
+        return count == VEC_WIDTH ? vec_load(p) : vec_load_part(p, count);
+    }
+    const uint16_t *p = (const uint16_t *)rows.data + place;
+    return count == VEC_WIDTH ? vec_load_bf16(p) : vec_load_bf16_part(p, count);
 }
 
 static inline int lanes_left(int64_t D, int64_t d)
@@ -73,13 +77,28 @@ static inline int lanes_left(int64_t D, int64_t d)
     return (int)attention_least(VEC_WIDTH, D - d);
 }
 
-/* out[i][0 .. depth) = row i, zero behind D and behind `valid` rows. */
+/* One row, zero behind D. */
+static inline __attribute__((always_inline)) void pack_row(float *out, struct rows rows,
+                                                           int64_t row, int64_t D, int64_t depth)
+{
+    int64_t d = 0;
+    for (; d + VEC_WIDTH <= D; d += VEC_WIDTH)
+        vec_store(out + d, rows_load(rows, row, d, VEC_WIDTH));
+    if (d < depth) vec_store(out + d, rows_load(rows, row, d, (int)(D - d)));
+}
+
+/* out[i][0 .. depth) = row i, zero behind D and behind `valid` rows. The dtype is a constant in
+ * each of the loops. */
 static void pack_rows(float *out, struct rows rows, int64_t valid, int64_t count, int64_t D,
                       int64_t depth)
 {
-    for (int64_t i = 0; i < valid; i++)
-        for (int64_t d = 0; d < depth; d += VEC_WIDTH)
-            vec_store(out + i * depth + d, rows_load(rows, i, d, lanes_left(D, d)));
+    if (rows.dtype == PLX_F32) {
+        const struct rows wide = {rows.data, rows.stride, PLX_F32};
+        for (int64_t i = 0; i < valid; i++) pack_row(out + i * depth, wide, i, D, depth);
+    } else {
+        const struct rows narrow = {rows.data, rows.stride, PLX_BF16};
+        for (int64_t i = 0; i < valid; i++) pack_row(out + i * depth, narrow, i, D, depth);
+    }
     if (count > valid)
         memset(out + valid * depth, 0, (size_t)((count - valid) * depth) * sizeof(float));
 }
@@ -287,16 +306,18 @@ static inline struct attention_range tile_keys(const struct attention_problem *p
     return attention_keys(p, tile->seq.T, tile->seq.S, tile->first + row % tile->queries);
 }
 
-/* Rows of the block that begins at row `first`, and the same in whole pairs. */
+/* Rows of the block that begins at row `first`. */
 static inline int64_t block_rows(const struct row_tile *tile, const struct attention_plan *plan,
                                  int64_t first)
 {
     return attention_least(plan->row_block, tile->rows - first);
 }
 
+/* Rows in each half of the stack, so that the stack is even: one more than there are where an odd
+ * number is not stacked. */
 static inline int64_t block_pairs(int64_t rows)
 {
-    return attention_round_up(rows, 2);
+    return ATTENTION_PROBE ? rows : attention_round_up(rows, 2);
 }
 
 /* Packs q and r of every row, stacked by block, and empties states and sums.

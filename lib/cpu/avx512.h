@@ -50,6 +50,12 @@ static inline void vec_store_part(float *p, vec x, int count)
 }
 
 /* bf16 is the upper half of a float. */
+static inline vec vec_load_bf16(const uint16_t *p)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
 static inline vec vec_load_bf16_part(const uint16_t *p, int count)
 {
     __m256i half = _mm256_maskz_loadu_epi16(vec_mask(count), p);

@@ -46,6 +46,11 @@ static inline void vec_store_part(float *p, vec x, int count)
     for (int i = 0; i < count; i++) p[i] = x[i];
 }
 
+static inline vec vec_load_bf16(const uint16_t *p)
+{
+    return (vec)((vec_bits){p[0], p[1], p[2], p[3]} << 16);
+}
+
 static inline vec vec_load_bf16_part(const uint16_t *p, int count)
 {
     uint32_t bits[VEC_WIDTH] = {0};
