@@ -1,12 +1,12 @@
 /* attention.h: what softmax attention and Parallax share: the problem, its masks, its checks.
  *
- * The public verbs of a mechanism turn their arguments into one struct attention_problem, check it once
- * here, and hand it to the rows of their tables. A row never sees a public argument struct and never
- * checks again. Softmax attention is the problem whose probe is false: r, dr, probe_mean and value_mean
- * are absent, and kernels skip the second branch.
+ * The public verbs of a mechanism turn their arguments into one struct attention_problem, check it
+ * once here, and hand it to the rows of their tables. A row never sees a public argument struct and
+ * never checks again. Softmax attention is the problem whose probe is false: r, dr, probe_mean and
+ * value_mean are absent, and kernels skip the second branch.
  *
- * A batch is always a list of sequences, whatever its layout (dense, ragged, packed): kernels loop over
- * attention_sequence(problem, n). */
+ * A batch is always a list of sequences, whatever its layout (dense, ragged, packed): kernels loop
+ * over attention_sequence(problem, n). */
 #ifndef PLX_ATTENTION_H
 #define PLX_ATTENTION_H
 
@@ -14,21 +14,22 @@
 
 struct attention_problem {
     plx_pass pass;
-    bool probe;                /* Parallax, not softmax */
-    int64_t B, T, S, H, G, D;  /* extents of q and k as passed */
-    int64_t sequences;         /* B, or N of packed offsets */
+    bool probe;               /* Parallax, not softmax */
+    int64_t B, T, S, H, G, D; /* extents of q and k as passed */
+    int64_t sequences;        /* B, or N of packed offsets */
     bool causal;
-    int64_t window;            /* 0: unlimited */
-    double scale;              /* resolved: never 0 by default */
-    plx_dtype dtype;           /* of q, r, k, v */
+    int64_t window;  /* 0: unlimited */
+    double scale;    /* resolved: never 0 by default */
+    plx_dtype dtype; /* of q, r, k, v */
     int threads;
-    struct plx_tensor q_lengths, k_lengths, q_offsets, k_offsets;  /* absent: data NULL */
+    struct plx_tensor q_lengths, k_lengths, q_offsets, k_offsets; /* absent: data NULL */
     struct plx_tensor q, r, k, v;
-    struct plx_tensor o, lse, probe_mean, value_mean;  /* the last three may be absent: rank 0 */
+    struct plx_tensor o, lse, probe_mean, value_mean; /* the last three may be absent: rank 0 */
     struct plx_tensor d_o, dq, dr, dk, dv;
 };
 
-/* One sequence: queries are rows q_start .. q_start + T - 1 of batch entry q_batch, keys likewise. */
+/* One sequence: queries are rows q_start .. q_start + T - 1 of batch entry q_batch, keys likewise.
+ */
 struct attention_sequence {
     int64_t q_batch, q_start, T;
     int64_t k_batch, k_start, S;
@@ -61,15 +62,31 @@ ATTENTION_INLINE struct attention_range attention_keys(const struct attention_pr
     return keys;
 }
 
-/* Checks dtypes, ranks, shapes, strides, devices and (unless shapes_only) pointers, lengths and offsets,
- * and fills in extents and scale. Sets the context's error on failure. The tensors, attention members
- * and probe of *problem are set by the caller before. */
+/* True where the call has nothing to compute: no query, no key, or no head or channel at all. */
+static inline bool attention_is_empty(const struct attention_problem *p)
+{
+    return p->B == 0 || p->T == 0 || p->S == 0 || p->H == 0 || p->D == 0;
+}
+
+/* Checks dtypes, ranks, shapes, strides, devices and (unless shapes_only) pointers, lengths and
+ * offsets, and fills in extents, scale, dtype and threads. Sets the context's error on failure. The
+ * pass, the probe and the tensors of *problem are set by the caller before; those that the pass
+ * does not look at, and optional ones that are absent, come back with rank 0 and data NULL. */
 plx_status attention_check(plx_context *context, const struct plx_attention *attention,
                            struct attention_problem *problem, bool shapes_only);
 
-/* Choose, check the workspace, run; shared by every verb of both mechanisms. */
+/* Choose, check the workspace, clear, run; shared by every verb of both mechanisms. Clearing means:
+ * what lies behind q_lengths and k_lengths in the outputs is written here (zero; lse -infinity),
+ * and a call without any query or without any key never reaches a kernel. So a kernel writes the
+ * rows of its sequences and nothing else; single sequences may still have T == 0 or S == 0, and
+ * their rows must be written as rows that see no key. */
 plx_status attention_run(plx_context *context, struct kernel_table table,
                          const struct attention_problem *problem, void *workspace,
                          size_t workspace_bytes, plx_stream stream);
+
+/* Refusals that both mechanisms share. The reference takes every problem on the CPU. */
+const char *attention_refuse_none(const void *problem, const plx_context *context);
+/* Tile kernels of AMX are not written yet; their row explains that. */
+const char *attention_refuse_amx(const void *problem, const plx_context *context);
 
 #endif

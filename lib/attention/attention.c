@@ -1,0 +1,119 @@
+/* attention.c: from checked arguments to a running kernel, for softmax attention and Parallax
+ * alike.
+ *
+ * attention_check (attention_check.c) has made the problem trustworthy; here a batch of any layout
+ * is cut into sequences, the workspace is checked, what no sequence covers is cleared, and the
+ * chosen row runs. */
+#include "attention/attention.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/dtype.h"
+#include "core/tensor.h"
+
+struct attention_sequence attention_sequence(const struct attention_problem *problem, int64_t n)
+{
+    struct attention_sequence sequence = {n, 0, problem->T, n, 0, problem->S};
+    if (problem->q_offsets.data) {
+        const int32_t *q = problem->q_offsets.data;
+        const int32_t *k = problem->k_offsets.data ? problem->k_offsets.data : q;
+        sequence.q_batch = sequence.k_batch = 0;
+        sequence.q_start = q[n];
+        sequence.T = q[n + 1] - q[n];
+        sequence.k_start = k[n];
+        sequence.S = k[n + 1] - k[n];
+    }
+    if (problem->q_lengths.data) sequence.T = ((const int32_t *)problem->q_lengths.data)[n];
+    if (problem->k_lengths.data) sequence.S = ((const int32_t *)problem->k_lengths.data)[n];
+    return sequence;
+}
+
+/* Stores a constant in count elements; zero and -infinity are exact in every dtype. */
+static void attention_fill(const struct plx_tensor *tensor, int64_t offset, int64_t count,
+                           float value)
+{
+    void *data = tensor_at(tensor, offset);
+    for (int64_t n = 0; n < count; n++) {
+        if (tensor->dtype == PLX_F32) ((float *)data)[n] = value;
+        if (tensor->dtype == PLX_F64) ((double *)data)[n] = (double)value;
+        if (tensor->dtype == PLX_BF16) ((uint16_t *)data)[n] = dtype_f32_to_bf16(value);
+    }
+}
+
+/* Rows first .. end - 1 of batch entry b of [B,T,H,D] or [B,T,H]; an absent tensor has rank 0. */
+static void attention_clear(const struct plx_tensor *tensor, int64_t b, int64_t first, int64_t end,
+                            float value)
+{
+    if (plx_tensor_count(tensor) == 0) return;
+    for (int64_t t = first; t < end; t++) {
+        if (tensor->rank == 3) {
+            attention_fill(tensor, tensor_offset(tensor, b, t, 0), tensor->shape[2], value);
+            continue;
+        }
+        for (int64_t h = 0; h < tensor->shape[2]; h++)
+            attention_fill(tensor, tensor_offset(tensor, b, t, h), tensor->shape[3], value);
+    }
+}
+
+/* Writes the outputs of queries from q_first and keys from k_first on, of batch entry b. */
+static void attention_clear_entry(const struct attention_problem *p, int64_t b, int64_t q_first,
+                                  int64_t k_first)
+{
+    if (p->pass == PLX_BACKWARD) {
+        attention_clear(&p->dq, b, q_first, p->T, 0);
+        attention_clear(&p->dr, b, q_first, p->T, 0);
+        attention_clear(&p->dk, b, k_first, p->S, 0);
+        attention_clear(&p->dv, b, k_first, p->S, 0);
+        return;
+    }
+    attention_clear(&p->o, b, q_first, p->T, 0);
+    attention_clear(&p->lse, b, q_first, p->T, -INFINITY);
+    attention_clear(&p->probe_mean, b, q_first, p->T, 0);
+    attention_clear(&p->value_mean, b, q_first, p->T, 0);
+}
+
+plx_status attention_run(plx_context *context, struct kernel_table table,
+                         const struct attention_problem *problem, void *workspace,
+                         size_t workspace_bytes, plx_stream stream)
+{
+    const struct attention_problem *p = problem;
+    CHECK(context, stream == NULL, PLX_INVALID_ARGUMENT, "stream: must be NULL on the CPU");
+    const struct kernel_row *row;
+    TRY(dispatch_choose(context, table, problem, &row));
+
+    bool nothing = attention_is_empty(p);
+    size_t needed = nothing ? 0 : row->workspace(problem);
+    CHECK(context, workspace_bytes >= needed, PLX_WORKSPACE_TOO_SMALL,
+          "workspace: %zu bytes are fewer than the %zu that kernel \"%s\" needs", workspace_bytes,
+          needed, row->name);
+    CHECK(context, needed == 0 || workspace, PLX_INVALID_ARGUMENT,
+          "workspace: is NULL but kernel \"%s\" needs %zu bytes", row->name, needed);
+    CHECK(context, needed == 0 || (uintptr_t)workspace % 64 == 0, PLX_INVALID_ARGUMENT,
+          "workspace: address ends in %d but must be a multiple of 64",
+          (int)((uintptr_t)workspace % 64));
+
+    for (int64_t b = 0; b < p->B; b++) {
+        struct attention_sequence sequence = {0};
+        if (!nothing && p->q_offsets.data) break; /* packed: offsets cover every row */
+        if (!nothing) sequence = attention_sequence(p, b);
+        attention_clear_entry(p, b, sequence.T, sequence.S);
+    }
+    if (nothing) return PLX_OK;
+    context->last_kernel = row->name;
+    return row->run(context, problem, workspace, stream);
+}
+
+const char *attention_refuse_none(const void *problem, const plx_context *context)
+{
+    (void)problem;
+    (void)context;
+    return NULL;
+}
+
+const char *attention_refuse_amx(const void *problem, const plx_context *context)
+{
+    (void)problem;
+    (void)context;
+    return "AMX kernels are not part of this version";
+}

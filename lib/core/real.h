@@ -1,0 +1,78 @@
+/* real.h: the number type of a reference source, which the build compiles once as float and once as
+ * double. REAL(name) is the name with the type's suffix. Rows of f32, bf16 and f64 tensors are read
+ * into arrays of real and written back from them; a store to a narrower type is the only place that
+ * rounds. */
+#ifndef PLX_REAL_H
+#define PLX_REAL_H
+
+#include <math.h>
+
+#include "core/dtype.h"
+#include "core/tensor.h"
+
+#if defined(REAL_IS_double)
+typedef double real;
+#define REAL(name) name##_double
+#elif defined(REAL_IS_float)
+typedef float real;
+#define REAL(name) name##_float
+#else
+#error "a reference source is compiled with REAL_IS_float or REAL_IS_double"
+#endif
+
+static inline real real_exp(real x)
+{
+    return sizeof(real) == sizeof(double) ? (real)exp((double)x) : (real)expf((float)x);
+}
+
+static inline real real_log(real x)
+{
+    return sizeof(real) == sizeof(double) ? (real)log((double)x) : (real)logf((float)x);
+}
+
+/* Reads count neighbours of a view, from the given offset on. */
+static inline void real_load(real *values, const struct plx_tensor *tensor, int64_t offset,
+                             int64_t count)
+{
+    const void *data = tensor_at(tensor, offset);
+    if (tensor->dtype == PLX_F32)
+        for (int64_t n = 0; n < count; n++) values[n] = (real)((const float *)data)[n];
+    else if (tensor->dtype == PLX_F64)
+        for (int64_t n = 0; n < count; n++) values[n] = (real)((const double *)data)[n];
+    else
+        for (int64_t n = 0; n < count; n++)
+            values[n] = (real)dtype_bf16_to_f32(((const uint16_t *)data)[n]);
+}
+
+static inline void real_store(const real *values, const struct plx_tensor *tensor, int64_t offset,
+                              int64_t count)
+{
+    void *data = tensor_at(tensor, offset);
+    if (tensor->dtype == PLX_F32)
+        for (int64_t n = 0; n < count; n++) ((float *)data)[n] = (float)values[n];
+    else if (tensor->dtype == PLX_F64)
+        for (int64_t n = 0; n < count; n++) ((double *)data)[n] = (double)values[n];
+    else
+        for (int64_t n = 0; n < count; n++)
+            ((uint16_t *)data)[n] = dtype_f64_to_bf16((double)values[n]);
+}
+
+static inline real real_dot(const real *a, const real *b, int64_t count)
+{
+    real sum = 0;
+    for (int64_t n = 0; n < count; n++) sum += a[n] * b[n];
+    return sum;
+}
+
+/* y += a x */
+static inline void real_add(real *y, real a, const real *x, int64_t count)
+{
+    for (int64_t n = 0; n < count; n++) y[n] += a * x[n];
+}
+
+static inline void real_zero(real *values, int64_t count)
+{
+    for (int64_t n = 0; n < count; n++) values[n] = 0;
+}
+
+#endif

@@ -1,0 +1,22 @@
+/* softmax_impl.h: what the files of this folder share: the kernel rows and the reference.
+ *
+ * A kernel file defines one const struct kernel_row a pass and declares it here; softmax.c lists it
+ * in the table of that pass, above the rows it is preferred to. Nothing else is edited. Read
+ * softmax_ref.c first: it is the definition. */
+#ifndef PLX_SOFTMAX_IMPL_H
+#define PLX_SOFTMAX_IMPL_H
+
+#include "attention/attention.h"
+
+/* The ordered rows of a pass, which must be one. */
+struct kernel_table softmax_table(plx_pass pass);
+
+/* The reference, computed in float or in double. Its workspace is a few rows a thread. */
+size_t softmax_ref_workspace_float(const struct attention_problem *problem);
+size_t softmax_ref_workspace_double(const struct attention_problem *problem);
+void softmax_ref_forward_float(const struct attention_problem *problem, void *workspace);
+void softmax_ref_forward_double(const struct attention_problem *problem, void *workspace);
+void softmax_ref_backward_float(const struct attention_problem *problem, void *workspace);
+void softmax_ref_backward_double(const struct attention_problem *problem, void *workspace);
+
+#endif
