@@ -78,7 +78,7 @@ plx_status attention_run(plx_context *context, struct kernel_table table,
                          size_t workspace_bytes, plx_stream stream)
 {
     const struct attention_problem *p = problem;
-    CHECK(context, stream == NULL, PLX_INVALID_ARGUMENT, "stream: must be NULL on the CPU");
+    CHECK(context, stream == NULL || context->device != PLX_CPU, PLX_INVALID_ARGUMENT, "stream: must be NULL on the CPU");
     const struct kernel_row *row;
     TRY(dispatch_choose(context, table, problem, &row));
 
@@ -93,6 +93,9 @@ plx_status attention_run(plx_context *context, struct kernel_table table,
           "workspace: address ends in %d but must be a multiple of 64",
           (int)((uintptr_t)workspace % 64));
 
+    context->last_kernel = row->name;
+    /* Host code cannot write device memory: CUDA kernels clear by themselves, and so see every call. */
+    if (context->device == PLX_CUDA) return row->run(context, problem, workspace, stream);
     for (int64_t b = 0; b < p->B; b++) {
         struct attention_sequence sequence = {0};
         if (!nothing && p->q_offsets.data) break; /* packed: offsets cover every row */
@@ -100,15 +103,13 @@ plx_status attention_run(plx_context *context, struct kernel_table table,
         attention_clear_entry(p, b, sequence.T, sequence.S);
     }
     if (nothing) return PLX_OK;
-    context->last_kernel = row->name;
     return row->run(context, problem, workspace, stream);
 }
 
 const char *attention_refuse_none(const void *problem, const plx_context *context)
 {
     (void)problem;
-    (void)context;
-    return NULL;
+    return context->device == PLX_CPU ? NULL : "it runs on the CPU";
 }
 
 const char *attention_refuse_amx(const void *problem, const plx_context *context)

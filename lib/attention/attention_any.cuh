@@ -25,6 +25,11 @@ static __device__ __forceinline__ int64_t any_offset(const struct plx_tensor &of
     return ((const int32_t *)offsets.data)[n];
 }
 
+static __device__ __forceinline__ int64_t any_clamp(int64_t value, int64_t limit)
+{
+    return value < 0 ? 0 : value > limit ? limit : value;
+}
+
 /* The device twin of attention_sequence() in attention.c. */
 static __device__ struct attention_sequence any_sequence(const struct attention_problem &p, int64_t n)
 {
@@ -36,8 +41,9 @@ static __device__ struct attention_sequence any_sequence(const struct attention_
         return s;
     }
     struct attention_sequence s = {n, 0, p.T, n, 0, p.S};
-    if (p.q_lengths.data != NULL) s.T = any_offset(p.q_lengths, n);
-    if (p.k_lengths.data != NULL) s.S = any_offset(p.k_lengths, n);
+    /* Lengths live in device memory and were not checked: clamp, so that no read leaves the tensors. */
+    if (p.q_lengths.data != NULL) s.T = any_clamp(any_offset(p.q_lengths, n), p.T);
+    if (p.k_lengths.data != NULL) s.S = any_clamp(any_offset(p.k_lengths, n), p.S);
     return s;
 }
 

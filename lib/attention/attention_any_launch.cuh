@@ -80,6 +80,7 @@ static plx_status any_forward_run(plx_context *context, const void *problem, voi
     int shared = rows * ((int)p->D + 1) * (int)sizeof(float);
     CHECK_CUDA(context, cudaFuncSetAttribute(any_forward_kernel<PROBE>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+    if (any_slots(p, p->T, ANY_QUERIES) * p->H * p->D == 0) return PLX_OK;
     dim3 grid((unsigned)any_slots(p, p->T, ANY_QUERIES), (unsigned)p->H, (unsigned)partials.splits);
     any_forward_kernel<PROBE><<<grid, ANY_THREADS, shared, queue>>>(*p, partials);
     CHECK_CUDA(context, cudaGetLastError());
@@ -112,12 +113,12 @@ static plx_status any_backward_run(plx_context *context, const void *problem, vo
     CHECK_CUDA(context, cudaFuncSetAttribute(any_backward_key_kernel<PROBE>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
     int64_t query_slots = any_slots(p, p->T, ANY_BACK_QUERIES), key_slots = any_slots(p, p->S, ANY_KEYS);
-    if (query_slots > 0) {
+    if (query_slots * p->H * p->D > 0) {
         dim3 grid((unsigned)query_slots, (unsigned)p->H);
         any_backward_query_kernel<PROBE><<<grid, ANY_THREADS, shared, queue>>>(*p, rows);
         CHECK_CUDA(context, cudaGetLastError());
     }
-    if (key_slots > 0) {
+    if (key_slots * p->G * p->D > 0) {
         dim3 grid((unsigned)key_slots, (unsigned)p->G);
         any_backward_key_kernel<PROBE><<<grid, ANY_THREADS, shared, queue>>>(*p, rows);
         CHECK_CUDA(context, cudaGetLastError());

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/context.h"
+#include "cuda/device.h"
 
 plx_status plx_context_create(const struct plx_context_config *config, plx_context **context)
 {
@@ -16,8 +17,8 @@ plx_status plx_context_create(const struct plx_context_config *config, plx_conte
     *context = NULL;
     if (!config) config = &defaults;
     if (config->threads < 0) return PLX_INVALID_ARGUMENT;
-    if (config->device == PLX_CUDA) return PLX_UNSUPPORTED;
-    if (config->device != PLX_CPU) return PLX_INVALID_ARGUMENT;
+    if (config->device != PLX_CPU && config->device != PLX_CUDA) return PLX_INVALID_ARGUMENT;
+    if (config->device == PLX_CUDA) TRY(cuda_device_open(config->device_index));
 
     plx_context *created = calloc(1, sizeof *created);
     if (!created) return PLX_OUT_OF_MEMORY;

@@ -49,14 +49,17 @@ static const struct kernel_row backward_reference = {"reference", attention_refu
                                                      reference_workspace, reference_backward};
 
 static const struct kernel_row *const forward_rows[] = {
+    &parallax_forward_any,
     &amx_bf16,
     &forward_reference,
 };
 static const struct kernel_row *const backward_rows[] = {
+    &parallax_backward_any,
     &amx_bf16,
     &backward_reference,
 };
 static const struct kernel_row *const decode_rows[] = {
+    &parallax_forward_any,
     &amx_bf16,
     &forward_reference,
 };

@@ -3,7 +3,7 @@
 #include "attention/attention_any_launch.cuh"
 
 extern "C" {
-extern const struct kernel_row parallax_forward_any, parallax_backward_any;
+#include "parallax/parallax_impl.h"
 }
 
 const struct kernel_row parallax_forward_any = {"cuda_any", any_refuse, any_forward_workspace<true>,

@@ -3,7 +3,7 @@
 #include "attention/attention_any_launch.cuh"
 
 extern "C" {
-extern const struct kernel_row softmax_forward_any, softmax_backward_any;
+#include "softmax/softmax_impl.h"
 }
 
 const struct kernel_row softmax_forward_any = {"cuda_any", any_refuse, any_forward_workspace<false>,
