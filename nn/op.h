@@ -61,7 +61,7 @@ struct ops {
     void (*destroy)(struct backend *be);
 
     plx_status (*zero)(struct backend *be, const struct plx_tensor *y);
-    /* y = x, equal shapes, any of f32/bf16/f64. */
+    /* y = x, equal shapes, any strides, any of f32/bf16/f64. */
     plx_status (*copy)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x);
     /* y = a + b; in place allowed. */
     plx_status (*add)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
@@ -142,7 +142,8 @@ plx_status backend_create(struct backend *be, const struct backend_config *confi
 void backend_destroy(struct backend *be);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
-/* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be. */
+/* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be and,
+ * as it owns nothing, never destroyed. */
 struct backend backend_dry(const struct backend *be);
 
 #endif

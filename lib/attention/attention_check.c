@@ -56,7 +56,10 @@ static plx_status attention_check_type(plx_context *context, const struct attent
     if (rule->type == TYPE_SAME)
         CHECK(context, tensor->dtype == dtype, PLX_INVALID_ARGUMENT,
               "%s: dtype %s differs from the %s of q", rule->name, have, plx_dtype_name(dtype));
-    if (rule->type == TYPE_SAME_OR_F32)
+    if (rule->type == TYPE_SAME_OR_F32 && dtype == PLX_F32)
+        CHECK(context, tensor->dtype == PLX_F32, PLX_INVALID_ARGUMENT,
+              "%s: dtype %s must be f32 beside a f32 q", rule->name, have);
+    else if (rule->type == TYPE_SAME_OR_F32)
         CHECK(context, tensor->dtype == dtype || tensor->dtype == PLX_F32, PLX_INVALID_ARGUMENT,
               "%s: dtype %s is neither f32 nor the %s of q", rule->name, have,
               plx_dtype_name(dtype));
@@ -100,7 +103,7 @@ static plx_status attention_check_tensor(plx_context *context, const struct atte
     TRY(tensor_check(context, rule->name, tensor));
     TRY(attention_check_extents(context, rule, tensor, p));
     TRY(attention_check_type(context, rule, tensor, p->dtype));
-    if (use != 'r')
+    if (use != 'r' && plx_tensor_count(tensor) > 0)
         for (int axis = 0; axis < tensor->rank; axis++)
             CHECK(context, tensor->shape[axis] <= 1 || tensor->stride[axis] > 0,
                   PLX_INVALID_ARGUMENT,

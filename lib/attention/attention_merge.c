@@ -26,7 +26,9 @@ plx_status attention_merge_check(plx_context *context, int index, const char *me
         CHECK(context, tensor->shape[axis] == like->shape[axis], PLX_INVALID_ARGUMENT,
               "%s: extent %" PRId64 " of axis %d differs from the %" PRId64 " of parts[0].o", name,
               tensor->shape[axis], axis, like->shape[axis]);
-        CHECK(context, index >= 0 || tensor->shape[axis] <= 1 || tensor->stride[axis] > 0,
+        CHECK(context,
+              index >= 0 || tensor->shape[axis] <= 1 || tensor->stride[axis] > 0 ||
+                  plx_tensor_count(tensor) == 0,
               PLX_INVALID_ARGUMENT,
               "%s: stride 0 of axis %d makes its %" PRId64 " entries share memory", name, axis,
               tensor->shape[axis]);

@@ -64,7 +64,8 @@ static plx_status dtype_check_pair(plx_context *context, const struct plx_tensor
         CHECK(context, src->shape[axis] == dst->shape[axis], PLX_INVALID_ARGUMENT,
               "dst: extent %" PRId64 " of axis %d differs from the %" PRId64 " of src",
               dst->shape[axis], axis, src->shape[axis]);
-        CHECK(context, dst->shape[axis] <= 1 || dst->stride[axis] > 0, PLX_INVALID_ARGUMENT,
+        CHECK(context, dst->shape[axis] <= 1 || dst->stride[axis] > 0 || plx_tensor_count(dst) == 0,
+              PLX_INVALID_ARGUMENT,
               "dst: stride 0 of axis %d makes its %" PRId64 " entries share memory", axis,
               dst->shape[axis]);
     }

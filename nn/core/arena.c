@@ -13,6 +13,7 @@
 enum { RED_ZONE = 64 };
 static void poison(void *start, size_t bytes)
 {
+    ASAN_UNPOISON_MEMORY_REGION(start, bytes); /* parts of released memory still are */
     memset(start, 0xff, bytes);
     ASAN_POISON_MEMORY_REGION(start, bytes);
 }

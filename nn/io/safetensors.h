@@ -36,6 +36,13 @@ const char *safetensors_metadata(const struct safetensors *file, const char *key
 plx_status safetensors_read(const struct safetensors_entry *entry, const char *file_name,
                             const struct plx_tensor *tensor, struct error *err);
 
+/* Whether safetensors_read could: the shapes are equal and the types convertible. */
+plx_status safetensors_check(const struct safetensors_entry *entry, const char *file_name,
+                             const struct plx_tensor *tensor, struct error *err);
+
+/* The name of a dtype in files: "F32" and so on; NULL for a value that is not a dtype. */
+const char *safetensors_dtype(plx_dtype dtype);
+
 struct safetensors_write {
     const char *name;
     struct plx_tensor tensor;    /* dense, f32, bf16, f64 or i32 */

@@ -1,0 +1,29 @@
+/* attention_rows.h: which problems the tiled CPU kernels take, in words; used by their table rows. */
+#ifndef PLX_ATTENTION_ROWS_H
+#define PLX_ATTENTION_ROWS_H
+
+#include "attention/attention.h"
+
+/* More channels than this do not fit the tiles' scratch in the cache they were sized for. */
+enum { ATTENTION_TILE_MAX_D = 256 };
+
+static inline const char *attention_refuse_portable(const void *problem, const plx_context *context)
+{
+    const struct attention_problem *p = problem;
+    (void)context;
+    if (p->dtype != PLX_F32 && p->dtype != PLX_BF16) return "takes f32 and bf16 only";
+    if (p->D > ATTENTION_TILE_MAX_D) return "takes at most 256 channels";
+    return NULL;
+}
+
+static inline const char *attention_refuse_avx512(const void *problem, const plx_context *context,
+                                                  plx_dtype dtype)
+{
+    const struct attention_problem *p = problem;
+    if (!(plx_context_features(context) & PLX_FEATURE_AVX512))
+        return "needs AVX-512 (F, BW, DQ and VL)";
+    if (p->dtype != dtype) return dtype == PLX_F32 ? "takes f32 only" : "takes bf16 only";
+    return attention_refuse_portable(problem, context);
+}
+
+#endif

@@ -1,0 +1,18 @@
+/* parallax_portable.c: Parallax for any processor, in f32 and bf16: the same bodies as
+ * parallax_avx512.c in the words of cpu/portable.h. */
+#include "cpu/portable.h"
+
+enum { ATTENTION_PROBE = 1 };
+#include "attention/attention_backward_body.h"
+#include "attention/attention_decode_body.h"
+#include "attention/attention_forward_body.h"
+
+#include "attention/attention_rows.h"
+#include "parallax/parallax_impl.h"
+
+const struct kernel_row parallax_forward_portable = {
+    "portable", attention_refuse_portable, attention_forward_workspace, attention_forward};
+const struct kernel_row parallax_backward_portable = {
+    "portable", attention_refuse_portable, attention_backward_workspace, attention_backward};
+const struct kernel_row parallax_decode_portable = {
+    "portable", attention_refuse_portable, attention_decode_workspace, attention_decode};

@@ -1,0 +1,142 @@
+/* guarded.c: see guarded.h. */
+#include "guarded.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/dtype.h"
+
+enum { ZONE_BYTES = 256, POISON = 0xff };
+
+/* A test that cannot get its memory cannot say anything; it stops. */
+static void *must(void *pointer)
+{
+    if (!pointer) {
+        fprintf(stderr, "out of memory in a test\n");
+        abort();
+    }
+    return pointer;
+}
+
+struct guarded guarded_create(size_t bytes, size_t alignment)
+{
+    size_t shift = alignment < 64 ? alignment : 0;
+    size_t total = ZONE_BYTES + shift + bytes + ZONE_BYTES;
+    struct guarded memory = {.bytes = bytes};
+    memory.base = must(aligned_alloc(64, (total + 63) / 64 * 64));
+    memset(memory.base, POISON, (total + 63) / 64 * 64);
+    memory.data = memory.base + ZONE_BYTES + shift;
+    return memory;
+}
+
+void guarded_destroy(struct guarded *memory)
+{
+    free(memory->base);
+    *memory = (struct guarded){0};
+}
+
+static bool all_poison(const unsigned char *bytes, size_t count)
+{
+    for (size_t n = 0; n < count; n++)
+        if (bytes[n] != POISON) return false;
+    return true;
+}
+
+bool guarded_zones_intact(const struct guarded *memory)
+{
+    size_t front = (size_t)(memory->data - memory->base);
+    return all_poison(memory->base, front) && all_poison(memory->data + memory->bytes, ZONE_BYTES);
+}
+
+/* Strides of a kind; the gaps are odd so that rows also change their alignment. */
+static void set_strides(struct plx_tensor *view, enum view_kind kind)
+{
+    int rank = view->rank;
+    int64_t stride = 1;
+    for (int axis = rank - 1; axis >= 0; axis--) {
+        view->stride[axis] = stride;
+        stride *= view->shape[axis];
+        if (kind == VIEW_PADDED) stride += 3 + 2 * axis;
+    }
+    if (kind == VIEW_HEAD_MAJOR && rank == 4) {
+        view->stride[1] = view->shape[3];
+        view->stride[2] = view->shape[3] * view->shape[1];
+        view->stride[0] = view->stride[2] * view->shape[2];
+    }
+}
+
+struct test_tensor test_tensor_create(plx_dtype dtype, enum view_kind kind, int rank,
+                                      const int64_t *shape)
+{
+    struct test_tensor tensor = {.view = {.dtype = dtype, .device = PLX_CPU, .rank = rank}};
+    size_t size = plx_dtype_size(dtype);
+    memcpy(tensor.view.shape, shape, sizeof *shape * (size_t)rank);
+    set_strides(&tensor.view, kind);
+    int64_t elements = plx_tensor_count(&tensor.view) > 0;
+    for (int axis = 0; elements && axis < rank; axis++)
+        elements += (shape[axis] - 1) * tensor.view.stride[axis];
+    tensor.memory = guarded_create((size_t)elements * size, size);
+    tensor.view.data = tensor.memory.data;
+    return tensor;
+}
+
+void test_tensor_destroy(struct test_tensor *tensor)
+{
+    guarded_destroy(&tensor->memory);
+    tensor->view = (struct plx_tensor){0};
+}
+
+/* Position in memory, in elements, of the n-th element in row-major order. */
+static int64_t element_offset(const struct plx_tensor *view, int64_t n)
+{
+    int64_t offset = 0;
+    for (int axis = view->rank - 1; axis >= 0; axis--) {
+        offset += n % view->shape[axis] * view->stride[axis];
+        n /= view->shape[axis];
+    }
+    return offset;
+}
+
+void test_tensor_write(struct test_tensor *tensor, const double *values)
+{
+    const struct plx_tensor *view = &tensor->view;
+    for (int64_t n = 0, count = plx_tensor_count(view); n < count; n++) {
+        int64_t offset = element_offset(view, n);
+        if (view->dtype == PLX_F32) ((float *)view->data)[offset] = (float)values[n];
+        if (view->dtype == PLX_F64) ((double *)view->data)[offset] = values[n];
+        if (view->dtype == PLX_BF16)
+            ((uint16_t *)view->data)[offset] = dtype_f64_to_bf16(values[n]);
+        if (view->dtype == PLX_I32) ((int32_t *)view->data)[offset] = (int32_t)values[n];
+    }
+}
+
+void test_tensor_read(const struct test_tensor *tensor, double *values)
+{
+    const struct plx_tensor *view = &tensor->view;
+    for (int64_t n = 0, count = plx_tensor_count(view); n < count; n++) {
+        int64_t offset = element_offset(view, n);
+        if (view->dtype == PLX_F32) values[n] = ((const float *)view->data)[offset];
+        if (view->dtype == PLX_F64) values[n] = ((const double *)view->data)[offset];
+        if (view->dtype == PLX_BF16)
+            values[n] = dtype_bf16_to_f32(((const uint16_t *)view->data)[offset]);
+        if (view->dtype == PLX_I32) values[n] = ((const int32_t *)view->data)[offset];
+    }
+}
+
+bool test_tensor_intact(const struct test_tensor *tensor)
+{
+    const struct plx_tensor *view = &tensor->view;
+    size_t size = plx_dtype_size(view->dtype);
+    if (!guarded_zones_intact(&tensor->memory)) return false;
+    if (tensor->memory.bytes == (size_t)plx_tensor_count(view) * size) return true; /* no gaps */
+    unsigned char *covered = must(calloc(tensor->memory.bytes + 1, 1));
+    for (int64_t n = 0, count = plx_tensor_count(view); n < count; n++)
+        memset(covered + (size_t)element_offset(view, n) * size, 1, size);
+    bool intact = true;
+    for (size_t byte = 0; byte < tensor->memory.bytes; byte++)
+        if (!covered[byte] && tensor->memory.data[byte] != POISON) intact = false;
+    free(covered);
+    return intact;
+}
