@@ -83,7 +83,8 @@ any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
         b[i] = warp_sum(b[i]);
         lse[i] = element_load(p.lse, element_row(p.lse, s.q_batch, time, head));
         if (PROBE) t[i] = element_load(p.probe_mean, element_row(p.probe_mean, s.q_batch, time, head));
-        if (lane == 0) {
+        /* A call without keys has no workspace. */
+        if (lane == 0 && rows.c != NULL) {
             int64_t index = (s.q_batch * p.T + time) * p.H + head;
             rows.c[index] = c[i];
             if (PROBE) rows.b[index] = b[i];

@@ -143,7 +143,8 @@ any_forward_kernel(const __grid_constant__ struct attention_problem p,
     }
     if (lane == 0)
         for (int i = 0; i < ANY_WARP_ROWS; i++) {
-            bool seen = sum[i] > 0.0f;
+            /* Not "> 0": the sum of a row with a NaN score is NaN and must stay it. */
+            bool seen = sum[i] != 0.0f;
             row_sum[row0 + i] = seen ? 1.0f / sum[i] : 0.0f;
             row_shift[row0 + i] = seen ? shift_sum[i] / sum[i] : 0.0f;
             row_t[row0 + i] = seen ? c[i] + shift_sum[i] / sum[i] : 0.0f;
@@ -166,6 +167,13 @@ any_forward_kernel(const __grid_constant__ struct attention_problem p,
     }
 }
 
+/* What a part counts against the largest of all; a part without keys counts nothing, one of a row with a
+ * NaN score makes the whole NaN. */
+static __device__ __forceinline__ float any_part_weight(float lse, float maximum)
+{
+    return lse == -INFINITY ? 0.0f : expf(lse - maximum);
+}
+
 /* Joins the splits of one row; one warp a row of [B,T,H]. */
 template <bool PROBE>
 __global__ void __launch_bounds__(ANY_THREADS)
@@ -177,25 +185,26 @@ any_merge_kernel(const __grid_constant__ struct attention_problem p,
     if (row >= rows) return;
     float maximum = -INFINITY, sum = 0.0f, t = 0.0f;
     for (int i = 0; i < partials.splits; i++) maximum = fmaxf(maximum, partials.lse[i * rows + row]);
-    for (int i = 0; i < partials.splits && maximum > -INFINITY; i++) {
-        float w = expf(partials.lse[i * rows + row] - maximum);
+    for (int i = 0; i < partials.splits; i++) {
+        float w = any_part_weight(partials.lse[i * rows + row], maximum);
         sum += w;
         if (PROBE) t += w * partials.t[i * rows + row];
     }
-    float inverse = sum > 0.0f ? 1.0f / sum : 0.0f, lse = sum > 0.0f ? maximum + logf(sum) : -INFINITY;
+    bool seen = sum != 0.0f;
+    float inverse = seen ? 1.0f / sum : 0.0f, lse = seen ? maximum + logf(sum) : -INFINITY;
     t *= inverse;
     struct any_partials whole = {1, NULL, NULL, NULL, NULL};
     int64_t head = row % p.H, time = row / p.H % p.T, batch = row / p.H / p.T;
     for (int d = threadIdx.x % 32; d < p.D; d += 32) {
         float mean = 0.0f, covariance = 0.0f;
-        for (int i = 0; i < partials.splits && sum > 0.0f; i++) {
+        for (int i = 0; i < partials.splits && seen; i++) {
             int64_t part = i * rows + row;
-            float w = expf(partials.lse[part] - maximum) * inverse;
+            float w = any_part_weight(partials.lse[part], maximum) * inverse;
             mean += w * (PROBE ? partials.mean[part * p.D + d] : partials.o[part * p.D + d]);
         }
-        for (int i = 0; PROBE && i < partials.splits && sum > 0.0f; i++) {
+        for (int i = 0; PROBE && i < partials.splits && seen; i++) {
             int64_t part = i * rows + row;
-            float w = expf(partials.lse[part] - maximum) * inverse;
+            float w = any_part_weight(partials.lse[part], maximum) * inverse;
             float part_mean = partials.mean[part * p.D + d];
             covariance += w * ((part_mean - partials.o[part * p.D + d]) +
                                (partials.t[part] - t) * (part_mean - mean));

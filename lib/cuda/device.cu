@@ -8,9 +8,27 @@ extern "C" {
 plx_status cuda_device_open(int index)
 {
     int count = 0, major = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess) return PLX_DEVICE_ERROR;
-    if (index < 0 || index >= count) return PLX_INVALID_ARGUMENT;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) return PLX_UNSUPPORTED;
+    if (error != cudaSuccess) return PLX_DEVICE_ERROR;
+    if (index >= count) return PLX_INVALID_ARGUMENT;
     if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess)
         return PLX_DEVICE_ERROR;
     return major >= 8 ? PLX_OK : PLX_UNSUPPORTED;
+}
+
+plx_status cuda_device_enter(plx_context *context, int *previous)
+{
+    cudaError_t error = cudaGetDevice(previous);
+    if (error == cudaSuccess && *previous != context->device_index)
+        error = cudaSetDevice(context->device_index);
+    if (error == cudaSuccess) return PLX_OK;
+    return context_fail(context, PLX_DEVICE_ERROR, "device %d: %s", context->device_index,
+                        cudaGetErrorString(error));
+}
+
+void cuda_device_leave(int previous)
+{
+    int current;
+    if (cudaGetDevice(&current) == cudaSuccess && current != previous) cudaSetDevice(previous);
 }

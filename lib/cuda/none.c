@@ -1,5 +1,5 @@
-/* none.c: the answers of a build without CUDA, and the rows of its kernels, which refuse. Compiled only where
- * no CUDA compiler was found. */
+/* none.c: the answers of a build without CUDA, and the rows of its kernels, which refuse. Compiled
+ * only where no CUDA compiler was found. */
 #include "cuda/device.h"
 #include "parallax/parallax_impl.h"
 #include "softmax/softmax_impl.h"
@@ -8,6 +8,17 @@ plx_status cuda_device_open(int index)
 {
     (void)index;
     return PLX_UNSUPPORTED;
+}
+
+plx_status cuda_device_enter(plx_context *context, int *previous)
+{
+    *previous = 0;
+    return context_fail(context, PLX_UNSUPPORTED, "device: this build has no CUDA");
+}
+
+void cuda_device_leave(int previous)
+{
+    (void)previous;
 }
 
 static const char *none_refuse(const void *problem, const plx_context *context)

@@ -23,12 +23,17 @@ static void *must(void *pointer)
 struct guarded guarded_create(size_t bytes, size_t alignment)
 {
     size_t shift = alignment < 64 ? alignment : 0;
-    size_t total = ZONE_BYTES + shift + bytes + ZONE_BYTES;
+    size_t total = (ZONE_BYTES + shift + bytes + ZONE_BYTES + 63) / 64 * 64;
     struct guarded memory = {.bytes = bytes};
-    memory.base = must(aligned_alloc(64, (total + 63) / 64 * 64));
-    memset(memory.base, POISON, (total + 63) / 64 * 64);
+    memory.base = must(aligned_alloc(64, total));
+    memset(memory.base, POISON, total);
     memory.data = memory.base + ZONE_BYTES + shift;
     return memory;
+}
+
+size_t guarded_total(const struct guarded *memory)
+{
+    return (size_t)(memory->data - memory->base) + memory->bytes + ZONE_BYTES;
 }
 
 void guarded_destroy(struct guarded *memory)
@@ -59,6 +64,7 @@ static void set_strides(struct plx_tensor *view, enum view_kind kind)
         view->stride[axis] = stride;
         stride *= view->shape[axis];
         if (kind == VIEW_PADDED) stride += 3 + 2 * axis;
+        if (kind == VIEW_SLICED) stride = (stride + 7) / 8 * 8 + 8 * axis;
     }
     if (kind == VIEW_HEAD_MAJOR && rank == 4) {
         view->stride[1] = view->shape[3];
@@ -77,7 +83,8 @@ struct test_tensor test_tensor_create(plx_dtype dtype, enum view_kind kind, int 
     int64_t elements = plx_tensor_count(&tensor.view) > 0;
     for (int axis = 0; elements && axis < rank; axis++)
         elements += (shape[axis] - 1) * tensor.view.stride[axis];
-    tensor.memory = guarded_create((size_t)elements * size, size);
+    bool aligned = kind == VIEW_ALIGNED || kind == VIEW_SLICED;
+    tensor.memory = guarded_create((size_t)elements * size, aligned ? 64 : size);
     tensor.view.data = tensor.memory.data;
     return tensor;
 }
