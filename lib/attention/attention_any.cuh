@@ -105,6 +105,9 @@ static __device__ void any_load(float *shared, const struct plx_tensor &tensor, 
     }
 }
 
+/* Channels summed before they join the total: a sum of sums, which keeps long rows accurate. */
+enum { ANY_RUN = 16 };
+
 /* Dot products of this lane's key with ROWS query rows beginning at row. */
 template <int ROWS>
 static __device__ __forceinline__ void any_dots(float (&dots)[ROWS], const float *queries, const float *keys,
@@ -112,11 +115,32 @@ static __device__ __forceinline__ void any_dots(float (&dots)[ROWS], const float
 {
     const float *key = keys + (threadIdx.x % 32) * (D + 1);
     for (int i = 0; i < ROWS; i++) dots[i] = 0.0f;
-    for (int d = 0; d < D; d++) {
-        float value = key[d];
+    for (int begin = 0; begin < D; begin += ANY_RUN) {
+        float part[ROWS];
+        int end = begin + ANY_RUN < D ? begin + ANY_RUN : D;
+        for (int i = 0; i < ROWS; i++) part[i] = 0.0f;
+        for (int d = begin; d < end; d++) {
+            float value = key[d];
 #pragma unroll
-        for (int i = 0; i < ROWS; i++) dots[i] = fmaf(queries[(row + i) * (D + 1) + d], value, dots[i]);
+            for (int i = 0; i < ROWS; i++)
+                part[i] = fmaf(queries[(row + i) * (D + 1) + d], value, part[i]);
+        }
+        for (int i = 0; i < ROWS; i++) dots[i] += part[i];
     }
+}
+
+/* The dot product of two rows in shared memory, in the very order of any_dots: where an output row equals a
+ * value row, so do their products with a third, and differences of them are exactly zero. */
+static __device__ __forceinline__ float any_dot(const float *a, const float *b, int D)
+{
+    float dot = 0.0f;
+    for (int begin = 0; begin < D; begin += ANY_RUN) {
+        float part = 0.0f;
+        int end = begin + ANY_RUN < D ? begin + ANY_RUN : D;
+        for (int d = begin; d < end; d++) part = fmaf(a[d], b[d], part);
+        dot += part;
+    }
+    return dot;
 }
 
 static __device__ __forceinline__ bool any_visible(const struct attention_problem &p,

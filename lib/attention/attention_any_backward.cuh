@@ -65,6 +65,10 @@ any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
     any_load(queries, p.q, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
     any_load(douts, p.d_o, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
     if (PROBE) any_load(probes, p.r, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
+    /* The outputs and means lie where the keys and values will. */
+    any_load(keys, p.o, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
+    if (PROBE)
+        any_load(values, p.value_mean, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
     __syncthreads();
 
     float c[ANY_BACK_ROWS], b[ANY_BACK_ROWS], lse[ANY_BACK_ROWS], t[ANY_BACK_ROWS];
@@ -72,15 +76,13 @@ any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
         int64_t row = tile.first + row0 + i, time = s.q_start + row;
         c[i] = b[i] = lse[i] = t[i] = 0.0f;
         if (row >= s.T) continue;
-        for (int d = lane; d < D; d += 32) {
-            float dout = douts[(row0 + i) * (D + 1) + d];
-            c[i] += dout * element_load(p.o, element_row(p.o, s.q_batch, time, head) + d);
-            if (PROBE)
-                b[i] += dout * element_load(p.value_mean,
-                                            element_row(p.value_mean, s.q_batch, time, head) + d);
-        }
-        c[i] = warp_sum(c[i]);
-        b[i] = warp_sum(b[i]);
+        /* Lane 0 for o, lane 1 for the mean: any_dot is sequential, and this is once a row. */
+        const float *dout = douts + (row0 + i) * (D + 1);
+        float dot = 0.0f;
+        if (lane < (PROBE ? 2 : 1))
+            dot = any_dot(dout, (lane == 0 ? keys : values) + (row0 + i) * (D + 1), D);
+        c[i] = __shfl_sync(0xffffffffu, dot, 0);
+        b[i] = __shfl_sync(0xffffffffu, dot, 1);
         lse[i] = element_load(p.lse, element_row(p.lse, s.q_batch, time, head));
         if (PROBE) t[i] = element_load(p.probe_mean, element_row(p.probe_mean, s.q_batch, time, head));
         /* A call without keys has no workspace. */
@@ -154,6 +156,7 @@ any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
     extern __shared__ float shared[];
     __shared__ float dl[ANY_BACK_QUERIES][ANY_KEYS], du[ANY_BACK_QUERIES][ANY_KEYS];
     __shared__ float dw[ANY_BACK_QUERIES][ANY_KEYS];
+    __shared__ uint32_t seen[ANY_BACK_QUERIES];   /* which keys a row sees: bit = key */
     int D = (int)p.D, size = ANY_BACK_QUERIES * (D + 1);
     float *queries = shared, *douts = queries + size, *probes = douts + size;
     float *keys = probes + (PROBE ? size : 0), *values = keys + ANY_KEYS * (D + 1);
@@ -197,6 +200,9 @@ any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
             for (int i = 0; i < ANY_BACK_ROWS; i++) {
                 int64_t query = query0 + row0 + i, time = s.q_start + query;
                 struct any_weights w = {0.0f, 0.0f, 0.0f};
+                bool visible = any_visible(p, s, query, tile.first + lane);
+                uint32_t mask = __ballot_sync(0xffffffffu, visible);
+                if (lane == 0) seen[row0 + i] = mask;
                 if (query < s.T) {
                     int64_t index = (s.q_batch * p.T + time) * p.H + head;
                     float b = PROBE ? rows.b[index] : 0.0f;
@@ -205,7 +211,7 @@ any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
                                     : 0.0f;
                     float lse = element_load(p.lse, element_row(p.lse, s.q_batch, time, head));
                     w = any_gradients<PROBE>(score[i], u[i], a[i], rows.c[index], b, lse, t, scale,
-                                             any_visible(p, s, query, tile.first + lane));
+                                             visible);
                 }
                 dl[row0 + i][lane] = w.dl * scale;
                 dw[row0 + i][lane] = w.dv;
@@ -219,8 +225,11 @@ any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
                 for (int row = 0; row < ANY_BACK_QUERIES; row++) {
                     float query = queries[row * (D + 1) + d], dout = douts[row * (D + 1) + d];
                     float probe = PROBE ? probes[row * (D + 1) + d] : 0.0f;
+                    uint32_t mask = seen[row];
 #pragma unroll
                     for (int i = 0; i < ANY_KEYS; i++) {
+                        /* Not merely weight 0: a NaN in a row must not reach keys it does not see. */
+                        if ((mask >> i & 1) == 0) continue;
                         dk[x][i] = fmaf(dl[row][i], query, dk[x][i]);
                         if (PROBE) dk[x][i] = fmaf(du[row][i], probe, dk[x][i]);
                         dv[x][i] = fmaf(dw[row][i], dout, dv[x][i]);

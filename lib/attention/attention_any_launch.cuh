@@ -105,8 +105,8 @@ static plx_status any_backward_run(plx_context *context, const void *problem, vo
     const struct attention_problem *p = (const struct attention_problem *)problem;
     cudaStream_t queue = (cudaStream_t)stream;
     size_t stride = any_align((size_t)(p->B * p->T * p->H) * sizeof(float));
-    if (workspace == NULL) stride = 0;
     struct any_rows rows = {(float *)workspace, PROBE ? (float *)((char *)workspace + stride) : NULL};
+    if (p->S == 0) rows = {NULL, NULL};   /* an empty call has no workspace */
     int shared_rows = (PROBE ? 3 : 2) * ANY_BACK_QUERIES + 2 * ANY_KEYS;
     int shared = shared_rows * ((int)p->D + 1) * (int)sizeof(float);
     CHECK_CUDA(context, cudaFuncSetAttribute(any_backward_query_kernel<PROBE>,

@@ -196,7 +196,7 @@ static void every_table_ends_with_the_reference(void **state)
             int count = 0;
             while (plx_kernel_name(m, pass, count)) count++;
             assert_true(count >= 2);
-            assert_string_equal(plx_kernel_name(m, pass, 0), "amx_bf16");
+            assert_true(strncmp(plx_kernel_name(m, pass, 0), "cuda", 4) == 0);
             assert_string_equal(plx_kernel_name(m, pass, count - 1), "reference");
         }
         assert_null(plx_kernel_name(m, PLX_FORWARD, -1));
