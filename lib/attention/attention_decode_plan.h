@@ -29,6 +29,7 @@ struct decode_plan {
     int cluster;      /* blocks that share the keys of a pair: 1, 2, 4, 8 or 16; 1 with parts */
     int large, small; /* parts of a pair; 0, 0: none, the cluster does it */
     int large_share;  /* of 64: how much of the keys the large parts take together */
+    bool direct;      /* through registers rather than shared memory, where addresses permit */
     int shared_bytes;
     size_t workspace;
 };

@@ -231,6 +231,39 @@ static __device__ __forceinline__ void decode_weights(struct decode_sums<D> &sum
         }
 }
 
+/* Weights as left operands of the products with the values: bf16, high and low part. */
+struct decode_operands {
+    uint32_t high[2], low[2], high_u[2], low_u[2];
+};
+
+template <bool PROBE>
+static __device__ __forceinline__ struct decode_operands decode_split(const float (&w)[2][2],
+                                                                      const float (&wu)[2][2])
+{
+    struct decode_operands x = {};
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        x.high[n] = pack_bf16(w[n][0], w[n][1]);
+        x.low[n] = pack_bf16(w[n][0] - low_bf16(x.high[n]), w[n][1] - high_bf16(x.high[n]));
+        if (!PROBE) continue;
+        x.high_u[n] = pack_bf16(wu[n][0], wu[n][1]);
+        x.low_u[n] = pack_bf16(wu[n][0] - low_bf16(x.high_u[n]), wu[n][1] - high_bf16(x.high_u[n]));
+    }
+    return x;
+}
+
+template <bool PROBE>
+static __device__ __forceinline__ void decode_multiply(float (&a)[4], const struct decode_operands &w,
+                                                       uint32_t b0, uint32_t b1)
+{
+    if (PROBE) {
+        multiply_add(a, w.high[0], w.high_u[0], w.high[1], w.high_u[1], b0, b1);
+        multiply_add(a, w.low[0], w.low_u[0], w.low[1], w.low_u[1], b0, b1);
+    } else {
+        multiply_add(a, w.high[0], w.low[0], w.high[1], w.low[1], b0, b1);
+    }
+}
+
 /* Adds the tile's values under their weights. */
 template <int D, bool PROBE>
 static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums, uint32_t stage,
@@ -239,28 +272,205 @@ static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums
     constexpr int PITCH = 2 * D + 16;
     int lane = threadIdx.x % 32;
     uint32_t address = stage + (DECODE_KEYS + lane / 8 % 2 * 8 + lane % 8) * PITCH + lane / 16 * 16;
-    uint32_t high[2], low[2], high_u[2], low_u[2];
-#pragma unroll
-    for (int n = 0; n < 2; n++) {
-        high[n] = pack_bf16(w[n][0], w[n][1]);
-        low[n] = pack_bf16(w[n][0] - low_bf16(high[n]), w[n][1] - high_bf16(high[n]));
-        if (!PROBE) continue;
-        high_u[n] = pack_bf16(wu[n][0], wu[n][1]);
-        low_u[n] = pack_bf16(wu[n][0] - low_bf16(high_u[n]), wu[n][1] - high_bf16(high_u[n]));
-    }
+    struct decode_operands x = decode_split<PROBE>(w, wu);
 #pragma unroll
     for (int j = 0; j < D / 8; j += 2) {
         uint32_t v[4];
         load_matrices_transposed(address + 16 * j, v);
-        if (PROBE) {
-            multiply_add(sums.a[j], high[0], high_u[0], high[1], high_u[1], v[0], v[1]);
-            multiply_add(sums.a[j + 1], high[0], high_u[0], high[1], high_u[1], v[2], v[3]);
-            multiply_add(sums.a[j], low[0], low_u[0], low[1], low_u[1], v[0], v[1]);
-            multiply_add(sums.a[j + 1], low[0], low_u[0], low[1], low_u[1], v[2], v[3]);
-        } else {
-            multiply_add(sums.a[j], high[0], low[0], high[1], low[1], v[0], v[1]);
-            multiply_add(sums.a[j + 1], high[0], low[0], high[1], low[1], v[2], v[3]);
+        decode_multiply<PROBE>(sums.a[j], x, v[0], v[1]);
+        decode_multiply<PROBE>(sums.a[j + 1], x, v[2], v[3]);
+    }
+}
+
+/* ---- Two ways through the keys ---------------------------------------------------------------------- */
+
+/* Keys and values of a head, and a warp's tiles: first, first + DECODE_WARPS, ... below end. */
+struct decode_span {
+    const char *keys, *values;
+    int first, end, end_key;
+};
+
+/* Scores times scale; -infinity where the row does not see the key. */
+static __device__ __forceinline__ void decode_mask(float (&s)[2][2], const struct decode_row &row, int tile,
+                                                   float scale)
+{
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int key = tile * DECODE_KEYS + 8 * n + 2 * (threadIdx.x % 4) + h;
+            s[n][h] = key >= row.first && key < row.end ? s[n][h] * scale : -INFINITY;
         }
+}
+
+/* Through shared memory: many tiles in flight a warp. For few warps on the chip. */
+template <int D, bool PROBE>
+static __device__ __forceinline__ void decode_walk_ring(const struct decode_arguments &p,
+                                                        const struct decode_span &span, int64_t batch,
+                                                        const struct decode_row &row, uint32_t ring,
+                                                        struct decode_sums<D> &sums)
+{
+    constexpr int STAGE = 2 * DECODE_KEYS * (2 * D + 16);
+#pragma unroll
+    for (int stage = 0; stage < DECODE_STAGES; stage++) {
+        int tile = span.first + stage * DECODE_WARPS;
+        if (tile < span.end)
+            decode_fetch<D>(p, span.keys, span.values, tile * DECODE_KEYS, span.end_key, ring + stage * STAGE);
+        else copy_commit();
+    }
+    uint32_t q[D / 16][2], r[D / 16][2];
+    decode_operand<D>(p.q, batch, row, q);
+    if (PROBE) decode_operand<D>(p.r, batch, row, r);
+    else
+        for (int i = 0; i < D / 16; i++) r[i][0] = r[i][1] = 0;
+    int stage = 0;
+    for (int tile = span.first; tile < span.end; tile += DECODE_WARPS) {
+        copy_wait<DECODE_STAGES - 1>();
+        __syncwarp();
+        uint32_t place = ring + stage * STAGE;
+        float s[2][2], u[2][2];
+        decode_scores<D>(place, q, r, s, u);
+        decode_mask(s, row, tile, p.scale);
+        decode_weights<D, PROBE>(sums, s, u);
+        decode_values<D, PROBE>(sums, place, s, u);
+        __syncwarp(); /* all lanes have read the tile */
+        int next = tile + DECODE_STAGES * DECODE_WARPS;
+        if (next < span.end)
+            decode_fetch<D>(p, span.keys, span.values, next * DECODE_KEYS, span.end_key, place);
+        else copy_commit();
+        stage = stage + 1 < DECODE_STAGES ? stage + 1 : 0;
+    }
+}
+
+/* Straight into registers, in pieces of 16 bytes that are already operands of the products, if the channels are
+ * renamed: of a block of 32 channels lane t holds 8t..8t+7 of keys and queries alike; of a block of 64
+ * channels lane g holds 8g..8g+7 of values, and column g of product j is channel 8g + j % 8 of its block. */
+template <int D> struct decode_tile {
+    uint4 k[2][D / 32], v[2][2][D / 64];
+};
+
+static __device__ __forceinline__ int decode_direct_channel(int j, int column)
+{
+    return j / 8 * 64 + column * 8 + j % 8;
+}
+
+/* Keys 8n + g. Rows from end_key on repeat the last one: their weight will be 0. */
+template <int D>
+static __device__ __forceinline__ void decode_load_keys(const struct decode_arguments &p,
+                                                        const struct decode_span &span, int tile,
+                                                        struct decode_tile<D> &x)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        int key = min(tile * DECODE_KEYS + n * 8 + lane / 4, span.end_key - 1);
+        const char *from = span.keys + (int64_t)key * p.k.time * 2 + lane % 4 * 16;
+#pragma unroll
+        for (int i = 0; i < D / 32; i++) x.k[n][i] = load_stream(from + i * 64);
+    }
+}
+
+/* Values 8n + 2t + h. */
+template <int D>
+static __device__ __forceinline__ void decode_load_values(const struct decode_arguments &p,
+                                                          const struct decode_span &span, int tile,
+                                                          struct decode_tile<D> &x)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int key = min(tile * DECODE_KEYS + n * 8 + lane % 4 * 2 + h, span.end_key - 1);
+            const char *from = span.values + (int64_t)key * p.v.time * 2 + lane / 4 * 16;
+#pragma unroll
+            for (int i = 0; i < D / 64; i++) x.v[n][h][i] = load_stream(from + i * 128);
+        }
+}
+
+/* A query row in the renamed channels. */
+template <int D>
+static __device__ __forceinline__ void decode_load_query(const struct decode_view &view, int64_t batch,
+                                                         const struct decode_row &row, uint4 (&a)[D / 32])
+{
+    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
+                           row.head * view.head + threadIdx.x % 4 * 8;
+    bool whole = (uintptr_t)from % 16 == 0;
+#pragma unroll
+    for (int i = 0; i < D / 32; i++) {
+        const uint16_t *x = from + 32 * i;
+        a[i] = {0, 0, 0, 0};
+        if (row.exists && whole) a[i] = *(const uint4 *)x;
+        if (row.exists && !whole)
+            a[i] = {x[0] | (uint32_t)x[1] << 16, x[2] | (uint32_t)x[3] << 16, x[4] | (uint32_t)x[5] << 16,
+                    x[6] | (uint32_t)x[7] << 16};
+    }
+}
+
+template <int D>
+static __device__ __forceinline__ void decode_scores_direct(const struct decode_tile<D> &x,
+                                                            const uint4 (&q)[D / 32], const uint4 (&r)[D / 32],
+                                                            float (&s)[2][2], float (&u)[2][2])
+{
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        float c[2][4] = {};
+#pragma unroll
+        for (int i = 0; i < D / 32; i++) {
+            multiply_add(c[0], q[i].x, r[i].x, q[i].y, r[i].y, x.k[n][i].x, x.k[n][i].y);
+            multiply_add(c[1], q[i].z, r[i].z, q[i].w, r[i].w, x.k[n][i].z, x.k[n][i].w);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            s[n][h] = c[0][h] + c[1][h];
+            u[n][h] = c[0][2 + h] + c[1][2 + h];
+        }
+    }
+}
+
+/* Column g of two products from the lower and the upper halves of a word of four keys. */
+template <int D, bool PROBE>
+static __device__ __forceinline__ void decode_values_direct(struct decode_sums<D> &sums,
+                                                            const struct decode_tile<D> &x,
+                                                            const struct decode_operands &w)
+{
+#pragma unroll
+    for (int i = 0; i < D / 64; i++) {
+        const uint32_t *v00 = (const uint32_t *)&x.v[0][0][i], *v01 = (const uint32_t *)&x.v[0][1][i];
+        const uint32_t *v10 = (const uint32_t *)&x.v[1][0][i], *v11 = (const uint32_t *)&x.v[1][1][i];
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            uint32_t halves = j % 2 ? 0x7632 : 0x5410;
+            uint32_t b0 = __byte_perm(v00[j / 2], v01[j / 2], halves);
+            uint32_t b1 = __byte_perm(v10[j / 2], v11[j / 2], halves);
+            decode_multiply<PROBE>(sums.a[8 * i + j], w, b0, b1);
+        }
+    }
+}
+
+template <int D, bool PROBE>
+static __device__ __forceinline__ void decode_walk_direct(const struct decode_arguments &p,
+                                                          const struct decode_span &span, int64_t batch,
+                                                          const struct decode_row &row,
+                                                          struct decode_sums<D> &sums)
+{
+    struct decode_tile<D> x;
+    if (span.first < span.end) {
+        decode_load_keys<D>(p, span, span.first, x);
+        decode_load_values<D>(p, span, span.first, x);
+    }
+    uint4 q[D / 32], r[D / 32] = {};
+    decode_load_query<D>(p.q, batch, row, q);
+    if (PROBE) decode_load_query<D>(p.r, batch, row, r);
+    for (int tile = span.first; tile < span.end; tile += DECODE_WARPS) {
+        int next = tile + DECODE_WARPS;
+        float s[2][2], u[2][2];
+        decode_scores_direct<D>(x, q, r, s, u);
+        if (next < span.end) decode_load_keys<D>(p, span, next, x);
+        decode_mask(s, row, tile, p.scale);
+        decode_weights<D, PROBE>(sums, s, u);
+        decode_values_direct<D, PROBE>(sums, x, decode_split<PROBE>(s, u));
+        if (next < span.end) decode_load_values<D>(p, span, next, x);
     }
 }
 
@@ -270,7 +480,7 @@ static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums
 template <int D> struct decode_shared {
     struct decode_state warps[DECODE_WARPS][DECODE_ROWS];
     struct decode_state blocks[DECODE_MAX_CLUSTER][DECODE_ROWS];  /* sent by each block */
-    float received[2 * DECODE_ROWS * D + 2 * DECODE_MAX_CLUSTER]; /* [block][A1, A2][slice] */
+    float received[2 * DECODE_ROWS * D + 2 * DECODE_MAX_CLUSTER]; /* [block][A1, A2][slice]; fewer for few rows */
 };
 
 /* What the blocks' parts count; lies where the rings were, so that two blocks fit a multiprocessor. */
@@ -300,24 +510,21 @@ static __device__ __forceinline__ struct decode_state decode_join_warps(const st
 }
 
 /* Leaves the warp's sums in its own ring, brought to the block's maximum and c: [row][A1, A2][D]. */
-template <int D, bool PROBE>
+template <int D, bool PROBE, bool DIRECT>
 static __device__ __forceinline__ void decode_leave(const struct decode_sums<D> &sums,
                                                     const struct decode_state &whole, float *row)
 {
     int t = threadIdx.x % 4;
     float weight = decode_weight(sums.state, whole.maximum), dc = sums.state.c - whole.c;
 #pragma unroll
-    for (int j = 0; j < D / 8; j++) {
-        float2 a1, a2;
-        if (PROBE) {
-            a1 = {sums.a[j][0] * weight, sums.a[j][1] * weight};
-            a2 = {sums.a[j][2] * weight + dc * a1.x, sums.a[j][3] * weight + dc * a1.y};
-        } else {
-            a1 = {(sums.a[j][0] + sums.a[j][2]) * weight, (sums.a[j][1] + sums.a[j][3]) * weight};
+    for (int j = 0; j < D / 8; j++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int d = DIRECT ? decode_direct_channel(j, 2 * t + h) : 8 * j + 2 * t + h;
+            float a1 = (PROBE ? sums.a[j][h] : sums.a[j][h] + sums.a[j][2 + h]) * weight;
+            row[d] = a1;
+            if (PROBE) row[D + d] = sums.a[j][2 + h] * weight + dc * a1;
         }
-        *(float2 *)(row + 8 * j + 2 * t) = a1;
-        if (PROBE) *(float2 *)(row + D + 8 * j + 2 * t) = a2;
-    }
 }
 
 /* A channel of a row, summed over the warps. */
@@ -462,7 +669,7 @@ decode_join_kernel(const __grid_constant__ struct decode_arguments p)
     for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32) {
         int row = i / D;
         float a1 = 0.0f, a2 = 0.0f;
-#pragma unroll 8
+#pragma unroll 16
         for (int b = 0; b < parts; b++) {
             float2 weight = weights[row * DECODE_MAX_PARTS + b];
             const float *sums = part.sums + (int64_t)b * 2 * DECODE_ROWS * D;
@@ -478,11 +685,11 @@ decode_join_kernel(const __grid_constant__ struct decode_arguments p)
 
 /* grid: (cluster, key/value heads times row blocks, batch), or with parts (pairs, parts): the large parts of all
  * pairs begin before the small ones. */
-template <int D, bool PROBE>
+template <int D, bool PROBE, bool DIRECT>
 __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
 decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
 {
-    constexpr int STAGE = 2 * DECODE_KEYS * (2 * D + 16), RING = DECODE_STAGES * STAGE;
+    constexpr int RING = DECODE_STAGES * 2 * DECODE_KEYS * (2 * D + 16);
     extern __shared__ __align__(128) unsigned char memory[];
     struct decode_shared<D> *shared = (struct decode_shared<D> *)(memory + DECODE_WARPS * RING);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
@@ -517,51 +724,16 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     int tiles = max(0, (end_key + DECODE_KEYS - 1) / DECODE_KEYS - skipped);
     struct decode_share share = split ? decode_plan_share(tiles, blockIdx.y, p.large, p.small, p.large_share)
                                       : decode_plan_share(tiles, rank, blocks, 1, 64);
-    int begin = skipped + share.begin, end = skipped + share.end;
 
-    /* 1 */
-    const char *keys = (const char *)p.k.data + (batch * p.k.batch + kv_head * p.k.head) * 2;
-    const char *values = (const char *)p.v.data + (batch * p.v.batch + kv_head * p.v.head) * 2;
-    uint32_t ring = shared_address(memory) + warp * RING;
-#pragma unroll
-    for (int stage = 0; stage < DECODE_STAGES; stage++) {
-        int tile = begin + warp + stage * DECODE_WARPS;
-        if (tile < end) decode_fetch<D>(p, keys, values, tile * DECODE_KEYS, end_key, ring + stage * STAGE);
-        else copy_commit();
-    }
-    uint32_t q[D / 16][2], r[D / 16][2];
-    decode_operand<D>(p.q, batch, row, q);
-    if (PROBE) decode_operand<D>(p.r, batch, row, r);
-    else
-        for (int i = 0; i < D / 16; i++) r[i][0] = r[i][1] = 0;
-
-    /* 2 */
     struct decode_sums<D> sums;
     sums.state = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int j = 0; j < D / 8; j++) sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
-    int stage = 0;
-    for (int tile = begin + warp; tile < end; tile += DECODE_WARPS) {
-        copy_wait<DECODE_STAGES - 1>();
-        __syncwarp();
-        uint32_t place = ring + stage * STAGE;
-        float s[2][2], u[2][2];
-        decode_scores<D>(place, q, r, s, u);
-#pragma unroll
-        for (int n = 0; n < 2; n++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int key = tile * DECODE_KEYS + 8 * n + 2 * t + h;
-                s[n][h] = key >= row.first && key < row.end ? s[n][h] * p.scale : -INFINITY;
-            }
-        decode_weights<D, PROBE>(sums, s, u);
-        decode_values<D, PROBE>(sums, place, s, u);
-        __syncwarp(); /* all lanes have read the tile */
-        int next = tile + DECODE_STAGES * DECODE_WARPS;
-        if (next < end) decode_fetch<D>(p, keys, values, next * DECODE_KEYS, end_key, place);
-        else copy_commit();
-        stage = stage + 1 < DECODE_STAGES ? stage + 1 : 0;
-    }
+    struct decode_span span = {(const char *)p.k.data + (batch * p.k.batch + kv_head * p.k.head) * 2,
+                               (const char *)p.v.data + (batch * p.v.batch + kv_head * p.v.head) * 2,
+                               skipped + share.begin + warp, skipped + share.end, end_key};
+    if (DIRECT) decode_walk_direct<D, PROBE>(p, span, batch, row, sums);
+    else decode_walk_ring<D, PROBE>(p, span, batch, row, shared_address(memory) + warp * RING, sums);
 
     /* 3 */
     sums.state.sum = quad_sum(sums.state.sum);
@@ -575,7 +747,7 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     cluster_wait();
     if (local < rows) {
         struct decode_state whole = decode_join_warps(&shared->warps[0][local]);
-        decode_leave<D, PROBE>(sums, whole, mine);
+        decode_leave<D, PROBE, DIRECT>(sums, whole, mine);
         float4 packed = {whole.maximum, whole.sum, whole.shift, whole.c};
         uint32_t place = shared_address(&shared->blocks[rank][local]);
         if (warp == 0 && split && t == 0) *(float4 *)&part.states[local] = packed;
@@ -590,6 +762,14 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
                 part.sums[DECODE_ROWS * D + i] =
                     decode_over_warps<D>((const float *)memory, RING / 4, i / D, 1, i % D);
         }
+        return;
+    }
+    if (blocks == 1) {
+        for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32)
+            decode_write<PROBE>(p, batch, kv_head, first_row + i / D, i % D, shared->blocks[0][i / D],
+                                decode_over_warps<D>((const float *)memory, RING / 4, i / D, 0, i % D),
+                                PROBE ? decode_over_warps<D>((const float *)memory, RING / 4, i / D, 1, i % D)
+                                      : 0.0f);
         return;
     }
     decode_send<D, PROBE>(shared, (const float *)memory, RING / 4, rows, slice, rank);

@@ -60,15 +60,15 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     return a;
 }
 
-template <int D, bool PROBE>
-static plx_status decode_sm90_launch(plx_context *context, const struct attention_problem *p,
+template <int D, bool PROBE, bool DIRECT>
+static plx_status decode_sm90_launch_as(plx_context *context, const struct attention_problem *p,
                                      const struct decode_plan *plan, void *workspace, plx_stream stream)
 {
     struct decode_arguments arguments = decode_arguments_of(p, plan, workspace);
-    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE>,
+    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE, DIRECT>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              plan->shared_bytes));
-    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE>,
+    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE, DIRECT>,
                                              cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
     /* Dependent launch: our blocks may take their places while the launch before us drains. */
     cudaLaunchAttribute attributes[2] = {};
@@ -86,12 +86,22 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
     config.stream = (cudaStream_t)stream;
     config.attrs = attributes;
     config.numAttrs = plan->cluster > 1 ? 2 : 1;
-    CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_sm90_kernel<D, PROBE>, arguments));
+    CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_sm90_kernel<D, PROBE, DIRECT>, arguments));
     if (plan->large == 0) return PLX_OK;
     config.gridDim = dim3((unsigned)plan->pairs);
     config.dynamicSmemBytes = 0;
     CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_join_kernel<D, PROBE>, arguments));
     return PLX_OK;
+}
+
+template <int D, bool PROBE>
+static plx_status decode_sm90_launch(plx_context *context, const struct attention_problem *p,
+                                     const struct decode_plan *plan, void *workspace, plx_stream stream)
+{
+    bool aligned = decode_rows_aligned(&p->k) && decode_rows_aligned(&p->v);
+    if (plan->direct && aligned)
+        return decode_sm90_launch_as<D, PROBE, true>(context, p, plan, workspace, stream);
+    return decode_sm90_launch_as<D, PROBE, false>(context, p, plan, workspace, stream);
 }
 
 template <bool PROBE>
