@@ -1,21 +1,21 @@
-/* attention_decode_sm90.cuh: decode on Hopper: few queries against a long bf16 cache, with and without the
- * probe.
+/* attention_decode_sm90.cuh: decode on Hopper: few queries against a long bf16 cache, with and
+ * without the probe.
  *
- * The work is to read the keys and values once, at the speed of the memory. A block has DECODE_WARPS
- * warps; each keeps a ring of DECODE_STAGES tiles of 16 keys and their values in shared memory, fed by
- * asynchronous copies of 16 bytes, and waits for nobody: warps meet only at the end. Matrix products have
- * 16 rows: query rows are 0..7 and their probes 8..15, so that the score and the u of a key meet in one
- * thread. Without the probe the lower half carries what the rounding of the weights to bf16 left, so the
- * products with the values are as exact as with two of them.
+ * The work is to read the keys and values once, at the speed of the memory. A block has
+ * DECODE_WARPS warps; each keeps a ring of DECODE_STAGES tiles of 16 keys and their values in
+ * shared memory, fed by asynchronous copies of 16 bytes, and waits for nobody: warps meet only at
+ * the end. Matrix products have 16 rows: query rows are 0..7 and their probes 8..15, so that the
+ * score and the u of a key meet in one thread. Without the probe the lower half carries what the
+ * rounding of the weights to bf16 left, so the products with the values are as exact as with two of
+ * them.
  *
  *     1  copies of the first tiles
  *     2  for each tile: [S; U] = [q; r] K', weights, [A1; A2] += [w; w (u - c)] V    (NOTES.md)
- *     3  the warps' partial results are joined, and the blocks': in a cluster each block sends every other
- *        the slice of rows and channels that this one finishes; parts leave theirs in the workspace, and
- *        decode_join_kernel finishes them
+ *     3  the warps' partial results are joined, each block sends every block of its cluster the
+ * slice of rows and channels that this one finishes, and it does
  *
- * Weights enter the products as two bf16 numbers, high and low part, so their rounding costs 2^-17 instead
- * of 2^-9. The order of all additions is fixed: results repeat bit for bit. */
+ * Weights enter the products as two bf16 numbers, high and low part, so their rounding costs 2^-17
+ * instead of 2^-9. The order of all additions is fixed: results repeat bit for bit. */
 #ifndef PLX_ATTENTION_DECODE_SM90_CUH
 #define PLX_ATTENTION_DECODE_SM90_CUH
 
@@ -34,31 +34,31 @@ struct decode_view {
 };
 
 struct decode_arguments {
-    struct decode_view q, r, k, v, o, lse, probe_mean, value_mean; /* outputs: data NULL where absent */
-    const int32_t *q_lengths, *k_lengths;                          /* NULL: T, S */
-    int T, S, group, rows, row_blocks, batches;
+    struct decode_view q, r, k, v, o, lse, probe_mean,
+        value_mean;                       /* outputs: data NULL where absent */
+    const int32_t *q_lengths, *k_lengths; /* NULL: T, S */
+    int T, S, group, rows, row_blocks;
     int causal, aligned; /* aligned: keys and values lie on multiples of 16 bytes */
     int64_t window;      /* 0: unlimited */
     float scale;         /* times log2 e */
-    int large, small, large_share; /* parts of a pair; 0: none */
-    float *workspace;              /* [pair][part][row] states, then [pair][part][A1, A2][row][D] */
 };
 
-/* What a warp, a block or a cluster knows of a row, in units of log 2: maximum, sum of w, sum of w (u - c). */
+/* What a warp, a block or a cluster knows of a row, in units of log 2: maximum, sum of w, sum of w
+ * (u - c). */
 struct decode_state {
     float maximum, sum, shift, c;
 };
 
-/* Keys first..end - 1 that a row sees, and its place. Rows behind a length do not exist: they are written
- * as zeros but never read. */
+/* Keys first..end - 1 that a row sees, and its place. Rows behind a length do not exist: they are
+ * written as zeros but never read. */
 struct decode_row {
     int first, end;
     int64_t time, head;
     bool exists;
 };
 
-static __device__ __forceinline__ struct decode_row decode_row_of(const struct decode_arguments &p, int row,
-                                                                  int kv_head, int T, int S)
+static __device__ __forceinline__ struct decode_row
+decode_row_of(const struct decode_arguments &p, int row, int kv_head, int T, int S)
 {
     struct decode_row at = {0, 0, row / p.group, (int64_t)kv_head * p.group + row % p.group, false};
     at.exists = row < p.rows && at.time < T;
@@ -76,21 +76,26 @@ static __device__ __forceinline__ void decode_store(const struct decode_view &vi
                                                     int64_t time, int64_t head, int d, float value)
 {
     int64_t index = batch * view.batch + time * view.time + head * view.head + d;
-    if (view.is_f32) ((float *)view.data)[index] = value;
-    else ((__nv_bfloat16 *)view.data)[index] = __float2bfloat16_rn(value);
+    if (view.is_f32)
+        ((float *)view.data)[index] = value;
+    else
+        ((__nv_bfloat16 *)view.data)[index] = __float2bfloat16_rn(value);
 }
 
-/* A part's weight against the largest maximum; none of a part without keys, NaN of one with a NaN. */
-static __device__ __forceinline__ float decode_weight(const struct decode_state &part, float maximum)
+/* A part's weight against the largest maximum; none of a part without keys, NaN of one with a NaN.
+ */
+static __device__ __forceinline__ float decode_weight(const struct decode_state &part,
+                                                      float maximum)
 {
     return part.sum == 0.0f ? 0.0f : power_of_two(part.maximum - maximum);
 }
 
-/* Copies of one tile: lanes side by side along the channels. Keys from `end` on become zero: they may hold
- * anything, and weight 0 times NaN is NaN. */
+/* Copies of one tile: lanes side by side along the channels. Keys from `end` on become zero: they
+ * may hold anything, and weight 0 times NaN is NaN. */
 template <int D>
-static __device__ __forceinline__ void decode_fetch(const struct decode_arguments &p, const char *keys,
-                                                    const char *values, int first, int end, uint32_t stage)
+static __device__ __forceinline__ void decode_fetch(const struct decode_arguments &p,
+                                                    const char *keys, const char *values, int first,
+                                                    int end, uint32_t stage)
 {
     constexpr int PITCH = 2 * D + 16, LANES = D / 8, STEP = 32 / LANES;
     int lane = threadIdx.x % 32, key = first + lane / LANES;
@@ -125,10 +130,12 @@ static __device__ __forceinline__ void decode_fetch(const struct decode_argument
     copy_commit();
 }
 
-/* One row of q or r as the left operand of a product over D channels; zeros where the row does not exist. */
+/* One row of q or r as the left operand of a product over D channels; zeros where the row does not
+ * exist. */
 template <int D>
 static __device__ __forceinline__ void decode_operand(const struct decode_view &view, int64_t batch,
-                                                      const struct decode_row &row, uint32_t (&a)[D / 16][2])
+                                                      const struct decode_row &row,
+                                                      uint32_t (&a)[D / 16][2])
 {
     const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
                            row.head * view.head + 2 * (threadIdx.x % 4);
@@ -142,7 +149,8 @@ static __device__ __forceinline__ void decode_operand(const struct decode_view &
     }
 }
 
-/* ---- Tiles ---------------------------------------------------------------------------------------- */
+/* ---- Tiles
+ * ---------------------------------------------------------------------------------------- */
 
 /* A warp's running result; lane 4 g + t holds row g. */
 template <int D> struct decode_sums {
@@ -153,8 +161,8 @@ template <int D> struct decode_sums {
 /* Scores and u of 16 keys: column 2t + h of half n. */
 template <int D>
 static __device__ __forceinline__ void decode_scores(uint32_t stage, const uint32_t (&q)[D / 16][2],
-                                                     const uint32_t (&r)[D / 16][2], float (&s)[2][2],
-                                                     float (&u)[2][2])
+                                                     const uint32_t (&r)[D / 16][2],
+                                                     float (&s)[2][2], float (&u)[2][2])
 {
     constexpr int PITCH = 2 * D + 16;
     int lane = threadIdx.x % 32;
@@ -253,8 +261,8 @@ static __device__ __forceinline__ struct decode_operands decode_split(const floa
 }
 
 template <bool PROBE>
-static __device__ __forceinline__ void decode_multiply(float (&a)[4], const struct decode_operands &w,
-                                                       uint32_t b0, uint32_t b1)
+static __device__ __forceinline__ void
+decode_multiply(float (&a)[4], const struct decode_operands &w, uint32_t b0, uint32_t b1)
 {
     if (PROBE) {
         multiply_add(a, w.high[0], w.high_u[0], w.high[1], w.high_u[1], b0, b1);
@@ -267,7 +275,8 @@ static __device__ __forceinline__ void decode_multiply(float (&a)[4], const stru
 /* Adds the tile's values under their weights. */
 template <int D, bool PROBE>
 static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums, uint32_t stage,
-                                                     const float (&w)[2][2], const float (&wu)[2][2])
+                                                     const float (&w)[2][2],
+                                                     const float (&wu)[2][2])
 {
     constexpr int PITCH = 2 * D + 16;
     int lane = threadIdx.x % 32;
@@ -282,7 +291,8 @@ static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums
     }
 }
 
-/* ---- Two ways through the keys ---------------------------------------------------------------------- */
+/* ---- Through the keys
+ * ------------------------------------------------------------------------------- */
 
 /* Keys and values of a head, and a warp's tiles: first, first + DECODE_WARPS, ... below end. */
 struct decode_span {
@@ -291,8 +301,8 @@ struct decode_span {
 };
 
 /* Scores times scale; -infinity where the row does not see the key. */
-static __device__ __forceinline__ void decode_mask(float (&s)[2][2], const struct decode_row &row, int tile,
-                                                   float scale)
+static __device__ __forceinline__ void decode_mask(float (&s)[2][2], const struct decode_row &row,
+                                                   int tile, float scale)
 {
 #pragma unroll
     for (int n = 0; n < 2; n++)
@@ -303,24 +313,26 @@ static __device__ __forceinline__ void decode_mask(float (&s)[2][2], const struc
         }
 }
 
-/* Through shared memory: many tiles in flight a warp. For few warps on the chip. */
+/* A warp's tiles, DECODE_STAGES of them in flight. */
 template <int D, bool PROBE>
-static __device__ __forceinline__ void decode_walk_ring(const struct decode_arguments &p,
-                                                        const struct decode_span &span, int64_t batch,
-                                                        const struct decode_row &row, uint32_t ring,
-                                                        struct decode_sums<D> &sums)
+static __device__ __forceinline__ void
+decode_walk(const struct decode_arguments &p, const struct decode_span &span, int64_t batch,
+            const struct decode_row &row, uint32_t ring, struct decode_sums<D> &sums)
 {
     constexpr int STAGE = 2 * DECODE_KEYS * (2 * D + 16);
 #pragma unroll
     for (int stage = 0; stage < DECODE_STAGES; stage++) {
         int tile = span.first + stage * DECODE_WARPS;
         if (tile < span.end)
-            decode_fetch<D>(p, span.keys, span.values, tile * DECODE_KEYS, span.end_key, ring + stage * STAGE);
-        else copy_commit();
+            decode_fetch<D>(p, span.keys, span.values, tile * DECODE_KEYS, span.end_key,
+                            ring + stage * STAGE);
+        else
+            copy_commit();
     }
     uint32_t q[D / 16][2], r[D / 16][2];
     decode_operand<D>(p.q, batch, row, q);
-    if (PROBE) decode_operand<D>(p.r, batch, row, r);
+    if (PROBE)
+        decode_operand<D>(p.r, batch, row, r);
     else
         for (int i = 0; i < D / 16; i++) r[i][0] = r[i][1] = 0;
     int stage = 0;
@@ -337,160 +349,34 @@ static __device__ __forceinline__ void decode_walk_ring(const struct decode_argu
         int next = tile + DECODE_STAGES * DECODE_WARPS;
         if (next < span.end)
             decode_fetch<D>(p, span.keys, span.values, next * DECODE_KEYS, span.end_key, place);
-        else copy_commit();
+        else
+            copy_commit();
         stage = stage + 1 < DECODE_STAGES ? stage + 1 : 0;
     }
 }
 
-/* Straight into registers, in pieces of 16 bytes that are already operands of the products, if the channels are
- * renamed: of a block of 32 channels lane t holds 8t..8t+7 of keys and queries alike; of a block of 64
- * channels lane g holds 8g..8g+7 of values, and column g of product j is channel 8g + j % 8 of its block. */
-template <int D> struct decode_tile {
-    uint4 k[2][D / 32], v[2][2][D / 64];
-};
+/* ---- Joining
+ * -------------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ int decode_direct_channel(int j, int column)
-{
-    return j / 8 * 64 + column * 8 + j % 8;
-}
-
-/* Keys 8n + g. Rows from end_key on repeat the last one: their weight will be 0. */
-template <int D>
-static __device__ __forceinline__ void decode_load_keys(const struct decode_arguments &p,
-                                                        const struct decode_span &span, int tile,
-                                                        struct decode_tile<D> &x)
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int n = 0; n < 2; n++) {
-        int key = min(tile * DECODE_KEYS + n * 8 + lane / 4, span.end_key - 1);
-        const char *from = span.keys + (int64_t)key * p.k.time * 2 + lane % 4 * 16;
-#pragma unroll
-        for (int i = 0; i < D / 32; i++) x.k[n][i] = load_stream(from + i * 64);
-    }
-}
-
-/* Values 8n + 2t + h. */
-template <int D>
-static __device__ __forceinline__ void decode_load_values(const struct decode_arguments &p,
-                                                          const struct decode_span &span, int tile,
-                                                          struct decode_tile<D> &x)
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            int key = min(tile * DECODE_KEYS + n * 8 + lane % 4 * 2 + h, span.end_key - 1);
-            const char *from = span.values + (int64_t)key * p.v.time * 2 + lane / 4 * 16;
-#pragma unroll
-            for (int i = 0; i < D / 64; i++) x.v[n][h][i] = load_stream(from + i * 128);
-        }
-}
-
-/* A query row in the renamed channels. */
-template <int D>
-static __device__ __forceinline__ void decode_load_query(const struct decode_view &view, int64_t batch,
-                                                         const struct decode_row &row, uint4 (&a)[D / 32])
-{
-    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
-                           row.head * view.head + threadIdx.x % 4 * 8;
-    bool whole = (uintptr_t)from % 16 == 0;
-#pragma unroll
-    for (int i = 0; i < D / 32; i++) {
-        const uint16_t *x = from + 32 * i;
-        a[i] = {0, 0, 0, 0};
-        if (row.exists && whole) a[i] = *(const uint4 *)x;
-        if (row.exists && !whole)
-            a[i] = {x[0] | (uint32_t)x[1] << 16, x[2] | (uint32_t)x[3] << 16, x[4] | (uint32_t)x[5] << 16,
-                    x[6] | (uint32_t)x[7] << 16};
-    }
-}
-
-template <int D>
-static __device__ __forceinline__ void decode_scores_direct(const struct decode_tile<D> &x,
-                                                            const uint4 (&q)[D / 32], const uint4 (&r)[D / 32],
-                                                            float (&s)[2][2], float (&u)[2][2])
-{
-#pragma unroll
-    for (int n = 0; n < 2; n++) {
-        float c[2][4] = {};
-#pragma unroll
-        for (int i = 0; i < D / 32; i++) {
-            multiply_add(c[0], q[i].x, r[i].x, q[i].y, r[i].y, x.k[n][i].x, x.k[n][i].y);
-            multiply_add(c[1], q[i].z, r[i].z, q[i].w, r[i].w, x.k[n][i].z, x.k[n][i].w);
-        }
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            s[n][h] = c[0][h] + c[1][h];
-            u[n][h] = c[0][2 + h] + c[1][2 + h];
-        }
-    }
-}
-
-/* Column g of two products from the lower and the upper halves of a word of four keys. */
-template <int D, bool PROBE>
-static __device__ __forceinline__ void decode_values_direct(struct decode_sums<D> &sums,
-                                                            const struct decode_tile<D> &x,
-                                                            const struct decode_operands &w)
-{
-#pragma unroll
-    for (int i = 0; i < D / 64; i++) {
-        const uint32_t *v00 = (const uint32_t *)&x.v[0][0][i], *v01 = (const uint32_t *)&x.v[0][1][i];
-        const uint32_t *v10 = (const uint32_t *)&x.v[1][0][i], *v11 = (const uint32_t *)&x.v[1][1][i];
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            uint32_t halves = j % 2 ? 0x7632 : 0x5410;
-            uint32_t b0 = __byte_perm(v00[j / 2], v01[j / 2], halves);
-            uint32_t b1 = __byte_perm(v10[j / 2], v11[j / 2], halves);
-            decode_multiply<PROBE>(sums.a[8 * i + j], w, b0, b1);
-        }
-    }
-}
-
-template <int D, bool PROBE>
-static __device__ __forceinline__ void decode_walk_direct(const struct decode_arguments &p,
-                                                          const struct decode_span &span, int64_t batch,
-                                                          const struct decode_row &row,
-                                                          struct decode_sums<D> &sums)
-{
-    struct decode_tile<D> x;
-    if (span.first < span.end) {
-        decode_load_keys<D>(p, span, span.first, x);
-        decode_load_values<D>(p, span, span.first, x);
-    }
-    uint4 q[D / 32], r[D / 32] = {};
-    decode_load_query<D>(p.q, batch, row, q);
-    if (PROBE) decode_load_query<D>(p.r, batch, row, r);
-    for (int tile = span.first; tile < span.end; tile += DECODE_WARPS) {
-        int next = tile + DECODE_WARPS;
-        float s[2][2], u[2][2];
-        decode_scores_direct<D>(x, q, r, s, u);
-        if (next < span.end) decode_load_keys<D>(p, span, next, x);
-        decode_mask(s, row, tile, p.scale);
-        decode_weights<D, PROBE>(sums, s, u);
-        decode_values_direct<D, PROBE>(sums, x, decode_split<PROBE>(s, u));
-        if (next < span.end) decode_load_values<D>(p, span, next, x);
-    }
-}
-
-/* ---- Joining -------------------------------------------------------------------------------------- */
-
-/* Shared memory of a block behind the rings, and of every block of the cluster at the same place. */
+/* Shared memory of a block behind the rings, and of every block of the cluster at the same place.
+ */
 template <int D> struct decode_shared {
     struct decode_state warps[DECODE_WARPS][DECODE_ROWS];
-    struct decode_state blocks[DECODE_MAX_CLUSTER][DECODE_ROWS];  /* sent by each block */
-    float received[2 * DECODE_ROWS * D + 2 * DECODE_MAX_CLUSTER]; /* [block][A1, A2][slice]; fewer for few rows */
+    struct decode_state blocks[DECODE_MAX_CLUSTER][DECODE_ROWS]; /* sent by each block */
+    float received[2 * DECODE_ROWS * D +
+                   2 * DECODE_MAX_CLUSTER]; /* [block][A1, A2][slice]; fewer for few rows */
 };
 
-/* What the blocks' parts count; lies where the rings were, so that two blocks fit a multiprocessor. */
+/* What the blocks' parts count; lies where the rings were, so that two blocks fit a multiprocessor.
+ */
 struct decode_counts {
     struct decode_state whole[DECODE_ROWS];
     float2 weights[DECODE_ROWS * DECODE_MAX_CLUSTER];
 };
 
 /* The block's state of a row: the warps' common maximum, the c of the first with keys, the sums. */
-static __device__ __forceinline__ struct decode_state decode_join_warps(const struct decode_state *warps)
+static __device__ __forceinline__ struct decode_state
+decode_join_warps(const struct decode_state *warps)
 {
     struct decode_state part[DECODE_WARPS], whole = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
@@ -509,8 +395,9 @@ static __device__ __forceinline__ struct decode_state decode_join_warps(const st
     return whole;
 }
 
-/* Leaves the warp's sums in its own ring, brought to the block's maximum and c: [row][A1, A2][D]. */
-template <int D, bool PROBE, bool DIRECT>
+/* Leaves the warp's sums in its own ring, brought to the block's maximum and c: [row][A1, A2][D].
+ */
+template <int D, bool PROBE>
 static __device__ __forceinline__ void decode_leave(const struct decode_sums<D> &sums,
                                                     const struct decode_state &whole, float *row)
 {
@@ -520,7 +407,7 @@ static __device__ __forceinline__ void decode_leave(const struct decode_sums<D> 
     for (int j = 0; j < D / 8; j++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            int d = DIRECT ? decode_direct_channel(j, 2 * t + h) : 8 * j + 2 * t + h;
+            int d = 8 * j + 2 * t + h;
             float a1 = (PROBE ? sums.a[j][h] : sums.a[j][h] + sums.a[j][2 + h]) * weight;
             row[d] = a1;
             if (PROBE) row[D + d] = sums.a[j][2 + h] * weight + dc * a1;
@@ -529,76 +416,44 @@ static __device__ __forceinline__ void decode_leave(const struct decode_sums<D> 
 
 /* A channel of a row, summed over the warps. */
 template <int D>
-static __device__ __forceinline__ float decode_over_warps(const float *rings, int ring_floats, int row,
-                                                          int which, int d)
+static __device__ __forceinline__ float decode_over_warps(const float *rings, int ring_floats,
+                                                          int row, int which, int d)
 {
     float sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < DECODE_WARPS; w++) sum += rings[w * ring_floats + (row * 2 + which) * D + d];
+    for (int w = 0; w < DECODE_WARPS; w++)
+        sum += rings[w * ring_floats + (row * 2 + which) * D + d];
     return sum;
 }
 
-/* Where a part of a pair lies in the workspace. */
-template <int D> struct decode_part {
-    struct decode_state *states; /* [row] */
-    float *sums;                 /* [A1, A2][row][D] */
-};
-
+/* What the parts of the cluster's blocks count in each row (x), with their distance of c (y), and
+ * the row's state. One warp a row, one lane a block. */
 template <int D>
-static __device__ __forceinline__ struct decode_part<D> decode_part_of(const struct decode_arguments &p,
-                                                                       int64_t pairs, int64_t pair, int part)
+static __device__ __forceinline__ void decode_weigh(const struct decode_shared<D> *shared,
+                                                    struct decode_counts *counts, int blocks,
+                                                    int rows)
 {
-    int64_t parts = p.large + p.small, index = pair * parts + part;
-    struct decode_part<D> at;
-    at.states = (struct decode_state *)p.workspace + index * DECODE_ROWS;
-    at.sums = p.workspace + pairs * parts * DECODE_ROWS * 4 + index * 2 * DECODE_ROWS * D;
-    return at;
-}
-
-/* What each of `count` parts counts in a row (x), with its distance of c (y), and the row's state. One warp a
- * row; a lane has the parts lane and lane + 32. */
-template <int STRIDE>
-static __device__ __forceinline__ void decode_weigh(const struct decode_state *states, int64_t next_part,
-                                                    int count, int rows, float2 *weights,
-                                                    struct decode_state *whole)
-{
-    constexpr int PER_LANE = (STRIDE + 31) / 32;
     int lane = threadIdx.x % 32;
     for (int row = threadIdx.x / 32; row < rows; row += DECODE_WARPS) {
-        struct decode_state part[PER_LANE], all = {-INFINITY, 0.0f, 0.0f, 0.0f};
-        bool found = false;
-#pragma unroll
-        for (int x = 0; x < PER_LANE; x++) {
-            part[x] = {-INFINITY, 0.0f, 0.0f, 0.0f};
-            if (lane + 32 * x < count) part[x] = states[(lane + 32 * x) * next_part + row];
-            all.maximum = fmaxf(all.maximum, part[x].maximum);
-        }
-        all.maximum = warp_max(all.maximum);
-#pragma unroll
-        for (int x = 0; x < PER_LANE; x++) {
-            uint32_t live = __ballot_sync(0xffffffffu, part[x].sum != 0.0f);
-            float c = __shfl_sync(0xffffffffu, part[x].c, live != 0 ? __ffs(live) - 1 : 0);
-            if (live != 0 && !found) all.c = c;
-            found = found || live != 0;
-        }
-#pragma unroll
-        for (int x = 0; x < PER_LANE; x++) {
-            float weight = decode_weight(part[x], all.maximum), dc = part[x].c - all.c;
-            all.sum += weight * part[x].sum;
-            all.shift += weight * (part[x].shift + dc * part[x].sum);
-            if (lane + 32 * x < count) weights[row * STRIDE + lane + 32 * x] = {weight, dc};
-        }
-        all.sum = warp_sum(all.sum);
-        all.shift = warp_sum(all.shift);
-        if (lane == 0) whole[row] = all;
+        struct decode_state part = {-INFINITY, 0.0f, 0.0f, 0.0f}, all = part;
+        if (lane < blocks) part = shared->blocks[lane][row];
+        all.maximum = warp_max(part.maximum);
+        uint32_t live = __ballot_sync(0xffffffffu, part.sum != 0.0f);
+        float c = __shfl_sync(0xffffffffu, part.c, live != 0 ? __ffs(live) - 1 : 0);
+        if (live != 0) all.c = c;
+        float weight = decode_weight(part, all.maximum), dc = part.c - all.c;
+        if (lane < blocks) counts->weights[row * DECODE_MAX_CLUSTER + lane] = {weight, dc};
+        all.sum = warp_sum(weight * part.sum);
+        all.shift = warp_sum(weight * (part.shift + dc * part.sum));
+        if (lane == 0) counts->whole[row] = all;
     }
 }
 
 /* Everything about one channel of one finished row. a1, a2: sums under the weights. */
 template <bool PROBE>
-static __device__ __forceinline__ void decode_write(const struct decode_arguments &p, int64_t batch,
-                                                    int kv_head, int row, int d,
-                                                    const struct decode_state &whole, float a1, float a2)
+static __device__ __forceinline__ void
+decode_write(const struct decode_arguments &p, int64_t batch, int kv_head, int row, int d,
+             const struct decode_state &whole, float a1, float a2)
 {
     int64_t time = row / p.group, head = (int64_t)kv_head * p.group + row % p.group;
     bool seen = whole.sum != 0.0f;
@@ -616,25 +471,26 @@ static __device__ __forceinline__ void decode_write(const struct decode_argument
 
 /* The sums of a block, to the blocks of its cluster. */
 template <int D, bool PROBE>
-static __device__ __forceinline__ void decode_send(struct decode_shared<D> *shared, const float *rings,
-                                                   int ring_floats, int rows, int slice, int rank)
+static __device__ __forceinline__ void decode_send(struct decode_shared<D> *shared,
+                                                   const float *rings, int ring_floats, int rows,
+                                                   int slice, int rank)
 {
     for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32) {
         float *place = &shared->received[rank * 2 * slice + i % slice];
         uint32_t target = cluster_address(shared_address(place), i / slice);
         cluster_store(target, decode_over_warps<D>(rings, ring_floats, i / D, 0, i % D));
         if (PROBE)
-            cluster_store(target + 4 * slice, decode_over_warps<D>(rings, ring_floats, i / D, 1, i % D));
+            cluster_store(target + 4 * slice,
+                          decode_over_warps<D>(rings, ring_floats, i / D, 1, i % D));
     }
 }
 
 /* Joins what the blocks sent for this block's slice and writes the outputs. */
 template <int D, bool PROBE>
-static __device__ __forceinline__ void decode_finish(const struct decode_arguments &p,
-                                                     const struct decode_shared<D> *shared,
-                                                     const struct decode_counts *counts, int64_t batch,
-                                                     int kv_head, int first_row, int rows, int slice, int rank,
-                                                     int blocks)
+static __device__ __forceinline__ void
+decode_finish(const struct decode_arguments &p, const struct decode_shared<D> *shared,
+              const struct decode_counts *counts, int64_t batch, int kv_head, int first_row,
+              int rows, int slice, int rank, int blocks)
 {
     for (int i = threadIdx.x; i < slice && rank * slice + i < rows * D; i += DECODE_WARPS * 32) {
         int row = (rank * slice + i) / D, d = (rank * slice + i) % D;
@@ -650,62 +506,25 @@ static __device__ __forceinline__ void decode_finish(const struct decode_argumen
     }
 }
 
-/* Joins the parts of a pair; grid: pairs. */
+/* ---- The kernel
+ * ------------------------------------------------------------------------------------ */
+
+/* grid: (cluster, key/value heads times row blocks, batch). */
 template <int D, bool PROBE>
-__global__ void __launch_bounds__(DECODE_WARPS * 32)
-decode_join_kernel(const __grid_constant__ struct decode_arguments p)
-{
-    __shared__ float2 weights[DECODE_ROWS * DECODE_MAX_PARTS];
-    __shared__ struct decode_state whole[DECODE_ROWS];
-    int64_t pair = blockIdx.x, heads = gridDim.x / p.batches;
-    int64_t batch = pair / heads;
-    int y = (int)(pair % heads), kv_head = y / p.row_blocks, first_row = y % p.row_blocks * DECODE_ROWS;
-    int rows = min(DECODE_ROWS, p.rows - first_row), parts = p.large + p.small;
-    dependency_wait();
-    dependency_release();
-    struct decode_part<D> part = decode_part_of<D>(p, gridDim.x, pair, 0);
-    decode_weigh<DECODE_MAX_PARTS>(part.states, DECODE_ROWS, parts, rows, weights, whole);
-    __syncthreads();
-    for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32) {
-        int row = i / D;
-        float a1 = 0.0f, a2 = 0.0f;
-#pragma unroll 16
-        for (int b = 0; b < parts; b++) {
-            float2 weight = weights[row * DECODE_MAX_PARTS + b];
-            const float *sums = part.sums + (int64_t)b * 2 * DECODE_ROWS * D;
-            float x = sums[i] * weight.x;
-            a1 += x;
-            if (PROBE) a2 += sums[DECODE_ROWS * D + i] * weight.x + weight.y * x;
-        }
-        decode_write<PROBE>(p, batch, kv_head, first_row + row, i % D, whole[row], a1, a2);
-    }
-}
-
-/* ---- The kernel ------------------------------------------------------------------------------------ */
-
-/* grid: (cluster, key/value heads times row blocks, batch), or with parts (pairs, parts): the large parts of all
- * pairs begin before the small ones. */
-template <int D, bool PROBE, bool DIRECT>
 __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
-decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
+    decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
 {
     constexpr int RING = DECODE_STAGES * 2 * DECODE_KEYS * (2 * D + 16);
     extern __shared__ __align__(128) unsigned char memory[];
     struct decode_shared<D> *shared = (struct decode_shared<D> *)(memory + DECODE_WARPS * RING);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
-    bool split = p.large > 0;
-    int rank = blockIdx.x, blocks = split ? 1 : gridDim.x, y = blockIdx.y;
+    int rank = blockIdx.x, blocks = gridDim.x, y = blockIdx.y;
     int64_t batch = blockIdx.z;
-    if (split) {
-        int heads = gridDim.x / p.batches;
-        batch = blockIdx.x / heads;
-        y = blockIdx.x % heads;
-        rank = 0;
-    }
     int kv_head = y / p.row_blocks, first_row = y % p.row_blocks * DECODE_ROWS;
     int rows = min(DECODE_ROWS, p.rows - first_row);
 
-    cluster_arrive(); /* waited for before the first write to another block, which must have begun by then */
+    cluster_arrive(); /* waited for before the first write to another block, which must have begun
+                         by then */
     dependency_wait();
     dependency_release();
 
@@ -713,7 +532,8 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     if (p.q_lengths != NULL) T = max(0, min(T, p.q_lengths[batch]));
     if (p.k_lengths != NULL) S = max(0, min(S, p.k_lengths[batch]));
     struct decode_row row = decode_row_of(p, first_row + lane / 4, kv_head, T, S);
-    /* Rows are ordered by time, so the first sees the earliest keys and the last living one the latest. */
+    /* Rows are ordered by time, so the first sees the earliest keys and the last living one the
+     * latest. */
     int last_row = min(first_row + rows, T * p.group) - 1;
     int first_key = 0, end_key = 0;
     if (last_row >= first_row) {
@@ -722,64 +542,53 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     }
     int skipped = first_key / DECODE_KEYS;
     int tiles = max(0, (end_key + DECODE_KEYS - 1) / DECODE_KEYS - skipped);
-    struct decode_share share = split ? decode_plan_share(tiles, blockIdx.y, p.large, p.small, p.large_share)
-                                      : decode_plan_share(tiles, rank, blocks, 1, 64);
 
     struct decode_sums<D> sums;
     sums.state = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
-    for (int j = 0; j < D / 8; j++) sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
-    struct decode_span span = {(const char *)p.k.data + (batch * p.k.batch + kv_head * p.k.head) * 2,
-                               (const char *)p.v.data + (batch * p.v.batch + kv_head * p.v.head) * 2,
-                               skipped + share.begin + warp, skipped + share.end, end_key};
-    if (DIRECT) decode_walk_direct<D, PROBE>(p, span, batch, row, sums);
-    else decode_walk_ring<D, PROBE>(p, span, batch, row, shared_address(memory) + warp * RING, sums);
+    for (int j = 0; j < D / 8; j++)
+        sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
+    struct decode_span span = {
+        (const char *)p.k.data + (batch * p.k.batch + kv_head * p.k.head) * 2,
+        (const char *)p.v.data + (batch * p.v.batch + kv_head * p.v.head) * 2,
+        skipped + (int)((int64_t)tiles * rank / blocks) + warp,
+        skipped + (int)((int64_t)tiles * (rank + 1) / blocks), end_key};
+    decode_walk<D, PROBE>(p, span, batch, row, shared_address(memory) + warp * RING, sums);
 
     /* 3 */
     sums.state.sum = quad_sum(sums.state.sum);
     sums.state.shift = quad_sum(sums.state.shift);
     int local = lane / 4, slice = (rows * D + blocks - 1) / blocks;
     float *mine = (float *)(memory + warp * RING) + local * 2 * D;
-    struct decode_part<D> part = {NULL, NULL};
-    if (split) part = decode_part_of<D>(p, gridDim.x, blockIdx.x, blockIdx.y);
     if (t == 0) shared->warps[warp][local] = sums.state;
     __syncthreads();
     cluster_wait();
     if (local < rows) {
         struct decode_state whole = decode_join_warps(&shared->warps[0][local]);
-        decode_leave<D, PROBE, DIRECT>(sums, whole, mine);
+        decode_leave<D, PROBE>(sums, whole, mine);
         float4 packed = {whole.maximum, whole.sum, whole.shift, whole.c};
         uint32_t place = shared_address(&shared->blocks[rank][local]);
-        if (warp == 0 && split && t == 0) *(float4 *)&part.states[local] = packed;
-        if (warp == 0 && !split)
+        if (warp == 0)
             for (int b = t; b < blocks; b += 4) cluster_store4(cluster_address(place, b), packed);
     }
     __syncthreads();
-    if (split) {
-        for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32) {
-            part.sums[i] = decode_over_warps<D>((const float *)memory, RING / 4, i / D, 0, i % D);
-            if (PROBE)
-                part.sums[DECODE_ROWS * D + i] =
-                    decode_over_warps<D>((const float *)memory, RING / 4, i / D, 1, i % D);
-        }
-        return;
-    }
     if (blocks == 1) {
         for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32)
-            decode_write<PROBE>(p, batch, kv_head, first_row + i / D, i % D, shared->blocks[0][i / D],
-                                decode_over_warps<D>((const float *)memory, RING / 4, i / D, 0, i % D),
-                                PROBE ? decode_over_warps<D>((const float *)memory, RING / 4, i / D, 1, i % D)
-                                      : 0.0f);
+            decode_write<PROBE>(
+                p, batch, kv_head, first_row + i / D, i % D, shared->blocks[0][i / D],
+                decode_over_warps<D>((const float *)memory, RING / 4, i / D, 0, i % D),
+                PROBE ? decode_over_warps<D>((const float *)memory, RING / 4, i / D, 1, i % D)
+                      : 0.0f);
         return;
     }
     decode_send<D, PROBE>(shared, (const float *)memory, RING / 4, rows, slice, rank);
     cluster_arrive();
     cluster_wait();
     struct decode_counts *counts = (struct decode_counts *)memory;
-    decode_weigh<DECODE_MAX_CLUSTER>(&shared->blocks[0][0], DECODE_ROWS, blocks, rows, counts->weights,
-                                     counts->whole);
+    decode_weigh<D>(shared, counts, blocks, rows);
     __syncthreads();
-    decode_finish<D, PROBE>(p, shared, counts, batch, kv_head, first_row, rows, slice, rank, blocks);
+    decode_finish<D, PROBE>(p, shared, counts, batch, kv_head, first_row, rows, slice, rank,
+                            blocks);
 }
 
 #endif

@@ -1,6 +1,7 @@
-/* attention_decode_sm90_launch.cuh: from a checked problem to the launch of the Hopper decode kernel (two
- * launches with parts), and what it takes. Nothing waits for the device: calls may run on several streams and be captured in a CUDA
- * graph; lengths are read by the kernel, so they may change between replays. */
+/* attention_decode_sm90_launch.cuh: from a checked problem to the launch of the Hopper decode
+ * kernel, and what it takes. No workspace, and nothing waits for the device: calls may run on
+ * several streams and be captured in a CUDA graph; lengths are read by the kernel, so they may
+ * change between replays. */
 #ifndef PLX_ATTENTION_DECODE_SM90_LAUNCH_CUH
 #define PLX_ATTENTION_DECODE_SM90_LAUNCH_CUH
 
@@ -9,8 +10,8 @@
 
 static bool decode_rows_aligned(const struct plx_tensor *tensor)
 {
-    return (uintptr_t)tensor->data % 16 == 0 && tensor->stride[0] % 8 == 0 && tensor->stride[1] % 8 == 0 &&
-           tensor->stride[2] % 8 == 0;
+    return (uintptr_t)tensor->data % 16 == 0 && tensor->stride[0] % 8 == 0 &&
+           tensor->stride[1] % 8 == 0 && tensor->stride[2] % 8 == 0;
 }
 
 static const char *decode_sm90_refuse(const void *problem, const plx_context *context)
@@ -30,18 +31,19 @@ static const char *decode_sm90_refuse(const void *problem, const plx_context *co
 
 static size_t decode_sm90_workspace(const void *problem)
 {
-    return decode_plan_make((const struct attention_problem *)problem).workspace;
+    (void)problem;
+    return 0;
 }
 
 static struct decode_view decode_view_of(const struct plx_tensor *tensor)
 {
-    struct decode_view view = {tensor->data, tensor->stride[0], tensor->stride[1], tensor->stride[2],
-                               tensor->dtype == PLX_F32};
+    struct decode_view view = {tensor->data, tensor->stride[0], tensor->stride[1],
+                               tensor->stride[2], tensor->dtype == PLX_F32};
     return view;
 }
 
 static struct decode_arguments decode_arguments_of(const struct attention_problem *p,
-                                                   const struct decode_plan *plan, void *workspace)
+                                                   const struct decode_plan *plan)
 {
     struct decode_arguments a = {};
     a.q = decode_view_of(&p->q), a.r = decode_view_of(&p->r);
@@ -51,24 +53,22 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     a.q_lengths = (const int32_t *)p->q_lengths.data;
     a.k_lengths = (const int32_t *)p->k_lengths.data;
     a.T = (int)p->T, a.S = (int)p->S, a.group = (int)(p->H / p->G);
-    a.rows = plan->rows, a.row_blocks = plan->row_blocks, a.batches = (int)p->B;
-    a.large = plan->large, a.small = plan->small, a.large_share = plan->large_share;
-    a.workspace = (float *)workspace;
+    a.rows = plan->rows, a.row_blocks = plan->row_blocks;
     a.causal = p->causal, a.window = p->window;
     a.aligned = decode_rows_aligned(&p->k) && decode_rows_aligned(&p->v);
     a.scale = (float)(p->scale * 1.4426950408889634);
     return a;
 }
 
-template <int D, bool PROBE, bool DIRECT>
-static plx_status decode_sm90_launch_as(plx_context *context, const struct attention_problem *p,
-                                     const struct decode_plan *plan, void *workspace, plx_stream stream)
+template <int D, bool PROBE>
+static plx_status decode_sm90_launch(plx_context *context, const struct attention_problem *p,
+                                     const struct decode_plan *plan, plx_stream stream)
 {
-    struct decode_arguments arguments = decode_arguments_of(p, plan, workspace);
-    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE, DIRECT>,
+    struct decode_arguments arguments = decode_arguments_of(p, plan);
+    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              plan->shared_bytes));
-    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE, DIRECT>,
+    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE>,
                                              cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
     /* Dependent launch: our blocks may take their places while the launch before us drains. */
     cudaLaunchAttribute attributes[2] = {};
@@ -80,28 +80,13 @@ static plx_status decode_sm90_launch_as(plx_context *context, const struct atten
     cudaLaunchConfig_t config = {};
     config.gridDim =
         dim3((unsigned)plan->cluster, (unsigned)(p->G * plan->row_blocks), (unsigned)p->B);
-    if (plan->large > 0) config.gridDim = dim3((unsigned)plan->pairs, plan->large + plan->small);
     config.blockDim = dim3(DECODE_WARPS * 32);
     config.dynamicSmemBytes = (size_t)plan->shared_bytes;
     config.stream = (cudaStream_t)stream;
     config.attrs = attributes;
     config.numAttrs = plan->cluster > 1 ? 2 : 1;
-    CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_sm90_kernel<D, PROBE, DIRECT>, arguments));
-    if (plan->large == 0) return PLX_OK;
-    config.gridDim = dim3((unsigned)plan->pairs);
-    config.dynamicSmemBytes = 0;
-    CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_join_kernel<D, PROBE>, arguments));
+    CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_sm90_kernel<D, PROBE>, arguments));
     return PLX_OK;
-}
-
-template <int D, bool PROBE>
-static plx_status decode_sm90_launch(plx_context *context, const struct attention_problem *p,
-                                     const struct decode_plan *plan, void *workspace, plx_stream stream)
-{
-    bool aligned = decode_rows_aligned(&p->k) && decode_rows_aligned(&p->v);
-    if (plan->direct && aligned)
-        return decode_sm90_launch_as<D, PROBE, true>(context, p, plan, workspace, stream);
-    return decode_sm90_launch_as<D, PROBE, false>(context, p, plan, workspace, stream);
 }
 
 template <bool PROBE>
@@ -109,10 +94,11 @@ static plx_status decode_sm90_run(plx_context *context, const void *problem, voi
                                   plx_stream stream)
 {
     const struct attention_problem *p = (const struct attention_problem *)problem;
+    (void)workspace;
     if (p->B * p->T * p->H * p->D == 0) return PLX_OK;
     struct decode_plan plan = decode_plan_make(p);
-    if (p->D == 128) return decode_sm90_launch<128, PROBE>(context, p, &plan, workspace, stream);
-    return decode_sm90_launch<64, PROBE>(context, p, &plan, workspace, stream);
+    if (p->D == 128) return decode_sm90_launch<128, PROBE>(context, p, &plan, stream);
+    return decode_sm90_launch<64, PROBE>(context, p, &plan, stream);
 }
 
 #endif
