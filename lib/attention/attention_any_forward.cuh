@@ -86,7 +86,8 @@ __global__ void __launch_bounds__(ANY_THREADS)
 #pragma unroll
     for (int x = 0; x < ANY_SLICES; x++)
         for (int i = 0; i < ANY_QUERIES; i++) a1[x][i] = a2[x][i] = 0.0f;
-    float log2_scale = (float)(p.scale * 1.4426950408889634);
+    const float log2_e = 1.4426950408889634f;
+    float scale = (float)p.scale;
 
     for (int64_t j = tile_begin; j < tile_end; j++) {
         int64_t key0 = first_key + j * ANY_KEYS;
@@ -100,11 +101,12 @@ __global__ void __launch_bounds__(ANY_THREADS)
         if (PROBE) any_dots(u, probes, keys, row0, D);
         for (int i = 0; i < ANY_WARP_ROWS; i++) {
             bool visible = any_visible(p, s, tile.first + row0 + i, key0 + lane);
-            float l = visible ? score[i] * log2_scale : -INFINITY;
+            float l = visible ? score[i] * scale : -INFINITY;
             float next = fmaxf(maximum[i], warp_max(l));
             /* A row that has seen no key yet keeps factor 1 and weight 0 instead of inf - inf. */
-            float factor = next == -INFINITY ? 1.0f : exp2f(maximum[i] - next);
-            float w = visible ? exp2f(l - next) : 0.0f;
+            float factor = next == -INFINITY ? 1.0f : exp2f((maximum[i] - next) * log2_e);
+            /* The difference before any rounding: at logits of hundreds it is all that counts. */
+            float w = visible ? exp2f(fmaf(score[i], scale, -next) * log2_e) : 0.0f;
             float tile_sum = warp_sum(w);
             if (PROBE) {
                 float tile_u = warp_sum(visible ? w * u[i] : 0.0f);
@@ -149,8 +151,7 @@ __global__ void __launch_bounds__(ANY_THREADS)
             row_sum[row0 + i] = seen ? 1.0f / sum[i] : 0.0f;
             row_shift[row0 + i] = seen ? shift_sum[i] / sum[i] : 0.0f;
             row_t[row0 + i] = seen ? c[i] + shift_sum[i] / sum[i] : 0.0f;
-            row_lse[row0 + i] =
-                seen ? (maximum[i] + log2f(sum[i])) * 0.6931471805599453f : -INFINITY;
+            row_lse[row0 + i] = seen ? maximum[i] + logf(sum[i]) : -INFINITY;
         }
     __syncthreads();
 #pragma unroll
