@@ -111,8 +111,8 @@ struct plx_context_config {
 typedef struct plx_context plx_context;
 
 /* Creates a context; config may be NULL. On failure *context is NULL: PLX_OUT_OF_MEMORY,
- * PLX_INVALID_ARGUMENT (negative threads, a kernel name of 64 characters or more), PLX_UNSUPPORTED
- * (PLX_CUDA in a build without it). */
+ * PLX_INVALID_ARGUMENT (negative threads, a kernel name of 64 characters or more, a GPU that does
+ * not exist), PLX_UNSUPPORTED (PLX_CUDA in a build without it or on a machine without a GPU). */
 PLX_API plx_status plx_context_create(const struct plx_context_config *config,
                                       plx_context **context);
 /* Destroys a context. NULL is allowed. */

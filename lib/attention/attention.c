@@ -11,6 +11,7 @@
 
 #include "core/dtype.h"
 #include "core/tensor.h"
+#include "cuda/device.h"
 
 struct attention_sequence attention_sequence(const struct attention_problem *problem, int64_t n)
 {
@@ -78,7 +79,8 @@ plx_status attention_run(plx_context *context, struct kernel_table table,
                          size_t workspace_bytes, plx_stream stream)
 {
     const struct attention_problem *p = problem;
-    CHECK(context, stream == NULL, PLX_INVALID_ARGUMENT, "stream: must be NULL on the CPU");
+    CHECK(context, stream == NULL || context->device != PLX_CPU, PLX_INVALID_ARGUMENT,
+          "stream: must be NULL on the CPU");
     const struct kernel_row *row;
     TRY(dispatch_choose(context, table, problem, &row));
 
@@ -93,6 +95,16 @@ plx_status attention_run(plx_context *context, struct kernel_table table,
           "workspace: address ends in %d but must be a multiple of 64",
           (int)((uintptr_t)workspace % 64));
 
+    context->last_kernel = row->name;
+    /* Host code cannot write device memory: CUDA kernels clear by themselves, and so see every
+     * call. */
+    if (context->device == PLX_CUDA) {
+        int previous;
+        TRY(cuda_device_enter(context, &previous));
+        plx_status status = row->run(context, problem, workspace, stream);
+        cuda_device_leave(previous);
+        return status;
+    }
     for (int64_t b = 0; b < p->B; b++) {
         struct attention_sequence sequence = {0};
         if (!nothing && p->q_offsets.data) break; /* packed: offsets cover every row */
@@ -100,15 +112,13 @@ plx_status attention_run(plx_context *context, struct kernel_table table,
         attention_clear_entry(p, b, sequence.T, sequence.S);
     }
     if (nothing) return PLX_OK;
-    context->last_kernel = row->name;
     return row->run(context, problem, workspace, stream);
 }
 
 const char *attention_refuse_none(const void *problem, const plx_context *context)
 {
     (void)problem;
-    (void)context;
-    return NULL;
+    return context->device == PLX_CPU ? NULL : "it runs on the CPU";
 }
 
 const char *attention_refuse_amx(const void *problem, const plx_context *context)

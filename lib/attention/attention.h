@@ -42,8 +42,15 @@ struct attention_range {
     int64_t first, end;
 };
 
-static inline struct attention_range attention_keys(const struct attention_problem *problem,
-                                                    int64_t T, int64_t S, int64_t i)
+/* Compiled for the device too where nvcc reads this header. */
+#ifdef __CUDACC__
+#define ATTENTION_INLINE static inline __host__ __device__
+#else
+#define ATTENTION_INLINE static inline
+#endif
+
+ATTENTION_INLINE struct attention_range attention_keys(const struct attention_problem *problem,
+                                                       int64_t T, int64_t S, int64_t i)
 {
     struct attention_range keys = {0, S};
     if (problem->causal) {

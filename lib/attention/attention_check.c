@@ -203,7 +203,8 @@ static plx_status attention_check_layout(plx_context *context, struct attention_
     TRY(attention_check_list(context, "k_lengths", &p->k_lengths, p->B, shapes_only));
     TRY(attention_check_list(context, "q_offsets", &p->q_offsets, p->sequences + 1, shapes_only));
     TRY(attention_check_list(context, "k_offsets", &p->k_offsets, p->sequences + 1, shapes_only));
-    if (shapes_only) return PLX_OK;
+    /* On a GPU the lists are in its memory; kernels clamp what they read. */
+    if (shapes_only || context->device != PLX_CPU) return PLX_OK;
     if (p->q_lengths.rank) TRY(attention_check_lengths(context, "q_lengths", &p->q_lengths, p->T));
     if (p->k_lengths.rank) TRY(attention_check_lengths(context, "k_lengths", &p->k_lengths, p->S));
     if (p->q_offsets.rank) TRY(attention_check_offsets(context, "q_offsets", &p->q_offsets, p->T));

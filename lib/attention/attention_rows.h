@@ -11,7 +11,8 @@ enum { ATTENTION_TILE_MAX_D = 256 };
 static inline const char *attention_refuse_portable(const void *problem, const plx_context *context)
 {
     const struct attention_problem *p = problem;
-    (void)context;
+    const char *elsewhere = attention_refuse_none(problem, context);
+    if (elsewhere) return elsewhere;
     if (p->dtype != PLX_F32 && p->dtype != PLX_BF16) return "takes f32 and bf16 only";
     if (p->D > ATTENTION_TILE_MAX_D) return "takes at most 256 channels";
     return NULL;

@@ -56,5 +56,5 @@ int plx_version(void)
 const char *plx_build(void)
 {
     return "parallax " STATUS_VERSION ", commit " PLX_BUILD_COMMIT ", " STATUS_COMPILER
-           ", CPU kernels for " STATUS_KERNELS ", no CUDA";
+           ", CPU kernels for " STATUS_KERNELS ", " PLX_BUILD_CUDA;
 }

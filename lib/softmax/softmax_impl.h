@@ -11,6 +11,10 @@
 /* The ordered rows of a pass, which must be one. */
 struct kernel_table softmax_table(plx_pass pass);
 
+/* Kernels of other files. */
+extern const struct kernel_row softmax_forward_any, softmax_backward_any; /* CUDA; decode too */
+extern const struct kernel_row softmax_decode_sm90;                       /* CUDA, Hopper */
+
 /* The reference, computed in float or in double. Its workspace is a few rows a thread. */
 size_t softmax_ref_workspace_float(const struct attention_problem *problem);
 size_t softmax_ref_workspace_double(const struct attention_problem *problem);

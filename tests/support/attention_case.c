@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "device/device_memory.h"
 
 const char *const case_tensor_names[CASE_TENSORS] = {
     "q", "r", "k", "v", "d_o", "o", "lse", "probe_mean", "value_mean", "dq", "dr", "dk", "dv"};
@@ -151,6 +152,20 @@ static struct plx_tensor list_view(const int32_t *list, int64_t count)
     return plx_tensor_dense((void *)(uintptr_t)list, PLX_I32, 1, &count);
 }
 
+/* The argument structs from the views. */
+static void fill_arguments(struct call_memory *m)
+{
+    const struct test_tensor *t = m->tensors;
+    m->parallax = (struct plx_parallax_args){
+        t[CASE_Q].view,   t[CASE_R].view,   t[CASE_K].view,          t[CASE_V].view,
+        t[CASE_O].view,   t[CASE_LSE].view, t[CASE_PROBE_MEAN].view, t[CASE_VALUE_MEAN].view,
+        t[CASE_D_O].view, t[CASE_DQ].view,  t[CASE_DR].view,         t[CASE_DK].view,
+        t[CASE_DV].view};
+    m->softmax = (struct plx_softmax_args){t[CASE_Q].view,  t[CASE_K].view,   t[CASE_V].view,
+                                           t[CASE_O].view,  t[CASE_LSE].view, t[CASE_D_O].view,
+                                           t[CASE_DQ].view, t[CASE_DK].view,  t[CASE_DV].view};
+}
+
 static void prepare(const struct attention_case *c, const struct case_call *call,
                     const struct case_data *data, struct call_memory *m)
 {
@@ -171,15 +186,7 @@ static void prepare(const struct attention_case *c, const struct case_call *call
                                           .k_lengths = list_view(c->k_lengths, c->B),
                                           .q_offsets = list_view(c->q_offsets, c->sequences + 1),
                                           .k_offsets = list_view(c->k_offsets, c->sequences + 1)};
-    const struct test_tensor *t = m->tensors;
-    m->parallax = (struct plx_parallax_args){
-        t[CASE_Q].view,   t[CASE_R].view,   t[CASE_K].view,          t[CASE_V].view,
-        t[CASE_O].view,   t[CASE_LSE].view, t[CASE_PROBE_MEAN].view, t[CASE_VALUE_MEAN].view,
-        t[CASE_D_O].view, t[CASE_DQ].view,  t[CASE_DR].view,         t[CASE_DK].view,
-        t[CASE_DV].view};
-    m->softmax = (struct plx_softmax_args){t[CASE_Q].view,  t[CASE_K].view,   t[CASE_V].view,
-                                           t[CASE_O].view,  t[CASE_LSE].view, t[CASE_D_O].view,
-                                           t[CASE_DQ].view, t[CASE_DK].view,  t[CASE_DV].view};
+    fill_arguments(m);
 }
 
 static plx_status call_workspace(plx_context *context, const struct case_call *call,
@@ -207,6 +214,70 @@ static plx_status call_pass(plx_context *context, const struct case_call *call,
     return softmax[call->pass](context, &m->attention, &m->softmax, workspace, bytes, NULL);
 }
 
+/* The arguments of a call on a GPU: every guarded allocation, red zones included, has a copy there,
+ * and views point into the copies. */
+struct call_copies {
+    void *base[CASE_TENSORS], *lists[4];
+    struct call_memory memory;
+};
+
+static struct plx_tensor copy_list(struct plx_tensor list, void **copy)
+{
+    if (list.rank == 0) return list;
+    *copy = device_upload(list.data, sizeof(int32_t) * (size_t)list.shape[0]);
+    list.data = *copy;
+    list.device = PLX_CUDA;
+    return list;
+}
+
+static struct plx_tensor copy_view(const struct test_tensor *tensor, void **copy)
+{
+    struct plx_tensor view = tensor->view;
+    if (view.rank == 0) return view;
+    *copy = device_upload(tensor->memory.base, guarded_total(&tensor->memory));
+    view.data = (char *)*copy + (tensor->memory.data - tensor->memory.base);
+    view.device = PLX_CUDA;
+    return view;
+}
+
+static void copies_create(const struct call_memory *m, struct call_copies *copies)
+{
+    *copies = (struct call_copies){.memory.attention = m->attention};
+    struct plx_attention *attention = &copies->memory.attention;
+    attention->q_lengths = copy_list(m->attention.q_lengths, &copies->lists[0]);
+    attention->k_lengths = copy_list(m->attention.k_lengths, &copies->lists[1]);
+    attention->q_offsets = copy_list(m->attention.q_offsets, &copies->lists[2]);
+    attention->k_offsets = copy_list(m->attention.k_offsets, &copies->lists[3]);
+    for (int n = 0; n < CASE_TENSORS; n++)
+        copies->memory.tensors[n].view = copy_view(&m->tensors[n], &copies->base[n]);
+    fill_arguments(&copies->memory);
+}
+
+/* Back into the host's guarded memory, where everything is checked. */
+static void copies_collect(struct call_copies *copies, struct call_memory *m)
+{
+    for (int n = 0; n < CASE_TENSORS; n++)
+        if (copies->base[n])
+            device_download(m->tensors[n].memory.base, copies->base[n],
+                            guarded_total(&m->tensors[n].memory));
+    for (int n = 0; n < CASE_TENSORS; n++) device_free(copies->base[n]);
+    for (int n = 0; n < 4; n++) device_free(copies->lists[n]);
+}
+
+/* A call of the pass with its workspace, which on a GPU is a copy too. */
+static plx_status call_with(plx_context *context, const struct case_call *call,
+                            const struct call_memory *m, struct guarded *workspace, size_t bytes)
+{
+    if (call->device == PLX_CPU) return call_pass(context, call, m, workspace->data, bytes);
+    size_t total = guarded_total(workspace);
+    char *copy = device_upload(workspace->base, total);
+    plx_status status =
+        call_pass(context, call, m, copy + (workspace->data - workspace->base), bytes);
+    device_download(workspace->base, copy, total);
+    device_free(copy);
+    return status;
+}
+
 /* Runs with a workspace of exactly the stated size; with one byte less the call must refuse. */
 static enum case_result run_guarded(plx_context *context, const struct case_call *call,
                                     const struct call_memory *m, char *message, size_t size)
@@ -221,11 +292,11 @@ static enum case_result run_guarded(plx_context *context, const struct case_call
     struct guarded workspace = guarded_create(bytes, 64);
     enum case_result result = CASE_FAILED;
     if (bytes > 0 &&
-        call_pass(context, call, m, workspace.data, bytes - 1) != PLX_WORKSPACE_TOO_SMALL) {
+        call_with(context, call, m, &workspace, bytes - 1) != PLX_WORKSPACE_TOO_SMALL) {
         snprintf(message, size, "a workspace of %zu - 1 bytes was not refused", bytes);
         goto cleanup;
     }
-    status = call_pass(context, call, m, workspace.data, bytes);
+    status = call_with(context, call, m, &workspace, bytes);
     if (status != PLX_OK) {
         snprintf(message, size, "%s: %s", plx_status_name(status), plx_error(context));
         goto cleanup;
@@ -282,7 +353,8 @@ enum case_result case_run(const struct attention_case *c, const struct case_call
                           struct case_data *data, char *message, size_t message_size)
 {
     plx_context *context;
-    struct plx_context_config config = {.kernel = call->kernel, .threads = call->threads};
+    struct plx_context_config config = {
+        .device = call->device, .kernel = call->kernel, .threads = call->threads};
     plx_status status = plx_context_create(&config, &context);
     if (status != PLX_OK) {
         snprintf(message, message_size, "context: %s", plx_status_name(status));
@@ -290,7 +362,15 @@ enum case_result case_run(const struct attention_case *c, const struct case_call
     }
     struct call_memory memory = {0};
     prepare(c, call, data, &memory);
-    enum case_result result = run_guarded(context, call, &memory, message, message_size);
+    enum case_result result;
+    if (call->device == PLX_CPU) {
+        result = run_guarded(context, call, &memory, message, message_size);
+    } else {
+        struct call_copies copies;
+        copies_create(&memory, &copies);
+        result = run_guarded(context, call, &copies.memory, message, message_size);
+        copies_collect(&copies, &memory);
+    }
     if (result == CASE_DONE) result = collect(call, &memory, data, message, message_size);
     for (int n = 0; n < CASE_TENSORS; n++)
         if (memory.tensors[n].view.rank) test_tensor_destroy(&memory.tensors[n]);

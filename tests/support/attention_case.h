@@ -33,6 +33,10 @@ struct attention_case {
     int64_t sequences;                    /* of the offsets */
 };
 
+/* The table that every device runs. */
+extern const struct attention_case attention_cases[];
+extern const int attention_case_count;
+
 enum case_tensor {
     CASE_Q,
     CASE_R,
@@ -74,6 +78,7 @@ struct case_call {
     const char *kernel; /* forced; NULL: the library's choice */
     plx_dtype dtype;    /* of q, r, k, v */
     int threads;        /* 0: the default */
+    plx_device device;  /* on a GPU the call works on copies of the guarded memory */
     bool bare;          /* forward without lse, probe_mean, value_mean */
 };
 

@@ -23,12 +23,17 @@ static void *must(void *pointer)
 struct guarded guarded_create(size_t bytes, size_t alignment)
 {
     size_t shift = alignment < 64 ? alignment : 0;
-    size_t total = ZONE_BYTES + shift + bytes + ZONE_BYTES;
+    size_t total = (ZONE_BYTES + shift + bytes + ZONE_BYTES + 63) / 64 * 64;
     struct guarded memory = {.bytes = bytes};
-    memory.base = must(aligned_alloc(64, (total + 63) / 64 * 64));
-    memset(memory.base, POISON, (total + 63) / 64 * 64);
+    memory.base = must(aligned_alloc(64, total));
+    memset(memory.base, POISON, total);
     memory.data = memory.base + ZONE_BYTES + shift;
     return memory;
+}
+
+size_t guarded_total(const struct guarded *memory)
+{
+    return (size_t)(memory->data - memory->base) + memory->bytes + ZONE_BYTES;
 }
 
 void guarded_destroy(struct guarded *memory)
@@ -59,6 +64,7 @@ static void set_strides(struct plx_tensor *view, enum view_kind kind)
         view->stride[axis] = stride;
         stride *= view->shape[axis];
         if (kind == VIEW_PADDED) stride += 3 + 2 * axis;
+        if (kind == VIEW_SLICED) stride = (stride + 7) / 8 * 8 + 8 * axis;
     }
     if (kind == VIEW_HEAD_MAJOR && rank == 4) {
         view->stride[1] = view->shape[3];
@@ -77,7 +83,8 @@ struct test_tensor test_tensor_create(plx_dtype dtype, enum view_kind kind, int 
     int64_t elements = plx_tensor_count(&tensor.view) > 0;
     for (int axis = 0; elements && axis < rank; axis++)
         elements += (shape[axis] - 1) * tensor.view.stride[axis];
-    tensor.memory = guarded_create((size_t)elements * size, size);
+    bool aligned = kind == VIEW_ALIGNED || kind == VIEW_SLICED;
+    tensor.memory = guarded_create((size_t)elements * size, aligned ? 64 : size);
     tensor.view.data = tensor.memory.data;
     return tensor;
 }
@@ -99,30 +106,49 @@ static int64_t element_offset(const struct plx_tensor *view, int64_t n)
     return offset;
 }
 
+static void write_row(const struct plx_tensor *view, int64_t offset, const double *values,
+                      int64_t count)
+{
+    for (int64_t n = 0; view->dtype == PLX_F32 && n < count; n++)
+        ((float *)view->data)[offset + n] = (float)values[n];
+    for (int64_t n = 0; view->dtype == PLX_F64 && n < count; n++)
+        ((double *)view->data)[offset + n] = values[n];
+    for (int64_t n = 0; view->dtype == PLX_BF16 && n < count; n++)
+        ((uint16_t *)view->data)[offset + n] = dtype_f64_to_bf16(values[n]);
+    for (int64_t n = 0; view->dtype == PLX_I32 && n < count; n++)
+        ((int32_t *)view->data)[offset + n] = (int32_t)values[n];
+}
+
+static void read_row(const struct plx_tensor *view, int64_t offset, double *values, int64_t count)
+{
+    for (int64_t n = 0; view->dtype == PLX_F32 && n < count; n++)
+        values[n] = ((const float *)view->data)[offset + n];
+    for (int64_t n = 0; view->dtype == PLX_F64 && n < count; n++)
+        values[n] = ((const double *)view->data)[offset + n];
+    for (int64_t n = 0; view->dtype == PLX_BF16 && n < count; n++)
+        values[n] = dtype_bf16_to_f32(((const uint16_t *)view->data)[offset + n]);
+    for (int64_t n = 0; view->dtype == PLX_I32 && n < count; n++)
+        values[n] = ((const int32_t *)view->data)[offset + n];
+}
+
+/* Elements of the last axis, which lie side by side. */
+static int64_t row_length(const struct plx_tensor *view)
+{
+    return view->shape[view->rank - 1];
+}
+
 void test_tensor_write(struct test_tensor *tensor, const double *values)
 {
-    const struct plx_tensor *view = &tensor->view;
-    for (int64_t n = 0, count = plx_tensor_count(view); n < count; n++) {
-        int64_t offset = element_offset(view, n);
-        if (view->dtype == PLX_F32) ((float *)view->data)[offset] = (float)values[n];
-        if (view->dtype == PLX_F64) ((double *)view->data)[offset] = values[n];
-        if (view->dtype == PLX_BF16)
-            ((uint16_t *)view->data)[offset] = dtype_f64_to_bf16(values[n]);
-        if (view->dtype == PLX_I32) ((int32_t *)view->data)[offset] = (int32_t)values[n];
-    }
+    int64_t width = row_length(&tensor->view);
+    for (int64_t n = 0, count = plx_tensor_count(&tensor->view); n < count; n += width)
+        write_row(&tensor->view, element_offset(&tensor->view, n), values + n, width);
 }
 
 void test_tensor_read(const struct test_tensor *tensor, double *values)
 {
-    const struct plx_tensor *view = &tensor->view;
-    for (int64_t n = 0, count = plx_tensor_count(view); n < count; n++) {
-        int64_t offset = element_offset(view, n);
-        if (view->dtype == PLX_F32) values[n] = ((const float *)view->data)[offset];
-        if (view->dtype == PLX_F64) values[n] = ((const double *)view->data)[offset];
-        if (view->dtype == PLX_BF16)
-            values[n] = dtype_bf16_to_f32(((const uint16_t *)view->data)[offset]);
-        if (view->dtype == PLX_I32) values[n] = ((const int32_t *)view->data)[offset];
-    }
+    int64_t width = row_length(&tensor->view);
+    for (int64_t n = 0, count = plx_tensor_count(&tensor->view); n < count; n += width)
+        read_row(&tensor->view, element_offset(&tensor->view, n), values + n, width);
 }
 
 bool test_tensor_intact(const struct test_tensor *tensor)
@@ -132,8 +158,9 @@ bool test_tensor_intact(const struct test_tensor *tensor)
     if (!guarded_zones_intact(&tensor->memory)) return false;
     if (tensor->memory.bytes == (size_t)plx_tensor_count(view) * size) return true; /* no gaps */
     unsigned char *covered = must(calloc(tensor->memory.bytes + 1, 1));
-    for (int64_t n = 0, count = plx_tensor_count(view); n < count; n++)
-        memset(covered + (size_t)element_offset(view, n) * size, 1, size);
+    int64_t width = row_length(view);
+    for (int64_t n = 0, count = plx_tensor_count(view); n < count; n += width)
+        memset(covered + (size_t)element_offset(view, n) * size, 1, size * (size_t)width);
     bool intact = true;
     for (size_t byte = 0; byte < tensor->memory.bytes; byte++)
         if (!covered[byte] && tensor->memory.data[byte] != POISON) intact = false;

@@ -17,6 +17,8 @@ struct guarded {
 /* alignment: the address is a multiple of it and, below 64, of no larger power of two. */
 struct guarded guarded_create(size_t bytes, size_t alignment);
 void guarded_destroy(struct guarded *memory);
+/* All of it, red zones included: from base, this many bytes. */
+size_t guarded_total(const struct guarded *memory);
 /* True where both red zones are whole. */
 bool guarded_zones_intact(const struct guarded *memory);
 
@@ -25,6 +27,8 @@ enum view_kind {
     VIEW_DENSE,
     VIEW_PADDED,     /* a gap behind every row, as in a slice of a fused projection */
     VIEW_HEAD_MAJOR, /* [B,H,T,D] seen as [B,T,H,D]; other ranks are dense */
+    VIEW_ALIGNED,    /* dense, on an address that is a multiple of 64 */
+    VIEW_SLICED,     /* on such an address, with gaps that keep rows on multiples of 16 bytes */
 };
 
 /* A view together with its memory; elements not yet written are NaN (-1 for i32). */

@@ -39,7 +39,7 @@ static void version_and_build_agree_with_the_header(void **state)
     assert_int_equal(plx_version(),
                      PLX_VERSION_MAJOR * 10000 + PLX_VERSION_MINOR * 100 + PLX_VERSION_PATCH);
     assert_ptr_equal(strstr(plx_build(), version), plx_build());
-    assert_non_null(strstr(plx_build(), "no CUDA"));
+    assert_non_null(strstr(plx_build(), "CUDA"));
     assert_null(strchr(plx_build(), '\n'));
 }
 
@@ -82,7 +82,7 @@ static void impossible_configurations_are_refused(void **state)
         plx_status status;
     } refused[] = {
         {{.threads = -1}, PLX_INVALID_ARGUMENT},
-        {{.device = PLX_CUDA}, PLX_UNSUPPORTED},
+        {{.device = PLX_CUDA, .device_index = -1}, PLX_INVALID_ARGUMENT},
         {{.device = (plx_device)7}, PLX_INVALID_ARGUMENT},
         {{.kernel = long_name}, PLX_INVALID_ARGUMENT},
     };
@@ -193,7 +193,7 @@ static void every_table_ends_with_the_reference(void **state)
             int count = 0;
             while (plx_kernel_name(m, pass, count)) count++;
             assert_true(count >= 2);
-            assert_string_equal(plx_kernel_name(m, pass, 0), "amx_bf16");
+            assert_true(strncmp(plx_kernel_name(m, pass, 0), "cuda", 4) == 0);
             assert_string_equal(plx_kernel_name(m, pass, count - 1), "reference");
         }
         assert_null(plx_kernel_name(m, PLX_FORWARD, -1));

@@ -1,0 +1,36 @@
+/* device.cu: the answers of a build with CUDA; see device.h. */
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "cuda/device.h"
+}
+
+plx_status cuda_device_open(int index, int *capability)
+{
+    int count = 0, major = 0, minor = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) return PLX_UNSUPPORTED;
+    if (error != cudaSuccess) return PLX_DEVICE_ERROR;
+    if (index >= count) return PLX_INVALID_ARGUMENT;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess)
+        return PLX_DEVICE_ERROR;
+    *capability = 10 * major + minor;
+    return major >= 8 ? PLX_OK : PLX_UNSUPPORTED;
+}
+
+plx_status cuda_device_enter(plx_context *context, int *previous)
+{
+    cudaError_t error = cudaGetDevice(previous);
+    if (error == cudaSuccess && *previous != context->device_index)
+        error = cudaSetDevice(context->device_index);
+    if (error == cudaSuccess) return PLX_OK;
+    return context_fail(context, PLX_DEVICE_ERROR, "device %d: %s", context->device_index,
+                        cudaGetErrorString(error));
+}
+
+void cuda_device_leave(int previous)
+{
+    int current;
+    if (cudaGetDevice(&current) == cudaSuccess && current != previous) cudaSetDevice(previous);
+}

@@ -1,0 +1,42 @@
+/* none.c: the answers of a build without CUDA, and the rows of its kernels, which refuse. Compiled
+ * only where no CUDA compiler was found. */
+#include "cuda/device.h"
+#include "parallax/parallax_impl.h"
+#include "softmax/softmax_impl.h"
+
+plx_status cuda_device_open(int index, int *capability)
+{
+    (void)index;
+    *capability = 0;
+    return PLX_UNSUPPORTED;
+}
+
+plx_status cuda_device_enter(plx_context *context, int *previous)
+{
+    *previous = 0;
+    return context_fail(context, PLX_UNSUPPORTED, "device: this build has no CUDA");
+}
+
+void cuda_device_leave(int previous)
+{
+    (void)previous;
+}
+
+static const char *none_refuse(const void *problem, const plx_context *context)
+{
+    (void)problem;
+    (void)context;
+    return "this build has no CUDA";
+}
+
+#define NONE_ROW                                                                                   \
+    {                                                                                              \
+        .name = "cuda_any", .refuse = none_refuse                                                  \
+    }
+#define NONE_ROW_SM90                                                                              \
+    {                                                                                              \
+        .name = "cuda_sm90", .refuse = none_refuse                                                 \
+    }
+const struct kernel_row parallax_forward_any = NONE_ROW, parallax_backward_any = NONE_ROW;
+const struct kernel_row softmax_forward_any = NONE_ROW, softmax_backward_any = NONE_ROW;
+const struct kernel_row parallax_decode_sm90 = NONE_ROW_SM90, softmax_decode_sm90 = NONE_ROW_SM90;

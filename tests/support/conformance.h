@@ -1,0 +1,38 @@
+/* conformance.h: every kernel row x pass x dtype of a device on one attention case against the
+ * double oracle.
+ *
+ * Rows are enumerated through plx_kernel_name, so a new kernel is covered by being in its table. A
+ * case is drawn once a dtype; the oracle (reference in double, proven by finite differences) and
+ * the naive result (reference in float, same storage dtype) are computed once; then every row that
+ * accepts the case runs twice on poisoned guarded memory, on the CPU with one thread and with two,
+ * and must give the same bits both times and an error within the rule of compare.h. On the CPU
+ * backward reads what the forward of the same name saved. On a GPU backward, the naive one too,
+ * reads the oracle's statistics: what the naive forward saved agrees with the naive backward's own
+ * roundings, bit for bit, which no other order of summation can match; and the naive error is the
+ * largest of several orders of the channels, because that of one order on few rows is luck. */
+#ifndef TEST_CONFORMANCE_H
+#define TEST_CONFORMANCE_H
+
+#include "attention_case.h"
+
+enum { CONFORMANCE_MAX_ROWS = 16 };
+
+/* Counts of one mechanism and pass. */
+struct conformance_tally {
+    int ran[CONFORMANCE_MAX_ROWS], refused[CONFORMANCE_MAX_ROWS], failed;
+};
+
+struct conformance {
+    const struct test_options *options;
+    plx_device device;
+    struct conformance_tally tallies[2][3]; /* [mechanism][pass] */
+};
+
+/* All rows of the passes first .. last on one case in one dtype. */
+void conformance_run(struct conformance *conformance, const struct attention_case *c,
+                     plx_mechanism mechanism, plx_dtype dtype, plx_pass first, plx_pass last,
+                     uint64_t seed);
+/* Prints the counts of a mechanism and returns how many calls failed. */
+int conformance_report(const struct conformance *conformance, plx_mechanism mechanism);
+
+#endif
