@@ -49,6 +49,7 @@ static const struct kernel_row backward_reference = {"reference", attention_refu
                                                      reference_workspace, reference_backward};
 
 static const struct kernel_row *const forward_rows[] = {
+    &softmax_forward_sm90,
     &softmax_forward_any,
     &amx_bf16,
 #ifdef __x86_64__
