@@ -8,19 +8,7 @@
 
 #include "attention/attention_any_backward.cuh"
 #include "attention/attention_any_forward.cuh"
-
-extern "C" {
-#include "core/context.h"
-}
-
-/* Leaves the calling function with a sentence unless a CUDA call succeeded. */
-#define CHECK_CUDA(context, call)                                                                     \
-    do {                                                                                              \
-        cudaError_t cuda_status_ = (call);                                                            \
-        if (cuda_status_ != cudaSuccess)                                                              \
-            return context_fail((context), PLX_DEVICE_ERROR, "%s: %s", #call,                         \
-                                cudaGetErrorString(cuda_status_));                                    \
-    } while (0)
+#include "cuda/check.cuh"
 
 static const char *any_refuse(const void *problem, const plx_context *context)
 {

@@ -11,6 +11,7 @@
 struct plx_context {
     plx_device device;
     int device_index;  /* which GPU, where device is PLX_CUDA */
+    int capability;    /* of the GPU: 90 for compute capability 9.0; 0 on the CPU */
     int threads;       /* resolved: at least 1 */
     uint32_t features; /* detected, less the disabled ones */
     char kernel[64];   /* forced kernel, empty: none */

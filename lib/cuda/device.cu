@@ -5,15 +5,17 @@ extern "C" {
 #include "cuda/device.h"
 }
 
-plx_status cuda_device_open(int index)
+plx_status cuda_device_open(int index, int *capability)
 {
-    int count = 0, major = 0;
+    int count = 0, major = 0, minor = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) return PLX_UNSUPPORTED;
     if (error != cudaSuccess) return PLX_DEVICE_ERROR;
     if (index >= count) return PLX_INVALID_ARGUMENT;
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess)
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess)
         return PLX_DEVICE_ERROR;
+    *capability = 10 * major + minor;
     return major >= 8 ? PLX_OK : PLX_UNSUPPORTED;
 }
 

@@ -4,9 +4,10 @@
 #include "parallax/parallax_impl.h"
 #include "softmax/softmax_impl.h"
 
-plx_status cuda_device_open(int index)
+plx_status cuda_device_open(int index, int *capability)
 {
     (void)index;
+    *capability = 0;
     return PLX_UNSUPPORTED;
 }
 
@@ -33,3 +34,4 @@ static const char *none_refuse(const void *problem, const plx_context *context)
 const struct kernel_row parallax_forward_any = NONE_ROW, parallax_backward_any = NONE_ROW;
 const struct kernel_row softmax_forward_any = NONE_ROW, softmax_backward_any = NONE_ROW;
 const struct kernel_row parallax_forward_sm90 = NONE_ROW_SM90, softmax_forward_sm90 = NONE_ROW_SM90;
+const struct kernel_row parallax_decode_sm90 = NONE_ROW_SM90, softmax_decode_sm90 = NONE_ROW_SM90;

@@ -70,6 +70,7 @@ static const struct kernel_row *const backward_rows[] = {
     &backward_reference,
 };
 static const struct kernel_row *const decode_rows[] = {
+    &parallax_decode_sm90,
     &parallax_forward_any,
     &amx_bf16,
 #ifdef __x86_64__

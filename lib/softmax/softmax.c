@@ -70,6 +70,7 @@ static const struct kernel_row *const backward_rows[] = {
     &backward_reference,
 };
 static const struct kernel_row *const decode_rows[] = {
+    &softmax_decode_sm90,
     &softmax_forward_any,
     &amx_bf16,
 #ifdef __x86_64__

@@ -8,7 +8,8 @@
  * and must give the same bits both times and an error within the rule of compare.h. Backward reads
  * what the naive forward saved, so its error is its own. On a GPU backward, the naive one too,
  * reads the oracle's statistics: what the naive forward saved agrees with the naive backward's own
- * roundings, bit for bit, which no other order of summation can match. */
+ * roundings, bit for bit, which no other order of summation can match; and the naive error is the
+ * largest of several orders of the channels, because that of one order on few rows is luck. */
 #ifndef TEST_CONFORMANCE_H
 #define TEST_CONFORMANCE_H
 
