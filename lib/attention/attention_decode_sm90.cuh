@@ -1,21 +1,22 @@
-/* attention_decode_sm90.cuh: decode on Hopper: few queries against a long bf16 cache, with and without the
- * probe.
+/* attention_decode_sm90.cuh: decode on Hopper: few queries against a long bf16 cache, with and
+ * without the probe.
  *
- * The work is to read the keys and values once, at the speed of the memory. A block has DECODE_WARPS
- * warps; each keeps a ring of DECODE_STAGES tiles of 16 keys and their values in shared memory, fed by
- * asynchronous copies of 16 bytes, and waits for nobody: warps meet only at the end. Matrix products have
- * 16 rows: query rows are 0..7 and their probes 8..15, so that the score and the u of a key meet in one
- * thread. Without the probe the lower half carries what the rounding of the weights to bf16 left, so the
- * products with the values are as exact as with two of them.
+ * The work is to read the keys and values once, at the speed of the memory. A block has
+ * DECODE_WARPS warps; each keeps a ring of DECODE_STAGES tiles of 16 keys and their values in
+ * shared memory, fed by asynchronous copies of 16 bytes, and waits for nobody: warps meet only at
+ * the end. Matrix products have 16 rows: query rows are 0..7 and their probes 8..15, so that the
+ * score and the u of a key meet in one thread. Without the probe the lower half carries what the
+ * rounding of the weights to bf16 left, so the products with the values are as exact as with two of
+ * them.
  *
  *     1  copies of the first tiles
  *     2  for each tile: [S; U] = [q; r] K', weights, [A1; A2] += [w; w (u - c)] V    (NOTES.md)
- *     3  the warps' partial results are joined, and the blocks': in a cluster each block sends every other
- *        the slice of rows and channels that this one finishes; parts leave theirs in the workspace, and
- *        decode_join_kernel finishes them
+ *     3  the warps' partial results are joined, and the blocks': in a cluster each block sends
+ * every other the slice of rows and channels that this one finishes; parts leave theirs in the
+ * workspace, and decode_join_kernel finishes them
  *
- * Weights enter the products as two bf16 numbers, high and low part, so their rounding costs 2^-17 instead
- * of 2^-9. The order of all additions is fixed: results repeat bit for bit. */
+ * Weights enter the products as two bf16 numbers, high and low part, so their rounding costs 2^-17
+ * instead of 2^-9. The order of all additions is fixed: results repeat bit for bit. */
 #ifndef PLX_ATTENTION_DECODE_SM90_CUH
 #define PLX_ATTENTION_DECODE_SM90_CUH
 
@@ -34,31 +35,33 @@ struct decode_view {
 };
 
 struct decode_arguments {
-    struct decode_view q, r, k, v, o, lse, probe_mean, value_mean; /* outputs: data NULL where absent */
-    const int32_t *q_lengths, *k_lengths;                          /* NULL: T, S */
+    struct decode_view q, r, k, v, o, lse, probe_mean,
+        value_mean;                       /* outputs: data NULL where absent */
+    const int32_t *q_lengths, *k_lengths; /* NULL: T, S */
     int T, S, group, rows, row_blocks, batches;
-    int causal, aligned; /* aligned: keys and values lie on multiples of 16 bytes */
-    int64_t window;      /* 0: unlimited */
-    float scale;         /* times log2 e */
+    int causal, aligned;           /* aligned: keys and values lie on multiples of 16 bytes */
+    int64_t window;                /* 0: unlimited */
+    float scale;                   /* times log2 e */
     int large, small, large_share; /* parts of a pair; 0: none */
     float *workspace;              /* [pair][part][row] states, then [pair][part][A1, A2][row][D] */
 };
 
-/* What a warp, a block or a cluster knows of a row, in units of log 2: maximum, sum of w, sum of w (u - c). */
+/* What a warp, a block or a cluster knows of a row, in units of log 2: maximum, sum of w, sum of w
+ * (u - c). */
 struct decode_state {
     float maximum, sum, shift, c;
 };
 
-/* Keys first..end - 1 that a row sees, and its place. Rows behind a length do not exist: they are written
- * as zeros but never read. */
+/* Keys first..end - 1 that a row sees, and its place. Rows behind a length do not exist: they are
+ * written as zeros but never read. */
 struct decode_row {
     int first, end;
     int64_t time, head;
     bool exists;
 };
 
-static __device__ __forceinline__ struct decode_row decode_row_of(const struct decode_arguments &p, int row,
-                                                                  int kv_head, int T, int S)
+static __device__ __forceinline__ struct decode_row
+decode_row_of(const struct decode_arguments &p, int row, int kv_head, int T, int S)
 {
     struct decode_row at = {0, 0, row / p.group, (int64_t)kv_head * p.group + row % p.group, false};
     at.exists = row < p.rows && at.time < T;
@@ -76,21 +79,26 @@ static __device__ __forceinline__ void decode_store(const struct decode_view &vi
                                                     int64_t time, int64_t head, int d, float value)
 {
     int64_t index = batch * view.batch + time * view.time + head * view.head + d;
-    if (view.is_f32) ((float *)view.data)[index] = value;
-    else ((__nv_bfloat16 *)view.data)[index] = __float2bfloat16_rn(value);
+    if (view.is_f32)
+        ((float *)view.data)[index] = value;
+    else
+        ((__nv_bfloat16 *)view.data)[index] = __float2bfloat16_rn(value);
 }
 
-/* A part's weight against the largest maximum; none of a part without keys, NaN of one with a NaN. */
-static __device__ __forceinline__ float decode_weight(const struct decode_state &part, float maximum)
+/* A part's weight against the largest maximum; none of a part without keys, NaN of one with a NaN.
+ */
+static __device__ __forceinline__ float decode_weight(const struct decode_state &part,
+                                                      float maximum)
 {
     return part.sum == 0.0f ? 0.0f : power_of_two(part.maximum - maximum);
 }
 
-/* Copies of one tile: lanes side by side along the channels. Keys from `end` on become zero: they may hold
- * anything, and weight 0 times NaN is NaN. */
+/* Copies of one tile: lanes side by side along the channels. Keys from `end` on become zero: they
+ * may hold anything, and weight 0 times NaN is NaN. */
 template <int D>
-static __device__ __forceinline__ void decode_fetch(const struct decode_arguments &p, const char *keys,
-                                                    const char *values, int first, int end, uint32_t stage)
+static __device__ __forceinline__ void decode_fetch(const struct decode_arguments &p,
+                                                    const char *keys, const char *values, int first,
+                                                    int end, uint32_t stage)
 {
     constexpr int PITCH = 2 * D + 16, LANES = D / 8, STEP = 32 / LANES;
     int lane = threadIdx.x % 32, key = first + lane / LANES;
@@ -125,10 +133,12 @@ static __device__ __forceinline__ void decode_fetch(const struct decode_argument
     copy_commit();
 }
 
-/* One row of q or r as the left operand of a product over D channels; zeros where the row does not exist. */
+/* One row of q or r as the left operand of a product over D channels; zeros where the row does not
+ * exist. */
 template <int D>
 static __device__ __forceinline__ void decode_operand(const struct decode_view &view, int64_t batch,
-                                                      const struct decode_row &row, uint32_t (&a)[D / 16][2])
+                                                      const struct decode_row &row,
+                                                      uint32_t (&a)[D / 16][2])
 {
     const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
                            row.head * view.head + 2 * (threadIdx.x % 4);
@@ -142,7 +152,8 @@ static __device__ __forceinline__ void decode_operand(const struct decode_view &
     }
 }
 
-/* ---- Tiles ---------------------------------------------------------------------------------------- */
+/* ---- Tiles
+ * ---------------------------------------------------------------------------------------- */
 
 /* A warp's running result; lane 4 g + t holds row g. */
 template <int D> struct decode_sums {
@@ -153,8 +164,8 @@ template <int D> struct decode_sums {
 /* Scores and u of 16 keys: column 2t + h of half n. */
 template <int D>
 static __device__ __forceinline__ void decode_scores(uint32_t stage, const uint32_t (&q)[D / 16][2],
-                                                     const uint32_t (&r)[D / 16][2], float (&s)[2][2],
-                                                     float (&u)[2][2])
+                                                     const uint32_t (&r)[D / 16][2],
+                                                     float (&s)[2][2], float (&u)[2][2])
 {
     constexpr int PITCH = 2 * D + 16;
     int lane = threadIdx.x % 32;
@@ -234,7 +245,8 @@ static __device__ __forceinline__ void decode_weights(struct decode_sums<D> &sum
 /* Adds the tile's values under their weights. */
 template <int D, bool PROBE>
 static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums, uint32_t stage,
-                                                     const float (&w)[2][2], const float (&wu)[2][2])
+                                                     const float (&w)[2][2],
+                                                     const float (&wu)[2][2])
 {
     constexpr int PITCH = 2 * D + 16;
     int lane = threadIdx.x % 32;
@@ -264,23 +276,27 @@ static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums
     }
 }
 
-/* ---- Joining -------------------------------------------------------------------------------------- */
+/* ---- Joining
+ * -------------------------------------------------------------------------------------- */
 
-/* Shared memory of a block behind the rings, and of every block of the cluster at the same place. */
+/* Shared memory of a block behind the rings, and of every block of the cluster at the same place.
+ */
 template <int D> struct decode_shared {
     struct decode_state warps[DECODE_WARPS][DECODE_ROWS];
     struct decode_state blocks[DECODE_MAX_CLUSTER][DECODE_ROWS];  /* sent by each block */
     float received[2 * DECODE_ROWS * D + 2 * DECODE_MAX_CLUSTER]; /* [block][A1, A2][slice] */
 };
 
-/* What the blocks' parts count; lies where the rings were, so that two blocks fit a multiprocessor. */
+/* What the blocks' parts count; lies where the rings were, so that two blocks fit a multiprocessor.
+ */
 struct decode_counts {
     struct decode_state whole[DECODE_ROWS];
     float2 weights[DECODE_ROWS * DECODE_MAX_CLUSTER];
 };
 
 /* The block's state of a row: the warps' common maximum, the c of the first with keys, the sums. */
-static __device__ __forceinline__ struct decode_state decode_join_warps(const struct decode_state *warps)
+static __device__ __forceinline__ struct decode_state
+decode_join_warps(const struct decode_state *warps)
 {
     struct decode_state part[DECODE_WARPS], whole = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
@@ -299,7 +315,8 @@ static __device__ __forceinline__ struct decode_state decode_join_warps(const st
     return whole;
 }
 
-/* Leaves the warp's sums in its own ring, brought to the block's maximum and c: [row][A1, A2][D]. */
+/* Leaves the warp's sums in its own ring, brought to the block's maximum and c: [row][A1, A2][D].
+ */
 template <int D, bool PROBE>
 static __device__ __forceinline__ void decode_leave(const struct decode_sums<D> &sums,
                                                     const struct decode_state &whole, float *row)
@@ -322,12 +339,13 @@ static __device__ __forceinline__ void decode_leave(const struct decode_sums<D> 
 
 /* A channel of a row, summed over the warps. */
 template <int D>
-static __device__ __forceinline__ float decode_over_warps(const float *rings, int ring_floats, int row,
-                                                          int which, int d)
+static __device__ __forceinline__ float decode_over_warps(const float *rings, int ring_floats,
+                                                          int row, int which, int d)
 {
     float sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < DECODE_WARPS; w++) sum += rings[w * ring_floats + (row * 2 + which) * D + d];
+    for (int w = 0; w < DECODE_WARPS; w++)
+        sum += rings[w * ring_floats + (row * 2 + which) * D + d];
     return sum;
 }
 
@@ -338,9 +356,8 @@ template <int D> struct decode_part {
 };
 
 template <int D>
-static __device__ __forceinline__ struct decode_part<D> decode_part_of(const struct decode_arguments &p,
-                                                                       int64_t pairs, int64_t pair, int part)
-{
+static __device__ __forceinline__ struct decode_part<D>
+decode_part_of(const struct decode_arguments &p, int64_t pairs, int64_t pair, int part) {
     int64_t parts = p.large + p.small, index = pair * parts + part;
     struct decode_part<D> at;
     at.states = (struct decode_state *)p.workspace + index * DECODE_ROWS;
@@ -348,12 +365,12 @@ static __device__ __forceinline__ struct decode_part<D> decode_part_of(const str
     return at;
 }
 
-/* What each of `count` parts counts in a row (x), with its distance of c (y), and the row's state. One warp a
- * row; a lane has the parts lane and lane + 32. */
+/* What each of `count` parts counts in a row (x), with its distance of c (y), and the row's state.
+ * One warp a row; a lane has the parts lane and lane + 32. */
 template <int STRIDE>
-static __device__ __forceinline__ void decode_weigh(const struct decode_state *states, int64_t next_part,
-                                                    int count, int rows, float2 *weights,
-                                                    struct decode_state *whole)
+static __device__ __forceinline__ void decode_weigh(const struct decode_state *states,
+                                                    int64_t next_part, int count, int rows,
+                                                    float2 *weights, struct decode_state *whole)
 {
     constexpr int PER_LANE = (STRIDE + 31) / 32;
     int lane = threadIdx.x % 32;
@@ -389,9 +406,9 @@ static __device__ __forceinline__ void decode_weigh(const struct decode_state *s
 
 /* Everything about one channel of one finished row. a1, a2: sums under the weights. */
 template <bool PROBE>
-static __device__ __forceinline__ void decode_write(const struct decode_arguments &p, int64_t batch,
-                                                    int kv_head, int row, int d,
-                                                    const struct decode_state &whole, float a1, float a2)
+static __device__ __forceinline__ void
+decode_write(const struct decode_arguments &p, int64_t batch, int kv_head, int row, int d,
+             const struct decode_state &whole, float a1, float a2)
 {
     int64_t time = row / p.group, head = (int64_t)kv_head * p.group + row % p.group;
     bool seen = whole.sum != 0.0f;
@@ -409,25 +426,26 @@ static __device__ __forceinline__ void decode_write(const struct decode_argument
 
 /* The sums of a block, to the blocks of its cluster. */
 template <int D, bool PROBE>
-static __device__ __forceinline__ void decode_send(struct decode_shared<D> *shared, const float *rings,
-                                                   int ring_floats, int rows, int slice, int rank)
+static __device__ __forceinline__ void decode_send(struct decode_shared<D> *shared,
+                                                   const float *rings, int ring_floats, int rows,
+                                                   int slice, int rank)
 {
     for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32) {
         float *place = &shared->received[rank * 2 * slice + i % slice];
         uint32_t target = cluster_address(shared_address(place), i / slice);
         cluster_store(target, decode_over_warps<D>(rings, ring_floats, i / D, 0, i % D));
         if (PROBE)
-            cluster_store(target + 4 * slice, decode_over_warps<D>(rings, ring_floats, i / D, 1, i % D));
+            cluster_store(target + 4 * slice,
+                          decode_over_warps<D>(rings, ring_floats, i / D, 1, i % D));
     }
 }
 
 /* Joins what the blocks sent for this block's slice and writes the outputs. */
 template <int D, bool PROBE>
-static __device__ __forceinline__ void decode_finish(const struct decode_arguments &p,
-                                                     const struct decode_shared<D> *shared,
-                                                     const struct decode_counts *counts, int64_t batch,
-                                                     int kv_head, int first_row, int rows, int slice, int rank,
-                                                     int blocks)
+static __device__ __forceinline__ void
+decode_finish(const struct decode_arguments &p, const struct decode_shared<D> *shared,
+              const struct decode_counts *counts, int64_t batch, int kv_head, int first_row,
+              int rows, int slice, int rank, int blocks)
 {
     for (int i = threadIdx.x; i < slice && rank * slice + i < rows * D; i += DECODE_WARPS * 32) {
         int row = (rank * slice + i) / D, d = (rank * slice + i) % D;
@@ -446,13 +464,14 @@ static __device__ __forceinline__ void decode_finish(const struct decode_argumen
 /* Joins the parts of a pair; grid: pairs. */
 template <int D, bool PROBE>
 __global__ void __launch_bounds__(DECODE_WARPS * 32)
-decode_join_kernel(const __grid_constant__ struct decode_arguments p)
+    decode_join_kernel(const __grid_constant__ struct decode_arguments p)
 {
     __shared__ float2 weights[DECODE_ROWS * DECODE_MAX_PARTS];
     __shared__ struct decode_state whole[DECODE_ROWS];
     int64_t pair = blockIdx.x, heads = gridDim.x / p.batches;
     int64_t batch = pair / heads;
-    int y = (int)(pair % heads), kv_head = y / p.row_blocks, first_row = y % p.row_blocks * DECODE_ROWS;
+    int y = (int)(pair % heads), kv_head = y / p.row_blocks,
+        first_row = y % p.row_blocks * DECODE_ROWS;
     int rows = min(DECODE_ROWS, p.rows - first_row), parts = p.large + p.small;
     dependency_wait();
     dependency_release();
@@ -474,13 +493,14 @@ decode_join_kernel(const __grid_constant__ struct decode_arguments p)
     }
 }
 
-/* ---- The kernel ------------------------------------------------------------------------------------ */
+/* ---- The kernel
+ * ------------------------------------------------------------------------------------ */
 
-/* grid: (cluster, key/value heads times row blocks, batch), or with parts (pairs, parts): the large parts of all
- * pairs begin before the small ones. */
+/* grid: (cluster, key/value heads times row blocks, batch), or with parts (pairs, parts): the large
+ * parts of all pairs begin before the small ones. */
 template <int D, bool PROBE>
 __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
-decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
+    decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
 {
     constexpr int STAGE = 2 * DECODE_KEYS * (2 * D + 16), RING = DECODE_STAGES * STAGE;
     extern __shared__ __align__(128) unsigned char memory[];
@@ -498,7 +518,8 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     int kv_head = y / p.row_blocks, first_row = y % p.row_blocks * DECODE_ROWS;
     int rows = min(DECODE_ROWS, p.rows - first_row);
 
-    cluster_arrive(); /* waited for before the first write to another block, which must have begun by then */
+    cluster_arrive(); /* waited for before the first write to another block, which must have begun
+                         by then */
     dependency_wait();
     dependency_release();
 
@@ -506,7 +527,8 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     if (p.q_lengths != NULL) T = max(0, min(T, p.q_lengths[batch]));
     if (p.k_lengths != NULL) S = max(0, min(S, p.k_lengths[batch]));
     struct decode_row row = decode_row_of(p, first_row + lane / 4, kv_head, T, S);
-    /* Rows are ordered by time, so the first sees the earliest keys and the last living one the latest. */
+    /* Rows are ordered by time, so the first sees the earliest keys and the last living one the
+     * latest. */
     int last_row = min(first_row + rows, T * p.group) - 1;
     int first_key = 0, end_key = 0;
     if (last_row >= first_row) {
@@ -515,8 +537,9 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     }
     int skipped = first_key / DECODE_KEYS;
     int tiles = max(0, (end_key + DECODE_KEYS - 1) / DECODE_KEYS - skipped);
-    struct decode_share share = split ? decode_plan_share(tiles, blockIdx.y, p.large, p.small, p.large_share)
-                                      : decode_plan_share(tiles, rank, blocks, 1, 64);
+    struct decode_share share =
+        split ? decode_plan_share(tiles, blockIdx.y, p.large, p.small, p.large_share)
+              : decode_plan_share(tiles, rank, blocks, 1, 64);
     int begin = skipped + share.begin, end = skipped + share.end;
 
     /* 1 */
@@ -526,12 +549,15 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
 #pragma unroll
     for (int stage = 0; stage < DECODE_STAGES; stage++) {
         int tile = begin + warp + stage * DECODE_WARPS;
-        if (tile < end) decode_fetch<D>(p, keys, values, tile * DECODE_KEYS, end_key, ring + stage * STAGE);
-        else copy_commit();
+        if (tile < end)
+            decode_fetch<D>(p, keys, values, tile * DECODE_KEYS, end_key, ring + stage * STAGE);
+        else
+            copy_commit();
     }
     uint32_t q[D / 16][2], r[D / 16][2];
     decode_operand<D>(p.q, batch, row, q);
-    if (PROBE) decode_operand<D>(p.r, batch, row, r);
+    if (PROBE)
+        decode_operand<D>(p.r, batch, row, r);
     else
         for (int i = 0; i < D / 16; i++) r[i][0] = r[i][1] = 0;
 
@@ -539,7 +565,8 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     struct decode_sums<D> sums;
     sums.state = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
-    for (int j = 0; j < D / 8; j++) sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
+    for (int j = 0; j < D / 8; j++)
+        sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
     int stage = 0;
     for (int tile = begin + warp; tile < end; tile += DECODE_WARPS) {
         copy_wait<DECODE_STAGES - 1>();
@@ -558,8 +585,10 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
         decode_values<D, PROBE>(sums, place, s, u);
         __syncwarp(); /* all lanes have read the tile */
         int next = tile + DECODE_STAGES * DECODE_WARPS;
-        if (next < end) decode_fetch<D>(p, keys, values, next * DECODE_KEYS, end_key, place);
-        else copy_commit();
+        if (next < end)
+            decode_fetch<D>(p, keys, values, next * DECODE_KEYS, end_key, place);
+        else
+            copy_commit();
         stage = stage + 1 < DECODE_STAGES ? stage + 1 : 0;
     }
 
@@ -568,7 +597,9 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     sums.state.shift = quad_sum(sums.state.shift);
     int local = lane / 4, slice = (rows * D + blocks - 1) / blocks;
     float *mine = (float *)(memory + warp * RING) + local * 2 * D;
-    struct decode_part<D> part = {NULL, NULL};
+    struct decode_part<D> part = {
+        NULL, NULL
+    };
     if (split) part = decode_part_of<D>(p, gridDim.x, blockIdx.x, blockIdx.y);
     if (t == 0) shared->warps[warp][local] = sums.state;
     __syncthreads();
@@ -596,10 +627,11 @@ decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
     cluster_arrive();
     cluster_wait();
     struct decode_counts *counts = (struct decode_counts *)memory;
-    decode_weigh<DECODE_MAX_CLUSTER>(&shared->blocks[0][0], DECODE_ROWS, blocks, rows, counts->weights,
-                                     counts->whole);
+    decode_weigh<DECODE_MAX_CLUSTER>(&shared->blocks[0][0], DECODE_ROWS, blocks, rows,
+                                     counts->weights, counts->whole);
     __syncthreads();
-    decode_finish<D, PROBE>(p, shared, counts, batch, kv_head, first_row, rows, slice, rank, blocks);
+    decode_finish<D, PROBE>(p, shared, counts, batch, kv_head, first_row, rows, slice, rank,
+                            blocks);
 }
 
 #endif

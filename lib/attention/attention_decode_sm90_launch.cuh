@@ -1,6 +1,7 @@
-/* attention_decode_sm90_launch.cuh: from a checked problem to the launch of the Hopper decode kernel (two
- * launches with parts), and what it takes. Nothing waits for the device: calls may run on several streams and be captured in a CUDA
- * graph; lengths are read by the kernel, so they may change between replays. */
+/* attention_decode_sm90_launch.cuh: from a checked problem to the launch of the Hopper decode
+ * kernel (two launches with parts), and what it takes. Nothing waits for the device: calls may run
+ * on several streams and be captured in a CUDA graph; lengths are read by the kernel, so they may
+ * change between replays. */
 #ifndef PLX_ATTENTION_DECODE_SM90_LAUNCH_CUH
 #define PLX_ATTENTION_DECODE_SM90_LAUNCH_CUH
 
@@ -9,8 +10,8 @@
 
 static bool decode_rows_aligned(const struct plx_tensor *tensor)
 {
-    return (uintptr_t)tensor->data % 16 == 0 && tensor->stride[0] % 8 == 0 && tensor->stride[1] % 8 == 0 &&
-           tensor->stride[2] % 8 == 0;
+    return (uintptr_t)tensor->data % 16 == 0 && tensor->stride[0] % 8 == 0 &&
+           tensor->stride[1] % 8 == 0 && tensor->stride[2] % 8 == 0;
 }
 
 static const char *decode_sm90_refuse(const void *problem, const plx_context *context)
@@ -35,8 +36,8 @@ static size_t decode_sm90_workspace(const void *problem)
 
 static struct decode_view decode_view_of(const struct plx_tensor *tensor)
 {
-    struct decode_view view = {tensor->data, tensor->stride[0], tensor->stride[1], tensor->stride[2],
-                               tensor->dtype == PLX_F32};
+    struct decode_view view = {tensor->data, tensor->stride[0], tensor->stride[1],
+                               tensor->stride[2], tensor->dtype == PLX_F32};
     return view;
 }
 
@@ -62,7 +63,8 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
 
 template <int D, bool PROBE>
 static plx_status decode_sm90_launch(plx_context *context, const struct attention_problem *p,
-                                     const struct decode_plan *plan, void *workspace, plx_stream stream)
+                                     const struct decode_plan *plan, void *workspace,
+                                     plx_stream stream)
 {
     struct decode_arguments arguments = decode_arguments_of(p, plan, workspace);
     CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE>,

@@ -316,7 +316,8 @@ __global__ void __launch_bounds__(FORWARD_THREADS, 1)
     }
     __syncthreads(); /* barriers exist before anyone uses them */
     if (threadIdx.x < FORWARD_GROUP) {
-        /* 24 + 2 * 240 registers are the 3 * 168 that the launch gave: growing beyond waits forever. */
+        /* 24 + 2 * 240 registers are the 3 * 168 that the launch gave: growing beyond waits
+         * forever. */
         registers_shrink<24>();
         if (threadIdx.x == 0) forward_load<F>(args);
     } else {

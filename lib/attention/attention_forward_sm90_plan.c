@@ -3,10 +3,9 @@
 
 #include <limits.h>
 
-/* Bytes of keys and values that a section may have, about half of the L2 cache, and the shared
- * memory that a block may have beside its tiles: alignment, barriers and the description of items.
- */
-enum { SECTION_BYTES = 24 << 20, SHARED_EXTRA = 512 };
+/* Bytes of keys and values that a section may have, about half of the L2 cache; shared memory of a
+ * block beside its tiles: barriers and the description of items; items that balancing looks at. */
+enum { SECTION_BYTES = 24 << 20, SHARED_EXTRA = 512, BALANCED_ITEMS = 1 << 16 };
 
 /* Axes of extent 1 are never stepped along, so their strides do not count. */
 static bool strides_fit(const struct plx_tensor *t, bool copied)
@@ -52,6 +51,39 @@ const char *forward_sm90_refuse(const struct attention_problem *p)
     return NULL;
 }
 
+/* Work of the block that has most, in pairs of a query tile and as many keys. */
+static int64_t heaviest_block(const struct attention_problem *p,
+                              const struct forward_sm90_plan *plan)
+{
+    int64_t most = 0, seen = p->window > 0 ? p->window / FORWARD_SM90_ROWS + 2 : plan->tiles;
+    for (int block = 0; block < plan->grid; block++) {
+        struct forward_sm90_place place;
+        int64_t work = 0;
+        for (int round = 0; forward_sm90_place(plan, block, round, &place); round++)
+            work += !p->causal ? plan->tiles : place.tile < seen ? place.tile + 1 : seen;
+        most = work > most ? work : most;
+    }
+    return most;
+}
+
+/* Pairs whose keys and values fit the L2 cache together; but the rounds of some numbers of pairs
+ * fall in step with the tiles, so that some blocks always get heavy ones. Rounds over all pairs are
+ * even: they are taken where they save more than a thirtieth. */
+static int choose_section(const struct attention_problem *p, struct forward_sm90_plan plan)
+{
+    int64_t bytes = 4 * p->S * p->D * p->G / p->H; /* of keys and values, a query head's share */
+    int64_t most = bytes > 0 ? SECTION_BYTES / bytes : plan.pairs;
+    if (most >= plan.pairs || plan.grid == plan.items) return plan.pairs;
+    if (most < 1) most = 1;
+    int64_t sections = (plan.pairs + most - 1) / most;
+    int small = (int)((plan.pairs + sections - 1) / sections);
+    if (plan.items > BALANCED_ITEMS) return small;
+    plan.section = small;
+    int64_t work = heaviest_block(p, &plan);
+    plan.section = plan.pairs;
+    return heaviest_block(p, &plan) * 31 < work * 30 ? plan.pairs : small;
+}
+
 struct forward_sm90_plan forward_sm90_plan(const struct attention_problem *p, int processors)
 {
     struct forward_sm90_plan plan = {.tiles = (int)tile_slots(p), .pairs = (int)head_pairs(p)};
@@ -63,10 +95,6 @@ struct forward_sm90_plan forward_sm90_plan(const struct attention_problem *p, in
                         2 * plan.stages * plan.keys * row + SHARED_EXTRA;
     plan.items = plan.tiles * plan.pairs;
     plan.grid = plan.items < processors ? plan.items : processors;
-    int64_t bytes = 4 * p->S * p->D * p->G / p->H; /* of keys and values, a query head's share */
-    int64_t most = bytes > 0 ? SECTION_BYTES / bytes : plan.pairs;
-    most = most < 1 ? 1 : most > plan.pairs ? plan.pairs : most;
-    int64_t sections = (plan.pairs + most - 1) / most;
-    plan.section = (int)((plan.pairs + sections - 1) / sections);
+    plan.section = choose_section(p, plan);
     return plan;
 }

@@ -4,8 +4,8 @@
  * A block works on tiles of 128 query rows of one head against tiles of `keys` keys. Blocks are as
  * many as multiprocessors and stay: in round r, block b takes item r * grid + b (every other round
  * in reverse, so that no block always gets the heavier end). Items are ordered by section (heads
- * whose keys and values fit the L2 cache together), then from the last query tile, which under a
- * causal mask is the heaviest, to the first, then by head. */
+ * whose keys and values fit the L2 cache together, where that leaves the work even), then from the
+ * last query tile, which under a causal mask is the heaviest, to the first, then by head. */
 #ifndef PLX_ATTENTION_FORWARD_SM90_PLAN_H
 #define PLX_ATTENTION_FORWARD_SM90_PLAN_H
 

@@ -372,7 +372,8 @@ forward_weigh(const struct forward_worker &w, const struct forward_sm90_args &ar
 #pragma unroll
             for (int n = 0; n < F::SCORES; n++) u[n] = s[n] == 0.0f ? 0.0f : u[n];
         }
-        if (fresh[0] || fresh[1]) forward_shift(s, u, rows, fresh);
+        /* Warps decide as one: the sums within are exchanged between lanes. */
+        if (__any_sync(0xffffffffu, fresh[0] || fresh[1])) forward_shift(s, u, rows, fresh);
         forward_probe_weights(s, u, packed.probe_weights, rows, factor);
     }
 }
