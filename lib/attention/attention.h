@@ -50,7 +50,7 @@ struct attention_range {
 #endif
 
 ATTENTION_INLINE struct attention_range attention_keys(const struct attention_problem *problem,
-                                                    int64_t T, int64_t S, int64_t i)
+                                                       int64_t T, int64_t S, int64_t i)
 {
     struct attention_range keys = {0, S};
     if (problem->causal) {

@@ -1,12 +1,13 @@
-/* attention_any.cuh: what the simple CUDA kernels share: tiles in shared memory, and where a block works.
+/* attention_any.cuh: what the simple CUDA kernels share: tiles in shared memory, and where a block
+ * works.
  *
- * These kernels run on every GPU from sm_80, for every mask, layout, dtype and head size that the public
- * header allows. They compute in f32 on the ordinary cores, keep one tile of queries and one of keys in
- * shared memory, and are the yardstick for the tuned kernels rather than their rival.
+ * These kernels run on every GPU from sm_80, for every mask, layout, dtype and head size that the
+ * public header allows. They compute in f32 on the ordinary cores, keep one tile of queries and one
+ * of keys in shared memory, and are the yardstick for the tuned kernels rather than their rival.
  *
- * A block has 128 threads and works on QUERIES query rows and 32 keys at a time. For scores, lane = key and
- * warp w holds rows w * QUERIES/4 and up, so row maxima and sums are warp reductions. For products with
- * values a thread owns channels threadIdx.x and threadIdx.x + 128.
+ * A block has 128 threads and works on QUERIES query rows and 32 keys at a time. For scores, lane =
+ * key and warp w holds rows w * QUERIES/4 and up, so row maxima and sums are warp reductions. For
+ * products with values a thread owns channels threadIdx.x and threadIdx.x + 128.
  *
  * Included by attention_any_forward.cuh and attention_any_backward.cuh. */
 #ifndef PLX_ATTENTION_ANY_CUH
@@ -31,7 +32,8 @@ static __device__ __forceinline__ int64_t any_clamp(int64_t value, int64_t limit
 }
 
 /* The device twin of attention_sequence() in attention.c. */
-static __device__ struct attention_sequence any_sequence(const struct attention_problem &p, int64_t n)
+static __device__ struct attention_sequence any_sequence(const struct attention_problem &p,
+                                                         int64_t n)
 {
     if (p.q_offsets.data != NULL) {
         const struct plx_tensor &keys = p.k_offsets.data != NULL ? p.k_offsets : p.q_offsets;
@@ -41,31 +43,33 @@ static __device__ struct attention_sequence any_sequence(const struct attention_
         return s;
     }
     struct attention_sequence s = {n, 0, p.T, n, 0, p.S};
-    /* Lengths live in device memory and were not checked: clamp, so that no read leaves the tensors. */
+    /* Lengths live in device memory and were not checked: clamp, so that no read leaves the
+     * tensors. */
     if (p.q_lengths.data != NULL) s.T = any_clamp(any_offset(p.q_lengths, n), p.T);
     if (p.k_lengths.data != NULL) s.S = any_clamp(any_offset(p.k_lengths, n), p.S);
     return s;
 }
 
-/* Blocks along grid.x that cover `extent` rows in tiles of `rows`: for packed batches every sequence may end
- * with a partial tile, and slot numbers are start / rows + n, which never collide. */
+/* Blocks along grid.x that cover `extent` rows in tiles of `rows`: for packed batches every
+ * sequence may end with a partial tile, and slot numbers are start / rows + n, which never collide.
+ */
 static inline int64_t any_slots(const struct attention_problem *p, int64_t extent, int rows)
 {
     if (p->q_offsets.data != NULL || p->q_offsets.rank != 0) return extent / rows + p->sequences;
     return (extent + rows - 1) / rows * p->sequences;
 }
 
-/* Which tile a slot is. live_end: rows of the tile's sequence that exist (others are padding behind a
- * length); row_end: rows that must be written. */
+/* Which tile a slot is. live_end: rows of the tile's sequence that exist (others are padding behind
+ * a length); row_end: rows that must be written. */
 struct any_tile {
     struct attention_sequence sequence;
-    int64_t first;     /* first row of the tile within its sequence */
+    int64_t first; /* first row of the tile within its sequence */
     int64_t row_end;
     bool used;
 };
 
-static __device__ struct any_tile any_find(const struct attention_problem &p, int64_t slot, int rows,
-                                           bool by_key)
+static __device__ struct any_tile any_find(const struct attention_problem &p, int64_t slot,
+                                           int rows, bool by_key)
 {
     struct any_tile tile;
     int64_t n, extent = by_key ? p.S : p.T;
@@ -80,11 +84,13 @@ static __device__ struct any_tile any_find(const struct attention_problem &p, in
     }
     const struct plx_tensor &offsets =
         by_key && p.k_offsets.data != NULL ? p.k_offsets : p.q_offsets;
-    int64_t low = 0, high = p.sequences - 1;   /* last n whose first slot is <= slot */
+    int64_t low = 0, high = p.sequences - 1; /* last n whose first slot is <= slot */
     while (low < high) {
         int64_t middle = (low + high + 1) / 2;
-        if (any_offset(offsets, middle) / rows + middle <= slot) low = middle;
-        else high = middle - 1;
+        if (any_offset(offsets, middle) / rows + middle <= slot)
+            low = middle;
+        else
+            high = middle - 1;
     }
     tile.sequence = any_sequence(p, low);
     tile.first = (slot - any_offset(offsets, low) / rows - low) * rows;
@@ -93,10 +99,12 @@ static __device__ struct any_tile any_find(const struct attention_problem &p, in
     return tile;
 }
 
-/* Rows first .. first + rows - 1 of one head into shared memory as f32, row stride D + 1 (so that lanes that
- * read one channel of 32 rows meet 32 banks); rows at or past end become zero and are never read. */
+/* Rows first .. first + rows - 1 of one head into shared memory as f32, row stride D + 1 (so that
+ * lanes that read one channel of 32 rows meet 32 banks); rows at or past end become zero and are
+ * never read. */
 static __device__ void any_load(float *shared, const struct plx_tensor &tensor, int64_t batch,
-                                int64_t start, int64_t head, int64_t first, int64_t end, int rows, int D)
+                                int64_t start, int64_t head, int64_t first, int64_t end, int rows,
+                                int D)
 {
     for (int row = threadIdx.x / 32; row < rows; row += ANY_WARPS) {
         int64_t source = element_row(tensor, batch, start + first + row, head);
@@ -110,8 +118,8 @@ enum { ANY_RUN = 16 };
 
 /* Dot products of this lane's key with ROWS query rows beginning at row. */
 template <int ROWS>
-static __device__ __forceinline__ void any_dots(float (&dots)[ROWS], const float *queries, const float *keys,
-                                                int row, int D)
+static __device__ __forceinline__ void any_dots(float (&dots)[ROWS], const float *queries,
+                                                const float *keys, int row, int D)
 {
     const float *key = keys + (threadIdx.x % 32) * (D + 1);
     for (int i = 0; i < ROWS; i++) dots[i] = 0.0f;
@@ -129,8 +137,9 @@ static __device__ __forceinline__ void any_dots(float (&dots)[ROWS], const float
     }
 }
 
-/* The dot product of two rows in shared memory, in the very order of any_dots: where an output row equals a
- * value row, so do their products with a third, and differences of them are exactly zero. */
+/* The dot product of two rows in shared memory, in the very order of any_dots: where an output row
+ * equals a value row, so do their products with a third, and differences of them are exactly zero.
+ */
 static __device__ __forceinline__ float any_dot(const float *a, const float *b, int D)
 {
     float dot = 0.0f;
@@ -144,8 +153,8 @@ static __device__ __forceinline__ float any_dot(const float *a, const float *b, 
 }
 
 static __device__ __forceinline__ bool any_visible(const struct attention_problem &p,
-                                                   const struct attention_sequence &s, int64_t query,
-                                                   int64_t key)
+                                                   const struct attention_sequence &s,
+                                                   int64_t query, int64_t key)
 {
     struct attention_range keys = attention_keys(&p, s.T, s.S, query);
     return query < s.T && key >= keys.first && key < keys.end;

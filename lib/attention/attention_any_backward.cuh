@@ -1,11 +1,12 @@
-/* attention_any_backward.cuh: backward on any GPU, with and without the probe, bitwise reproducible.
+/* attention_any_backward.cuh: backward on any GPU, with and without the probe, bitwise
+ * reproducible.
  *
- * Two kernels and no atomics: one block a query tile for dq and dr, one block a key tile (looping over the
- * query heads of its group) for dk and dv. Both rebuild the weights from lse:
- *     p = exp(scale q.k - lse)    a = d_o.v    delta = a - b
- *     dl = p (a - c + (t - u) delta)    du = -p delta    dv weight = p (1 + t - u)
- * with the row scalars c = d_o.o and b = d_o.mean, which the first kernel leaves in the workspace for the
- * second. Without the probe dl = p (a - c) and the dv weight is p.
+ * Two kernels and no atomics: one block a query tile for dq and dr, one block a key tile (looping
+ * over the query heads of its group) for dk and dv. Both rebuild the weights from lse: p =
+ * exp(scale q.k - lse)    a = d_o.v    delta = a - b dl = p (a - c + (t - u) delta)    du = -p
+ * delta    dv weight = p (1 + t - u) with the row scalars c = d_o.o and b = d_o.mean, which the
+ * first kernel leaves in the workspace for the second. Without the probe dl = p (a - c) and the dv
+ * weight is p.
  *
  * Eight query rows a tile keep four row tiles and two key tiles of 256 channels under 99 KB. */
 #ifndef PLX_ATTENTION_ANY_BACKWARD_CUH
@@ -25,9 +26,9 @@ struct any_weights {
 };
 
 template <bool PROBE>
-static __device__ __forceinline__ struct any_weights any_gradients(float score, float u, float a, float c,
-                                                                   float b, float lse, float t, float scale,
-                                                                   bool visible)
+static __device__ __forceinline__ struct any_weights
+any_gradients(float score, float u, float a, float c, float b, float lse, float t, float scale,
+              bool visible)
 {
     struct any_weights w = {0.0f, 0.0f, 0.0f};
     if (!visible) return w;
@@ -46,8 +47,8 @@ static __device__ __forceinline__ struct any_weights any_gradients(float score, 
 
 template <bool PROBE>
 __global__ void __launch_bounds__(ANY_THREADS)
-any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
-                          const __grid_constant__ struct any_rows rows)
+    any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
+                              const __grid_constant__ struct any_rows rows)
 {
     extern __shared__ float shared[];
     __shared__ float dl[ANY_KEYS][ANY_BACK_QUERIES], du[ANY_KEYS][ANY_BACK_QUERIES];
@@ -64,11 +65,13 @@ any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
 
     any_load(queries, p.q, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
     any_load(douts, p.d_o, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
-    if (PROBE) any_load(probes, p.r, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
+    if (PROBE)
+        any_load(probes, p.r, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
     /* The outputs and means lie where the keys and values will. */
     any_load(keys, p.o, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
     if (PROBE)
-        any_load(values, p.value_mean, s.q_batch, s.q_start, head, tile.first, s.T, ANY_BACK_QUERIES, D);
+        any_load(values, p.value_mean, s.q_batch, s.q_start, head, tile.first, s.T,
+                 ANY_BACK_QUERIES, D);
     __syncthreads();
 
     float c[ANY_BACK_ROWS], b[ANY_BACK_ROWS], lse[ANY_BACK_ROWS], t[ANY_BACK_ROWS];
@@ -84,7 +87,8 @@ any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
         c[i] = __shfl_sync(0xffffffffu, dot, 0);
         b[i] = __shfl_sync(0xffffffffu, dot, 1);
         lse[i] = element_load(p.lse, element_row(p.lse, s.q_batch, time, head));
-        if (PROBE) t[i] = element_load(p.probe_mean, element_row(p.probe_mean, s.q_batch, time, head));
+        if (PROBE)
+            t[i] = element_load(p.probe_mean, element_row(p.probe_mean, s.q_batch, time, head));
         /* A call without keys has no workspace. */
         if (lane == 0 && rows.c != NULL) {
             int64_t index = (s.q_batch * p.T + time) * p.H + head;
@@ -104,7 +108,7 @@ any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
     for (int x = 0; x < ANY_SLICES; x++)
         for (int i = 0; i < ANY_BACK_QUERIES; i++) dq[x][i] = dr[x][i] = 0.0f;
     for (int64_t key0 = first_key; key0 < end_key; key0 += ANY_KEYS) {
-        __syncthreads();   /* the previous keys have been read by all */
+        __syncthreads(); /* the previous keys have been read by all */
         any_load(keys, p.k, s.k_batch, s.k_start, kv_head, key0, s.S, ANY_KEYS, D);
         any_load(values, p.v, s.k_batch, s.k_start, kv_head, key0, s.S, ANY_KEYS, D);
         __syncthreads();
@@ -114,8 +118,8 @@ any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
         any_dots(a, douts, values, row0, D);
         for (int i = 0; i < ANY_BACK_ROWS; i++) {
             bool visible = any_visible(p, s, tile.first + row0 + i, key0 + lane);
-            struct any_weights w =
-                any_gradients<PROBE>(score[i], u[i], a[i], c[i], b[i], lse[i], t[i], scale, visible);
+            struct any_weights w = any_gradients<PROBE>(score[i], u[i], a[i], c[i], b[i], lse[i],
+                                                        t[i], scale, visible);
             dl[lane][row0 + i] = w.dl;
             if (PROBE) du[lane][row0 + i] = w.du;
         }
@@ -150,13 +154,13 @@ any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
 
 template <bool PROBE>
 __global__ void __launch_bounds__(ANY_THREADS)
-any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
-                        const __grid_constant__ struct any_rows rows)
+    any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
+                            const __grid_constant__ struct any_rows rows)
 {
     extern __shared__ float shared[];
     __shared__ float dl[ANY_BACK_QUERIES][ANY_KEYS], du[ANY_BACK_QUERIES][ANY_KEYS];
     __shared__ float dw[ANY_BACK_QUERIES][ANY_KEYS];
-    __shared__ uint32_t seen[ANY_BACK_QUERIES];   /* which keys a row sees: bit = key */
+    __shared__ uint32_t seen[ANY_BACK_QUERIES]; /* which keys a row sees: bit = key */
     int D = (int)p.D, size = ANY_BACK_QUERIES * (D + 1);
     float *queries = shared, *douts = queries + size, *probes = douts + size;
     float *keys = probes + (PROBE ? size : 0), *values = keys + ANY_KEYS * (D + 1);
@@ -170,13 +174,14 @@ any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
     any_load(keys, p.k, s.k_batch, s.k_start, kv_head, tile.first, s.S, ANY_KEYS, D);
     any_load(values, p.v, s.k_batch, s.k_start, kv_head, tile.first, s.S, ANY_KEYS, D);
 
-    /* Queries that may see a key of this tile: from the one at its first key to the one whose window ends at
-     * its last. */
+    /* Queries that may see a key of this tile: from the one at its first key to the one whose
+     * window ends at its last. */
     int64_t last_key = tile.first + ANY_KEYS < s.S ? tile.first + ANY_KEYS : s.S;
     int64_t first_query = 0, end_query = tile.first < s.S ? s.T : 0;
     if (p.causal) {
         int64_t shift = s.S - s.T;
-        if (tile.first - shift > 0) first_query = (tile.first - shift) / ANY_BACK_QUERIES * ANY_BACK_QUERIES;
+        if (tile.first - shift > 0)
+            first_query = (tile.first - shift) / ANY_BACK_QUERIES * ANY_BACK_QUERIES;
         if (p.window > 0 && last_key - 1 + p.window - shift < end_query)
             end_query = last_key - 1 + p.window - shift;
     }
@@ -187,7 +192,7 @@ any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
 
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
         for (int64_t query0 = first_query; query0 < end_query; query0 += ANY_BACK_QUERIES) {
-            __syncthreads();   /* the previous rows have been read by all */
+            __syncthreads(); /* the previous rows have been read by all */
             any_load(queries, p.q, s.q_batch, s.q_start, head, query0, s.T, ANY_BACK_QUERIES, D);
             any_load(douts, p.d_o, s.q_batch, s.q_start, head, query0, s.T, ANY_BACK_QUERIES, D);
             if (PROBE)
@@ -206,8 +211,8 @@ any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
                 if (query < s.T) {
                     int64_t index = (s.q_batch * p.T + time) * p.H + head;
                     float b = PROBE ? rows.b[index] : 0.0f;
-                    float t = PROBE ? element_load(p.probe_mean, element_row(p.probe_mean, s.q_batch,
-                                                                             time, head))
+                    float t = PROBE ? element_load(p.probe_mean,
+                                                   element_row(p.probe_mean, s.q_batch, time, head))
                                     : 0.0f;
                     float lse = element_load(p.lse, element_row(p.lse, s.q_batch, time, head));
                     w = any_gradients<PROBE>(score[i], u[i], a[i], rows.c[index], b, lse, t, scale,
@@ -228,7 +233,8 @@ any_backward_key_kernel(const __grid_constant__ struct attention_problem p,
                     uint32_t mask = seen[row];
 #pragma unroll
                     for (int i = 0; i < ANY_KEYS; i++) {
-                        /* Not merely weight 0: a NaN in a row must not reach keys it does not see. */
+                        /* Not merely weight 0: a NaN in a row must not reach keys it does not see.
+                         */
                         if ((mask >> i & 1) == 0) continue;
                         dk[x][i] = fmaf(dl[row][i], query, dk[x][i]);
                         if (PROBE) dk[x][i] = fmaf(du[row][i], probe, dk[x][i]);

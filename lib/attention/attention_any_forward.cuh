@@ -1,12 +1,13 @@
 /* attention_any_forward.cuh: forward and decode on any GPU, with and without the probe.
  *
- * One block walks the key tiles of one query tile with the online softmax of parallax/NOTES.md. grid is (tile
- * slots, H, splits): decode splits the keys over grid.z, every split leaves a partial result (o, lse, t, m in
- * f32) in the workspace, and a second kernel joins them by the formula of plx_parallax_merge. With one split
- * the first kernel writes the outputs itself.
+ * One block walks the key tiles of one query tile with the online softmax of parallax/NOTES.md.
+ * grid is (tile slots, H, splits): decode splits the keys over grid.z, every split leaves a partial
+ * result (o, lse, t, m in f32) in the workspace, and a second kernel joins them by the formula of
+ * plx_parallax_merge. With one split the first kernel writes the outputs itself.
  *
  * Phases of the main loop:
- *   1 keys to shared memory    2 scores, running maximum, weights    3 values over the keys    4 accumulate */
+ *   1 keys to shared memory    2 scores, running maximum, weights    3 values over the keys    4
+ * accumulate */
 #ifndef PLX_ATTENTION_ANY_FORWARD_CUH
 #define PLX_ATTENTION_ANY_FORWARD_CUH
 
@@ -22,9 +23,9 @@ struct any_partials {
 
 /* Final or partial outputs of one row; every thread of the block calls it for its channels. */
 template <bool PROBE>
-static __device__ void any_write(const struct attention_problem &p, const struct any_partials &partials,
-                                 int64_t batch, int64_t time, int64_t head, int d, float o, float mean,
-                                 float lse, float t)
+static __device__ void any_write(const struct attention_problem &p,
+                                 const struct any_partials &partials, int64_t batch, int64_t time,
+                                 int64_t head, int d, float o, float mean, float lse, float t)
 {
     if (partials.splits > 1) {
         int64_t row = ((blockIdx.z * p.B + batch) * p.T + time) * p.H + head;
@@ -45,8 +46,8 @@ static __device__ void any_write(const struct attention_problem &p, const struct
 
 template <bool PROBE>
 __global__ void __launch_bounds__(ANY_THREADS)
-any_forward_kernel(const __grid_constant__ struct attention_problem p,
-                   const __grid_constant__ struct any_partials partials)
+    any_forward_kernel(const __grid_constant__ struct attention_problem p,
+                       const __grid_constant__ struct any_partials partials)
 {
     extern __shared__ float shared[];
     __shared__ float weight[ANY_KEYS][ANY_QUERIES], probe_weight[ANY_KEYS][ANY_QUERIES];
@@ -85,7 +86,8 @@ any_forward_kernel(const __grid_constant__ struct attention_problem p,
 #pragma unroll
     for (int x = 0; x < ANY_SLICES; x++)
         for (int i = 0; i < ANY_QUERIES; i++) a1[x][i] = a2[x][i] = 0.0f;
-    float log2_scale = (float)(p.scale * 1.4426950408889634);
+    const float log2_e = 1.4426950408889634f;
+    float scale = (float)p.scale;
 
     for (int64_t j = tile_begin; j < tile_end; j++) {
         int64_t key0 = first_key + j * ANY_KEYS;
@@ -99,11 +101,12 @@ any_forward_kernel(const __grid_constant__ struct attention_problem p,
         if (PROBE) any_dots(u, probes, keys, row0, D);
         for (int i = 0; i < ANY_WARP_ROWS; i++) {
             bool visible = any_visible(p, s, tile.first + row0 + i, key0 + lane);
-            float l = visible ? score[i] * log2_scale : -INFINITY;
+            float l = visible ? score[i] * scale : -INFINITY;
             float next = fmaxf(maximum[i], warp_max(l));
             /* A row that has seen no key yet keeps factor 1 and weight 0 instead of inf - inf. */
-            float factor = next == -INFINITY ? 1.0f : exp2f(maximum[i] - next);
-            float w = visible ? exp2f(l - next) : 0.0f;
+            float factor = next == -INFINITY ? 1.0f : exp2f((maximum[i] - next) * log2_e);
+            /* The difference before any rounding: at logits of hundreds it is all that counts. */
+            float w = visible ? exp2f(fmaf(score[i], scale, -next) * log2_e) : 0.0f;
             float tile_sum = warp_sum(w);
             if (PROBE) {
                 float tile_u = warp_sum(visible ? w * u[i] : 0.0f);
@@ -148,8 +151,7 @@ any_forward_kernel(const __grid_constant__ struct attention_problem p,
             row_sum[row0 + i] = seen ? 1.0f / sum[i] : 0.0f;
             row_shift[row0 + i] = seen ? shift_sum[i] / sum[i] : 0.0f;
             row_t[row0 + i] = seen ? c[i] + shift_sum[i] / sum[i] : 0.0f;
-            row_lse[row0 + i] =
-                seen ? (maximum[i] + log2f(sum[i])) * 0.6931471805599453f : -INFINITY;
+            row_lse[row0 + i] = seen ? maximum[i] + logf(sum[i]) : -INFINITY;
         }
     __syncthreads();
 #pragma unroll
@@ -167,8 +169,8 @@ any_forward_kernel(const __grid_constant__ struct attention_problem p,
     }
 }
 
-/* What a part counts against the largest of all; a part without keys counts nothing, one of a row with a
- * NaN score makes the whole NaN. */
+/* What a part counts against the largest of all; a part without keys counts nothing, one of a row
+ * with a NaN score makes the whole NaN. */
 static __device__ __forceinline__ float any_part_weight(float lse, float maximum)
 {
     return lse == -INFINITY ? 0.0f : expf(lse - maximum);
@@ -177,14 +179,15 @@ static __device__ __forceinline__ float any_part_weight(float lse, float maximum
 /* Joins the splits of one row; one warp a row of [B,T,H]. */
 template <bool PROBE>
 __global__ void __launch_bounds__(ANY_THREADS)
-any_merge_kernel(const __grid_constant__ struct attention_problem p,
-                 const __grid_constant__ struct any_partials partials)
+    any_merge_kernel(const __grid_constant__ struct attention_problem p,
+                     const __grid_constant__ struct any_partials partials)
 {
     int64_t rows = p.B * p.T * p.H;
     int64_t row = (int64_t)blockIdx.x * ANY_WARPS + threadIdx.x / 32;
     if (row >= rows) return;
     float maximum = -INFINITY, sum = 0.0f, t = 0.0f;
-    for (int i = 0; i < partials.splits; i++) maximum = fmaxf(maximum, partials.lse[i * rows + row]);
+    for (int i = 0; i < partials.splits; i++)
+        maximum = fmaxf(maximum, partials.lse[i * rows + row]);
     for (int i = 0; i < partials.splits; i++) {
         float w = any_part_weight(partials.lse[i * rows + row], maximum);
         sum += w;

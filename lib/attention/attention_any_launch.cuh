@@ -1,8 +1,9 @@
-/* attention_any_launch.cuh: from a checked problem to launches of the simple CUDA kernels, and the rows that
- * stand for them in the tables of parallax.c and softmax.c.
+/* attention_any_launch.cuh: from a checked problem to launches of the simple CUDA kernels, and the
+ * rows that stand for them in the tables of parallax.c and softmax.c.
  *
- * Nothing here waits for the device or allocates: launches go to the caller's stream, and what the kernels
- * keep between each other lies in the caller's workspace, so calls can be captured in a CUDA graph. */
+ * Nothing here waits for the device or allocates: launches go to the caller's stream, and what the
+ * kernels keep between each other lies in the caller's workspace, so calls can be captured in a
+ * CUDA graph. */
 #ifndef PLX_ATTENTION_ANY_LAUNCH_CUH
 #define PLX_ATTENTION_ANY_LAUNCH_CUH
 
@@ -19,8 +20,9 @@ static const char *any_refuse(const void *problem, const plx_context *context)
     return NULL;
 }
 
-/* Keys are split until about two blocks a multiprocessor of the largest GPUs have work, but not below 128
- * keys a split. A function of shapes alone, so that equal calls give equal bits on every card. */
+/* Keys are split until about two blocks a multiprocessor of the largest GPUs have work, but not
+ * below 128 keys a split. A function of shapes alone, so that equal calls give equal bits on every
+ * card. */
 static int any_splits(const struct attention_problem *p)
 {
     if (p->pass != PLX_DECODE) return 1;
@@ -37,7 +39,8 @@ static size_t any_align(size_t bytes)
 
 /* Carves the partial results of a split decode; with a NULL base only measures. */
 template <bool PROBE>
-static size_t any_carve(const struct attention_problem *p, char *base, struct any_partials *partials)
+static size_t any_carve(const struct attention_problem *p, char *base,
+                        struct any_partials *partials)
 {
     int splits = any_splits(p);
     *partials = {splits, NULL, NULL, NULL, NULL};
@@ -93,15 +96,17 @@ static plx_status any_backward_run(plx_context *context, const void *problem, vo
     const struct attention_problem *p = (const struct attention_problem *)problem;
     cudaStream_t queue = (cudaStream_t)stream;
     size_t stride = any_align((size_t)(p->B * p->T * p->H) * sizeof(float));
-    struct any_rows rows = {(float *)workspace, PROBE ? (float *)((char *)workspace + stride) : NULL};
-    if (p->S == 0) rows = {NULL, NULL};   /* an empty call has no workspace */
+    struct any_rows rows = {(float *)workspace,
+                            PROBE ? (float *)((char *)workspace + stride) : NULL};
+    if (p->S == 0) rows = {NULL, NULL}; /* an empty call has no workspace */
     int shared_rows = (PROBE ? 3 : 2) * ANY_BACK_QUERIES + 2 * ANY_KEYS;
     int shared = shared_rows * ((int)p->D + 1) * (int)sizeof(float);
     CHECK_CUDA(context, cudaFuncSetAttribute(any_backward_query_kernel<PROBE>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
     CHECK_CUDA(context, cudaFuncSetAttribute(any_backward_key_kernel<PROBE>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-    int64_t query_slots = any_slots(p, p->T, ANY_BACK_QUERIES), key_slots = any_slots(p, p->S, ANY_KEYS);
+    int64_t query_slots = any_slots(p, p->T, ANY_BACK_QUERIES),
+            key_slots = any_slots(p, p->S, ANY_KEYS);
     if (query_slots * p->H * p->D > 0) {
         dim3 grid((unsigned)query_slots, (unsigned)p->H);
         any_backward_query_kernel<PROBE><<<grid, ANY_THREADS, shared, queue>>>(*p, rows);

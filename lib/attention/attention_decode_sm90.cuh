@@ -11,9 +11,8 @@
  *
  *     1  copies of the first tiles
  *     2  for each tile: [S; U] = [q; r] K', weights, [A1; A2] += [w; w (u - c)] V    (NOTES.md)
- *     3  the warps' partial results are joined, and the blocks': in a cluster each block sends
- * every other the slice of rows and channels that this one finishes; parts leave theirs in the
- * workspace, and decode_join_kernel finishes them
+ *     3  the warps' partial results are joined, each block sends every block of its cluster the
+ * slice of rows and channels that this one finishes, and it does
  *
  * Weights enter the products as two bf16 numbers, high and low part, so their rounding costs 2^-17
  * instead of 2^-9. The order of all additions is fixed: results repeat bit for bit. */
@@ -38,12 +37,10 @@ struct decode_arguments {
     struct decode_view q, r, k, v, o, lse, probe_mean,
         value_mean;                       /* outputs: data NULL where absent */
     const int32_t *q_lengths, *k_lengths; /* NULL: T, S */
-    int T, S, group, rows, row_blocks, batches;
-    int causal, aligned;           /* aligned: keys and values lie on multiples of 16 bytes */
-    int64_t window;                /* 0: unlimited */
-    float scale;                   /* times log2 e */
-    int large, small, large_share; /* parts of a pair; 0: none */
-    float *workspace;              /* [pair][part][row] states, then [pair][part][A1, A2][row][D] */
+    int T, S, group, rows, row_blocks;
+    int causal, aligned; /* aligned: keys and values lie on multiples of 16 bytes */
+    int64_t window;      /* 0: unlimited */
+    float scale;         /* times log2 e */
 };
 
 /* What a warp, a block or a cluster knows of a row, in units of log 2: maximum, sum of w, sum of w
@@ -242,6 +239,39 @@ static __device__ __forceinline__ void decode_weights(struct decode_sums<D> &sum
         }
 }
 
+/* Weights as left operands of the products with the values: bf16, high and low part. */
+struct decode_operands {
+    uint32_t high[2], low[2], high_u[2], low_u[2];
+};
+
+template <bool PROBE>
+static __device__ __forceinline__ struct decode_operands decode_split(const float (&w)[2][2],
+                                                                      const float (&wu)[2][2])
+{
+    struct decode_operands x = {};
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        x.high[n] = pack_bf16(w[n][0], w[n][1]);
+        x.low[n] = pack_bf16(w[n][0] - low_bf16(x.high[n]), w[n][1] - high_bf16(x.high[n]));
+        if (!PROBE) continue;
+        x.high_u[n] = pack_bf16(wu[n][0], wu[n][1]);
+        x.low_u[n] = pack_bf16(wu[n][0] - low_bf16(x.high_u[n]), wu[n][1] - high_bf16(x.high_u[n]));
+    }
+    return x;
+}
+
+template <bool PROBE>
+static __device__ __forceinline__ void
+decode_multiply(float (&a)[4], const struct decode_operands &w, uint32_t b0, uint32_t b1)
+{
+    if (PROBE) {
+        multiply_add(a, w.high[0], w.high_u[0], w.high[1], w.high_u[1], b0, b1);
+        multiply_add(a, w.low[0], w.low_u[0], w.low[1], w.low_u[1], b0, b1);
+    } else {
+        multiply_add(a, w.high[0], w.low[0], w.high[1], w.low[1], b0, b1);
+    }
+}
+
 /* Adds the tile's values under their weights. */
 template <int D, bool PROBE>
 static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums, uint32_t stage,
@@ -251,28 +281,77 @@ static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums
     constexpr int PITCH = 2 * D + 16;
     int lane = threadIdx.x % 32;
     uint32_t address = stage + (DECODE_KEYS + lane / 8 % 2 * 8 + lane % 8) * PITCH + lane / 16 * 16;
-    uint32_t high[2], low[2], high_u[2], low_u[2];
-#pragma unroll
-    for (int n = 0; n < 2; n++) {
-        high[n] = pack_bf16(w[n][0], w[n][1]);
-        low[n] = pack_bf16(w[n][0] - low_bf16(high[n]), w[n][1] - high_bf16(high[n]));
-        if (!PROBE) continue;
-        high_u[n] = pack_bf16(wu[n][0], wu[n][1]);
-        low_u[n] = pack_bf16(wu[n][0] - low_bf16(high_u[n]), wu[n][1] - high_bf16(high_u[n]));
-    }
+    struct decode_operands x = decode_split<PROBE>(w, wu);
 #pragma unroll
     for (int j = 0; j < D / 8; j += 2) {
         uint32_t v[4];
         load_matrices_transposed(address + 16 * j, v);
-        if (PROBE) {
-            multiply_add(sums.a[j], high[0], high_u[0], high[1], high_u[1], v[0], v[1]);
-            multiply_add(sums.a[j + 1], high[0], high_u[0], high[1], high_u[1], v[2], v[3]);
-            multiply_add(sums.a[j], low[0], low_u[0], low[1], low_u[1], v[0], v[1]);
-            multiply_add(sums.a[j + 1], low[0], low_u[0], low[1], low_u[1], v[2], v[3]);
-        } else {
-            multiply_add(sums.a[j], high[0], low[0], high[1], low[1], v[0], v[1]);
-            multiply_add(sums.a[j + 1], high[0], low[0], high[1], low[1], v[2], v[3]);
+        decode_multiply<PROBE>(sums.a[j], x, v[0], v[1]);
+        decode_multiply<PROBE>(sums.a[j + 1], x, v[2], v[3]);
+    }
+}
+
+/* ---- Through the keys
+ * ------------------------------------------------------------------------------- */
+
+/* Keys and values of a head, and a warp's tiles: first, first + DECODE_WARPS, ... below end. */
+struct decode_span {
+    const char *keys, *values;
+    int first, end, end_key;
+};
+
+/* Scores times scale; -infinity where the row does not see the key. */
+static __device__ __forceinline__ void decode_mask(float (&s)[2][2], const struct decode_row &row,
+                                                   int tile, float scale)
+{
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int key = tile * DECODE_KEYS + 8 * n + 2 * (threadIdx.x % 4) + h;
+            s[n][h] = key >= row.first && key < row.end ? s[n][h] * scale : -INFINITY;
         }
+}
+
+/* A warp's tiles, DECODE_STAGES of them in flight. */
+template <int D, bool PROBE>
+static __device__ __forceinline__ void
+decode_walk(const struct decode_arguments &p, const struct decode_span &span, int64_t batch,
+            const struct decode_row &row, uint32_t ring, struct decode_sums<D> &sums)
+{
+    constexpr int STAGE = 2 * DECODE_KEYS * (2 * D + 16);
+#pragma unroll
+    for (int stage = 0; stage < DECODE_STAGES; stage++) {
+        int tile = span.first + stage * DECODE_WARPS;
+        if (tile < span.end)
+            decode_fetch<D>(p, span.keys, span.values, tile * DECODE_KEYS, span.end_key,
+                            ring + stage * STAGE);
+        else
+            copy_commit();
+    }
+    uint32_t q[D / 16][2], r[D / 16][2];
+    decode_operand<D>(p.q, batch, row, q);
+    if (PROBE)
+        decode_operand<D>(p.r, batch, row, r);
+    else
+        for (int i = 0; i < D / 16; i++) r[i][0] = r[i][1] = 0;
+    int stage = 0;
+    for (int tile = span.first; tile < span.end; tile += DECODE_WARPS) {
+        copy_wait<DECODE_STAGES - 1>();
+        __syncwarp();
+        uint32_t place = ring + stage * STAGE;
+        float s[2][2], u[2][2];
+        decode_scores<D>(place, q, r, s, u);
+        decode_mask(s, row, tile, p.scale);
+        decode_weights<D, PROBE>(sums, s, u);
+        decode_values<D, PROBE>(sums, place, s, u);
+        __syncwarp(); /* all lanes have read the tile */
+        int next = tile + DECODE_STAGES * DECODE_WARPS;
+        if (next < span.end)
+            decode_fetch<D>(p, span.keys, span.values, next * DECODE_KEYS, span.end_key, place);
+        else
+            copy_commit();
+        stage = stage + 1 < DECODE_STAGES ? stage + 1 : 0;
     }
 }
 
@@ -283,8 +362,9 @@ static __device__ __forceinline__ void decode_values(struct decode_sums<D> &sums
  */
 template <int D> struct decode_shared {
     struct decode_state warps[DECODE_WARPS][DECODE_ROWS];
-    struct decode_state blocks[DECODE_MAX_CLUSTER][DECODE_ROWS];  /* sent by each block */
-    float received[2 * DECODE_ROWS * D + 2 * DECODE_MAX_CLUSTER]; /* [block][A1, A2][slice] */
+    struct decode_state blocks[DECODE_MAX_CLUSTER][DECODE_ROWS]; /* sent by each block */
+    float received[2 * DECODE_ROWS * D +
+                   2 * DECODE_MAX_CLUSTER]; /* [block][A1, A2][slice]; fewer for few rows */
 };
 
 /* What the blocks' parts count; lies where the rings were, so that two blocks fit a multiprocessor.
@@ -324,17 +404,14 @@ static __device__ __forceinline__ void decode_leave(const struct decode_sums<D> 
     int t = threadIdx.x % 4;
     float weight = decode_weight(sums.state, whole.maximum), dc = sums.state.c - whole.c;
 #pragma unroll
-    for (int j = 0; j < D / 8; j++) {
-        float2 a1, a2;
-        if (PROBE) {
-            a1 = {sums.a[j][0] * weight, sums.a[j][1] * weight};
-            a2 = {sums.a[j][2] * weight + dc * a1.x, sums.a[j][3] * weight + dc * a1.y};
-        } else {
-            a1 = {(sums.a[j][0] + sums.a[j][2]) * weight, (sums.a[j][1] + sums.a[j][3]) * weight};
+    for (int j = 0; j < D / 8; j++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int d = 8 * j + 2 * t + h;
+            float a1 = (PROBE ? sums.a[j][h] : sums.a[j][h] + sums.a[j][2 + h]) * weight;
+            row[d] = a1;
+            if (PROBE) row[D + d] = sums.a[j][2 + h] * weight + dc * a1;
         }
-        *(float2 *)(row + 8 * j + 2 * t) = a1;
-        if (PROBE) *(float2 *)(row + D + 8 * j + 2 * t) = a2;
-    }
 }
 
 /* A channel of a row, summed over the warps. */
@@ -349,58 +426,26 @@ static __device__ __forceinline__ float decode_over_warps(const float *rings, in
     return sum;
 }
 
-/* Where a part of a pair lies in the workspace. */
-template <int D> struct decode_part {
-    struct decode_state *states; /* [row] */
-    float *sums;                 /* [A1, A2][row][D] */
-};
-
+/* What the parts of the cluster's blocks count in each row (x), with their distance of c (y), and
+ * the row's state. One warp a row, one lane a block. */
 template <int D>
-static __device__ __forceinline__ struct decode_part<D>
-decode_part_of(const struct decode_arguments &p, int64_t pairs, int64_t pair, int part) {
-    int64_t parts = p.large + p.small, index = pair * parts + part;
-    struct decode_part<D> at;
-    at.states = (struct decode_state *)p.workspace + index * DECODE_ROWS;
-    at.sums = p.workspace + pairs * parts * DECODE_ROWS * 4 + index * 2 * DECODE_ROWS * D;
-    return at;
-}
-
-/* What each of `count` parts counts in a row (x), with its distance of c (y), and the row's state.
- * One warp a row; a lane has the parts lane and lane + 32. */
-template <int STRIDE>
-static __device__ __forceinline__ void decode_weigh(const struct decode_state *states,
-                                                    int64_t next_part, int count, int rows,
-                                                    float2 *weights, struct decode_state *whole)
+static __device__ __forceinline__ void decode_weigh(const struct decode_shared<D> *shared,
+                                                    struct decode_counts *counts, int blocks,
+                                                    int rows)
 {
-    constexpr int PER_LANE = (STRIDE + 31) / 32;
     int lane = threadIdx.x % 32;
     for (int row = threadIdx.x / 32; row < rows; row += DECODE_WARPS) {
-        struct decode_state part[PER_LANE], all = {-INFINITY, 0.0f, 0.0f, 0.0f};
-        bool found = false;
-#pragma unroll
-        for (int x = 0; x < PER_LANE; x++) {
-            part[x] = {-INFINITY, 0.0f, 0.0f, 0.0f};
-            if (lane + 32 * x < count) part[x] = states[(lane + 32 * x) * next_part + row];
-            all.maximum = fmaxf(all.maximum, part[x].maximum);
-        }
-        all.maximum = warp_max(all.maximum);
-#pragma unroll
-        for (int x = 0; x < PER_LANE; x++) {
-            uint32_t live = __ballot_sync(0xffffffffu, part[x].sum != 0.0f);
-            float c = __shfl_sync(0xffffffffu, part[x].c, live != 0 ? __ffs(live) - 1 : 0);
-            if (live != 0 && !found) all.c = c;
-            found = found || live != 0;
-        }
-#pragma unroll
-        for (int x = 0; x < PER_LANE; x++) {
-            float weight = decode_weight(part[x], all.maximum), dc = part[x].c - all.c;
-            all.sum += weight * part[x].sum;
-            all.shift += weight * (part[x].shift + dc * part[x].sum);
-            if (lane + 32 * x < count) weights[row * STRIDE + lane + 32 * x] = {weight, dc};
-        }
-        all.sum = warp_sum(all.sum);
-        all.shift = warp_sum(all.shift);
-        if (lane == 0) whole[row] = all;
+        struct decode_state part = {-INFINITY, 0.0f, 0.0f, 0.0f}, all = part;
+        if (lane < blocks) part = shared->blocks[lane][row];
+        all.maximum = warp_max(part.maximum);
+        uint32_t live = __ballot_sync(0xffffffffu, part.sum != 0.0f);
+        float c = __shfl_sync(0xffffffffu, part.c, live != 0 ? __ffs(live) - 1 : 0);
+        if (live != 0) all.c = c;
+        float weight = decode_weight(part, all.maximum), dc = part.c - all.c;
+        if (lane < blocks) counts->weights[row * DECODE_MAX_CLUSTER + lane] = {weight, dc};
+        all.sum = warp_sum(weight * part.sum);
+        all.shift = warp_sum(weight * (part.shift + dc * part.sum));
+        if (lane == 0) counts->whole[row] = all;
     }
 }
 
@@ -461,60 +506,20 @@ decode_finish(const struct decode_arguments &p, const struct decode_shared<D> *s
     }
 }
 
-/* Joins the parts of a pair; grid: pairs. */
-template <int D, bool PROBE>
-__global__ void __launch_bounds__(DECODE_WARPS * 32)
-    decode_join_kernel(const __grid_constant__ struct decode_arguments p)
-{
-    __shared__ float2 weights[DECODE_ROWS * DECODE_MAX_PARTS];
-    __shared__ struct decode_state whole[DECODE_ROWS];
-    int64_t pair = blockIdx.x, heads = gridDim.x / p.batches;
-    int64_t batch = pair / heads;
-    int y = (int)(pair % heads), kv_head = y / p.row_blocks,
-        first_row = y % p.row_blocks * DECODE_ROWS;
-    int rows = min(DECODE_ROWS, p.rows - first_row), parts = p.large + p.small;
-    dependency_wait();
-    dependency_release();
-    struct decode_part<D> part = decode_part_of<D>(p, gridDim.x, pair, 0);
-    decode_weigh<DECODE_MAX_PARTS>(part.states, DECODE_ROWS, parts, rows, weights, whole);
-    __syncthreads();
-    for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32) {
-        int row = i / D;
-        float a1 = 0.0f, a2 = 0.0f;
-#pragma unroll 8
-        for (int b = 0; b < parts; b++) {
-            float2 weight = weights[row * DECODE_MAX_PARTS + b];
-            const float *sums = part.sums + (int64_t)b * 2 * DECODE_ROWS * D;
-            float x = sums[i] * weight.x;
-            a1 += x;
-            if (PROBE) a2 += sums[DECODE_ROWS * D + i] * weight.x + weight.y * x;
-        }
-        decode_write<PROBE>(p, batch, kv_head, first_row + row, i % D, whole[row], a1, a2);
-    }
-}
-
 /* ---- The kernel
  * ------------------------------------------------------------------------------------ */
 
-/* grid: (cluster, key/value heads times row blocks, batch), or with parts (pairs, parts): the large
- * parts of all pairs begin before the small ones. */
+/* grid: (cluster, key/value heads times row blocks, batch). */
 template <int D, bool PROBE>
 __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
     decode_sm90_kernel(const __grid_constant__ struct decode_arguments p)
 {
-    constexpr int STAGE = 2 * DECODE_KEYS * (2 * D + 16), RING = DECODE_STAGES * STAGE;
+    constexpr int RING = DECODE_STAGES * 2 * DECODE_KEYS * (2 * D + 16);
     extern __shared__ __align__(128) unsigned char memory[];
     struct decode_shared<D> *shared = (struct decode_shared<D> *)(memory + DECODE_WARPS * RING);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
-    bool split = p.large > 0;
-    int rank = blockIdx.x, blocks = split ? 1 : gridDim.x, y = blockIdx.y;
+    int rank = blockIdx.x, blocks = gridDim.x, y = blockIdx.y;
     int64_t batch = blockIdx.z;
-    if (split) {
-        int heads = gridDim.x / p.batches;
-        batch = blockIdx.x / heads;
-        y = blockIdx.x % heads;
-        rank = 0;
-    }
     int kv_head = y / p.row_blocks, first_row = y % p.row_blocks * DECODE_ROWS;
     int rows = min(DECODE_ROWS, p.rows - first_row);
 
@@ -537,70 +542,24 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
     }
     int skipped = first_key / DECODE_KEYS;
     int tiles = max(0, (end_key + DECODE_KEYS - 1) / DECODE_KEYS - skipped);
-    struct decode_share share =
-        split ? decode_plan_share(tiles, blockIdx.y, p.large, p.small, p.large_share)
-              : decode_plan_share(tiles, rank, blocks, 1, 64);
-    int begin = skipped + share.begin, end = skipped + share.end;
 
-    /* 1 */
-    const char *keys = (const char *)p.k.data + (batch * p.k.batch + kv_head * p.k.head) * 2;
-    const char *values = (const char *)p.v.data + (batch * p.v.batch + kv_head * p.v.head) * 2;
-    uint32_t ring = shared_address(memory) + warp * RING;
-#pragma unroll
-    for (int stage = 0; stage < DECODE_STAGES; stage++) {
-        int tile = begin + warp + stage * DECODE_WARPS;
-        if (tile < end)
-            decode_fetch<D>(p, keys, values, tile * DECODE_KEYS, end_key, ring + stage * STAGE);
-        else
-            copy_commit();
-    }
-    uint32_t q[D / 16][2], r[D / 16][2];
-    decode_operand<D>(p.q, batch, row, q);
-    if (PROBE)
-        decode_operand<D>(p.r, batch, row, r);
-    else
-        for (int i = 0; i < D / 16; i++) r[i][0] = r[i][1] = 0;
-
-    /* 2 */
     struct decode_sums<D> sums;
     sums.state = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int j = 0; j < D / 8; j++)
         sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
-    int stage = 0;
-    for (int tile = begin + warp; tile < end; tile += DECODE_WARPS) {
-        copy_wait<DECODE_STAGES - 1>();
-        __syncwarp();
-        uint32_t place = ring + stage * STAGE;
-        float s[2][2], u[2][2];
-        decode_scores<D>(place, q, r, s, u);
-#pragma unroll
-        for (int n = 0; n < 2; n++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int key = tile * DECODE_KEYS + 8 * n + 2 * t + h;
-                s[n][h] = key >= row.first && key < row.end ? s[n][h] * p.scale : -INFINITY;
-            }
-        decode_weights<D, PROBE>(sums, s, u);
-        decode_values<D, PROBE>(sums, place, s, u);
-        __syncwarp(); /* all lanes have read the tile */
-        int next = tile + DECODE_STAGES * DECODE_WARPS;
-        if (next < end)
-            decode_fetch<D>(p, keys, values, next * DECODE_KEYS, end_key, place);
-        else
-            copy_commit();
-        stage = stage + 1 < DECODE_STAGES ? stage + 1 : 0;
-    }
+    struct decode_span span = {
+        (const char *)p.k.data + (batch * p.k.batch + kv_head * p.k.head) * 2,
+        (const char *)p.v.data + (batch * p.v.batch + kv_head * p.v.head) * 2,
+        skipped + (int)((int64_t)tiles * rank / blocks) + warp,
+        skipped + (int)((int64_t)tiles * (rank + 1) / blocks), end_key};
+    decode_walk<D, PROBE>(p, span, batch, row, shared_address(memory) + warp * RING, sums);
 
     /* 3 */
     sums.state.sum = quad_sum(sums.state.sum);
     sums.state.shift = quad_sum(sums.state.shift);
     int local = lane / 4, slice = (rows * D + blocks - 1) / blocks;
     float *mine = (float *)(memory + warp * RING) + local * 2 * D;
-    struct decode_part<D> part = {
-        NULL, NULL
-    };
-    if (split) part = decode_part_of<D>(p, gridDim.x, blockIdx.x, blockIdx.y);
     if (t == 0) shared->warps[warp][local] = sums.state;
     __syncthreads();
     cluster_wait();
@@ -609,26 +568,24 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
         decode_leave<D, PROBE>(sums, whole, mine);
         float4 packed = {whole.maximum, whole.sum, whole.shift, whole.c};
         uint32_t place = shared_address(&shared->blocks[rank][local]);
-        if (warp == 0 && split && t == 0) *(float4 *)&part.states[local] = packed;
-        if (warp == 0 && !split)
+        if (warp == 0)
             for (int b = t; b < blocks; b += 4) cluster_store4(cluster_address(place, b), packed);
     }
     __syncthreads();
-    if (split) {
-        for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32) {
-            part.sums[i] = decode_over_warps<D>((const float *)memory, RING / 4, i / D, 0, i % D);
-            if (PROBE)
-                part.sums[DECODE_ROWS * D + i] =
-                    decode_over_warps<D>((const float *)memory, RING / 4, i / D, 1, i % D);
-        }
+    if (blocks == 1) {
+        for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32)
+            decode_write<PROBE>(
+                p, batch, kv_head, first_row + i / D, i % D, shared->blocks[0][i / D],
+                decode_over_warps<D>((const float *)memory, RING / 4, i / D, 0, i % D),
+                PROBE ? decode_over_warps<D>((const float *)memory, RING / 4, i / D, 1, i % D)
+                      : 0.0f);
         return;
     }
     decode_send<D, PROBE>(shared, (const float *)memory, RING / 4, rows, slice, rank);
     cluster_arrive();
     cluster_wait();
     struct decode_counts *counts = (struct decode_counts *)memory;
-    decode_weigh<DECODE_MAX_CLUSTER>(&shared->blocks[0][0], DECODE_ROWS, blocks, rows,
-                                     counts->weights, counts->whole);
+    decode_weigh<D>(shared, counts, blocks, rows);
     __syncthreads();
     decode_finish<D, PROBE>(p, shared, counts, batch, kv_head, first_row, rows, slice, rank,
                             blocks);

@@ -1,6 +1,6 @@
 /* attention_decode_sm90_launch.cuh: from a checked problem to the launch of the Hopper decode
- * kernel (two launches with parts), and what it takes. Nothing waits for the device: calls may run
- * on several streams and be captured in a CUDA graph; lengths are read by the kernel, so they may
+ * kernel, and what it takes. No workspace, and nothing waits for the device: calls may run on
+ * several streams and be captured in a CUDA graph; lengths are read by the kernel, so they may
  * change between replays. */
 #ifndef PLX_ATTENTION_DECODE_SM90_LAUNCH_CUH
 #define PLX_ATTENTION_DECODE_SM90_LAUNCH_CUH
@@ -31,7 +31,8 @@ static const char *decode_sm90_refuse(const void *problem, const plx_context *co
 
 static size_t decode_sm90_workspace(const void *problem)
 {
-    return decode_plan_make((const struct attention_problem *)problem).workspace;
+    (void)problem;
+    return 0;
 }
 
 static struct decode_view decode_view_of(const struct plx_tensor *tensor)
@@ -42,7 +43,7 @@ static struct decode_view decode_view_of(const struct plx_tensor *tensor)
 }
 
 static struct decode_arguments decode_arguments_of(const struct attention_problem *p,
-                                                   const struct decode_plan *plan, void *workspace)
+                                                   const struct decode_plan *plan)
 {
     struct decode_arguments a = {};
     a.q = decode_view_of(&p->q), a.r = decode_view_of(&p->r);
@@ -52,9 +53,7 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     a.q_lengths = (const int32_t *)p->q_lengths.data;
     a.k_lengths = (const int32_t *)p->k_lengths.data;
     a.T = (int)p->T, a.S = (int)p->S, a.group = (int)(p->H / p->G);
-    a.rows = plan->rows, a.row_blocks = plan->row_blocks, a.batches = (int)p->B;
-    a.large = plan->large, a.small = plan->small, a.large_share = plan->large_share;
-    a.workspace = (float *)workspace;
+    a.rows = plan->rows, a.row_blocks = plan->row_blocks;
     a.causal = p->causal, a.window = p->window;
     a.aligned = decode_rows_aligned(&p->k) && decode_rows_aligned(&p->v);
     a.scale = (float)(p->scale * 1.4426950408889634);
@@ -63,10 +62,9 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
 
 template <int D, bool PROBE>
 static plx_status decode_sm90_launch(plx_context *context, const struct attention_problem *p,
-                                     const struct decode_plan *plan, void *workspace,
-                                     plx_stream stream)
+                                     const struct decode_plan *plan, plx_stream stream)
 {
-    struct decode_arguments arguments = decode_arguments_of(p, plan, workspace);
+    struct decode_arguments arguments = decode_arguments_of(p, plan);
     CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<D, PROBE>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              plan->shared_bytes));
@@ -82,17 +80,12 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
     cudaLaunchConfig_t config = {};
     config.gridDim =
         dim3((unsigned)plan->cluster, (unsigned)(p->G * plan->row_blocks), (unsigned)p->B);
-    if (plan->large > 0) config.gridDim = dim3((unsigned)plan->pairs, plan->large + plan->small);
     config.blockDim = dim3(DECODE_WARPS * 32);
     config.dynamicSmemBytes = (size_t)plan->shared_bytes;
     config.stream = (cudaStream_t)stream;
     config.attrs = attributes;
     config.numAttrs = plan->cluster > 1 ? 2 : 1;
     CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_sm90_kernel<D, PROBE>, arguments));
-    if (plan->large == 0) return PLX_OK;
-    config.gridDim = dim3((unsigned)plan->pairs);
-    config.dynamicSmemBytes = 0;
-    CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_join_kernel<D, PROBE>, arguments));
     return PLX_OK;
 }
 
@@ -101,10 +94,11 @@ static plx_status decode_sm90_run(plx_context *context, const void *problem, voi
                                   plx_stream stream)
 {
     const struct attention_problem *p = (const struct attention_problem *)problem;
+    (void)workspace;
     if (p->B * p->T * p->H * p->D == 0) return PLX_OK;
     struct decode_plan plan = decode_plan_make(p);
-    if (p->D == 128) return decode_sm90_launch<128, PROBE>(context, p, &plan, workspace, stream);
-    return decode_sm90_launch<64, PROBE>(context, p, &plan, workspace, stream);
+    if (p->D == 128) return decode_sm90_launch<128, PROBE>(context, p, &plan, stream);
+    return decode_sm90_launch<64, PROBE>(context, p, &plan, stream);
 }
 
 #endif

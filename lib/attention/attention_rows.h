@@ -1,4 +1,5 @@
-/* attention_rows.h: which problems the tiled CPU kernels take, in words; used by their table rows. */
+/* attention_rows.h: which problems the tiled CPU kernels take, in words; used by their table rows.
+ */
 #ifndef PLX_ATTENTION_ROWS_H
 #define PLX_ATTENTION_ROWS_H
 

@@ -20,8 +20,7 @@ plx_status plx_context_create(const struct plx_context_config *config, plx_conte
     if (config->device != PLX_CPU && config->device != PLX_CUDA) return PLX_INVALID_ARGUMENT;
     if (config->device_index < 0) return PLX_INVALID_ARGUMENT;
     int capability = 0;
-    if (config->device == PLX_CUDA)
-        TRY(cuda_device_open(config->device_index, &capability));
+    if (config->device == PLX_CUDA) TRY(cuda_device_open(config->device_index, &capability));
 
     plx_context *created = calloc(1, sizeof *created);
     if (!created) return PLX_OUT_OF_MEMORY;

@@ -11,8 +11,8 @@
  * PLX_DEVICE_ERROR where the driver fails. */
 plx_status cuda_device_open(int index, int *capability);
 
-/* Launches go to the current GPU of the host thread: enter makes the context's GPU current and leave
- * restores the one before, so that a caller with several GPUs notices nothing. */
+/* Launches go to the current GPU of the host thread: enter makes the context's GPU current and
+ * leave restores the one before, so that a caller with several GPUs notices nothing. */
 plx_status cuda_device_enter(plx_context *context, int *previous);
 void cuda_device_leave(int previous);
 

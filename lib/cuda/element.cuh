@@ -1,7 +1,7 @@
 /* element.cuh: reading and writing single elements of a view on the device, whatever its dtype.
  *
- * The dtype is a run-time branch, uniform across the grid: kernels that use it serve every dtype with one
- * instance, which is what a fallback should cost. Tuned kernels do not use this file. */
+ * The dtype is a run-time branch, uniform across the grid: kernels that use it serve every dtype
+ * with one instance, which is what a fallback should cost. Tuned kernels do not use this file. */
 #ifndef PLX_CUDA_ELEMENT_CUH
 #define PLX_CUDA_ELEMENT_CUH
 
@@ -22,12 +22,13 @@ static __device__ __forceinline__ void element_store(const struct plx_tensor &te
 {
     if (tensor.dtype == PLX_BF16)
         ((__nv_bfloat16 *)tensor.data)[index] = __float2bfloat16_rn(value);
-    else ((float *)tensor.data)[index] = value;
+    else
+        ((float *)tensor.data)[index] = value;
 }
 
 /* Index of [batch, time, head, 0] or [batch, time, head]. */
-static __device__ __forceinline__ int64_t element_row(const struct plx_tensor &tensor, int64_t batch,
-                                                      int64_t time, int64_t head)
+static __device__ __forceinline__ int64_t element_row(const struct plx_tensor &tensor,
+                                                      int64_t batch, int64_t time, int64_t head)
 {
     return batch * tensor.stride[0] + time * tensor.stride[1] + head * tensor.stride[2];
 }

@@ -1,29 +1,31 @@
-/* instructions.cuh: thin names for the instructions that CUDA C has no words for: copies that do not
- * pass through registers, matrix fragments and products, exchange within a cluster, and dependent
- * launches. One function an instruction; what the operands mean is said here once, so that kernels
- * read as algorithms. Everything exists from sm_90 on, most of it from sm_80. */
+/* instructions.cuh: thin names for the instructions that CUDA C has no words for: copies that do
+ * not pass through registers, matrix fragments and products, exchange within a cluster, and
+ * dependent launches. One function an instruction; what the operands mean is said here once, so
+ * that kernels read as algorithms. Everything exists from sm_90 on, most of it from sm_80. */
 #ifndef PLX_CUDA_INSTRUCTIONS_CUH
 #define PLX_CUDA_INSTRUCTIONS_CUH
 
 #include <stdint.h>
 
-/* ---- Shared memory and asynchronous copies ----------------------------------------------------- */
+/* ---- Shared memory and asynchronous copies -----------------------------------------------------
+ */
 
 static __device__ __forceinline__ uint32_t shared_address(const void *pointer)
 {
     return (uint32_t)__cvta_generic_to_shared(pointer);
 }
 
-/* 16 bytes from global to shared memory, of which the first `bytes` are read and the rest become zero.
- * Both addresses are multiples of 16. */
+/* 16 bytes from global to shared memory, of which the first `bytes` are read and the rest become
+ * zero. Both addresses are multiples of 16. */
 static __device__ __forceinline__ void copy_async(uint32_t target, const void *source, int bytes)
 {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target), "l"(source),
-                 "r"(bytes)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target),
+                 "l"(source), "r"(bytes)
                  : "memory");
 }
 
-/* Ends a group of this thread's copies; copy_wait leaves at most PENDING of the youngest groups open. */
+/* Ends a group of this thread's copies; copy_wait leaves at most PENDING of the youngest groups
+ * open. */
 static __device__ __forceinline__ void copy_commit(void)
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -36,14 +38,16 @@ template <int PENDING> static __device__ __forceinline__ void copy_wait(void)
 
 static __device__ __forceinline__ void store_shared(uint32_t target, uint4 value)
 {
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(value.x), "r"(value.y),
-                 "r"(value.z), "r"(value.w)
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(value.x),
+                 "r"(value.y), "r"(value.z), "r"(value.w)
                  : "memory");
 }
 
-/* ---- Matrix fragments --------------------------------------------------------------------------- */
+/* ---- Matrix fragments ---------------------------------------------------------------------------
+ */
 
-/* Four 8x8 matrices of 16-bit elements; lanes 8n..8n+7 give the addresses of the rows of matrix n. */
+/* Four 8x8 matrices of 16-bit elements; lanes 8n..8n+7 give the addresses of the rows of matrix n.
+ */
 static __device__ __forceinline__ void load_matrices(uint32_t address, uint32_t (&m)[4])
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -64,8 +68,9 @@ static __device__ __forceinline__ void load_matrices_transposed(uint32_t address
 /* c (16x8, f32) += a (16x16, bf16) b (16x8, bf16). Lane = 4 g + t holds rows g and g + 8:
  * c[0], c[1] are columns 2t, 2t + 1 of row g, c[2], c[3] those of row g + 8;
  * a[0] is row g, channels 2t, 2t + 1; a[1] row g + 8; a[2] and a[3] the same 8 channels later. */
-static __device__ __forceinline__ void multiply_add(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
-                                                    uint32_t a3, uint32_t b0, uint32_t b1)
+static __device__ __forceinline__ void multiply_add(float (&c)[4], uint32_t a0, uint32_t a1,
+                                                    uint32_t a2, uint32_t a3, uint32_t b0,
+                                                    uint32_t b1)
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -99,7 +104,8 @@ static __device__ __forceinline__ float power_of_two(float x)
     return y;
 }
 
-/* ---- Clusters ------------------------------------------------------------------------------------ */
+/* ---- Clusters
+ * ------------------------------------------------------------------------------------ */
 
 /* All blocks of the cluster arrive; what was written before is visible to them after the wait. */
 static __device__ __forceinline__ void cluster_arrive(void)
@@ -112,7 +118,8 @@ static __device__ __forceinline__ void cluster_wait(void)
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-/* The address at which block `rank` of the cluster keeps the variable that lies at `address` here. */
+/* The address at which block `rank` of the cluster keeps the variable that lies at `address` here.
+ */
 static __device__ __forceinline__ uint32_t cluster_address(uint32_t address, int rank)
 {
     uint32_t mapped;
@@ -127,12 +134,13 @@ static __device__ __forceinline__ void cluster_store(uint32_t address, float val
 
 static __device__ __forceinline__ void cluster_store4(uint32_t address, float4 v)
 {
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y),
-                 "f"(v.z), "f"(v.w)
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x),
+                 "f"(v.y), "f"(v.z), "f"(v.w)
                  : "memory");
 }
 
-/* ---- Dependent launches -------------------------------------------------------------------------- */
+/* ---- Dependent launches
+ * -------------------------------------------------------------------------- */
 
 /* Waits until the launches before this one have finished and their writes are visible. */
 static __device__ __forceinline__ void dependency_wait(void)

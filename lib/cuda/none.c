@@ -29,8 +29,14 @@ static const char *none_refuse(const void *problem, const plx_context *context)
     return "this build has no CUDA";
 }
 
-#define NONE_ROW       {.name = "cuda_any", .refuse = none_refuse}
-#define NONE_ROW_SM90  {.name = "cuda_sm90", .refuse = none_refuse}
+#define NONE_ROW                                                                                   \
+    {                                                                                              \
+        .name = "cuda_any", .refuse = none_refuse                                                  \
+    }
+#define NONE_ROW_SM90                                                                              \
+    {                                                                                              \
+        .name = "cuda_sm90", .refuse = none_refuse                                                 \
+    }
 const struct kernel_row parallax_forward_any = NONE_ROW, parallax_backward_any = NONE_ROW;
 const struct kernel_row softmax_forward_any = NONE_ROW, softmax_backward_any = NONE_ROW;
 const struct kernel_row parallax_forward_sm90 = NONE_ROW_SM90, softmax_forward_sm90 = NONE_ROW_SM90;

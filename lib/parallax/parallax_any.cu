@@ -1,5 +1,5 @@
-/* parallax_any.cu: Parallax on any CUDA device: the rows that attention_any_launch.cuh makes with the probe
- * present. */
+/* parallax_any.cu: Parallax on any CUDA device: the rows that attention_any_launch.cuh makes with
+ * the probe present. */
 #include "attention/attention_any_launch.cuh"
 
 extern "C" {
@@ -7,6 +7,6 @@ extern "C" {
 }
 
 const struct kernel_row parallax_forward_any = {"cuda_any", any_refuse, any_forward_workspace<true>,
-                                            any_forward_run<true>};
-const struct kernel_row parallax_backward_any = {"cuda_any", any_refuse, any_backward_workspace<true>,
-                                             any_backward_run<true>};
+                                                any_forward_run<true>};
+const struct kernel_row parallax_backward_any = {
+    "cuda_any", any_refuse, any_backward_workspace<true>, any_backward_run<true>};
