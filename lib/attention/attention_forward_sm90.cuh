@@ -126,15 +126,16 @@ static __device__ void forward_clean(const struct forward_worker &w,
     barrier_sync(FORWARD_TAIL, 2 * FORWARD_GROUP);
 }
 
-/* Tiles that only the other warpgroup's rows see: turns pass and stages are given back. */
+/* Tiles that only the other warpgroup's rows see: turns pass and stages are given back, after the
+ * turn, which all warps take together: none may still wait for a stage that is given back. */
 template <class F> static __device__ void forward_skip(struct forward_worker &w, int tiles)
 {
     for (int n = 0; n < tiles; n++, w.count++) {
         int stage = w.count % F::STAGES, parity = w.count / F::STAGES & 1;
-        forward_take_turn(w.group);
-        forward_pass_turn(w.group);
         mbarrier_wait(F::k_full(stage), parity);
         mbarrier_wait(F::v_full(stage), parity);
+        forward_take_turn(w.group);
+        forward_pass_turn(w.group);
         if (forward_leads()) mbarrier_arrive(F::k_empty(stage));
         if (forward_leads()) mbarrier_arrive(F::v_empty(stage));
     }
@@ -153,11 +154,15 @@ forward_walk(struct forward_worker &w, const struct forward_sm90_args &args,
         forward_keys(p, item.T, item.S, first, min(first + FORWARD_GROUP_ROWS, item.T) - 1);
     int end = (span.end + F::KEYS - 1) / F::KEYS, begin = span.begin / F::KEYS;
     if (item.end == item.begin || span.end <= span.begin) {
-        /* As many turns as the other warpgroup takes. */
         if (item.end > item.begin) {
+            /* As many turns as the other warpgroup takes. */
             forward_take_turn(w.group);
             forward_pass_turn(w.group);
             forward_skip<F>(w, item.end - item.begin);
+        } else {
+            /* No turn keeps the warps together: wait until all have met this item and left the one
+             * before, whose description the loading thread may now replace. */
+            barrier_sync(FORWARD_MEET + w.group, FORWARD_GROUP);
         }
         if (forward_leads()) mbarrier_arrive(F::q_empty());
         return;

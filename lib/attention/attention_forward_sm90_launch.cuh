@@ -9,28 +9,17 @@
 
 #include "attention/attention_forward_sm90.cuh"
 
-extern "C" {
-#include "core/context.h"
-}
+#include "cuda/check.cuh"
 
 typedef CUresult (*tensor_map_encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
                                       const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                                       const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                                       CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
-static plx_status forward_sm90_cuda(plx_context *context, cudaError_t error, const char *what)
-{
-    if (error == cudaSuccess) return PLX_OK;
-    return context_fail(context, PLX_DEVICE_ERROR, "%s: %s", what, cudaGetErrorString(error));
-}
-
 static const char *forward_sm90_row_refuse(const void *problem, const plx_context *context)
 {
-    int major = 0;
     if (context->device != PLX_CUDA) return "it runs on CUDA devices";
-    cudaError_t error =
-        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, context->device_index);
-    if (error != cudaSuccess || major != 9) return "it needs a Hopper GPU";
+    if (context->capability != 90) return "it needs a Hopper GPU";
     return forward_sm90_refuse((const struct attention_problem *)problem);
 }
 
@@ -68,10 +57,8 @@ static plx_status forward_sm90_maps(plx_context *context, struct forward_sm90_ar
     const struct attention_problem *p = &args->problem;
     void *entry = NULL;
     cudaDriverEntryPointQueryResult found;
-    TRY(forward_sm90_cuda(context,
-                          cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
-                                                           cudaEnableDefault, &found),
-                          "cuTensorMapEncodeTiled"));
+    CHECK_CUDA(context, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                                         cudaEnableDefault, &found));
     tensor_map_encode encode = (tensor_map_encode)entry;
     TRY(forward_sm90_map(context, encode, &args->q, &p->q, FORWARD_SM90_ROWS));
     if (p->probe) TRY(forward_sm90_map(context, encode, &args->r, &p->r, FORWARD_SM90_ROWS));
@@ -86,12 +73,11 @@ static plx_status forward_sm90_launch(plx_context *context, const struct forward
     if (args.plan.keys != F::KEYS || args.plan.stages != F::STAGES)
         return context_fail(context, PLX_INTERNAL, "the plan and the kernel differ in their tiles");
     int shared = args.plan.shared_bytes;
-    TRY(forward_sm90_cuda(context,
-                          cudaFuncSetAttribute(forward_sm90_kernel<F>,
-                                               cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-                          "shared memory"));
+    CHECK_CUDA(context, cudaFuncSetAttribute(forward_sm90_kernel<F>,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
     forward_sm90_kernel<F><<<args.plan.grid, FORWARD_THREADS, shared, stream>>>(args);
-    return forward_sm90_cuda(context, cudaGetLastError(), "launch");
+    CHECK_CUDA(context, cudaGetLastError());
+    return PLX_OK;
 }
 
 /* WIDE and NARROW: the instances for 128 and 64 channels. */
@@ -105,10 +91,8 @@ static plx_status forward_sm90_run(plx_context *context, const void *problem, vo
     const struct attention_problem *p = &args.problem;
     if (p->B == 0 || p->T == 0 || p->H == 0) return PLX_OK;
     int processors = 0;
-    TRY(forward_sm90_cuda(
-        context,
-        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, context->device_index),
-        "multiprocessors"));
+    CHECK_CUDA(context, cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount,
+                                               context->device_index));
     args.plan = forward_sm90_plan(p, processors);
     args.log2_scale = (float)(p->scale * 1.4426950408889634);
     TRY(forward_sm90_maps(context, &args));

@@ -22,7 +22,8 @@ enum {
     FORWARD_THREADS = 3 * FORWARD_GROUP,
     FORWARD_BOX = 64,  /* channels of a copied box: 128 bytes, the width of the swizzle */
     FORWARD_ORDER = 1, /* named barriers 1 and 2: the turn of warpgroup 0 and 1 */
-    FORWARD_TAIL = 3   /* named barrier of both */
+    FORWARD_TAIL = 3,  /* named barrier of both */
+    FORWARD_MEET = 4   /* named barriers 4 and 5: the warps of warpgroup 0 and 1 */
 };
 
 struct forward_sm90_args {

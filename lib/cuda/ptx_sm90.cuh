@@ -12,14 +12,10 @@
 #define PLX_CUDA_PTX_SM90_CUH
 
 #include <cuda.h>
-#include <stdint.h>
+
+#include "cuda/instructions.cuh"
 
 #define PTX_INLINE static __device__ __forceinline__
-
-PTX_INLINE uint32_t shared_address(const void *pointer)
-{
-    return (uint32_t)__cvta_generic_to_shared(pointer);
-}
 
 /* ---- Barriers ----------------------------------------------------------------------------------
  */
