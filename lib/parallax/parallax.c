@@ -48,11 +48,15 @@ static const struct kernel_row backward_reference = {"reference", attention_refu
                                                      reference_workspace, reference_backward};
 
 static const struct kernel_row *const forward_rows[] = {
-    &parallax_forward_any,        &amx_bf16,
+    &parallax_forward_sm90,
+    &parallax_forward_any,
+    &amx_bf16,
 #ifdef __x86_64__
-    &parallax_forward_avx512_f32, &parallax_forward_avx512_bf16,
+    &parallax_forward_avx512_f32,
+    &parallax_forward_avx512_bf16,
 #endif
-    &parallax_forward_portable,   &forward_reference,
+    &parallax_forward_portable,
+    &forward_reference,
 };
 static const struct kernel_row *const backward_rows[] = {
     &parallax_backward_any,        &amx_bf16,

@@ -48,7 +48,7 @@ static const struct kernel_row backward_reference = {"reference", attention_refu
                                                      reference_workspace, reference_backward};
 
 static const struct kernel_row *const forward_rows[] = {
-    &softmax_forward_any,        &amx_bf16,
+    &softmax_forward_sm90,       &softmax_forward_any,         &amx_bf16,
 #ifdef __x86_64__
     &softmax_forward_avx512_f32, &softmax_forward_avx512_bf16,
 #endif

@@ -1,0 +1,50 @@
+/* attention_forward_sm90_plan.h: which problems the forward kernels for Hopper take, and how they
+ * spread them over a GPU. Pure functions of shapes, strides and addresses; no CUDA is needed.
+ *
+ * A block works on tiles of 128 query rows of one head against tiles of `keys` keys. Blocks are as
+ * many as multiprocessors and stay: in round r, block b takes item r * grid + b (every other round
+ * in reverse, so that no block always gets the heavier end). Items are ordered by section (heads
+ * whose keys and values fit the L2 cache together, where that leaves the work even), then from the
+ * last query tile, which under a causal mask is the heaviest, to the first, then by head. */
+#ifndef PLX_ATTENTION_FORWARD_SM90_PLAN_H
+#define PLX_ATTENTION_FORWARD_SM90_PLAN_H
+
+#include "attention/attention.h"
+
+enum { FORWARD_SM90_ROWS = 128 };
+
+struct forward_sm90_plan {
+    int keys, stages; /* of a key tile; key tiles and value tiles in shared memory */
+    int shared_bytes;
+    int tiles;   /* query tiles of a pair; packed: slots of all sequences */
+    int pairs;   /* heads of all batch entries; packed: heads */
+    int section; /* pairs that share the L2 cache */
+    int items;   /* tiles * pairs */
+    int grid;
+};
+
+/* NULL where the kernels can run the problem, otherwise the reason, static storage. */
+const char *forward_sm90_refuse(const struct attention_problem *problem);
+
+/* For a problem that is not refused and has queries. */
+struct forward_sm90_plan forward_sm90_plan(const struct attention_problem *problem, int processors);
+
+struct forward_sm90_place {
+    int tile, pair;
+};
+
+/* The item of a block in a round; false where the block has no more work. */
+ATTENTION_INLINE bool forward_sm90_place(const struct forward_sm90_plan *plan, int block, int round,
+                                         struct forward_sm90_place *place)
+{
+    int item = round * plan->grid + (round % 2 ? plan->grid - 1 - block : block);
+    if (item >= plan->items) return false;
+    int sections = item / (plan->tiles * plan->section), first = sections * plan->section;
+    int rest = item - first * plan->tiles;
+    int width = plan->pairs - first < plan->section ? plan->pairs - first : plan->section;
+    place->tile = plan->tiles - 1 - rest / width;
+    place->pair = first + rest % width;
+    return true;
+}
+
+#endif

@@ -1,0 +1,258 @@
+/* ptx_sm90.cuh: the instructions of Hopper that kernels of this library use, one thin function
+ * each.
+ *
+ * Nothing here decides anything: names and operands follow the PTX manual, and what must be ordered
+ * with what is said where it is used. Four families: barriers in shared memory that also count
+ * bytes (mbarrier), copies of boxes of a tensor into shared memory (TMA), products of a warpgroup
+ * on the tensor cores (wgmma), and small arithmetic.
+ *
+ * Shared memory addresses are 32-bit values of the shared window (shared_address). Compiled for
+ * sm_90a only. */
+#ifndef PLX_CUDA_PTX_SM90_CUH
+#define PLX_CUDA_PTX_SM90_CUH
+
+#include <cuda.h>
+
+#include "cuda/instructions.cuh"
+
+#define PTX_INLINE static __device__ __forceinline__
+
+/* ---- Barriers ----------------------------------------------------------------------------------
+ */
+
+PTX_INLINE void mbarrier_init(uint32_t barrier, int arrivals)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
+}
+
+/* Makes initialised barriers known to the copy engine; before a barrier of the whole block. */
+PTX_INLINE void mbarrier_init_fence(void)
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+PTX_INLINE void mbarrier_arrive(uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/* Arrives and announces bytes that copies will bring. */
+PTX_INLINE void mbarrier_expect(uint32_t barrier, uint32_t bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+
+/* Waits for the end of the phase with this parity. */
+PTX_INLINE void mbarrier_wait(uint32_t barrier, uint32_t parity)
+{
+    asm volatile("{\n.reg .pred done;\nAGAIN:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra.uni AGAIN;\n}" ::"r"(barrier),
+                 "r"(parity)
+                 : "memory");
+}
+
+/* Barrier number `name` of the block, for `threads` threads in all. */
+PTX_INLINE void barrier_sync(int name, int threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+PTX_INLINE void barrier_arrive(int name, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+/* Ordinary stores to shared memory before it are seen by tensor cores and copies after it. */
+PTX_INLINE void proxy_fence(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* Sixteen bytes of shared memory become zero. */
+PTX_INLINE void shared_clear(uint32_t address)
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(address), "r"(0) : "memory");
+}
+
+/* Registers of the executing warpgroup, from here on. */
+template <int COUNT> PTX_INLINE void registers_grow(void)
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+template <int COUNT> PTX_INLINE void registers_shrink(void)
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+/* ---- Copies ------------------------------------------------------------------------------------
+ */
+
+PTX_INLINE void tma_prefetch_map(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/* The box at the given coordinates, fastest axis first, to shared memory; completes on barrier. */
+PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, int z, int w,
+                         uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(target),
+                 "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+                 : "memory");
+}
+
+/* ---- Products of a warpgroup -------------------------------------------------------------------
+ */
+
+/* A matrix in shared memory with 128-byte swizzle begins at `place` plus a multiple of 16 bytes;
+ * leading and groups: bytes between repetitions along the leading axis and between eight rows. */
+PTX_INLINE uint64_t wgmma_matrix(uint32_t place, int bytes, uint32_t leading, uint32_t groups)
+{
+    uint32_t low = place + (bytes >> 4) + (leading >> 4 << 16);
+    return low | (uint64_t)(groups >> 4 | 1u << 30) << 32;
+}
+
+/* Hidden from the compiler, which would otherwise keep the descriptors of every step of a loop in
+ * registers instead of adding constants to one. */
+PTX_INLINE uint32_t wgmma_place(uint32_t address)
+{
+    uint32_t place = (address & 0x3ffff) >> 4;
+    asm volatile("" : "+r"(place));
+    return place;
+}
+
+/* Earlier accesses to registers that products use are complete; before the first product. */
+PTX_INLINE void wgmma_fence(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+PTX_INLINE void wgmma_commit(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+/* Waits until at most PENDING committed groups are unfinished. */
+template <int PENDING> PTX_INLINE void wgmma_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+/* The compiler may neither move nor copy these registers across this point: products in flight
+ * still read or write them. */
+template <int N> PTX_INLINE void registers_pin(float (&values)[N])
+{
+#pragma unroll
+    for (int n = 0; n < N; n++) asm volatile("" : "+f"(values[n])::"memory");
+}
+
+template <int N> PTX_INLINE void registers_pin(uint32_t (&values)[N])
+{
+#pragma unroll
+    for (int n = 0; n < N; n++) asm volatile("" : "+r"(values[n])::"memory");
+}
+
+/* Operand lists of 32 and 64 accumulators: %0 .. %31 or %63. */
+#define WGMMA_LIST_32                                                                              \
+    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                      \
+    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}"
+#define WGMMA_LIST_64                                                                              \
+    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                      \
+    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"                             \
+    "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                             \
+    "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}"
+#define WGMMA_8(c, d, n)                                                                           \
+    c(d[n]), c(d[n + 1]), c(d[n + 2]), c(d[n + 3]), c(d[n + 4]), c(d[n + 5]), c(d[n + 6]),         \
+        c(d[n + 7])
+#define WGMMA_32(c, d, n)                                                                          \
+    WGMMA_8(c, d, n), WGMMA_8(c, d, n + 8), WGMMA_8(c, d, n + 16), WGMMA_8(c, d, n + 24)
+#define WGMMA_64(c, d) WGMMA_32(c, d, 0), WGMMA_32(c, d, 32)
+
+/* d = a b' for 64 rows of a and 64 or 128 rows of b, 16 channels, both in shared memory. */
+PTX_INLINE void wgmma_start(float (&d)[32], uint64_t a, uint64_t b)
+{
+    asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " WGMMA_LIST_32
+                 ", %32, %33, p, 1, 1, 0, 0;}"
+                 : WGMMA_32("=f", d, 0)
+                 : "l"(a), "l"(b));
+}
+
+PTX_INLINE void wgmma_start(float (&d)[64], uint64_t a, uint64_t b)
+{
+    asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_LIST_64
+                 ", %64, %65, p, 1, 1, 0, 0;}"
+                 : WGMMA_64("=f", d)
+                 : "l"(a), "l"(b));
+}
+
+/* d += a b'. */
+PTX_INLINE void wgmma_add(float (&d)[32], uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " WGMMA_LIST_32
+                 ", %32, %33, 1, 1, 1, 0, 0;"
+                 : WGMMA_32("+f", d, 0)
+                 : "l"(a), "l"(b));
+}
+
+PTX_INLINE void wgmma_add(float (&d)[64], uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_LIST_64
+                 ", %64, %65, 1, 1, 1, 0, 0;"
+                 : WGMMA_64("+f", d)
+                 : "l"(a), "l"(b));
+}
+
+/* d += a b for 16 rows of b with 64 or 128 channels; a: four registers of bf16 pairs. */
+PTX_INLINE void wgmma_add(float (&d)[32], const uint32_t *a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " WGMMA_LIST_32
+                 ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
+                 : WGMMA_32("+f", d, 0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+PTX_INLINE void wgmma_add(float (&d)[64], const uint32_t *a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_LIST_64
+                 ", {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+                 : WGMMA_64("+f", d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+/* ---- Arithmetic --------------------------------------------------------------------------------
+ */
+
+/* 2^x; denormal results become zero. */
+PTX_INLINE float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Two values as bf16, the first in the lower half. */
+PTX_INLINE uint32_t bf16_pack(float low, float high)
+{
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+PTX_INLINE float bf16_low(uint32_t pair)
+{
+    return __uint_as_float(pair << 16);
+}
+
+PTX_INLINE float bf16_high(uint32_t pair)
+{
+    return __uint_as_float(pair & 0xffff0000u);
+}
+
+#endif
