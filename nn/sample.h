@@ -7,26 +7,27 @@
 
 /* Applied in this order: repetition penalty, temperature, top-k, top-p, min-p, draw. */
 struct sample_options {
-    double temperature;          /* 0: greedy */
-    int64_t top_k;               /* 0: off */
-    double top_p;                /* 1: off */
-    double min_p;                /* 0: off: keep tokens of at least min_p times the likeliest */
-    double repetition_penalty;   /* 1: off; over all tokens so far */
+    double temperature;        /* 0: greedy */
+    int64_t top_k;             /* 0: off */
+    double top_p;              /* 1: off */
+    double min_p;              /* 0: off: keep tokens of at least min_p times the likeliest */
+    double repetition_penalty; /* 1: off; over all tokens so far */
     uint64_t seed;
-    int64_t max_tokens;          /* new ones */
-    bool ignore_end;             /* go on after end of text */
+    int64_t max_tokens; /* new ones */
+    bool ignore_end;    /* go on after end of text */
 };
 struct sample_options sample_options_default(void);
 plx_status sample_options_check(const struct sample_options *options, struct error *err);
 
-/* One draw from logits[vocab]; history is what the penalty looks at. work has room for vocab pairs; logits are
- * changed. Ties go to the lowest id. */
+/* One draw from logits[vocab]; history is what the penalty looks at. work has room for vocab pairs;
+ * logits are changed. Ties go to the lowest id. */
 struct sample_candidate {
     float logit;
     int32_t id;
 };
 int32_t sample_token(float *logits, int64_t vocab, const int32_t *history, int64_t history_count,
-                     const struct sample_options *options, struct rng *rng, struct sample_candidate *work);
+                     const struct sample_options *options, struct rng *rng,
+                     struct sample_candidate *work);
 
 /* Called with every new token's bytes as they come; returning false stops. */
 typedef bool (*sample_sink)(void *user, const char *bytes, size_t size);
@@ -34,12 +35,12 @@ typedef bool (*sample_sink)(void *user, const char *bytes, size_t size);
 struct sample_report {
     int64_t prompt_tokens, new_tokens;
     double prefill_seconds, decode_seconds;
-    bool ended;                  /* by end of text */
+    bool ended; /* by end of text */
 };
-/* Continues a prompt with a KV cache. A prompt longer than the model's context, or a prompt with max_tokens more, is refused with
- * both numbers. An empty prompt starts from end of text. */
+/* Continues a prompt with a KV cache. A prompt longer than the model's context, or a prompt with
+ * max_tokens more, is refused with both numbers. An empty prompt starts from end of text. */
 plx_status sample_run(struct model *model, const struct tokenizer *tokenizer, const char *prompt,
-                      size_t prompt_size, const struct sample_options *options, sample_sink sink, void *user,
-                      struct sample_report *report, struct error *err);
+                      size_t prompt_size, const struct sample_options *options, sample_sink sink,
+                      void *user, struct sample_report *report, struct error *err);
 
 #endif

@@ -1,93 +1,147 @@
 /* train.h: the training loop, and evaluation on held-out text.
  *
- * train_options is the whole of a run's configuration: cli/options.c maps it to flags, JSON keys, help lines and the record in
- * checkpoints by one table. */
+ * struct train_options is the whole of a run's configuration. cli/train_options.c maps it to flags,
+ * JSON keys, help lines and the record in checkpoints by one table; this layer only reads the
+ * struct.
+ *
+ * A real option that was left to its default by the optimiser is NaN. Reading order: train_config.c
+ * (options to the configurations of the parts), train_session.c (building and sizing the parts),
+ * train.c (the loop), eval.c, run_log.c. */
 #ifndef NN_TRAIN_H
 #define NN_TRAIN_H
 
 #include "io/checkpoint.h"
 #include "sample.h"
 
+/* ---- Evaluation ---- */
+
 struct eval_result {
-    double loss;             /* nats a token */
-    double perplexity;
-    double bits_per_byte;    /* NaN where the corpus does not know its bytes */
-    int64_t tokens;          /* scored */
-    int64_t bytes;           /* of source text they stand for */
+    double loss;          /* nats a token */
+    double perplexity;    /* exp(loss) */
+    double bits_per_byte; /* NaN where the corpus does not know its bytes */
+    int64_t tokens;       /* scored */
+    int64_t bytes;        /* of source text they stand for, by the corpus's bytes per token */
     double seconds;
 };
 
 struct eval_options {
-    int64_t rows, context;   /* of one batch */
-    int64_t max_tokens;      /* 0: the whole corpus */
+    int64_t rows, context; /* of one batch */
+    int64_t max_tokens;    /* stop after the batch that reaches it; 0: the whole corpus */
     bool mask_documents;
 };
-/* Called after every batch with what is scored so far and the total expected. */
+
+/* Called after every batch with what is scored so far and about how many there are in all. */
 typedef void (*eval_progress)(void *user, int64_t tokens, int64_t total);
-/* Every token of the corpus is scored once (a document's first has no context and is not scored). */
-plx_status eval_run(struct model *model, const struct corpus *corpus, const struct eval_options *options,
-                    eval_progress progress, void *user, struct eval_result *result, struct error *err);
+
+/* Sequences of the largest batch that eval_run would pass to the model: what model_reserve must be
+ * told. */
+plx_status eval_max_sequences(const struct corpus *corpus, const struct eval_options *options,
+                              int64_t *sequences, struct error *err);
+/* Scores every token of the corpus once, in order (under mask_documents a document's first token
+ * has no context and is not scored). The model must be reserved for rows * context tokens. */
+plx_status eval_run(struct model *model, const struct corpus *corpus,
+                    const struct eval_options *options, eval_progress progress, void *user,
+                    struct eval_result *result, struct error *err);
+
+/* ---- Training ---- */
+
+struct text_list {
+    char **items;
+    int count;
+};
 
 struct train_options {
     /* data */
-    char **data; int data_count;          /* files or folders */
-    char **val_data; int val_data_count;  /* instead of a fraction */
+    struct text_list data;     /* files or folders */
+    struct text_list val_data; /* instead of a fraction */
     double val_fraction;
-    char *tokenizer;                      /* "bytes", or a tokenizer.json */
+    char *tokenizer; /* "bytes", "none" (shards only), or a tokenizer.json */
+    char *jsonl_field;
+    int64_t vocab_size; /* 0: the tokenizer's */
+    int64_t separator;  /* end-of-text id of shards; -1: the tokenizer's */
     int64_t max_data_bytes;
     bool mask_documents, shuffle;
     /* model */
-    char *mixer;                          /* one name, or a comma list, one a layer, repeated as needed */
-    char *window;                         /* likewise: 0 or keys */
+    char *mixer;  /* one name, or a comma list, one a layer, repeated as needed */
+    char *window; /* likewise: 0 or keys */
     int64_t hidden_size, intermediate_size, layers, heads, kv_heads, head_dim;
     bool tie_embeddings, qk_norm, probe_norm, probe_rope, probe_gate;
-    char *probe_start;                    /* normal, zero-gain, zero-weight */
+    char *probe_start; /* normal, zero-gain, zero-weight */
     double rope_theta, norm_eps, initializer_range;
     /* optimisation */
     char *optimizer, *schedule, *decay_shape, *muon_scale, *muon_coefficients;
     double lr, weight_decay, weight_decay_gamma, beta1, beta2, eps, momentum, clip;
-    double embedding_lr, head_lr, norm_lr;
+    double embedding_lr, head_lr, norm_lr, other_lr;
     int64_t steps, warmup, batch, context, accumulate;
     double decay_ratio, min_lr;
-    char *recompute;                      /* none, full */
-    uint64_t seed;
+    char *recompute; /* none, full */
+    int64_t seed;
     /* running */
-    char *out;                            /* run folder */
-    char *resume;                         /* "", "auto" or a checkpoint */
-    char *dtype;                          /* f32, bf16: of matrix products */
-    char *kernel;                         /* forced, or "" */
-    bool portable;                        /* portable kernels only, for comparison */
+    char *out;     /* run folder */
+    char *resume;  /* "", or the checkpoint folder that train_find_checkpoint named */
+    char *dtype;   /* f32, bf16: of matrix products */
+    char *kernel;  /* forced, or "" */
+    bool portable; /* portable kernels only, for comparison */
     int64_t threads, eval_every, eval_tokens, checkpoint_every, keep, log_every, sample_every;
     int64_t sample_tokens;
+    double sample_temperature;
     char *sample_prompt;
-    double max_seconds;                   /* stop (with a checkpoint) after so long; 0: never */
+    double max_seconds; /* stop (with a checkpoint) after so long; 0: never */
 };
 
 /* What a step reports: a progress line on a terminal, one JSON object in RUN/log.jsonl. */
 struct train_progress {
     int64_t step, steps, tokens;
-    double loss, val_loss, val_bits_per_byte;   /* NaN where not measured in this step */
-    double grad_norm, lr, tokens_per_second, seconds, seconds_left, data_seconds;
-    size_t memory_now, memory_peak;             /* resident bytes */
+    double loss, val_loss, val_bits_per_byte; /* the last two NaN where not measured in this step */
+    double grad_norm, lr, tokens_per_second;
+    double seconds; /* of this step, evaluation and checkpoint not included */
+    double seconds_total, seconds_left;
+    double data_seconds;            /* of this step, spent fetching batches */
+    size_t memory_now, memory_peak; /* resident bytes */
 };
+
 struct train_hooks {
-    void (*message)(void *user, const char *sentence);   /* once-only news: sizes, resumes, warnings */
+    void (*message)(void *user,
+                    const char *sentence); /* once-only news: sizes, resumes, warnings */
     void (*progress)(void *user, const struct train_progress *progress);
     void (*sample)(void *user, int64_t step, const char *text, size_t size);
-    bool (*stop)(void *user);                            /* asked every step: checkpoint and end (signals) */
+    bool (*stop)(void *user); /* asked every step: checkpoint and end */
     void *user;
 };
 
 struct train_result {
     int64_t step, parameters, tokens;
-    double loss, seconds;
+    double loss, seconds;     /* loss of the last step; NaN where no step ran */
+    double tokens_per_second; /* over all steps of this process, steps only */
     bool stopped_early;
-    struct eval_result val;                     /* of the final weights; tokens 0 without held-out text */
-    char checkpoint[4096];                      /* last one written */
+    struct eval_result val; /* of the final weights; tokens 0 without held-out text */
+    char checkpoint[4096];  /* last one written or resumed from */
 };
 
-/* Trains until options->steps, resuming as asked. options_json is what the checkpoint records. */
+/* Which checkpoint a run continues from. resume "auto" means the newest sound one of run (damaged
+ * ones are reported through message; none at all leaves *path empty and says so), "" means none,
+ * anything else is a checkpoint folder, which is verified. A run folder that already holds a run is
+ * refused with resume "". */
+plx_status train_find_checkpoint(const char *run, const char *resume,
+                                 const struct train_hooks *hooks, char *path, size_t size,
+                                 struct error *err);
+/* Trains until options->steps, from options->resume where that is not empty. options_json is what
+ * the checkpoints and the log record. */
 plx_status train_run(const struct train_options *options, const char *options_json,
-                     const struct train_hooks *hooks, struct train_result *result, struct error *err);
+                     const struct train_hooks *hooks, struct train_result *result,
+                     struct error *err);
+
+/* ---- From options to the parts (also used by `parallax bench step`) ---- */
+
+plx_status train_model_config(const struct train_options *options, int64_t vocab_size,
+                              int32_t end_of_text, struct model_config *config, struct error *err);
+plx_status train_optim_config(const struct train_options *options, struct optim_config *config,
+                              struct error *err);
+plx_status train_schedule_config(const struct train_options *options,
+                                 struct schedule_config *config, struct error *err);
+plx_status train_backend_config(const struct train_options *options, struct backend_config *config,
+                                struct error *err);
+plx_status train_recompute(const struct train_options *options, enum recompute *recompute,
+                           struct error *err);
 
 #endif

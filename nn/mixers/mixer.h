@@ -1,9 +1,10 @@
 /* mixer.h: the table of sequence mixers, the part of a block that lets tokens see each other.
  *
- * A mixer reads normalised inputs x [N,E] and writes y [N,E]. It is six functions behind one row: its
- * parameter rows, its activation plan, forward, backward, its decode state, and a decode step. Projections, head
- * norms, rope and gates are shared by a family (attention_family.c serves softmax and Parallax); the mixing
- * itself is a mechanism of libparallax. A new mixer is a new file and one row in mixers.c. */
+ * A mixer reads normalised inputs x [N,E] and writes y [N,E]. It is six functions behind one row:
+ * its parameter rows, its activation plan, forward, backward, its decode state, and a decode step.
+ * Projections, head norms, rope and gates are shared by a family (attention_family.c serves softmax
+ * and Parallax); the mixing itself is a mechanism of libparallax. A new mixer is a new file and one
+ * row in mixers.c. */
 #ifndef NN_MIXER_H
 #define NN_MIXER_H
 
@@ -15,20 +16,31 @@ struct mixer;
 /* A batch as tensors on the backend's device. */
 struct batch_view {
     int64_t tokens;
-    struct plx_tensor positions;   /* i32 [N] */
-    struct plx_tensor offsets;     /* i32 [sequences + 1] */
+    struct plx_tensor positions; /* i32 [N] */
+    struct plx_tensor offsets;   /* i32 [sequences + 1] */
+};
+
+/* A step of decoding: count new tokens for each of sequences, all of which have length tokens
+ * cached. */
+struct decode_view {
+    int64_t sequences, count, length;
+    struct plx_tensor
+        positions; /* i32 [sequences * count]: length .. length + count - 1, repeated */
+    struct plx_tensor k_lengths; /* i32 [sequences]: length + count */
 };
 
 struct mixer_kind {
-    const char *name;              /* in config.json's mixer_types and --mixer: "softmax", "parallax" */
+    const char *name; /* in config.json's mixer_types and --mixer: "softmax", "parallax" */
     plx_mechanism mechanism;
-    /* Adds parameters named PREFIX.q_proj.weight and so on; returns an instance that the row's destroy frees,
-     * or NULL when out of memory. */
-    struct mixer *(*create)(const struct mixer_kind *kind, const struct model_config *config, int layer,
-                            const char *prefix, plx_dtype dtype, struct param_list *params);
+    /* Adds parameters named PREFIX.q_proj.weight and so on; returns an instance that the row's
+     * destroy frees, or NULL when out of memory. */
+    struct mixer *(*create)(const struct mixer_kind *kind, const struct model_config *config,
+                            int layer, const char *prefix, plx_dtype dtype,
+                            struct param_list *params);
     void (*destroy)(struct mixer *mixer);
-    /* Bytes of a block's activation record come from carving it: same code measuring and real. The record
-     * itself (struct of tensors) lives in the arena's owner; record_size says how large it is. */
+    /* Bytes of a block's activation record come from carving it: same code measuring and real. The
+     * record itself (struct of tensors) lives in the arena's owner; record_size says how large it
+     * is. */
     size_t record_size;
     void (*carve)(const struct mixer *mixer, int64_t tokens, struct arena *arena, void *record);
     plx_status (*forward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
@@ -38,14 +50,14 @@ struct mixer_kind {
     plx_status (*backward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                            const struct batch_view *batch, const struct plx_tensor *x, void *record,
                            const struct plx_tensor *dy, const struct plx_tensor *dx);
-    /* Decode state of `sequences` sequences of at most capacity tokens, carved into a record likewise. */
+    /* Decode state of `sequences` sequences of at most capacity tokens, carved into a record
+     * likewise. */
     size_t cache_record_size;
-    void (*carve_cache)(const struct mixer *mixer, plx_dtype dtype, int64_t sequences, int64_t capacity,
-                        struct arena *arena, void *cache);
-    /* x, y [sequences * count, E]: count new tokens a sequence at positions length .. length + count - 1. */
+    void (*carve_cache)(const struct mixer *mixer, plx_dtype dtype, int64_t sequences,
+                        int64_t capacity, struct arena *arena, void *cache);
+    /* x, y [sequences * count, E], sequence by sequence; what later steps need goes into cache. */
     plx_status (*decode)(struct backend *be, const struct mixer *mixer, struct param_list *params,
-                         const struct plx_tensor *positions, int64_t sequences, int64_t count,
-                         int64_t length, const struct plx_tensor *x, void *cache,
+                         const struct decode_view *step, const struct plx_tensor *x, void *cache,
                          const struct plx_tensor *y);
 };
 

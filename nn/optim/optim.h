@@ -1,8 +1,9 @@
 /* optim.h: optimisers and schedules.
  *
  * Two optimisers, one table: adamw gives every group an AdamW update; muon gives PARAM_MATRIX an
- * orthogonalised momentum update and the other groups AdamW with its own betas and rate multipliers. The
- * exact formulas, with their sources, are at the top of muon.c and schedule.c. */
+ * orthogonalised momentum update, each matrix alone, and the other groups AdamW with its own betas
+ * and rate multipliers. The exact formulas, with their sources, are at the top of muon.c, adamw.c
+ * and schedule.c. Everything that touches numbers goes through the backend's operations. */
 #ifndef NN_OPTIM_H
 #define NN_OPTIM_H
 
@@ -18,50 +19,64 @@ enum muon_scale {
 };
 
 enum muon_coefficients {
-    MUON_QUINTIC,          /* (3.4445, -4.7750, 2.0315), five times */
-    MUON_POLAR_EXPRESS,    /* the paper's list, divided by the 1.01 safety powers */
-    MUON_POLAR_MODDED,     /* the speed-run's five triples, normaliser 1.02 |X| + 1e-6 */
-    MUON_OPT               /* the "Opt" set of the speed-run's medium track */
+    MUON_QUINTIC,       /* (3.4445, -4.7750, 2.0315), five times */
+    MUON_POLAR_EXPRESS, /* the paper's list, divided by the 1.01 safety powers */
+    MUON_POLAR_MODDED,  /* the speed-run's five triples, normaliser 1.02 |X| + 1e-6 */
+    MUON_OPT            /* the "Opt" set of the speed-run's medium track */
 };
 
 struct optim_config {
-    const char *name;              /* "adamw" or "muon": a row of optim.c's table */
-    double lr;                     /* peak */
+    const char *name; /* "adamw" or "muon": a row of optim.c's table */
+    double lr;        /* peak */
     double weight_decay;
-    double beta1, beta2, eps;      /* AdamW, and muon's other groups */
-    double momentum;               /* muon */
+    double beta1, beta2, eps; /* AdamW, and muon's other groups */
+    double momentum;          /* muon */
     bool nesterov, momentum_ema;
     enum muon_scale scale;
     enum muon_coefficients coefficients;
     int ns_steps;
-    double embedding_lr, head_lr, norm_lr, other_lr;  /* multipliers of lr by group; other: thin, bias */
-    bool decay_norms;              /* weight decay also on norms, biases and embeddings */
-    double clip;                   /* largest global gradient norm; 0: no clipping */
+    double embedding_lr, head_lr; /* multipliers of lr by group */
+    double norm_lr, other_lr;     /* other: thin matrices and biases */
+    bool decay_norms; /* weight decay also on norms, biases and embeddings; matrices, thin ones and
+                         an untied head always decay */
+    double clip;      /* largest global gradient norm; 0: no clipping */
 };
 
+/* The recipe of the paper's language models (arXiv 2605.29157): adamw lr 3e-4, betas 0.9, 0.95, eps
+ * 1e-8; muon lr 5e-3, momentum 0.95 with Nesterov in the EMA form, five steps of the quintic, scale
+ * MUON_SCALE_KELLER (the paper says "spectral"), the other groups by betas 0.8, 0.95, eps 1e-7 at
+ * 0.3 (embedding) and 0.015 (norms) of the rate. Both: weight decay 0.1, clip 1. Not stated there
+ * and chosen here: weight decay on everything, norms too, as torchtitan does, which trained those
+ * models; an untied head at the embedding's 0.3 and thin matrices and biases at 0.06, which is
+ * adamw's 3e-4. A name that is no optimiser gives a config with that name, which optim_create
+ * refuses. */
 struct optim_config optim_config_default(const char *name);
 
 struct optim;
 
-/* Allocates the state for every parameter. The list must outlive the optimiser and not grow. */
-plx_status optim_create(struct backend *be, const struct optim_config *config, struct param_list *params,
-                        struct optim **optim);
+/* Allocates the state for every parameter, zeroed, and grows be's scratch to what a step needs. The
+ * list must outlive the optimiser and not grow; its gradients need memory only when optim_step is
+ * called. A config out of range is PLX_INVALID_ARGUMENT. NULL is fine to destroy. */
+plx_status optim_create(struct backend *be, const struct optim_config *config,
+                        struct param_list *params, struct optim **optim);
 void optim_destroy(struct optim *optim);
 size_t optim_bytes(const struct optim *optim);
 
 struct optim_report {
-    double grad_norm;      /* before clipping */
+    double grad_norm; /* before clipping */
 };
 
-/* One update of every parameter with lr * lr_factor and weight_decay * decay_factor. A gradient norm that is
- * not finite stops before anything is changed: PLX_BAD_DATA naming the parameter. Advances the step. */
+/* One update of every parameter with lr * lr_factor and weight_decay * decay_factor. A gradient
+ * norm that is not finite stops before anything is changed: PLX_BAD_DATA naming the parameter.
+ * Where the norm is above clip, the gradients are scaled in place by clip / norm first. Advances
+ * the step. report may be NULL. */
 plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor,
                       struct optim_report *report);
 int64_t optim_steps(const struct optim *optim);
 void optim_set_steps(struct optim *optim, int64_t steps);
 
-/* State as named tensors ("NAME.momentum", "NAME.m", "NAME.v"), for checkpoints: index from 0; false past the
- * last. */
+/* State as named tensors ("NAME.momentum", "NAME.m", "NAME.v"), for checkpoints: index from 0;
+ * false past the last. */
 struct optim_tensor {
     char name[PARAM_NAME_MAX + 16];
     struct plx_tensor tensor;
@@ -73,7 +88,8 @@ struct muon_iteration {
     enum muon_coefficients coefficients;
     int steps;
 };
-/* y = NS(x), both [A,B]; in place allowed. Scratch from be. */
+/* y = NS(x), both [A,B], in the backend's storage dtype; in place allowed. Steps beyond a list's
+ * length repeat its last triple. Scratch from be: 2 min(A,B)^2 + A B elements. */
 plx_status muon_orthogonalise(struct backend *be, const struct muon_iteration *iteration,
                               const struct plx_tensor *x, const struct plx_tensor *y);
 double muon_scale_factor(enum muon_scale scale, int64_t rows, int64_t columns);
@@ -84,12 +100,13 @@ enum decay_shape { DECAY_LINEAR, DECAY_SQRT, DECAY_COSINE };
 
 struct schedule_config {
     enum schedule_kind kind;
-    enum decay_shape shape;     /* of WSD's decay */
-    int64_t steps;              /* total */
-    int64_t warmup;             /* steps */
-    double decay_ratio;         /* share of the steps spent decaying (WSD) */
-    double min_factor;          /* where the decay ends */
-    double weight_decay_gamma;  /* > 0: weight decay falls as (1 - t)^gamma over the decay stage; 0: constant */
+    enum decay_shape shape; /* of WSD's decay */
+    int64_t steps;          /* total */
+    int64_t warmup;         /* steps */
+    double decay_ratio;     /* share of the steps spent decaying (WSD), cut to 0 .. 1 */
+    double min_factor;      /* where the decay ends */
+    double
+        weight_decay_gamma; /* weight decay falls as (1 - t)^gamma over the decay stage; 0: not */
 };
 /* Factor of the peak rate for the 0-based step, and of the weight decay. */
 double schedule_lr(const struct schedule_config *config, int64_t step);

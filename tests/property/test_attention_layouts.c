@@ -32,8 +32,7 @@ static void expect_same_outputs(const struct law_row *row, const struct case_dat
             law_expect_same(row, case_tensor_names[n], a->values[n], b->values[n], a->counts[n]);
 }
 
-/* ---- To the bit --------------------------------------------------------------------------------
- */
+/* ---- To the bit ------------------------------------------------------------------------------ */
 
 static void thread_counts_agree(const struct law_row *row, struct seeded *random)
 {
@@ -138,8 +137,7 @@ static void statistics_are_optional(const struct law_row *row, struct seeded *ra
     case_data_destroy(&bare);
 }
 
-/* ---- Within the rule ---------------------------------------------------------------------------
- */
+/* ---- Within the rule ------------------------------------------------------------------------- */
 
 /* Cuts sequence n out of a batch into a dense case of one, runs it and puts the results back. */
 struct piece {
@@ -305,8 +303,7 @@ static void shared_heads_are_repeated_heads(const struct law_row *row, struct se
     case_data_destroy(&repeated);
 }
 
-/* ---- The list ----------------------------------------------------------------------------------
- */
+/* ---- The list -------------------------------------------------------------------------------- */
 
 static void check_pass(plx_mechanism mechanism, plx_pass pass)
 {

@@ -1,4 +1,5 @@
-/* consumer.c: a program of somebody who installed the library: one small call. C11 and C++ alike. */
+/* consumer.c: a program of somebody who installed the library: one small call. C11 and C++ alike.
+ */
 #include <parallax/parallax.h>
 
 #include <stdio.h>

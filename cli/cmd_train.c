@@ -1,0 +1,225 @@
+/* cmd_train.c: `parallax train`: finds out what to run (defaults, a checkpoint's record, a
+ * configuration file, flags), runs it, and reports. The loop itself is nn/train.c. */
+#include "cli.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model_run.h"
+#include "process.h"
+#include "progress.h"
+#include "train.h"
+#include "utf8_stream.h"
+
+/* The run folder where --out is not given. */
+#define DEFAULT_RUN "run"
+
+/* ---- Signals: the first one ends the run after its step, the second one kills ---- */
+
+static volatile sig_atomic_t stop_requested;
+
+static void request_stop(int signal_number)
+{
+    stop_requested = 1;
+    signal(signal_number, SIG_DFL);
+}
+
+static void install_signals(void)
+{
+    stop_requested = 0;
+    struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* ---- Hooks of the training loop ---- */
+
+static void on_message(void *user, const char *sentence)
+{
+    progress_message(user, sentence);
+}
+
+static void on_progress(void *user, const struct train_progress *step)
+{
+    progress_step(user, step);
+}
+
+static void on_sample(void *user, int64_t step, const char *text, size_t size)
+{
+    progress_end(user);
+    struct utf8_stream stream = {.file = stdout};
+    printf("--- sample after step %lld ---\n", (long long)step);
+    utf8_stream_write(&stream, text, size);
+    utf8_stream_end(&stream);
+    printf("\n---\n");
+    fflush(stdout);
+}
+
+static bool on_stop(void *user)
+{
+    (void)user;
+    return stop_requested != 0;
+}
+
+/* ---- Options ---- */
+
+/* With --resume FOLDER and no --out, the run continues in the folder that holds checkpoints/FOLDER.
+ */
+static plx_status choose_run(struct train_options *options, struct error *err)
+{
+    if (options->out[0]) return PLX_OK;
+    char run[4096] = DEFAULT_RUN;
+    if (options->resume[0] && strcmp(options->resume, "auto") != 0) {
+        snprintf(run, sizeof run, "%s", options->resume);
+        size_t length = strlen(run);
+        while (length > 1 && run[length - 1] == '/') run[--length] = 0;
+        char *parent = strstr(run, "checkpoints/step-");
+        if (!parent)
+            snprintf(run, sizeof run, DEFAULT_RUN);
+        else if (parent == run)
+            snprintf(run, sizeof run, ".");
+        else
+            parent[-1] = 0;
+    }
+    free(options->out);
+    options->out = strdup(run);
+    REQUIRE(err, options->out, PLX_OUT_OF_MEMORY, "no memory for options");
+    return PLX_OK;
+}
+
+/* Tells which recorded options differ from those of the checkpoint. */
+static void name_differences(const struct option_table *table, const struct train_options *recorded,
+                             const struct train_options *options, struct progress *progress)
+{
+    for (int i = 0; i < table->count; i++) {
+        const struct option_row *row = &table->rows[i];
+        if (row->unrecorded || option_equal(row, recorded, options)) continue;
+        char before[512], now[512], sentence[1200];
+        option_print(row, recorded, before, sizeof before);
+        option_print(row, options, now, sizeof now);
+        snprintf(sentence, sizeof sentence, "%s: %s now, but %s in the checkpoint", row->key, now,
+                 before);
+        progress_message(progress, sentence);
+    }
+}
+
+/* Replaces *options by the checkpoint's record with the configuration file and the flags on top. */
+static plx_status rebase(const struct option_table *table, const struct option_settings *settings,
+                         const char *checkpoint, struct train_options *options,
+                         struct progress *progress, struct error *err)
+{
+    struct train_state state = {0};
+    TRY(checkpoint_load_state(checkpoint, &state, err));
+    struct train_options recorded = {0};
+    char *out = strdup(options->out);
+    plx_status status = out ? options_set_defaults(table, &recorded, err)
+                            : error_set(err, PLX_OUT_OF_MEMORY, "no memory for options");
+    const char *json = state.options_json ? state.options_json : "{}";
+    if (status == PLX_OK)
+        status = options_set_json(table, json, strlen(json), checkpoint, &recorded, err);
+    options_clear(table, options);
+    memset(options, 0, sizeof *options);
+    if (status == PLX_OK) status = options_set_defaults(table, options, err);
+    if (status == PLX_OK)
+        status = options_set_json(table, json, strlen(json), checkpoint, options, err);
+    if (status == PLX_OK && settings->config)
+        status = options_set_file(table, settings->config, options, err);
+    if (status == PLX_OK) status = options_set_flags(table, settings, options, err);
+    if (status == PLX_OK) {
+        name_differences(table, &recorded, options, progress);
+        free(options->out);
+        options->out = out;
+        out = NULL;
+    }
+    free(out);
+    options_clear(table, &recorded);
+    train_state_clear(&state);
+    return status;
+}
+
+/* ---- The run ---- */
+
+static void report_result(const struct train_options *options, const struct train_result *result)
+{
+    char tokens[32], rate[32], duration[32], memory[32];
+    if (result->stopped_early)
+        printf("stopped after step %lld of %lld as asked; continue with --resume auto --out %s\n",
+               (long long)result->step, (long long)options->steps, options->out);
+    if (!isnan(result->loss))
+        printf(
+            "trained to step %lld: %s tokens in all; this time %s at %s tokens/s; last loss %.4f\n",
+            (long long)result->step, format_count(result->tokens, tokens),
+            format_duration(result->seconds, duration),
+            format_count(llround(result->tokens_per_second), rate), result->loss);
+    if (result->val.tokens > 0)
+        printf("held-out text: loss %.4f, perplexity %.3f, %.4f bits/byte over %s tokens\n",
+               result->val.loss, result->val.perplexity, result->val.bits_per_byte,
+               format_count(result->val.tokens, tokens));
+    printf("peak resident size: %s\n", format_bytes(process_resident_peak(), memory));
+    if (result->checkpoint[0])
+        printf("model: %s; try: parallax sample %s \"...\"\n", result->checkpoint, options->out);
+}
+
+static plx_status run_options(const struct option_table *table, const struct train_options *options,
+                              const struct train_hooks *hooks, struct error *err)
+{
+    char *json;
+    TRY(options_format(table, options, &json, err));
+    install_signals();
+    if (options->portable) model_run_hold_portable();
+    struct train_result result;
+    plx_status status = train_run(options, json, hooks, &result, err);
+    free(json);
+    progress_end(hooks->user);
+    if (status == PLX_OK) report_result(options, &result);
+    return status;
+}
+
+static plx_status prepare_and_run(const struct option_settings *settings,
+                                  struct train_options *options, struct error *err)
+{
+    const struct option_table *table = train_option_table();
+    TRY(options_read(table, settings, options, err));
+    TRY(choose_run(options, err));
+    struct progress progress = progress_make(options->log_every);
+    struct train_hooks hooks = {on_message, on_progress, on_sample, on_stop, &progress};
+    char checkpoint[4096];
+    TRY(train_find_checkpoint(options->out, options->resume, &hooks, checkpoint, sizeof checkpoint,
+                              err));
+    if (checkpoint[0]) TRY(rebase(table, settings, checkpoint, options, &progress, err));
+    progress.log_every = options->log_every;
+    free(options->resume);
+    options->resume = strdup(checkpoint);
+    REQUIRE(err, options->resume, PLX_OUT_OF_MEMORY, "no memory for options");
+    return run_options(table, options, &hooks, err);
+}
+
+static plx_status train(const struct option_settings *settings, struct error *err)
+{
+    struct train_options options = {0};
+    plx_status status = prepare_and_run(settings, &options, err);
+    options_clear(train_option_table(), &options);
+    return status;
+}
+
+const struct command command_train = {
+    .name = "train",
+    .summary = "train a model on text, or continue a run",
+    .usage = "--data PATH... [OPTION...]",
+    .explanation = "Trains a decoder language model whose layers mix tokens by Parallax or softmax "
+                   "attention. The run folder\n"
+                   "receives log.jsonl (one JSON object a step) and checkpoints, each of them a "
+                   "model folder that sample and\n"
+                   "eval read. A run that was interrupted, even by a crash, continues with "
+                   "--resume auto and ends with the same\n"
+                   "bits as if it had not been. Ctrl-C finishes the step, writes a checkpoint and "
+                   "ends; twice kills.",
+    .examples = {"parallax train --data texts/ --out run --steps 2000 --sample-every 500",
+                 "parallax train --resume auto --out run --steps 4000"},
+    .table = train_option_table,
+    .max_words = 0,
+    .run = train,
+};

@@ -1,0 +1,64 @@
+/* model_run.c: see model_run.h. */
+#include "model_run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+
+void model_run_hold_portable(void)
+{
+    setenv("DNNL_MAX_CPU_ISA", "SSE41", 1);
+}
+
+static plx_status open_tokenizer(struct model_run *run, struct error *err)
+{
+    char path[4096 + 32];
+    snprintf(path, sizeof path, "%s/tokenizer.json", run->folder);
+    if (!file_exists(path)) return PLX_OK;
+    TRY(tokenizer_load(path, &run->tokenizer, err));
+    int64_t vocab = model_get_config(run->model)->vocab_size;
+    REQUIRE(err, tokenizer_vocab_size(run->tokenizer) <= vocab, PLX_BAD_DATA,
+            "%s: has %lld tokens but the model's vocabulary is %lld", path,
+            (long long)tokenizer_vocab_size(run->tokenizer), (long long)vocab);
+    return PLX_OK;
+}
+
+static plx_status open_parts(struct model_run *run, const char *path,
+                             const struct model_run_options *options, struct error *err)
+{
+    uint32_t all =
+        PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
+    struct backend_config config = {
+        .ops = &ops_cpu,
+        .storage = PLX_F32,
+        .compute = strcmp(options->dtype, "bf16") == 0 ? PLX_BF16 : PLX_F32,
+        .threads = (int)options->threads,
+        .kernel = options->kernel[0] ? options->kernel : NULL,
+        .disabled_features = options->portable ? all : 0,
+    };
+    if (options->portable) model_run_hold_portable();
+    TRY(model_folder_find(path, run->folder, sizeof run->folder, err));
+    TRY(backend_create(&run->backend, &config, err));
+    run->backend_exists = true;
+    TRY(model_open(&run->backend, run->folder, &run->model, err));
+    return open_tokenizer(run, err);
+}
+
+plx_status model_run_open(struct model_run *run, const char *path,
+                          const struct model_run_options *options, struct error *err)
+{
+    memset(run, 0, sizeof *run);
+    plx_status status = open_parts(run, path, options, err);
+    if (status != PLX_OK) model_run_close(run);
+    return status;
+}
+
+void model_run_close(struct model_run *run)
+{
+    tokenizer_destroy(run->tokenizer);
+    model_destroy(run->model);
+    if (run->backend_exists) backend_destroy(&run->backend);
+    memset(run, 0, sizeof *run);
+}

@@ -1,0 +1,162 @@
+/* options_write.c: the other direction of options.c: help text, the JSON object that checkpoints
+ * record, and comparing two sets of values. */
+#include "options.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train.h"
+
+static const void *field(const struct option_row *row, const void *values)
+{
+    return (const char *)values + row->offset;
+}
+
+static json_t *format_value(const struct option_row *row, const void *values)
+{
+    switch (row->type) {
+    case OPTION_STRING:
+        return json_string(*(char *const *)field(row, values));
+    case OPTION_BOOL:
+        return json_boolean(*(const bool *)field(row, values));
+    case OPTION_INT:
+        return json_integer(*(const int64_t *)field(row, values));
+    case OPTION_REAL: {
+        double value = *(const double *)field(row, values);
+        return isnan(value) ? json_null() : json_real(value);
+    }
+    case OPTION_LIST: {
+        const struct text_list *list = field(row, values);
+        json_t *array = json_array();
+        for (int i = 0; i < list->count; i++)
+            json_array_append_new(array, json_string(list->items[i]));
+        return array;
+    }
+    }
+    return NULL;
+}
+
+plx_status options_format(const struct option_table *table, const void *values, char **json,
+                          struct error *err)
+{
+    json_t *object = json_object();
+    for (int i = 0; i < table->count; i++) {
+        const struct option_row *row = &table->rows[i];
+        if (row->unrecorded) continue;
+        if (json_object_set_new(object, row->key, format_value(row, values)) != 0) {
+            json_decref(object);
+            return error_set(err, PLX_INVALID_ARGUMENT, "--%s: the value is not UTF-8 text",
+                             row->key);
+        }
+    }
+    *json = json_dumps(object, JSON_PRESERVE_ORDER | JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    json_decref(object);
+    REQUIRE(err, *json, PLX_OUT_OF_MEMORY, "no memory for the options");
+    return PLX_OK;
+}
+
+static bool lists_equal(const struct text_list *a, const struct text_list *b)
+{
+    if (a->count != b->count) return false;
+    for (int i = 0; i < a->count; i++)
+        if (strcmp(a->items[i], b->items[i]) != 0) return false;
+    return true;
+}
+
+bool option_equal(const struct option_row *row, const void *a, const void *b)
+{
+    switch (row->type) {
+    case OPTION_STRING:
+        return strcmp(*(char *const *)field(row, a), *(char *const *)field(row, b)) == 0;
+    case OPTION_BOOL:
+        return *(const bool *)field(row, a) == *(const bool *)field(row, b);
+    case OPTION_INT:
+        return *(const int64_t *)field(row, a) == *(const int64_t *)field(row, b);
+    case OPTION_REAL: {
+        double x = *(const double *)field(row, a), y = *(const double *)field(row, b);
+        return x == y || (isnan(x) && isnan(y));
+    }
+    case OPTION_LIST:
+        return lists_equal(field(row, a), field(row, b));
+    }
+    return false;
+}
+
+void option_print(const struct option_row *row, const void *values, char *text, size_t size)
+{
+    json_t *value = format_value(row, values);
+    char *printed = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) : NULL;
+    snprintf(text, size, "%s", printed ? printed : "?");
+    free(printed);
+    json_decref(value);
+}
+
+/* Width of the first column of the help text, and of a line. */
+enum { HELP_COLUMN = 34, HELP_WIDTH = 100 };
+
+/* Prints words from column HELP_COLUMN on, wrapped. */
+static void print_wrapped(FILE *file, const char *text)
+{
+    int column = HELP_COLUMN;
+    for (;;) {
+        int length = (int)strcspn(text, " ");
+        bool first = column == HELP_COLUMN;
+        if (!first && column + 1 + length > HELP_WIDTH) {
+            fprintf(file, "\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+            first = true;
+        }
+        fprintf(file, "%s%.*s", first ? "" : " ", length, text);
+        column += length + !first;
+        text += length;
+        if (!*text) break;
+        text++;
+    }
+    fputc('\n', file);
+}
+
+static void print_row(const struct option_row *row, FILE *file)
+{
+    char flag[64], left[160], help[768];
+    snprintf(flag, sizeof flag, "%s", row->key);
+    for (char *c = flag; *c; c++)
+        if (*c == '_') *c = '-';
+    bool on = row->type == OPTION_BOOL && strcmp(row->fallback, "true") == 0;
+    bool choices = option_has_choices(row);
+    if (row->type == OPTION_BOOL)
+        snprintf(left, sizeof left, "  --%s%s", on ? "[no-]" : "", flag);
+    else
+        snprintf(left, sizeof left, "  --%s %s", flag, choices ? "NAME" : row->values);
+    snprintf(help, sizeof help, "%s", row->help);
+    size_t used = strlen(help);
+    if (choices) used += (size_t)snprintf(help + used, sizeof help - used, ": %s", row->values);
+    if (row->type == OPTION_BOOL)
+        snprintf(help + used, sizeof help - used, on ? " [on]" : " [off]");
+    else if (row->fallback && row->fallback[0])
+        snprintf(help + used, sizeof help - used, " [%s]", row->fallback);
+    int printed = fprintf(file, "%s", left);
+    if (printed > HELP_COLUMN - 2)
+        fprintf(file, "\n%*s", HELP_COLUMN, "");
+    else
+        fprintf(file, "%*s", HELP_COLUMN - printed, "");
+    print_wrapped(file, help);
+}
+
+void options_print_help(const struct option_table *table, FILE *file)
+{
+    for (int i = 0; i < table->count; i++) {
+        if (table->rows[i].group) fprintf(file, "\n%s\n", table->rows[i].group);
+        print_row(&table->rows[i], file);
+    }
+    fprintf(file, "\nCommon\n");
+    print_row(
+        &(struct option_row){
+            .key = "config",
+            .values = "FILE",
+            .help = "JSON object of options; a key is a flag's name with _ for -, and a flag "
+                    "given as well wins"},
+        file);
+    print_row(&(struct option_row){.key = "help", .values = "", .help = "print this page"}, file);
+}

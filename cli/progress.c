@@ -1,0 +1,121 @@
+/* progress.c: see progress.h. On a terminal the line is redrawn at most ten times a second; an
+ * evaluation's numbers stay on the screen. */
+#include "progress.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "process.h"
+
+#define REDRAW_SECONDS 0.1
+/* Carriage return, and erase to the end of the line. */
+#define LINE_START "\r\033[K"
+
+const char *format_count(int64_t count, char text[32])
+{
+    char digits[24];
+    int length = snprintf(digits, sizeof digits, "%lld", (long long)count);
+    int out = 0;
+    for (int i = 0; i < length; i++) {
+        text[out++] = digits[i];
+        int left = length - 1 - i;
+        if (left > 0 && left % 3 == 0 && digits[i] != '-') text[out++] = ',';
+    }
+    text[out] = 0;
+    return text;
+}
+
+const char *format_duration(double seconds, char text[32])
+{
+    if (!(seconds >= 0) || seconds > 1e9) {
+        snprintf(text, 32, "?");
+        return text;
+    }
+    long long whole = llround(seconds);
+    if (seconds < 9.95)
+        snprintf(text, 32, "%.1fs", seconds);
+    else if (whole < 60)
+        snprintf(text, 32, "%llds", whole);
+    else if (whole < 3600)
+        snprintf(text, 32, "%lldm%02llds", whole / 60, whole % 60);
+    else
+        snprintf(text, 32, "%lldh%02lldm", whole / 3600, whole / 60 % 60);
+    return text;
+}
+
+const char *format_bytes(size_t bytes, char text[32])
+{
+    double mib = (double)bytes / (1024.0 * 1024.0);
+    if (mib < 1024)
+        snprintf(text, 32, "%.1f MiB", mib);
+    else
+        snprintf(text, 32, "%.2f GiB", mib / 1024);
+    return text;
+}
+
+struct progress progress_make(int64_t log_every)
+{
+    bool terminal = isatty(STDOUT_FILENO) == 1;
+    return (struct progress){.terminal = terminal, .log_every = log_every};
+}
+
+void progress_end(struct progress *progress)
+{
+    if (progress->open) printf("\n");
+    progress->open = false;
+    fflush(stdout);
+}
+
+void progress_message(struct progress *progress, const char *sentence)
+{
+    progress_end(progress);
+    printf("%s\n", sentence);
+    fflush(stdout);
+}
+
+static void print_step(const struct train_progress *step)
+{
+    char rate[32], left[32], memory[32];
+    printf("step %*lld/%lld  loss %.4f", snprintf(NULL, 0, "%lld", (long long)step->steps),
+           (long long)step->step, (long long)step->steps, step->loss);
+    if (!isnan(step->val_loss)) printf("  held-out %.4f", step->val_loss);
+    if (!isnan(step->val_bits_per_byte)) printf(" (%.3f bits/byte)", step->val_bits_per_byte);
+    printf("  %s tokens/s  %s left  %s", format_count(llround(step->tokens_per_second), rate),
+           format_duration(step->seconds_left, left), format_bytes(step->memory_now, memory));
+}
+
+void progress_step(struct progress *progress, const struct train_progress *step)
+{
+    bool evaluated = !isnan(step->val_loss);
+    bool last = step->step == step->steps;
+    if (!progress->terminal) {
+        if (!evaluated && !last && step->step % progress->log_every != 0 && step->step != 1) return;
+        print_step(step);
+        printf("\n");
+        fflush(stdout);
+        return;
+    }
+    double now = process_seconds();
+    if (!evaluated && !last && now - progress->shown < REDRAW_SECONDS) return;
+    progress->shown = now;
+    printf("%s", LINE_START);
+    print_step(step);
+    progress->open = true;
+    if (evaluated || last) progress_end(progress);
+    fflush(stdout);
+}
+
+void progress_share(struct progress *progress, const char *what, int64_t done, int64_t total)
+{
+    double now = process_seconds();
+    if (!progress->terminal || now - progress->shown < REDRAW_SECONDS) return;
+    progress->shown = now;
+    char done_text[32], total_text[32];
+    printf("%s%s %.0f %% (%s of %s tokens)", LINE_START, what,
+           100.0 * (double)done / (double)(total > 0 ? total : 1), format_count(done, done_text),
+           format_count(total, total_text));
+    progress->open = true;
+    fflush(stdout);
+}

@@ -1,0 +1,125 @@
+/* fields.c: typed access to JSON objects; see fields.h. */
+#include "io/fields.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DOCUMENT_LIMIT ((size_t)16 << 20)
+enum { VALUE_TEXT = 64 };
+
+plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root,
+                        struct error *err)
+{
+    *root = NULL;
+    REQUIRE(err, size <= DOCUMENT_LIMIT, PLX_BAD_DATA,
+            "%s: has %zu bytes, more than the %zu allowed", where, size, DOCUMENT_LIMIT);
+    json_error_t problem;
+    json_t *parsed = json_loadb(json, size, JSON_REJECT_DUPLICATES, &problem);
+    REQUIRE(err, parsed != NULL, PLX_BAD_DATA, "%s: line %d, column %d: %s", where, problem.line,
+            problem.column, problem.text);
+    if (!json_is_object(parsed)) {
+        json_decref(parsed);
+        return error_set(err, PLX_BAD_DATA, "%s: is not a JSON object", where);
+    }
+    *root = parsed;
+    return PLX_OK;
+}
+
+/* jansson prints all numbers with the same count of digits; 17 are enough for any. */
+char *fields_format(const json_t *root, int indent)
+{
+    size_t layout = indent > 0 ? JSON_INDENT(indent) : JSON_COMPACT;
+    for (int digits = 1; digits <= 17; digits++) {
+        char *text = json_dumps(root, layout | JSON_REAL_PRECISION(digits));
+        json_t *back = text != NULL ? json_loads(text, 0, NULL) : NULL;
+        bool same = back != NULL && json_equal(root, back);
+        json_decref(back);
+        if (same) return text;
+        free(text);
+    }
+    return NULL;
+}
+
+json_t *fields_get(const struct fields *fields, const char *key)
+{
+    json_t *value = json_object_get(fields->object, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+plx_status fields_require(const struct fields *fields, const char *key)
+{
+    REQUIRE(fields->err, fields_get(fields, key) != NULL, PLX_BAD_DATA, "%s: %s is missing",
+            fields->where, key);
+    return PLX_OK;
+}
+
+plx_status fields_refuse(const struct fields *fields, const char *key, const json_t *value,
+                         const char *wanted)
+{
+    char text[VALUE_TEXT];
+    char *dump = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(10));
+    int length = snprintf(text, sizeof text, "%s", dump != NULL ? dump : "something");
+    if (length >= (int)sizeof text) memcpy(text + sizeof text - 4, "...", 4);
+    free(dump);
+    return error_set(fields->err, PLX_BAD_DATA, "%s: %s is %s but must be %s", fields->where, key,
+                     text, wanted);
+}
+
+plx_status fields_integer(const struct fields *fields, const char *key, int64_t min, int64_t max,
+                          int64_t *value)
+{
+    const json_t *found = fields_get(fields, key);
+    if (found == NULL) return PLX_OK;
+    int64_t number = json_integer_value(found);
+    if (!json_is_integer(found) || number < min || number > max) {
+        char wanted[80];
+        snprintf(wanted, sizeof wanted, "a whole number from %" PRId64 " to %" PRId64, min, max);
+        return fields_refuse(fields, key, found, wanted);
+    }
+    *value = number;
+    return PLX_OK;
+}
+
+plx_status fields_real(const struct fields *fields, const char *key, double *value)
+{
+    const json_t *found = fields_get(fields, key);
+    if (found == NULL) return PLX_OK;
+    if (!json_is_number(found)) return fields_refuse(fields, key, found, "a number");
+    *value = json_number_value(found);
+    return PLX_OK;
+}
+
+plx_status fields_bool(const struct fields *fields, const char *key, bool *value)
+{
+    const json_t *found = fields_get(fields, key);
+    if (found == NULL) return PLX_OK;
+    if (!json_is_boolean(found)) return fields_refuse(fields, key, found, "true or false");
+    *value = json_is_true(found);
+    return PLX_OK;
+}
+
+plx_status fields_text(const struct fields *fields, const char *key, const char **value)
+{
+    const json_t *found = fields_get(fields, key);
+    if (found == NULL) return PLX_OK;
+    if (!json_is_string(found)) return fields_refuse(fields, key, found, "a text");
+    *value = json_string_value(found);
+    return PLX_OK;
+}
+
+plx_status fields_word(const struct fields *fields, const char *key, uint64_t *value)
+{
+    const json_t *found = fields_get(fields, key);
+    if (found == NULL) return PLX_OK;
+    const char *text = json_string_value(found);
+    uint64_t word = 0;
+    bool good = text != NULL && *text != '\0';
+    for (; good && *text != '\0'; text++)
+        good = *text >= '0' && *text <= '9' && !__builtin_mul_overflow(word, 10, &word) &&
+               !__builtin_add_overflow(word, (uint64_t)(*text - '0'), &word);
+    if (!good) return fields_refuse(fields, key, found, "a text of digits below 2^64");
+    *value = word;
+    return PLX_OK;
+}

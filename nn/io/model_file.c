@@ -1,0 +1,207 @@
+/* model_file.c: a model folder as a whole: finding it, loading its values, writing it.
+ *
+ * Loading looks at every tensor before it changes any value: a folder that does not fit leaves the
+ * model as it was. */
+#include "io/model_file.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/checkpoint.h"
+#include "io/file.h"
+#include "io/weights.h"
+
+enum { PATH_SIZE = 4096 };
+
+static plx_status join(const char *folder, const char *name, char *path, size_t size,
+                       struct error *err)
+{
+    int length = snprintf(path, size, "%s/%s", folder, name);
+    REQUIRE(err, length >= 0 && (size_t)length < size, PLX_INVALID_ARGUMENT,
+            "%.200s...: the path is too long", folder);
+    return PLX_OK;
+}
+
+/* ---- Finding --------------------------------------------------------------------------------- */
+
+plx_status model_folder_find(const char *folder, char *path, size_t size, struct error *err)
+{
+    return model_folder_find_noting(folder, path, size, NULL, NULL, err);
+}
+
+plx_status model_folder_find_noting(const char *folder, char *path, size_t size,
+                                    void (*note)(void *user, const char *sentence), void *user,
+                                    struct error *err)
+{
+    char name[PATH_SIZE];
+    REQUIRE(err, file_exists(folder), PLX_IO_ERROR, "%s: does not exist", folder);
+    REQUIRE(err, file_is_folder(folder), PLX_IO_ERROR, "%s: is a file, not a model folder", folder);
+    TRY(join(folder, "config.json", name, sizeof name, err));
+    if (file_exists(name)) {
+        /* A checkpoint says what its files should hold, so damage is noticed. */
+        TRY(join(folder, "manifest.json", name, sizeof name, err));
+        if (file_exists(name)) TRY(checkpoint_verify(folder, err));
+        int length = snprintf(path, size, "%s", folder);
+        REQUIRE(err, length >= 0 && (size_t)length < size, PLX_INVALID_ARGUMENT,
+                "%.200s...: the path is too long", folder);
+        return PLX_OK;
+    }
+    bool found = false;
+    TRY(checkpoint_latest(folder, path, size, &found, note, user, err));
+    REQUIRE(err, found, PLX_IO_ERROR,
+            "%s: is neither a model folder (it holds no config.json) nor a run with checkpoints",
+            folder);
+    return PLX_OK;
+}
+
+/* ---- Loading --------------------------------------------------------------------------------- */
+
+/* A tied model's head is its embedding; a file that stores it again must store the same. */
+static plx_status check_redundant_head(struct param_list *params, const struct weights *weights,
+                                       const struct weights_row *head, struct error *err)
+{
+    const struct weights_row *embedding = NULL;
+    for (int i = 0; embedding == NULL && i < params->count; i++)
+        if (params->items[i].group == PARAM_EMBEDDING)
+            embedding = weights_find(weights, params->items[i].name);
+    REQUIRE(err, embedding != NULL, PLX_BAD_DATA, "%s: holds lm_head.weight but no embedding",
+            head->path);
+    const struct safetensors_entry *a = head->entry, *b = embedding->entry;
+    bool same = strcmp(a->dtype, b->dtype) == 0 && a->rank == b->rank && a->bytes == b->bytes &&
+                memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape) == 0 &&
+                memcmp(a->data, b->data, a->bytes) == 0;
+    REQUIRE(err, same, PLX_BAD_DATA,
+            "%s: lm_head.weight differs from %s, but the model's embeddings are tied", head->path,
+            b->name);
+    return PLX_OK;
+}
+
+/* Every parameter is there in its shape, and nothing else is. */
+static plx_status check_weights(struct param_list *params, const struct weights *weights,
+                                struct error *err)
+{
+    for (int i = 0; i < params->count; i++) {
+        const struct param *param = &params->items[i];
+        const struct weights_row *row = weights_find(weights, param->name);
+        REQUIRE(err, row != NULL, PLX_BAD_DATA, "%s: tensor %s, which the model needs, is missing",
+                weights_path(weights), param->name);
+        TRY(safetensors_check(row->entry, row->path, &param->value, err));
+    }
+    for (int i = 0; i < weights_count(weights); i++) {
+        const struct weights_row *row = weights_at(weights, i);
+        if (param_find(params, row->entry->name) != NULL) continue;
+        REQUIRE(err, strcmp(row->entry->name, "lm_head.weight") == 0, PLX_BAD_DATA,
+                "%s: tensor %.200s is no part of the model that config.json describes", row->path,
+                row->entry->name);
+        TRY(check_redundant_head(params, weights, row, err));
+    }
+    return PLX_OK;
+}
+
+plx_status model_load_values(struct model *model, const char *folder, struct error *err)
+{
+    struct param_list *params = model_params(model);
+    struct weights *weights;
+    TRY(weights_open(folder, &weights, err));
+    plx_status status = check_weights(params, weights, err);
+    for (int i = 0; status == PLX_OK && i < params->count; i++) {
+        const struct weights_row *row = weights_find(weights, params->items[i].name);
+        status = safetensors_read(row->entry, row->path, &params->items[i].value, err);
+    }
+    weights_close(weights);
+    return status;
+}
+
+plx_status model_open(struct backend *be, const char *folder, struct model **model,
+                      struct error *err)
+{
+    char path[PATH_SIZE];
+    struct model_config config;
+    *model = NULL;
+    TRY(join(folder, "config.json", path, sizeof path, err));
+    TRY(model_config_load(path, &config, err));
+    plx_status status = model_create(be, &config, model);
+    if (status != PLX_OK) {
+        /* The backend has the sentence; it may or may not be the caller's. */
+        if (be->err != err && be->err != NULL) error_set(err, status, "%s", be->err->text);
+        return error_set(err, status, "%s: cannot make the model: %s", folder,
+                         plx_status_text(status));
+    }
+    status = model_load_values(*model, folder, err);
+    if (status != PLX_OK) {
+        model_destroy(*model);
+        *model = NULL;
+    }
+    return status;
+}
+
+/* ---- Writing --------------------------------------------------------------------------------- */
+
+/* Copies of the values in another dtype, all in one block that the caller frees. */
+static plx_status convert_values(struct param_list *params, plx_dtype dtype,
+                                 struct safetensors_write *entries, void **block, struct error *err)
+{
+    size_t width = plx_dtype_size(dtype);
+    plx_context *context;
+    *block = malloc((size_t)param_list_elements(params) * width + 1);
+    REQUIRE(err, *block != NULL, PLX_OUT_OF_MEMORY, "cannot allocate %" PRId64 " values",
+            param_list_elements(params));
+    TRY(plx_context_create(NULL, &context));
+    char *next = *block;
+    plx_status status = PLX_OK;
+    for (int i = 0; status == PLX_OK && i < params->count; i++) {
+        const struct plx_tensor *value = &params->items[i].value;
+        entries[i].tensor = plx_tensor_dense(next, dtype, value->rank, value->shape);
+        next += (size_t)plx_tensor_count(value) * width;
+        status = plx_convert(context, value, &entries[i].tensor);
+        if (status != PLX_OK)
+            error_set(err, status, "%s: cannot convert to %s: %s", params->items[i].name,
+                      plx_dtype_name(dtype), plx_error(context));
+    }
+    plx_context_destroy(context);
+    return status;
+}
+
+/* model.safetensors beside its final name, then renamed: a process that has mapped the old file
+ * keeps it. */
+static plx_status save_values(struct param_list *params, const char *folder, plx_dtype dtype,
+                              struct error *err)
+{
+    char path[PATH_SIZE], beside[PATH_SIZE];
+    TRY(join(folder, "model.safetensors", path, sizeof path, err));
+    TRY(join(folder, "model.safetensors.partial", beside, sizeof beside, err));
+    struct safetensors_write *entries = calloc((size_t)params->count, sizeof *entries);
+    REQUIRE(err, entries != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory", path);
+    bool convert = false;
+    for (int i = 0; i < params->count; i++) {
+        entries[i] = (struct safetensors_write){params->items[i].name, params->items[i].value};
+        convert = convert || params->items[i].value.dtype != dtype;
+    }
+    static const char *const metadata[][2] = {{"format", "pt"}};
+    void *block = NULL;
+    plx_status status = PLX_OK;
+    if (convert) status = convert_values(params, dtype, entries, &block, err);
+    if (status == PLX_OK)
+        status = safetensors_save(beside, entries, params->count, metadata, 1, err);
+    if (status == PLX_OK) status = file_rename(beside, path, err);
+    free(block);
+    free(entries);
+    return status;
+}
+
+plx_status model_save(struct model *model, const struct tokenizer *tokenizer, const char *folder,
+                      plx_dtype dtype, struct error *err)
+{
+    char path[PATH_SIZE], *json;
+    TRY(join(folder, "config.json", path, sizeof path, err));
+    TRY(model_config_format(model_get_config(model), &json, err));
+    plx_status status = file_replace(path, json, strlen(json), err);
+    free(json);
+    if (status != PLX_OK) return status;
+    TRY(save_values(model_params(model), folder, dtype, err));
+    if (tokenizer == NULL) return PLX_OK;
+    TRY(join(folder, "tokenizer.json", path, sizeof path, err));
+    return tokenizer_save(tokenizer, path, err);
+}

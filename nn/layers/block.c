@@ -1,0 +1,106 @@
+/* block.c: the pre-norm residual block, h = x + mixer(norm(x)), y = h + mlp(norm(h)).
+ *
+ * Forward is six numbered steps; backward cites the step it reverses; decode is the same six with
+ * nothing kept. Parameter names follow Hugging Face's Qwen-3, or flash-linear-attention where the
+ * configuration says so. */
+#include "layers/block.h"
+
+#include <stdio.h>
+
+bool block_create(struct block *block, const struct model_config *config, int layer,
+                  plx_dtype dtype, struct param_list *params)
+{
+    const bool fla = config->fla_names;
+    const int64_t E = config->hidden_size;
+    char prefix[64], mixer_prefix[96], mlp_prefix[96];
+    snprintf(prefix, sizeof prefix, "model.layers.%d", layer);
+    snprintf(mixer_prefix, sizeof mixer_prefix, "%s.%s", prefix, fla ? "attn" : "self_attn");
+    snprintf(mlp_prefix, sizeof mlp_prefix, "%s.mlp", prefix);
+    *block = (struct block){.kind = config->layer[layer].mixer, .width = E, .dtype = dtype};
+    if (!rmsnorm_create(&block->mixer_norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE,
+                        prefix, fla ? "attn_norm" : "input_layernorm"))
+        return false;
+    block->mixer = block->kind->create(block->kind, config, layer, mixer_prefix, dtype, params);
+    return block->mixer != NULL &&
+           rmsnorm_create(&block->mlp_norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE,
+                          prefix, fla ? "mlp_norm" : "post_attention_layernorm") &&
+           mlp_create(&block->mlp, params, dtype, E, config->intermediate_size,
+                      config->initializer_range, mlp_prefix);
+}
+
+void block_destroy(struct block *block)
+{
+    if (block->mixer != NULL) block->kind->destroy(block->mixer);
+    block->mixer = NULL;
+}
+
+void block_carve(const struct block *block, int64_t tokens, struct arena *arena,
+                 struct block_record *record)
+{
+    const int64_t shape[2] = {tokens, block->width};
+    record->mixer_rstd = arena_tensor(arena, block->dtype, 1, shape);
+    record->mixer_in = arena_tensor(arena, block->dtype, 2, shape);
+    block->kind->carve(block->mixer, tokens, arena, record->mixer);
+    record->h = arena_tensor(arena, block->dtype, 2, shape);
+    record->mlp_rstd = arena_tensor(arena, block->dtype, 1, shape);
+    record->mlp_in = arena_tensor(arena, block->dtype, 2, shape);
+    mlp_carve(&block->mlp, tokens, arena, &record->mlp);
+}
+
+plx_status block_forward(struct backend *be, const struct block *block, struct param_list *params,
+                         const struct batch_view *batch, const struct plx_tensor *x,
+                         const struct block_record *record, const struct plx_tensor *y)
+{
+    const struct block_record *keep = record;
+    /* 1, 2, 3: h = x + mixer(norm(x)). */
+    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &keep->mixer_in, &keep->mixer_rstd));
+    TRY(block->kind->forward(be, block->mixer, params, batch, &keep->mixer_in, keep->mixer,
+                             &keep->h));
+    TRY(be->ops->add(be, &keep->h, x, &keep->h));
+    /* 4, 5, 6: y = h + mlp(norm(h)). */
+    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &keep->h, &keep->mlp_in, &keep->mlp_rstd));
+    TRY(mlp_forward(be, &block->mlp, params, &keep->mlp_in, &keep->mlp, y));
+    return y == NULL ? PLX_OK : be->ops->add(be, y, &keep->h, y);
+}
+
+plx_status block_backward(struct backend *be, const struct block *block, struct param_list *params,
+                          const struct batch_view *batch, const struct plx_tensor *x,
+                          const struct block_record *record, const struct plx_tensor *d)
+{
+    const struct block_record *keep = record;
+    size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor dnormed = arena_tensor(&be->scratch, block->dtype, 2, d->shape), /* [N,E] */
+        dbranch = arena_tensor(&be->scratch, block->dtype, 2, d->shape);
+    /* Steps 6, 5, 4: d holds dy, which is also what reaches h directly; afterwards it is dh. */
+    TRY(mlp_backward(be, &block->mlp, params, d, &keep->mlp_in, &keep->mlp, &dnormed));
+    TRY(rmsnorm_backward(be, &block->mlp_norm, params, &dnormed, &keep->h, &keep->mlp_rstd,
+                         &dbranch));
+    TRY(be->ops->add(be, d, d, &dbranch));
+    /* Steps 3, 2, 1: likewise from dh to dx. */
+    TRY(block->kind->backward(be, block->mixer, params, batch, &keep->mixer_in, keep->mixer, d,
+                              &dnormed));
+    TRY(rmsnorm_backward(be, &block->mixer_norm, params, &dnormed, x, &keep->mixer_rstd, &dbranch));
+    TRY(be->ops->add(be, d, d, &dbranch));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+plx_status block_decode(struct backend *be, const struct block *block, struct param_list *params,
+                        const struct decode_view *step, const struct plx_tensor *x, void *cache,
+                        const struct plx_tensor *y)
+{
+    size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor rstd = arena_tensor(&be->scratch, block->dtype, 1, x->shape),
+                      normed = arena_tensor(&be->scratch, block->dtype, 2, x->shape),
+                      h = arena_tensor(&be->scratch, block->dtype, 2, x->shape);
+    struct mlp_record mlp;
+    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &normed, &rstd));
+    TRY(block->kind->decode(be, block->mixer, params, step, &normed, cache, &h));
+    TRY(be->ops->add(be, &h, x, &h));
+    mlp_carve(&block->mlp, x->shape[0], &be->scratch, &mlp);
+    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &h, &normed, &rstd));
+    TRY(mlp_forward(be, &block->mlp, params, &normed, &mlp, y));
+    TRY(be->ops->add(be, y, &h, y));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}

@@ -1,0 +1,53 @@
+/* block.h: one decoder block, the unit that a model stacks and that backward may recompute.
+ *
+ *     h = x + mixer(norm(x))        y = h + mlp(norm(h))
+ *
+ * The block keeps what its backward reads in a record. The block's input x is not in the record: it
+ * is the previous block's output, which the model owns. Next: mixers/mixer.h. */
+#ifndef NN_BLOCK_H
+#define NN_BLOCK_H
+
+#include "layers/layers.h"
+#include "mixers/mixer.h"
+
+struct block {
+    const struct mixer_kind *kind;
+    struct mixer *mixer;
+    struct rmsnorm mixer_norm, mlp_norm;
+    struct mlp mlp;
+    int64_t width;
+    plx_dtype dtype;
+};
+
+struct block_record {
+    struct plx_tensor mixer_rstd; /* [N] */
+    struct plx_tensor mixer_in;   /* [N,E] norm(x) */
+    void *mixer;                  /* kind->record_size bytes, allocated with the block */
+    struct plx_tensor h;          /* [N,E] */
+    struct plx_tensor mlp_rstd;   /* [N] */
+    struct plx_tensor mlp_in;     /* [N,E] norm(h) */
+    struct mlp_record mlp;
+};
+
+/* Adds the block's parameters; false when out of memory (block_destroy is safe then too). */
+bool block_create(struct block *block, const struct model_config *config, int layer,
+                  plx_dtype dtype, struct param_list *params);
+void block_destroy(struct block *block);
+/* Sets every tensor of the record; record->mixer must point to memory already. */
+void block_carve(const struct block *block, int64_t tokens, struct arena *arena,
+                 struct block_record *record);
+
+/* x, y [N,E], not overlapping. y NULL: fill the record and stop before the last product. */
+plx_status block_forward(struct backend *be, const struct block *block, struct param_list *params,
+                         const struct batch_view *batch, const struct plx_tensor *x,
+                         const struct block_record *record, const struct plx_tensor *y);
+/* d [N,E] holds dy and becomes dx: the residual path is in place. */
+plx_status block_backward(struct backend *be, const struct block *block, struct param_list *params,
+                          const struct batch_view *batch, const struct plx_tensor *x,
+                          const struct block_record *record, const struct plx_tensor *d);
+/* New tokens through the block; what is kept of them goes into cache. */
+plx_status block_decode(struct backend *be, const struct block *block, struct param_list *params,
+                        const struct decode_view *step, const struct plx_tensor *x, void *cache,
+                        const struct plx_tensor *y);
+
+#endif

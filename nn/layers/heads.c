@@ -1,0 +1,82 @@
+/* heads.c: how a token becomes queries, probes and keys: out = rope(gate(norm(x W^T))).
+ *
+ * Each step but the projection is optional. The gate is a Parallax option: z = x W_g^T has one
+ * number a head, and the head is multiplied by sigmoid(z) after the norm, so that a head can switch
+ * its probe off token by token; rotary positions come last because a rotation commutes with the
+ * scalar gate and keys are cached rotated.
+ *
+ * Backward undoes the steps in reverse. It may rotate dout in place: the caller's gradient of the
+ * mixer's input has no other reader. */
+#include "layers/layers.h"
+#include "layers/view.h"
+
+void heads_carve(const struct heads *heads, int64_t tokens, struct arena *arena,
+                 struct heads_record *record)
+{
+    const int64_t shape[3] = {tokens, heads->heads, heads->channels};
+    const int64_t rows = tokens * heads->heads;
+    *record = (struct heads_record){.out = arena_tensor(arena, heads->dtype, 3, shape)};
+    record->normed = record->out;
+    if (heads->gate >= 0) {
+        record->normed = arena_tensor(arena, heads->dtype, 3, shape);
+        record->z = arena_tensor(arena, heads->dtype, 2, shape);
+    }
+    record->raw = record->normed;
+    if (heads->has_norm) {
+        record->raw = arena_tensor(arena, heads->dtype, 3, shape);
+        record->rstd = arena_tensor(arena, heads->dtype, 1, &rows);
+    }
+}
+
+plx_status heads_forward(struct backend *be, const struct heads *heads,
+                         const struct param_list *params, const struct plx_tensor *positions,
+                         const struct plx_tensor *x, const struct heads_record *record)
+{
+    TRY(linear_forward(be, heads->weight, params, x, &record->raw));
+    if (heads->has_norm)
+        TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
+                            &record->rstd));
+    if (heads->gate >= 0) {
+        TRY(linear_forward(be, heads->gate, params, x, &record->z));
+        TRY(be->ops->gate(be, &record->out, &record->normed, &record->z));
+    }
+    if (!heads->rope) return PLX_OK;
+    return be->ops->rope(be, &record->out, &record->out, positions, heads->rope_theta, false);
+}
+
+/* Gradient of the gate's input, and what flows into x through W_g. */
+static plx_status gate_backward(struct backend *be, const struct heads *heads,
+                                const struct param_list *params, const struct plx_tensor *x,
+                                const struct heads_record *record, const struct plx_tensor *dout,
+                                const struct plx_tensor *dnormed, const struct plx_tensor *dx,
+                                bool accumulate)
+{
+    struct plx_tensor dz = arena_tensor(&be->scratch, heads->dtype, 2, record->z.shape);
+    TRY(be->ops->gate_backward(be, dnormed, &dz, dout, &record->normed, &record->z));
+    return linear_backward(be, heads->gate, params, &dz, x, dx, accumulate);
+}
+
+plx_status heads_backward(struct backend *be, const struct heads *heads,
+                          const struct param_list *params, const struct plx_tensor *positions,
+                          const struct plx_tensor *x, const struct heads_record *record,
+                          const struct plx_tensor *dout, const struct plx_tensor *dx,
+                          bool accumulate)
+{
+    size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor dnormed = *dout, draw;
+    if (heads->rope) TRY(be->ops->rope(be, dout, dout, positions, heads->rope_theta, true));
+    if (heads->gate >= 0) {
+        dnormed = arena_tensor(&be->scratch, heads->dtype, 3, dout->shape);
+        TRY(gate_backward(be, heads, params, x, record, dout, &dnormed, dx, accumulate));
+        accumulate = true;
+    }
+    draw = dnormed;
+    if (heads->has_norm) {
+        draw = arena_tensor(&be->scratch, heads->dtype, 3, dout->shape);
+        TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd,
+                             &draw));
+    }
+    TRY(linear_backward(be, heads->weight, params, &draw, x, dx, accumulate));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}

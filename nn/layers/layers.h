@@ -1,0 +1,130 @@
+/* layers.h: the small layers that blocks and models are built of, forward and backward.
+ *
+ * A layer is a few indices into the parameter table plus what it must know of the configuration.
+ * What its backward reads besides parameters is a record, carved from an arena by the layer's carve
+ * function: the same code measures and allocates. Backward functions overwrite input gradients (or
+ * add to them where an accumulate flag says so) and always add to parameter gradients, as op.h
+ * states. Next: layers/block.h, which composes these. */
+#ifndef NN_LAYERS_H
+#define NN_LAYERS_H
+
+#include "core/param.h"
+#include "op.h"
+
+/* ---- linear.c: y = x W^T, W [out,in] as checkpoints store it; the layer is the index of W ---- */
+
+/* Adds PREFIX.NAME.weight [out,in] ~ N(0, std) (zero where std is 0); -1 when out of memory. */
+int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t in, double std,
+               enum param_group group, const char *prefix, const char *name);
+/* x [N,in], y [N,out]; further axes count as flattened into the second. */
+plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
+                          const struct plx_tensor *x, const struct plx_tensor *y);
+/* dW += dy^T x, and dx = dy W, or dx += dy W. */
+plx_status linear_backward(struct backend *be, int weight, const struct param_list *params,
+                           const struct plx_tensor *dy, const struct plx_tensor *x,
+                           const struct plx_tensor *dx, bool accumulate);
+
+/* ---- rmsnorm.c: rows scaled to unit root mean square, then by a learned gain ---- */
+
+struct rmsnorm {
+    int gain; /* [width] */
+    int64_t width;
+    double eps;
+};
+
+/* Adds PREFIX.NAME.weight [width]; false when out of memory. */
+bool rmsnorm_create(struct rmsnorm *norm, struct param_list *params, plx_dtype dtype, int64_t width,
+                    double eps, enum param_init init, const char *prefix, const char *name);
+/* x, y [rows * width] in any shape whose last axes make up width; rstd [rows]. */
+plx_status rmsnorm_forward(struct backend *be, const struct rmsnorm *norm,
+                           const struct param_list *params, const struct plx_tensor *x,
+                           const struct plx_tensor *y, const struct plx_tensor *rstd);
+plx_status rmsnorm_backward(struct backend *be, const struct rmsnorm *norm,
+                            const struct param_list *params, const struct plx_tensor *dy,
+                            const struct plx_tensor *x, const struct plx_tensor *rstd,
+                            const struct plx_tensor *dx);
+
+/* ---- heads.c: x projected into heads and made ready for mixing: norm, gate, rotary positions - */
+
+struct heads {
+    int64_t heads, channels;
+    plx_dtype dtype;
+    int weight;          /* [heads * channels, E] */
+    bool has_norm;       /* RMSNorm over the channels of every head, one gain for all heads */
+    struct rmsnorm norm; /* gain [channels] */
+    int gate;            /* [heads, E]: every head times sigmoid of one number; -1: none */
+    bool rope;
+    double rope_theta;
+};
+
+/* raw -> norm -> gate -> rope. A step that is absent makes its two tensors one, and rope works in
+ * place, so exactly what backward reads is kept. */
+struct heads_record {
+    struct plx_tensor raw;    /* [N,h,D] x W^T, which the norm's backward reads */
+    struct plx_tensor rstd;   /* [N*h]   absent without norm */
+    struct plx_tensor normed; /* [N,h,D] which the gate's backward reads */
+    struct plx_tensor z;      /* [N,h]   gate before the sigmoid; absent without gate */
+    struct plx_tensor out;    /* [N,h,D] what the mixer sees */
+};
+
+void heads_carve(const struct heads *heads, int64_t tokens, struct arena *arena,
+                 struct heads_record *record);
+/* x [N,E]; fills the record. positions i32 [N]. */
+plx_status heads_forward(struct backend *be, const struct heads *heads,
+                         const struct param_list *params, const struct plx_tensor *positions,
+                         const struct plx_tensor *x, const struct heads_record *record);
+/* dout [N,h,D] is used as scratch. */
+plx_status heads_backward(struct backend *be, const struct heads *heads,
+                          const struct param_list *params, const struct plx_tensor *positions,
+                          const struct plx_tensor *x, const struct heads_record *record,
+                          const struct plx_tensor *dout, const struct plx_tensor *dx,
+                          bool accumulate);
+
+/* ---- mlp.c: y = W_down (silu(W_gate x) * W_up x) ---- */
+
+struct mlp {
+    int gate, up, down; /* [F,E], [F,E], [E,F] */
+    int64_t width, inner;
+    plx_dtype dtype;
+};
+
+struct mlp_record {
+    struct plx_tensor gate, up, product; /* [N,F] */
+};
+
+/* Adds PREFIX.{gate,up,down}_proj.weight; false when out of memory. */
+bool mlp_create(struct mlp *mlp, struct param_list *params, plx_dtype dtype, int64_t width,
+                int64_t inner, double std, const char *prefix);
+void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
+               struct mlp_record *record);
+/* x, y [N,E]. y NULL: only the record is wanted, as when a block is recomputed for backward. */
+plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
+                       const struct plx_tensor *x, const struct mlp_record *record,
+                       const struct plx_tensor *y);
+plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
+                        const struct plx_tensor *dy, const struct plx_tensor *x,
+                        const struct mlp_record *record, const struct plx_tensor *dx);
+
+/* ---- embedding.c: rows of a table; the layer is the table's index ---- */
+
+/* Adds NAME [vocab,width]; -1 when out of memory. */
+int embedding_add(struct param_list *params, plx_dtype dtype, int64_t vocab, int64_t width,
+                  double std, const char *name);
+/* ids i32 [N], y [N,E]. */
+plx_status embedding_forward(struct backend *be, int table, const struct param_list *params,
+                             const struct plx_tensor *ids, const struct plx_tensor *y);
+plx_status embedding_backward(struct backend *be, int table, const struct param_list *params,
+                              const struct plx_tensor *ids, const struct plx_tensor *dy);
+
+/* ---- head.c: logits and loss, a chunk of tokens at a time ---- */
+
+/* Tokens whose logits exist at once. */
+int64_t head_chunk(int64_t vocab, int64_t tokens);
+/* *sum = sum over tokens of the cross-entropy of x W^T against targets (i32 [N], negative: not
+ * scored), added up in double. Where dx is given: dx = gradient of scale * *sum, and dW
+ * accumulated. weight is the index of W [V,E]. */
+plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
+                     const struct plx_tensor *x, const struct plx_tensor *targets, double scale,
+                     const struct plx_tensor *dx, double *sum);
+
+#endif

@@ -1,0 +1,53 @@
+/* mlp.c: the feed-forward layer SwiGLU, y = W_down (silu(W_gate x) * W_up x).
+ *
+ * Kept for backward: both projections and their product, 3 F numbers a token; recomputing the
+ * product would save a third of that for one more pass over it. */
+#include "layers/layers.h"
+
+bool mlp_create(struct mlp *mlp, struct param_list *params, plx_dtype dtype, int64_t width,
+                int64_t inner, double std, const char *prefix)
+{
+    mlp->width = width;
+    mlp->inner = inner;
+    mlp->dtype = dtype;
+    mlp->gate = linear_add(params, dtype, inner, width, std, PARAM_MATRIX, prefix, "gate_proj");
+    mlp->up = linear_add(params, dtype, inner, width, std, PARAM_MATRIX, prefix, "up_proj");
+    mlp->down = linear_add(params, dtype, width, inner, std, PARAM_MATRIX, prefix, "down_proj");
+    return mlp->gate >= 0 && mlp->up >= 0 && mlp->down >= 0;
+}
+
+void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
+               struct mlp_record *record)
+{
+    const int64_t shape[2] = {tokens, mlp->inner};
+    record->gate = arena_tensor(arena, mlp->dtype, 2, shape);
+    record->up = arena_tensor(arena, mlp->dtype, 2, shape);
+    record->product = arena_tensor(arena, mlp->dtype, 2, shape);
+}
+
+plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
+                       const struct plx_tensor *x, const struct mlp_record *record,
+                       const struct plx_tensor *y)
+{
+    TRY(linear_forward(be, mlp->gate, params, x, &record->gate));
+    TRY(linear_forward(be, mlp->up, params, x, &record->up));
+    TRY(be->ops->swiglu(be, &record->product, &record->gate, &record->up));
+    return y == NULL ? PLX_OK : linear_forward(be, mlp->down, params, &record->product, y);
+}
+
+plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
+                        const struct plx_tensor *dy, const struct plx_tensor *x,
+                        const struct mlp_record *record, const struct plx_tensor *dx)
+{
+    size_t mark = arena_mark(&be->scratch);
+    const int64_t *shape = record->gate.shape; /* [N,F] */
+    struct plx_tensor dproduct = arena_tensor(&be->scratch, mlp->dtype, 2, shape),
+                      dgate = arena_tensor(&be->scratch, mlp->dtype, 2, shape),
+                      dup = arena_tensor(&be->scratch, mlp->dtype, 2, shape);
+    TRY(linear_backward(be, mlp->down, params, dy, &record->product, &dproduct, false));
+    TRY(be->ops->swiglu_backward(be, &dgate, &dup, &dproduct, &record->gate, &record->up));
+    TRY(linear_backward(be, mlp->gate, params, &dgate, x, dx, false));
+    TRY(linear_backward(be, mlp->up, params, &dup, x, dx, true));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}

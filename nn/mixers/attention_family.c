@@ -1,0 +1,336 @@
+/* attention_family.c: softmax attention and Parallax as mixers.
+ *
+ *     q, k, r = heads(x)      v = x W_v^T      o = attend(q, r, k, v)      y = o W_o^T
+ *
+ * heads (layers/heads.c) projects, norms, gates and rotates. Parallax adds r, the probe: projected
+ * like q, with its own norm gain, an optional gate, and q's positions. Softmax attention is the
+ * same mixer without r, and both run through the same lines here; the mechanism is a member of the
+ * row.
+ *
+ * A batch is packed: attention sees one time axis of N tokens and the offsets that cut it into
+ * sequences. Decoding keeps k (after norm and rope) and v of every token; q and r are recomputed
+ * for new tokens only. */
+#include "mixers/attention_family.h"
+
+#include <stdlib.h>
+
+#include "layers/layers.h"
+#include "layers/view.h"
+
+struct mixer {
+    plx_mechanism mechanism;
+    plx_dtype dtype;
+    int64_t window;
+    struct heads q, k;
+    struct heads r;    /* Parallax only */
+    int value, output; /* weights [G D, E] and [E, H D] */
+};
+
+struct attention_record {
+    struct heads_record q, k, r;
+    struct plx_tensor v;          /* [N,G,D] */
+    struct plx_tensor o;          /* [N,H,D] */
+    struct plx_tensor lse;        /* [N,H] */
+    struct plx_tensor probe_mean; /* [N,H]   Parallax, as the next */
+    struct plx_tensor value_mean; /* [N,H,D] */
+};
+
+struct attention_cache {
+    struct plx_tensor k, v; /* [sequences,capacity,G,D] */
+};
+
+static bool has_probe(const struct mixer *mixer)
+{
+    return mixer->mechanism == PLX_PARALLAX;
+}
+
+/* ---- Parameters ---- */
+
+/* One of q, k, r; norm is "q_norm" and so on, or NULL for none. */
+struct heads_plan {
+    int64_t heads;
+    const char *projection, *norm;
+    double std;
+    enum param_init gain;
+    bool rope;
+};
+
+static bool heads_create(struct heads *heads, const struct heads_plan *plan,
+                         const struct model_config *config, const char *prefix, plx_dtype dtype,
+                         struct param_list *params)
+{
+    const int64_t D = config->head_dim;
+    *heads = (struct heads){.heads = plan->heads,
+                            .channels = D,
+                            .dtype = dtype,
+                            .has_norm = plan->norm != NULL,
+                            .gate = -1,
+                            .rope = plan->rope,
+                            .rope_theta = config->rope_theta};
+    heads->weight = linear_add(params, dtype, plan->heads * D, config->hidden_size, plan->std,
+                               PARAM_MATRIX, prefix, plan->projection);
+    if (heads->weight < 0) return false;
+    return !heads->has_norm || rmsnorm_create(&heads->norm, params, dtype, D, config->qk_norm_eps,
+                                              plan->gain, prefix, plan->norm);
+}
+
+/* r mirrors q but for how it starts: W_R = 0 or a zero gain make it zero, and Parallax with r = 0
+ * is softmax attention bit for bit. */
+static bool probe_create(struct mixer *mixer, const struct model_config *config, const char *prefix,
+                         struct param_list *params)
+{
+    const int64_t H = config->heads;
+    const double std = config->initializer_range;
+    const struct heads_plan plan = {
+        .heads = H,
+        .projection = "r_proj",
+        .norm = config->probe_norm ? "r_norm" : NULL,
+        .std = config->probe_start == PROBE_START_ZERO_WEIGHT ? 0 : std,
+        .gain = config->probe_start == PROBE_START_ZERO_GAIN ? PARAM_INIT_ZERO : PARAM_INIT_ONE,
+        .rope = config->probe_rope};
+    if (!heads_create(&mixer->r, &plan, config, prefix, mixer->dtype, params)) return false;
+    if (!config->probe_gate) return true;
+    mixer->r.gate = linear_add(params, mixer->dtype, H, config->hidden_size, std,
+                               H < 64 ? PARAM_THIN : PARAM_MATRIX, prefix, "r_gate");
+    return mixer->r.gate >= 0;
+}
+
+static struct mixer *attention_create(const struct mixer_kind *kind,
+                                      const struct model_config *config, int layer,
+                                      const char *prefix, plx_dtype dtype,
+                                      struct param_list *params)
+{
+    const int64_t E = config->hidden_size, H = config->heads, G = config->kv_heads,
+                  D = config->head_dim;
+    const double std = config->initializer_range;
+    const struct heads_plan q = {.heads = H,
+                                 .projection = "q_proj",
+                                 .norm = config->qk_norm ? "q_norm" : NULL,
+                                 .std = std,
+                                 .gain = PARAM_INIT_ONE,
+                                 .rope = true};
+    struct heads_plan k = q;
+    k.heads = G;
+    k.projection = "k_proj";
+    k.norm = config->qk_norm ? "k_norm" : NULL;
+    struct mixer *mixer = calloc(1, sizeof *mixer);
+    if (mixer == NULL) return NULL;
+    mixer->mechanism = kind->mechanism;
+    mixer->dtype = dtype;
+    mixer->window = config->layer[layer].window;
+    bool complete = heads_create(&mixer->q, &q, config, prefix, dtype, params) &&
+                    heads_create(&mixer->k, &k, config, prefix, dtype, params) &&
+                    (!has_probe(mixer) || probe_create(mixer, config, prefix, params));
+    mixer->value = linear_add(params, dtype, G * D, E, std, PARAM_MATRIX, prefix, "v_proj");
+    mixer->output = linear_add(params, dtype, E, H * D, std, PARAM_MATRIX, prefix, "o_proj");
+    if (complete && mixer->value >= 0 && mixer->output >= 0) return mixer;
+    free(mixer);
+    return NULL;
+}
+
+static void attention_destroy(struct mixer *mixer)
+{
+    free(mixer);
+}
+
+/* ---- Records ---- */
+
+static void attention_carve(const struct mixer *mixer, int64_t tokens, struct arena *arena,
+                            void *record)
+{
+    struct attention_record *keep = record;
+    const int64_t values[3] = {tokens, mixer->k.heads, mixer->k.channels};
+    const int64_t outputs[3] = {tokens, mixer->q.heads, mixer->q.channels};
+    *keep = (struct attention_record){0};
+    heads_carve(&mixer->q, tokens, arena, &keep->q);
+    heads_carve(&mixer->k, tokens, arena, &keep->k);
+    keep->v = arena_tensor(arena, mixer->dtype, 3, values);
+    keep->o = arena_tensor(arena, mixer->dtype, 3, outputs);
+    keep->lse = arena_tensor(arena, mixer->dtype, 2, outputs);
+    if (!has_probe(mixer)) return;
+    heads_carve(&mixer->r, tokens, arena, &keep->r);
+    keep->probe_mean = arena_tensor(arena, mixer->dtype, 2, outputs);
+    keep->value_mean = arena_tensor(arena, mixer->dtype, 3, outputs);
+}
+
+static void attention_carve_cache(const struct mixer *mixer, plx_dtype dtype, int64_t sequences,
+                                  int64_t capacity, struct arena *arena, void *cache)
+{
+    struct attention_cache *keep = cache;
+    const int64_t shape[4] = {sequences, capacity, mixer->k.heads, mixer->k.channels};
+    keep->k = arena_tensor(arena, dtype, 4, shape);
+    keep->v = arena_tensor(arena, dtype, 4, shape);
+}
+
+/* ---- The mechanism's call ---- */
+
+/* A [N,heads,...] tensor with the batch axis in front that attention expects; absent stays absent.
+ */
+static struct plx_tensor packed(const struct plx_tensor *tensor)
+{
+    int64_t shape[4] = {1, tensor->shape[0], tensor->shape[1], tensor->shape[2]};
+    if (tensor->rank == 0) return *tensor;
+    return plx_tensor_dense(tensor->data, tensor->dtype, tensor->rank + 1, shape);
+}
+
+static struct plx_attention packed_attention(const struct mixer *mixer,
+                                             const struct batch_view *batch)
+{
+    return (struct plx_attention){
+        .causal = true, .window = mixer->window, .q_offsets = batch->offsets};
+}
+
+static struct plx_parallax_args packed_args(const struct attention_record *keep)
+{
+    return (struct plx_parallax_args){.q = packed(&keep->q.out),
+                                      .r = packed(&keep->r.out),
+                                      .k = packed(&keep->k.out),
+                                      .v = packed(&keep->v),
+                                      .o = packed(&keep->o),
+                                      .lse = packed(&keep->lse),
+                                      .probe_mean = packed(&keep->probe_mean),
+                                      .value_mean = packed(&keep->value_mean)};
+}
+
+/* ---- Forward and backward ---- */
+
+static plx_status project(struct backend *be, const struct mixer *mixer, struct param_list *params,
+                          const struct plx_tensor *positions, const struct plx_tensor *x,
+                          const struct attention_record *keep)
+{
+    TRY(heads_forward(be, &mixer->q, params, positions, x, &keep->q));
+    TRY(heads_forward(be, &mixer->k, params, positions, x, &keep->k));
+    if (has_probe(mixer)) TRY(heads_forward(be, &mixer->r, params, positions, x, &keep->r));
+    return linear_forward(be, mixer->value, params, x, &keep->v);
+}
+
+static plx_status attention_forward(struct backend *be, const struct mixer *mixer,
+                                    struct param_list *params, const struct batch_view *batch,
+                                    const struct plx_tensor *x, void *record,
+                                    const struct plx_tensor *y)
+{
+    const struct attention_record *keep = record;
+    TRY(project(be, mixer, params, &batch->positions, x, keep));
+    const struct plx_attention attention = packed_attention(mixer, batch);
+    const struct plx_parallax_args args = packed_args(keep);
+    TRY(be->ops->attend_forward(be, &(struct attend){mixer->mechanism, &attention, &args}));
+    return linear_forward(be, mixer->output, params, &keep->o, y);
+}
+
+/* Gradients of what the mechanism reads, in scratch. */
+struct attention_gradients {
+    struct plx_tensor o, q, r, k, v;
+};
+
+static struct attention_gradients
+gradients_carve(const struct mixer *mixer, const struct attention_record *keep, struct arena *arena)
+{
+    const int64_t *queries = keep->q.out.shape, *keys = keep->k.out.shape;
+    struct attention_gradients d = {.o = arena_tensor(arena, mixer->dtype, 3, queries),
+                                    .q = arena_tensor(arena, mixer->dtype, 3, queries),
+                                    .k = arena_tensor(arena, mixer->dtype, 3, keys),
+                                    .v = arena_tensor(arena, mixer->dtype, 3, keys)};
+    if (has_probe(mixer)) d.r = arena_tensor(arena, mixer->dtype, 3, queries);
+    return d;
+}
+
+static plx_status attention_backward(struct backend *be, const struct mixer *mixer,
+                                     struct param_list *params, const struct batch_view *batch,
+                                     const struct plx_tensor *x, void *record,
+                                     const struct plx_tensor *dy, const struct plx_tensor *dx)
+{
+    const struct attention_record *keep = record;
+    const struct plx_tensor *positions = &batch->positions;
+    size_t mark = arena_mark(&be->scratch);
+    const struct attention_gradients d = gradients_carve(mixer, keep, &be->scratch);
+    TRY(linear_backward(be, mixer->output, params, dy, &keep->o, &d.o, false));
+    const struct plx_attention attention = packed_attention(mixer, batch);
+    struct plx_parallax_args args = packed_args(keep);
+    args.d_o = packed(&d.o);
+    args.dq = packed(&d.q);
+    args.dr = packed(&d.r);
+    args.dk = packed(&d.k);
+    args.dv = packed(&d.v);
+    TRY(be->ops->attend_backward(be, &(struct attend){mixer->mechanism, &attention, &args}));
+    /* q, k, r and v all come from x: the first of the four overwrites dx. */
+    TRY(linear_backward(be, mixer->value, params, &d.v, x, dx, false));
+    if (has_probe(mixer))
+        TRY(heads_backward(be, &mixer->r, params, positions, x, &keep->r, &d.r, dx, true));
+    TRY(heads_backward(be, &mixer->k, params, positions, x, &keep->k, &d.k, dx, true));
+    TRY(heads_backward(be, &mixer->q, params, positions, x, &keep->q, &d.q, dx, true));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+/* ---- Decoding ---- */
+
+/* Copies the new rows [sequences * count, G, D] behind what each sequence has cached. */
+static plx_status cache_append(struct backend *be, const struct decode_view *step,
+                               const struct plx_tensor *cache, const struct plx_tensor *rows)
+{
+    const int64_t capacity = cache->shape[1], G = cache->shape[2], D = cache->shape[3];
+    struct plx_tensor slots = plx_tensor_dense(cache->data, cache->dtype, 3,
+                                               (int64_t[]){cache->shape[0] * capacity, G, D});
+    for (int64_t s = 0; s < step->sequences; s++) {
+        struct plx_tensor target = view_rows(&slots, s * capacity + step->length, step->count),
+                          source = view_rows(rows, s * step->count, step->count);
+        TRY(be->ops->copy(be, &target, &source));
+    }
+    return PLX_OK;
+}
+
+/* [sequences * count, heads, D] as [sequences, count, heads, D]; absent stays absent. */
+static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct decode_view *step)
+{
+    if (tensor->rank == 0) return *tensor;
+    return view_4d(tensor, step->sequences, step->count, tensor->shape[1], tensor->shape[2]);
+}
+
+static plx_status attention_decode(struct backend *be, const struct mixer *mixer,
+                                   struct param_list *params, const struct decode_view *step,
+                                   const struct plx_tensor *x, void *cache,
+                                   const struct plx_tensor *y)
+{
+    struct attention_cache *cached = cache;
+    struct attention_record keep;
+    size_t mark = arena_mark(&be->scratch);
+    attention_carve(mixer, x->shape[0], &be->scratch, &keep);
+    TRY(project(be, mixer, params, &step->positions, x, &keep));
+    TRY(cache_append(be, step, &cached->k, &keep.k.out));
+    TRY(cache_append(be, step, &cached->v, &keep.v));
+    const struct plx_attention attention = {
+        .causal = true, .window = mixer->window, .k_lengths = step->k_lengths};
+    const struct plx_parallax_args args = {.q = unpacked(&keep.q.out, step),
+                                           .r = unpacked(&keep.r.out, step),
+                                           .k = cached->k,
+                                           .v = cached->v,
+                                           .o = unpacked(&keep.o, step)};
+    TRY(be->ops->attend_decode(be, &(struct attend){mixer->mechanism, &attention, &args}));
+    TRY(linear_forward(be, mixer->output, params, &keep.o, y));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+const struct mixer_kind attention_softmax = {.name = "softmax",
+                                             .mechanism = PLX_SOFTMAX,
+                                             .create = attention_create,
+                                             .destroy = attention_destroy,
+                                             .record_size = sizeof(struct attention_record),
+                                             .carve = attention_carve,
+                                             .forward = attention_forward,
+                                             .backward = attention_backward,
+                                             .cache_record_size = sizeof(struct attention_cache),
+                                             .carve_cache = attention_carve_cache,
+                                             .decode = attention_decode};
+
+const struct mixer_kind attention_parallax = {.name = "parallax",
+                                              .mechanism = PLX_PARALLAX,
+                                              .create = attention_create,
+                                              .destroy = attention_destroy,
+                                              .record_size = sizeof(struct attention_record),
+                                              .carve = attention_carve,
+                                              .forward = attention_forward,
+                                              .backward = attention_backward,
+                                              .cache_record_size = sizeof(struct attention_cache),
+                                              .carve_cache = attention_carve_cache,
+                                              .decode = attention_decode};

@@ -1,0 +1,271 @@
+/* decoder.c: the decoder in the shape of Qwen-3, forward and backward.
+ *
+ *     x[0] = table[ids]     x[l+1] = block_l(x[l])     final = norm(x[L])     loss = head(final)
+ *
+ * The array of blocks is the tape: backward walks it from the end, with one gradient [N,E] that
+ * each block turns from that of its output into that of its input. Whether a block's record was
+ * kept or is filled again is decided in decoder_memory.c and invisible here but for one call.
+ * Batches come in as plain arrays and are checked once. */
+#include "models/decoder.h"
+
+#include <stdlib.h>
+
+/* ---- Building ---- */
+
+/* In the order in which checkpoints list them: embedding, blocks, final norm, head. */
+static bool create_layers(struct model *model)
+{
+    const struct model_config *config = &model->config;
+    const int64_t V = config->vocab_size, E = config->hidden_size, L = config->layers;
+    const double std = config->initializer_range;
+    const plx_dtype dtype = model->be->storage;
+    struct param_list *params = &model->params;
+    model->blocks = calloc((size_t)L, sizeof *model->blocks);
+    model->table =
+        embedding_add(params, dtype, V, E, std,
+                      config->fla_names ? "model.embeddings.weight" : "model.embed_tokens.weight");
+    if (model->blocks == NULL || model->table < 0) return false;
+    for (int l = 0; l < L; l++)
+        if (!block_create(&model->blocks[l], config, l, dtype, params)) return false;
+    if (!rmsnorm_create(&model->norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE, "model",
+                        "norm"))
+        return false;
+    model->head = model->table;
+    if (!config->tie_embeddings)
+        model->head = param_add(params, dtype, 2, (int64_t[]){V, E}, PARAM_INIT_NORMAL, std,
+                                PARAM_HEAD, "lm_head.weight");
+    return model->head >= 0 && activations_create(&model->activations, model->blocks, L);
+}
+
+static plx_status build(struct model *model)
+{
+    struct error *err = model->be->err;
+    REQUIRE(err, create_layers(model), PLX_OUT_OF_MEMORY,
+            "out of memory for the tables of a model of %lld layers",
+            (long long)model->config.layers);
+    struct arena measuring = arena_measuring();
+    param_list_carve_values(&model->params, &measuring);
+    TRY(arena_create(&model->values, measuring.used, err));
+    param_list_carve_values(&model->params, &model->values);
+    return PLX_OK;
+}
+
+plx_status model_create(struct backend *be, const struct model_config *config, struct model **model)
+{
+    *model = NULL;
+    TRY(model_config_check(config, "model", be->err));
+    struct model *made = calloc(1, sizeof *made);
+    REQUIRE(be->err, made != NULL, PLX_OUT_OF_MEMORY, "out of memory for a model");
+    made->be = be;
+    made->config = *config;
+    plx_status status = build(made);
+    if (status == PLX_OK)
+        *model = made;
+    else
+        model_destroy(made);
+    return status;
+}
+
+void model_destroy(struct model *model)
+{
+    if (model == NULL) return;
+    activations_destroy(&model->activations, model->config.layers);
+    for (int64_t l = 0; model->blocks != NULL && l < model->config.layers; l++)
+        block_destroy(&model->blocks[l]);
+    free(model->blocks);
+    arena_destroy(&model->values);
+    arena_destroy(&model->grads);
+    param_list_destroy(&model->params);
+    free(model);
+}
+
+const struct model_config *model_get_config(const struct model *model)
+{
+    return &model->config;
+}
+
+struct param_list *model_params(struct model *model)
+{
+    return &model->params;
+}
+
+void model_init(struct model *model, uint64_t seed)
+{
+    param_list_init(&model->params, seed);
+}
+
+plx_status model_zero_grads(struct model *model)
+{
+    REQUIRE(model->be->err, model->has_grads, PLX_INVALID_ARGUMENT,
+            "the model has no gradients reserved");
+    for (int i = 0; i < model->params.count; i++)
+        TRY(model->be->ops->zero(model->be, &model->params.items[i].grad));
+    return PLX_OK;
+}
+
+/* ---- Batches ---- */
+
+static struct plx_tensor i32_view(const int32_t *values, int64_t count)
+{
+    return plx_tensor_dense((void *)values, PLX_I32, 1, &count);
+}
+
+struct decoder_run decoder_run_make(const struct model *model, enum decoder_task task,
+                                    int64_t tokens, int64_t sequences, const struct batch *batch)
+{
+    const struct batch none = {0};
+    const struct batch *arrays = batch != NULL ? batch : &none;
+    const int64_t logits[2] = {tokens, model->config.vocab_size};
+    return (struct decoder_run){.task = task,
+                                .view = {.tokens = tokens,
+                                         .positions = i32_view(arrays->positions, tokens),
+                                         .offsets = i32_view(arrays->offsets, sequences + 1)},
+                                .ids = i32_view(arrays->ids, tokens),
+                                .targets = i32_view(arrays->targets, tokens),
+                                .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
+}
+
+/* Ids index tables, so a wrong one must never pass; offsets are checked by attention, but only
+ * after earlier layers have run. */
+static plx_status check_batch(const struct model *model, const struct batch *batch, bool scored)
+{
+    struct error *err = model->be->err;
+    const long long V = model->config.vocab_size;
+    REQUIRE(err, batch->tokens >= 0 && batch->sequences >= 0, PLX_INVALID_ARGUMENT,
+            "a batch of %lld tokens in %lld sequences", (long long)batch->tokens,
+            (long long)batch->sequences);
+    for (int64_t n = 0; n < batch->tokens; n++) {
+        REQUIRE(err, batch->ids[n] >= 0 && batch->ids[n] < V, PLX_INVALID_ARGUMENT,
+                "token %lld of the batch is %d but must be from 0 to %lld", (long long)n,
+                batch->ids[n], V - 1);
+        REQUIRE(err, !scored || batch->targets[n] < V, PLX_INVALID_ARGUMENT,
+                "target %lld of the batch is %d but must be at most %lld", (long long)n,
+                batch->targets[n], V - 1);
+    }
+    if (batch->tokens == 0) return PLX_OK;
+    const int64_t N = batch->sequences;
+    for (int64_t s = 0; s < N; s++)
+        REQUIRE(err, batch->offsets[s] <= batch->offsets[s + 1], PLX_INVALID_ARGUMENT,
+                "sequence %lld of the batch begins at %d but ends at %d", (long long)s,
+                batch->offsets[s], batch->offsets[s + 1]);
+    REQUIRE(err, N > 0 && batch->offsets[0] == 0 && batch->offsets[N] == batch->tokens,
+            PLX_INVALID_ARGUMENT, "the offsets of a batch of %lld tokens run from %d to %d",
+            (long long)batch->tokens, N > 0 ? batch->offsets[0] : 0, N > 0 ? batch->offsets[N] : 0);
+    return PLX_OK;
+}
+
+/* ---- Forward and backward ---- */
+
+static plx_status forward(struct model *model, struct backend *be, const struct decoder_run *run)
+{
+    const struct activations *kept = &model->activations;
+    const int64_t L = model->config.layers;
+    TRY(embedding_forward(be, model->table, &model->params, &run->ids, &kept->x[0]));
+    for (int64_t l = 0; l < L; l++)
+        TRY(block_forward(be, &model->blocks[l], &model->params, &run->view, &kept->x[l],
+                          activations_record(model, l), &kept->x[l + 1]));
+    return rmsnorm_forward(be, &model->norm, &model->params, &kept->x[L], &kept->final,
+                           &kept->final_rstd);
+}
+
+/* d [N,E] comes in as the gradient of x[L] and leaves as that of x[0]. */
+static plx_status backward_blocks(struct model *model, struct backend *be,
+                                  const struct decoder_run *run, const struct plx_tensor *d)
+{
+    const struct activations *kept = &model->activations;
+    for (int64_t l = model->config.layers - 1; l >= 0; l--) {
+        const struct block *block = &model->blocks[l];
+        const struct block_record *record = activations_record(model, l);
+        if (!kept->keep_records)
+            TRY(block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL));
+        TRY(block_backward(be, block, &model->params, &run->view, &kept->x[l], record, d));
+    }
+    return PLX_OK;
+}
+
+static plx_status loss_backward(struct model *model, struct backend *be, struct decoder_run *run)
+{
+    const struct activations *kept = &model->activations;
+    const struct plx_tensor *last = &kept->x[model->config.layers];
+    struct plx_tensor d = arena_tensor(&be->scratch, be->storage, 2, last->shape); /* [N,E] */
+    size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor dfinal = arena_tensor(&be->scratch, be->storage, 2, last->shape);
+    TRY(head_loss(be, model->head, &model->params, &kept->final, &run->targets, run->scale, &dfinal,
+                  &run->loss));
+    TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, &d));
+    arena_release(&be->scratch, mark);
+    TRY(backward_blocks(model, be, run, &d));
+    return embedding_backward(be, model->table, &model->params, &run->ids, &d);
+}
+
+static plx_status run_task(struct model *model, struct backend *be, struct decoder_run *run)
+{
+    const struct activations *kept = &model->activations;
+    TRY(forward(model, be, run));
+    switch (run->task) {
+    case DECODER_LOSS:
+        return head_loss(be, model->head, &model->params, &kept->final, &run->targets, 0, NULL,
+                         &run->loss);
+    case DECODER_LOSS_BACKWARD:
+        return loss_backward(model, be, run);
+    case DECODER_LOGITS:
+        return linear_forward(be, model->head, &model->params, &kept->final, &run->logits);
+    }
+    return error_set(be->err, PLX_INTERNAL, "the decoder has no task %d", (int)run->task);
+}
+
+plx_status decoder_run(struct model *model, struct backend *be, struct decoder_run *run)
+{
+    size_t mark = arena_mark(&be->scratch);
+    plx_status status = run_task(model, be, run);
+    arena_release(&be->scratch, mark);
+    return status;
+}
+
+/* ---- The verbs of model.h ---- */
+
+static plx_status run_loss(struct model *model, const struct batch *batch, enum decoder_task task,
+                           double scale, struct model_loss *loss)
+{
+    *loss = (struct model_loss){0};
+    TRY(check_batch(model, batch, true));
+    if (batch->tokens == 0) return PLX_OK;
+    TRY(decoder_prepare(model, task, batch->tokens, batch->sequences));
+    struct decoder_run run = decoder_run_make(model, task, batch->tokens, batch->sequences, batch);
+    run.scale = scale;
+    TRY(decoder_run(model, model->be, &run));
+    loss->sum = run.loss;
+    for (int64_t n = 0; n < batch->tokens; n++) loss->count += batch->targets[n] >= 0;
+    return PLX_OK;
+}
+
+plx_status model_loss(struct model *model, const struct batch *batch, struct model_loss *loss)
+{
+    return run_loss(model, batch, DECODER_LOSS, 0, loss);
+}
+
+plx_status model_loss_backward(struct model *model, const struct batch *batch, double scale,
+                               struct model_loss *loss)
+{
+    REQUIRE(model->be->err, model->has_grads && model->activations.keep_inputs,
+            PLX_INVALID_ARGUMENT, "the model was reserved without gradients");
+    return run_loss(model, batch, DECODER_LOSS_BACKWARD, scale, loss);
+}
+
+plx_status model_logits(struct model *model, const struct batch *batch,
+                        const struct plx_tensor *logits)
+{
+    struct error *err = model->be->err;
+    const int64_t N = batch->tokens, V = model->config.vocab_size;
+    TRY(check_batch(model, batch, false));
+    REQUIRE(err,
+            logits->rank == 2 && logits->shape[0] == N && logits->shape[1] == V &&
+                logits->dtype == model->be->storage,
+            PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld]",
+            plx_dtype_name(model->be->storage), (long long)N, (long long)V);
+    if (N == 0) return PLX_OK;
+    TRY(decoder_prepare(model, DECODER_LOGITS, N, batch->sequences));
+    struct decoder_run run = decoder_run_make(model, DECODER_LOGITS, N, batch->sequences, batch);
+    run.logits = *logits;
+    return decoder_run(model, model->be, &run);
+}

@@ -1,0 +1,73 @@
+/* decoder.h: what the three files of the decoder share: decoder.c (building, loss, gradients),
+ * decoder_memory.c (activations, dry runs) and decoder_decode.c (cache, generation). The public
+ * face is nn/model.h. */
+#ifndef NN_DECODER_H
+#define NN_DECODER_H
+
+#include "layers/block.h"
+#include "model.h"
+
+/* Activations of one batch, carved anew for every batch from one arena sized for the largest: so a
+ * shorter batch is dense too. Where nothing needs to be kept, blocks share the space of one record,
+ * carved as a block begins. */
+struct activations {
+    struct arena arena;
+    bool keep_inputs;     /* x[l] of every block: whenever backward will follow */
+    bool keep_records;    /* records of every block: backward without recomputation */
+    size_t shared;        /* where in the arena the shared record begins */
+    struct plx_tensor *x; /* [L + 1] tensors [N,E]: inputs of the blocks, input of the final norm */
+    struct block_record *records; /* [L] */
+    struct plx_tensor final;      /* [N,E] normed hidden states that the head reads */
+    struct plx_tensor final_rstd; /* [N] */
+};
+
+struct model {
+    struct backend *be;
+    struct model_config config;
+    struct param_list params;
+    struct arena values, grads;
+    bool has_grads;
+    int table, head; /* parameter indices; equal where embeddings are tied */
+    struct rmsnorm norm;
+    struct block *blocks; /* [L] */
+    struct activations activations;
+    int64_t max_tokens, max_sequences; /* 0: nothing reserved */
+    int64_t sized_tokens, sized_sequences;
+    int sized_task; /* the batch shape and task that a dry run last found to fit the scratch */
+};
+
+/* What to do with a batch. */
+enum decoder_task { DECODER_LOSS, DECODER_LOSS_BACKWARD, DECODER_LOGITS };
+
+struct decoder_run {
+    enum decoder_task task;
+    struct batch_view view;
+    struct plx_tensor ids, targets; /* i32 [N] */
+    double scale;                   /* of the gradient */
+    struct plx_tensor logits;       /* [N,V], DECODER_LOGITS only */
+    double loss;                    /* written */
+};
+
+/* Views of a batch's arrays, or (batch NULL) tensors without data for a dry run. */
+struct decoder_run decoder_run_make(const struct model *model, enum decoder_task task,
+                                    int64_t tokens, int64_t sequences, const struct batch *batch);
+/* Runs the task on activations that have been carved for the run's tokens. */
+plx_status decoder_run(struct model *model, struct backend *be, struct decoder_run *run);
+
+/* ---- decoder_memory.c ---- */
+
+/* Arrays of L + 1 inputs and L records, and the mixers' records; false when out of memory. */
+bool activations_create(struct activations *activations, const struct block *blocks,
+                        int64_t layers);
+void activations_destroy(struct activations *activations, int64_t layers);
+/* Carves everything for a batch of so many tokens, from the start of the arena. */
+void activations_carve(struct model *model, int64_t tokens);
+/* The record of block l, ready to be filled by its forward (shared) or as forward left it (kept).
+ */
+const struct block_record *activations_record(struct model *model, int64_t l);
+/* A batch within the reservation: checks that scratch suffices for its shape, and carves
+ * activations. */
+plx_status decoder_prepare(struct model *model, enum decoder_task task, int64_t tokens,
+                           int64_t sequences);
+
+#endif

@@ -1,0 +1,171 @@
+/* decoder_memory.c: how much memory a batch takes, found by doing everything but the arithmetic.
+ *
+ * Activations: per block its input and its record (layers/block.h), the final norm's output. Three
+ * plans: backward, no recomputation   L + 1 inputs, L records backward, recomputation      L + 1
+ * inputs, one record shared by all blocks forward only                 two inputs in turn, one
+ * shared record Scratch: whatever forward and backward push on be->scratch at most. A dry run over
+ * measuring arenas finds both, running the same lines as the real one. Attention's workspace may
+ * depend on how many sequences a batch is cut into, and need not grow with it, so a batch of a new
+ * shape is measured before it runs: microseconds against milliseconds, and the answer is a sentence
+ * where the reservation does not cover it. */
+#include "models/decoder.h"
+
+#include <stdlib.h>
+
+bool activations_create(struct activations *activations, const struct block *blocks, int64_t layers)
+{
+    activations->x = calloc((size_t)layers + 1, sizeof *activations->x);
+    activations->records = calloc((size_t)layers, sizeof *activations->records);
+    if (activations->x == NULL || activations->records == NULL) return false;
+    for (int64_t l = 0; l < layers; l++) {
+        activations->records[l].mixer = calloc(1, blocks[l].kind->record_size);
+        if (activations->records[l].mixer == NULL) return false;
+    }
+    return true;
+}
+
+void activations_destroy(struct activations *activations, int64_t layers)
+{
+    for (int64_t l = 0; activations->records != NULL && l < layers; l++)
+        free(activations->records[l].mixer);
+    free(activations->records);
+    free(activations->x);
+    arena_destroy(&activations->arena);
+    *activations = (struct activations){0};
+}
+
+void activations_carve(struct model *model, int64_t tokens)
+{
+    struct activations *kept = &model->activations;
+    const plx_dtype dtype = model->be->storage;
+    const int64_t L = model->config.layers;
+    const int64_t shape[2] = {tokens, model->config.hidden_size};
+    arena_release(&kept->arena, 0);
+    for (int64_t l = 0; l <= L; l++)
+        kept->x[l] = kept->keep_inputs || l < 2 ? arena_tensor(&kept->arena, dtype, 2, shape)
+                                                : kept->x[l - 2];
+    kept->final = arena_tensor(&kept->arena, dtype, 2, shape);
+    kept->final_rstd = arena_tensor(&kept->arena, dtype, 1, shape);
+    kept->shared = arena_mark(&kept->arena);
+    for (int64_t l = 0; kept->keep_records && l < L; l++)
+        block_carve(&model->blocks[l], tokens, &kept->arena, &kept->records[l]);
+}
+
+const struct block_record *activations_record(struct model *model, int64_t l)
+{
+    struct activations *kept = &model->activations;
+    if (!kept->keep_records) {
+        arena_release(&kept->arena, kept->shared);
+        block_carve(&model->blocks[l], kept->x[l].shape[0], &kept->arena, &kept->records[l]);
+    }
+    return &kept->records[l];
+}
+
+/* ---- Dry runs ---- */
+
+/* Bytes of activations and scratch that a task takes; the model's arena is set aside for a
+ * measuring one. */
+static plx_status measure(struct model *model, enum decoder_task task, int64_t tokens,
+                          int64_t sequences, size_t *activations, size_t *scratch)
+{
+    struct backend dry = backend_dry(model->be);
+    struct decoder_run run = decoder_run_make(model, task, tokens, sequences, NULL);
+    struct arena real = model->activations.arena;
+    model->activations.arena = arena_measuring();
+    activations_carve(model, tokens);
+    plx_status status = decoder_run(model, &dry, &run);
+    *activations = model->activations.arena.peak;
+    *scratch = dry.scratch.peak;
+    model->activations.arena = real;
+    return status;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The largest need over every task the reservation is for, and over few and many sequences. */
+static plx_status measure_reservation(struct model *model, int64_t tokens, int64_t sequences,
+                                      bool with_grads, struct model_memory *need)
+{
+    const int64_t cuts[2] = {1, sequences};
+    const enum decoder_task tasks[3] = {DECODER_LOSS, DECODER_LOGITS, DECODER_LOSS_BACKWARD};
+    for (int c = 0; c < 2; c++) {
+        for (int t = 0; t < (with_grads ? 3 : 2); t++) {
+            size_t activations, scratch;
+            TRY(measure(model, tasks[t], tokens, cuts[c], &activations, &scratch));
+            need->activations = larger(need->activations, activations);
+            need->scratch = larger(need->scratch, scratch);
+        }
+    }
+    return PLX_OK;
+}
+
+/* Gradients stay once they are there: an optimiser may hold on to them. */
+static plx_status reserve_grads(struct model *model)
+{
+    if (model->has_grads) return PLX_OK;
+    struct arena measuring = arena_measuring();
+    param_list_carve_grads(&model->params, &measuring);
+    TRY(arena_create(&model->grads, measuring.used, model->be->err));
+    param_list_carve_grads(&model->params, &model->grads);
+    model->has_grads = true;
+    return PLX_OK;
+}
+
+plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences, bool with_grads,
+                         enum recompute recompute, struct model_memory *memory)
+{
+    struct error *err = model->be->err;
+    struct activations *kept = &model->activations;
+    const int64_t tokens_max = INT32_MAX / 256; /* D is at most 256, F and E checked below */
+    REQUIRE(err, tokens >= 1 && tokens <= tokens_max, PLX_INVALID_ARGUMENT,
+            "a batch of %lld tokens: must be from 1 to %lld", (long long)tokens,
+            (long long)tokens_max);
+    REQUIRE(err, sequences >= 1 && sequences <= INT32_MAX, PLX_INVALID_ARGUMENT,
+            "a batch of %lld sequences: must be from 1 to %d", (long long)sequences, INT32_MAX);
+    model->max_tokens = model->max_sequences = model->sized_tokens = 0;
+    arena_destroy(&kept->arena);
+    kept->keep_inputs = with_grads;
+    kept->keep_records = with_grads && recompute == RECOMPUTE_NONE;
+    struct model_memory need = {.params = model->values.used};
+    TRY(measure_reservation(model, tokens, sequences, with_grads, &need));
+    if (with_grads) TRY(reserve_grads(model));
+    need.grads = model->grads.used;
+    TRY(arena_create(&kept->arena, need.activations, err));
+    TRY(backend_reserve(model->be, need.scratch));
+    model->max_tokens = tokens;
+    model->max_sequences = sequences;
+    if (memory != NULL) *memory = need;
+    return PLX_OK;
+}
+
+plx_status decoder_prepare(struct model *model, enum decoder_task task, int64_t tokens,
+                           int64_t sequences)
+{
+    struct backend *be = model->be;
+    REQUIRE(be->err, tokens <= model->max_tokens && sequences <= model->max_sequences,
+            PLX_INVALID_ARGUMENT,
+            "a batch of %lld tokens in %lld sequences exceeds the %lld tokens in %lld sequences "
+            "reserved",
+            (long long)tokens, (long long)sequences, (long long)model->max_tokens,
+            (long long)model->max_sequences);
+    bool sized = model->sized_tokens == tokens && model->sized_sequences == sequences &&
+                 model->sized_task == (int)task;
+    if (!sized) {
+        size_t activations, scratch, left = be->scratch.capacity - be->scratch.used;
+        TRY(measure(model, task, tokens, sequences, &activations, &scratch));
+        REQUIRE(be->err, scratch <= left && activations <= model->activations.arena.capacity,
+                PLX_OUT_OF_MEMORY,
+                "a batch of %lld tokens in %lld sequences needs %zu bytes of scratch and %zu of "
+                "activations, but %zu and %zu are reserved",
+                (long long)tokens, (long long)sequences, scratch, activations, left,
+                model->activations.arena.capacity);
+        model->sized_tokens = tokens;
+        model->sized_sequences = sequences;
+        model->sized_task = (int)task;
+    }
+    activations_carve(model, tokens);
+    return PLX_OK;
+}

@@ -1,0 +1,298 @@
+/* check.c: argument checks shared by the three tables; see check.h. */
+#include "ops/check.h"
+
+#include <stdio.h>
+
+enum { SHAPE_TEXT = 112 };
+
+static const char *check_shape_text(const struct plx_tensor *tensor, char text[SHAPE_TEXT])
+{
+    size_t used = (size_t)snprintf(text, SHAPE_TEXT, "[");
+    for (int axis = 0; axis < tensor->rank && axis < PLX_MAX_RANK; axis++)
+        used += (size_t)snprintf(text + used, SHAPE_TEXT - used, "%s%lld", axis > 0 ? "," : "",
+                                 (long long)tensor->shape[axis]);
+    snprintf(text + used, SHAPE_TEXT - used, "]");
+    return text;
+}
+
+bool check_is_dense(const struct plx_tensor *tensor)
+{
+    int64_t stride = 1;
+    for (int axis = tensor->rank - 1; axis >= 0; axis--) {
+        if (tensor->shape[axis] != 1 && tensor->stride[axis] != stride) return false;
+        stride *= tensor->shape[axis];
+    }
+    return true;
+}
+
+/* Rank, device and dtype; density where the operation has no use for strides. */
+static plx_status check_tensor(struct backend *be, const char *op, const char *name,
+                               const struct plx_tensor *tensor, plx_dtype dtype)
+{
+    REQUIRE(be->err, tensor->rank >= 1 && tensor->rank <= PLX_MAX_RANK, PLX_INTERNAL,
+            "%s: %s has rank %d", op, name, tensor->rank);
+    REQUIRE(be->err, tensor->device == PLX_CPU, PLX_INTERNAL, "%s: %s is not in CPU memory", op,
+            name);
+    REQUIRE(be->err, tensor->dtype == dtype, PLX_INTERNAL, "%s: %s is %s but must be %s", op, name,
+            plx_dtype_name(tensor->dtype), plx_dtype_name(dtype));
+    return PLX_OK;
+}
+
+static plx_status check_dense(struct backend *be, const char *op, const char *name,
+                              const struct plx_tensor *tensor, plx_dtype dtype)
+{
+    TRY(check_tensor(be, op, name, tensor, dtype));
+    char text[SHAPE_TEXT];
+    REQUIRE(be->err, check_is_dense(tensor), PLX_INTERNAL, "%s: %s %s must be dense and row-major",
+            op, name, check_shape_text(tensor, text));
+    return PLX_OK;
+}
+
+/* The same shape as another tensor that was checked before. */
+static plx_status check_same_shape(struct backend *be, const char *op, const char *name,
+                                   const struct plx_tensor *tensor, const char *other_name,
+                                   const struct plx_tensor *other)
+{
+    bool same = tensor->rank == other->rank;
+    for (int axis = 0; same && axis < tensor->rank; axis++)
+        same = tensor->shape[axis] == other->shape[axis];
+    char text[SHAPE_TEXT], other_text[SHAPE_TEXT];
+    REQUIRE(be->err, same, PLX_INTERNAL, "%s: %s %s must have the shape of %s %s", op, name,
+            check_shape_text(tensor, text), other_name, check_shape_text(other, other_text));
+    return PLX_OK;
+}
+
+/* Dense, of the backend's storage dtype, and of the shape of another tensor. */
+static plx_status check_like(struct backend *be, const char *op, const char *name,
+                             const struct plx_tensor *tensor, const char *other_name,
+                             const struct plx_tensor *other)
+{
+    TRY(check_dense(be, op, name, tensor, be->storage));
+    return check_same_shape(be, op, name, tensor, other_name, other);
+}
+
+/* Dense, of the given dtype, and with as many elements as expected says of another tensor. */
+static plx_status check_count(struct backend *be, const char *op, const char *name,
+                              const struct plx_tensor *tensor, plx_dtype dtype, int64_t expected,
+                              const char *other_name, const struct plx_tensor *other)
+{
+    TRY(check_dense(be, op, name, tensor, dtype));
+    char text[SHAPE_TEXT], other_text[SHAPE_TEXT];
+    REQUIRE(be->err, plx_tensor_count(tensor) == expected, PLX_INTERNAL,
+            "%s: %s %s must have %lld elements to go with %s %s", op, name,
+            check_shape_text(tensor, text), (long long)expected, other_name,
+            check_shape_text(other, other_text));
+    return PLX_OK;
+}
+
+static plx_status check_rank(struct backend *be, const char *op, const char *name,
+                             const struct plx_tensor *tensor, int rank)
+{
+    char text[SHAPE_TEXT];
+    REQUIRE(be->err, tensor->rank == rank, PLX_INTERNAL, "%s: %s %s must have rank %d", op, name,
+            check_shape_text(tensor, text), rank);
+    return PLX_OK;
+}
+
+plx_status check_zero(struct backend *be, const struct plx_tensor *y)
+{
+    return check_dense(be, "zero", "y", y, y->dtype);
+}
+
+plx_status check_copy(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x)
+{
+    TRY(check_tensor(be, "copy", "x", x, x->dtype));
+    TRY(check_tensor(be, "copy", "y", y, y->dtype));
+    return check_same_shape(be, "copy", "y", y, "x", x);
+}
+
+plx_status check_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
+                     const struct plx_tensor *b)
+{
+    TRY(check_dense(be, "add", "a", a, be->storage));
+    TRY(check_like(be, "add", "b", b, "a", a));
+    return check_like(be, "add", "y", y, "a", a);
+}
+
+plx_status check_one(struct backend *be, const char *op, const struct plx_tensor *x)
+{
+    return check_dense(be, op, "x", x, be->storage);
+}
+
+/* Strided rows are welcome, so only the last stride is looked at. */
+static plx_status check_matrix(struct backend *be, const char *name,
+                               const struct plx_tensor *matrix)
+{
+    TRY(check_tensor(be, "gemm", name, matrix, be->storage));
+    TRY(check_rank(be, "gemm", name, matrix, 2));
+    bool unit = matrix->stride[1] == 1 || matrix->shape[1] <= 1;
+    bool apart = matrix->stride[0] >= matrix->shape[1] || matrix->shape[0] <= 1;
+    char text[SHAPE_TEXT];
+    REQUIRE(
+        be->err, unit && apart, PLX_INTERNAL,
+        "gemm: %s %s has strides %lld, %lld; rows must not overlap and elements must be adjacent",
+        name, check_shape_text(matrix, text), (long long)matrix->stride[0],
+        (long long)matrix->stride[1]);
+    return PLX_OK;
+}
+
+plx_status check_gemm(struct backend *be, const struct gemm *gemm)
+{
+    const struct plx_tensor *a = gemm->a, *b = gemm->b, *c = gemm->c;
+    TRY(check_matrix(be, "a", a));
+    TRY(check_matrix(be, "b", b));
+    TRY(check_matrix(be, "c", c));
+    int64_t M = a->shape[gemm->transpose_a ? 1 : 0], K = a->shape[gemm->transpose_a ? 0 : 1];
+    int64_t b_rows = b->shape[gemm->transpose_b ? 1 : 0], N = b->shape[gemm->transpose_b ? 0 : 1];
+    char a_text[SHAPE_TEXT], b_text[SHAPE_TEXT], c_text[SHAPE_TEXT];
+    REQUIRE(be->err, b_rows == K && c->shape[0] == M && c->shape[1] == N, PLX_INTERNAL,
+            "gemm: a %s%s times b %s%s does not give c %s", check_shape_text(a, a_text),
+            gemm->transpose_a ? " transposed" : "", check_shape_text(b, b_text),
+            gemm->transpose_b ? " transposed" : "", check_shape_text(c, c_text));
+    return PLX_OK;
+}
+
+plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
+                         const struct plx_tensor *rstd, const struct plx_tensor *x,
+                         const struct plx_tensor *gain)
+{
+    const char *op = "rmsnorm";
+    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_like(be, op, "y", y, "x", x));
+    int64_t E = x->shape[x->rank - 1];
+    TRY(check_rank(be, op, "gain", gain, 1));
+    TRY(check_count(be, op, "gain", gain, be->storage, E, "x", x));
+    int64_t rows = E > 0 ? plx_tensor_count(x) / E : plx_tensor_count(rstd);
+    return check_count(be, op, "rstd", rstd, be->storage, rows, "x", x);
+}
+
+plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
+                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                  const struct plx_tensor *x, const struct plx_tensor *gain,
+                                  const struct plx_tensor *rstd)
+{
+    const char *op = "rmsnorm_backward";
+    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_like(be, op, "dy", dy, "x", x));
+    TRY(check_like(be, op, "dx", dx, "x", x));
+    int64_t E = x->shape[x->rank - 1];
+    TRY(check_rank(be, op, "gain", gain, 1));
+    TRY(check_count(be, op, "gain", gain, be->storage, E, "x", x));
+    TRY(check_like(be, op, "dgain", dgain, "gain", gain));
+    int64_t rows = E > 0 ? plx_tensor_count(x) / E : plx_tensor_count(rstd);
+    return check_count(be, op, "rstd", rstd, be->storage, rows, "x", x);
+}
+
+plx_status check_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                      const struct plx_tensor *positions)
+{
+    TRY(check_dense(be, "rope", "x", x, be->storage));
+    TRY(check_rank(be, "rope", "x", x, 3));
+    TRY(check_like(be, "rope", "y", y, "x", x));
+    char text[SHAPE_TEXT];
+    REQUIRE(be->err, x->shape[2] % 2 == 0, PLX_INTERNAL, "rope: x %s has an odd number of channels",
+            check_shape_text(x, text));
+    return check_count(be, "rope", "positions", positions, PLX_I32, x->shape[0], "x", x);
+}
+
+plx_status check_swiglu(struct backend *be, const struct plx_tensor *y,
+                        const struct plx_tensor *gate, const struct plx_tensor *up)
+{
+    TRY(check_dense(be, "swiglu", "gate", gate, be->storage));
+    TRY(check_like(be, "swiglu", "up", up, "gate", gate));
+    return check_like(be, "swiglu", "y", y, "gate", gate);
+}
+
+plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
+                                 const struct plx_tensor *dup, const struct plx_tensor *dy,
+                                 const struct plx_tensor *gate, const struct plx_tensor *up)
+{
+    const char *op = "swiglu_backward";
+    TRY(check_dense(be, op, "gate", gate, be->storage));
+    TRY(check_like(be, op, "up", up, "gate", gate));
+    TRY(check_like(be, op, "dy", dy, "gate", gate));
+    TRY(check_like(be, op, "dgate", dgate, "gate", gate));
+    return check_like(be, op, "dup", dup, "gate", gate);
+}
+
+plx_status check_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                      const struct plx_tensor *z)
+{
+    TRY(check_dense(be, "gate", "x", x, be->storage));
+    TRY(check_rank(be, "gate", "x", x, 3));
+    TRY(check_like(be, "gate", "y", y, "x", x));
+    return check_count(be, "gate", "z", z, be->storage, x->shape[0] * x->shape[1], "x", x);
+}
+
+plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,
+                               const struct plx_tensor *dz, const struct plx_tensor *dy,
+                               const struct plx_tensor *x, const struct plx_tensor *z)
+{
+    const char *op = "gate_backward";
+    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_rank(be, op, "x", x, 3));
+    TRY(check_like(be, op, "dy", dy, "x", x));
+    TRY(check_like(be, op, "dx", dx, "x", x));
+    TRY(check_count(be, op, "z", z, be->storage, x->shape[0] * x->shape[1], "x", x));
+    return check_like(be, op, "dz", dz, "z", z);
+}
+
+plx_status check_embed(struct backend *be, const char *op, const struct plx_tensor *rows,
+                       const struct plx_tensor *table, const struct plx_tensor *ids)
+{
+    TRY(check_dense(be, op, "table", table, be->storage));
+    TRY(check_rank(be, op, "table", table, 2));
+    TRY(check_dense(be, op, "ids", ids, PLX_I32));
+    return check_count(be, op, "rows", rows, be->storage, plx_tensor_count(ids) * table->shape[1],
+                       "table", table);
+}
+
+plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
+                               const struct plx_tensor *dlogits, const struct plx_tensor *logits,
+                               const struct plx_tensor *targets)
+{
+    const char *op = "cross_entropy";
+    TRY(check_dense(be, op, "logits", logits, be->storage));
+    TRY(check_rank(be, op, "logits", logits, 2));
+    TRY(check_count(be, op, "losses", losses, be->storage, logits->shape[0], "logits", logits));
+    TRY(check_count(be, op, "targets", targets, PLX_I32, logits->shape[0], "logits", logits));
+    bool absent = dlogits->data == NULL && dlogits->rank == 0;
+    return absent ? PLX_OK : check_like(be, op, "dlogits", dlogits, "logits", logits);
+}
+
+plx_status check_adamw(struct backend *be, const struct adamw_update *update)
+{
+    TRY(check_dense(be, "adamw", "value", update->value, be->storage));
+    TRY(check_like(be, "adamw", "grad", update->grad, "value", update->value));
+    TRY(check_like(be, "adamw", "m", update->m, "value", update->value));
+    TRY(check_like(be, "adamw", "v", update->v, "value", update->value));
+    REQUIRE(be->err, update->step >= 1, PLX_INTERNAL, "adamw: step is %lld but starts at 1",
+            (long long)update->step);
+    return PLX_OK;
+}
+
+plx_status check_momentum(struct backend *be, const struct plx_tensor *u,
+                          const struct plx_tensor *m, const struct plx_tensor *g)
+{
+    TRY(check_dense(be, "momentum", "g", g, be->storage));
+    TRY(check_like(be, "momentum", "m", m, "g", g));
+    return check_like(be, "momentum", "u", u, "g", g);
+}
+
+plx_status check_apply(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u)
+{
+    TRY(check_dense(be, "apply", "u", u, be->storage));
+    return check_like(be, "apply", "w", w, "u", u);
+}
+
+plx_status check_ids(struct backend *be, const char *op, const struct plx_tensor *ids,
+                     int64_t bound, bool allow_negative)
+{
+    const int32_t *id = ids->data;
+    int64_t count = plx_tensor_count(ids);
+    for (int64_t n = 0; n < count; n++)
+        REQUIRE(be->err, id[n] < bound && (id[n] >= 0 || allow_negative), PLX_INVALID_ARGUMENT,
+                "%s: id %d at %lld is outside 0..%lld", op, id[n], (long long)n,
+                (long long)bound - 1);
+    return PLX_OK;
+}

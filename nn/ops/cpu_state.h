@@ -1,0 +1,77 @@
+/* cpu_state.h: what ops_cpu keeps in be->ops_state, and the operations its table is put together
+ * from. */
+#ifndef NN_OPS_CPU_STATE_H
+#define NN_OPS_CPU_STATE_H
+
+#include "op.h"
+#include "ops/rows.h"
+
+struct gemm_cache;
+
+struct cpu_state {
+    const struct rows *rows;  /* of the best instruction set the context permits */
+    struct gemm_cache *gemms; /* gemm_cpu.c's */
+};
+
+static inline const struct rows *cpu_rows(const struct backend *be)
+{
+    return ((const struct cpu_state *)be->ops_state)->rows;
+}
+
+/* Threads worth starting for so many elements of cheap work: below this, waking them costs more. */
+static inline int cpu_threads(const struct backend *be, int64_t elements)
+{
+    return elements < 32768 ? 1 : be->threads;
+}
+
+/* ---- vector_cpu.c ---- */
+plx_status cpu_zero(struct backend *be, const struct plx_tensor *y);
+plx_status cpu_copy(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x);
+plx_status cpu_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
+                   const struct plx_tensor *b);
+plx_status cpu_scale(struct backend *be, const struct plx_tensor *y, double factor);
+plx_status cpu_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum);
+plx_status cpu_adamw(struct backend *be, const struct adamw_update *update);
+plx_status cpu_momentum(struct backend *be, const struct plx_tensor *u, const struct plx_tensor *m,
+                        const struct plx_tensor *g, double mu, bool nesterov, bool ema);
+plx_status cpu_apply(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u,
+                     double decay, double rate);
+
+/* ---- gemm_cpu.c ---- */
+plx_status gemm_cache_create(struct gemm_cache **cache, struct error *err);
+void gemm_cache_destroy(struct gemm_cache *cache);
+/* Whether this processor has products of this dtype: PLX_UNSUPPORTED if not. */
+plx_status gemm_supported(struct gemm_cache *cache, plx_dtype compute, struct error *err);
+/* Bytes of scratch; finds or builds the plan that the product will use. */
+plx_status gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes);
+plx_status cpu_gemm(struct backend *be, const struct gemm *gemm);
+
+/* ---- layer_cpu.c ---- */
+plx_status cpu_rmsnorm(struct backend *be, const struct plx_tensor *y,
+                       const struct plx_tensor *rstd, const struct plx_tensor *x,
+                       const struct plx_tensor *gain, double eps);
+plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
+                                const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                const struct plx_tensor *x, const struct plx_tensor *gain,
+                                const struct plx_tensor *rstd);
+plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                    const struct plx_tensor *positions, double theta, bool inverse);
+plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *gate,
+                      const struct plx_tensor *up);
+plx_status cpu_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
+                               const struct plx_tensor *dup, const struct plx_tensor *dy,
+                               const struct plx_tensor *gate, const struct plx_tensor *up);
+plx_status cpu_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                    const struct plx_tensor *z);
+plx_status cpu_gate_backward(struct backend *be, const struct plx_tensor *dx,
+                             const struct plx_tensor *dz, const struct plx_tensor *dy,
+                             const struct plx_tensor *x, const struct plx_tensor *z);
+plx_status cpu_embed(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *table,
+                     const struct plx_tensor *ids);
+plx_status cpu_embed_backward(struct backend *be, const struct plx_tensor *dtable,
+                              const struct plx_tensor *dy, const struct plx_tensor *ids);
+plx_status cpu_cross_entropy(struct backend *be, const struct plx_tensor *losses,
+                             const struct plx_tensor *dlogits, const struct plx_tensor *logits,
+                             const struct plx_tensor *targets, double scale);
+
+#endif

@@ -1,0 +1,191 @@
+/* ops_dry.c: the table whose operations compute nothing.
+ *
+ * A forward and backward run with it on measuring arenas is how memory is sized: shapes are
+ * checked, data is never touched, and operations that need scratch push and release the block that
+ * the real ones would (scratch.h, attend.c), so that the arena's peak is exactly what they will
+ * use. */
+#include "ops/attend.h"
+#include "ops/check.h"
+#include "ops/cpu_state.h"
+#include "ops/scratch.h"
+
+/* Counts a block of ops_cpu. A dry backend borrows the state of the real one; ops_ref has neither
+ * state nor need. */
+static plx_status dry_count(struct backend *be, const char *op, size_t bytes)
+{
+    if (be->ops_state == NULL) return PLX_OK;
+    size_t mark = arena_mark(&be->scratch);
+    void *block;
+    plx_status status = scratch_push(be, op, bytes, &block);
+    arena_release(&be->scratch, mark);
+    return status;
+}
+
+static plx_status dry_create(struct backend *be)
+{
+    (void)be;
+    return PLX_OK;
+}
+
+static void dry_destroy(struct backend *be)
+{
+    (void)be;
+}
+
+static plx_status dry_zero(struct backend *be, const struct plx_tensor *y)
+{
+    return check_zero(be, y);
+}
+
+static plx_status dry_copy(struct backend *be, const struct plx_tensor *y,
+                           const struct plx_tensor *x)
+{
+    return check_copy(be, y, x);
+}
+
+static plx_status dry_add(struct backend *be, const struct plx_tensor *y,
+                          const struct plx_tensor *a, const struct plx_tensor *b)
+{
+    return check_add(be, y, a, b);
+}
+
+static plx_status dry_scale(struct backend *be, const struct plx_tensor *y, double factor)
+{
+    (void)factor;
+    return check_one(be, "scale", y);
+}
+
+static plx_status dry_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum)
+{
+    *sum = 0.0;
+    return check_one(be, "sum_squares", x);
+}
+
+static plx_status dry_gemm(struct backend *be, const struct gemm *gemm)
+{
+    TRY(check_gemm(be, gemm));
+    size_t bytes = 0;
+    if (be->ops_state != NULL) TRY(gemm_scratch(be, gemm, &bytes));
+    return dry_count(be, "gemm", bytes);
+}
+
+static plx_status dry_rmsnorm(struct backend *be, const struct plx_tensor *y,
+                              const struct plx_tensor *rstd, const struct plx_tensor *x,
+                              const struct plx_tensor *gain, double eps)
+{
+    (void)eps;
+    return check_rmsnorm(be, y, rstd, x, gain);
+}
+
+static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
+                                       const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                       const struct plx_tensor *x, const struct plx_tensor *gain,
+                                       const struct plx_tensor *rstd)
+{
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    return dry_count(be, "rmsnorm_backward", scratch_rmsnorm_backward(x));
+}
+
+static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
+                           const struct plx_tensor *x, const struct plx_tensor *positions,
+                           double theta, bool inverse)
+{
+    (void)theta, (void)inverse;
+    TRY(check_rope(be, y, x, positions));
+    return dry_count(be, "rope", scratch_rope(x));
+}
+
+static plx_status dry_swiglu(struct backend *be, const struct plx_tensor *y,
+                             const struct plx_tensor *gate, const struct plx_tensor *up)
+{
+    return check_swiglu(be, y, gate, up);
+}
+
+static plx_status dry_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
+                                      const struct plx_tensor *dup, const struct plx_tensor *dy,
+                                      const struct plx_tensor *gate, const struct plx_tensor *up)
+{
+    return check_swiglu_backward(be, dgate, dup, dy, gate, up);
+}
+
+static plx_status dry_gate(struct backend *be, const struct plx_tensor *y,
+                           const struct plx_tensor *x, const struct plx_tensor *z)
+{
+    return check_gate(be, y, x, z);
+}
+
+static plx_status dry_gate_backward(struct backend *be, const struct plx_tensor *dx,
+                                    const struct plx_tensor *dz, const struct plx_tensor *dy,
+                                    const struct plx_tensor *x, const struct plx_tensor *z)
+{
+    return check_gate_backward(be, dx, dz, dy, x, z);
+}
+
+static plx_status dry_embed(struct backend *be, const struct plx_tensor *y,
+                            const struct plx_tensor *table, const struct plx_tensor *ids)
+{
+    return check_embed(be, "embed", y, table, ids);
+}
+
+static plx_status dry_embed_backward(struct backend *be, const struct plx_tensor *dtable,
+                                     const struct plx_tensor *dy, const struct plx_tensor *ids)
+{
+    return check_embed(be, "embed_backward", dy, dtable, ids);
+}
+
+static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor *losses,
+                                    const struct plx_tensor *dlogits,
+                                    const struct plx_tensor *logits,
+                                    const struct plx_tensor *targets, double scale)
+{
+    (void)scale;
+    return check_cross_entropy(be, losses, dlogits, logits, targets);
+}
+
+static plx_status dry_adamw(struct backend *be, const struct adamw_update *update)
+{
+    return check_adamw(be, update);
+}
+
+static plx_status dry_momentum(struct backend *be, const struct plx_tensor *u,
+                               const struct plx_tensor *m, const struct plx_tensor *g, double mu,
+                               bool nesterov, bool ema)
+{
+    (void)mu, (void)nesterov, (void)ema;
+    return check_momentum(be, u, m, g);
+}
+
+static plx_status dry_apply(struct backend *be, const struct plx_tensor *w,
+                            const struct plx_tensor *u, double decay, double rate)
+{
+    (void)decay, (void)rate;
+    return check_apply(be, w, u);
+}
+
+const struct ops ops_dry = {
+    .name = "dry",
+    .create = dry_create,
+    .destroy = dry_destroy,
+    .zero = dry_zero,
+    .copy = dry_copy,
+    .add = dry_add,
+    .scale = dry_scale,
+    .sum_squares = dry_sum_squares,
+    .gemm = dry_gemm,
+    .rmsnorm = dry_rmsnorm,
+    .rmsnorm_backward = dry_rmsnorm_backward,
+    .rope = dry_rope,
+    .swiglu = dry_swiglu,
+    .swiglu_backward = dry_swiglu_backward,
+    .gate = dry_gate,
+    .gate_backward = dry_gate_backward,
+    .embed = dry_embed,
+    .embed_backward = dry_embed_backward,
+    .cross_entropy = dry_cross_entropy,
+    .adamw = dry_adamw,
+    .momentum = dry_momentum,
+    .apply = dry_apply,
+    .attend_forward = attend_forward,
+    .attend_backward = attend_backward,
+    .attend_decode = attend_decode,
+};

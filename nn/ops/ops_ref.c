@@ -1,0 +1,326 @@
+/* ops_ref.c: what every operation means, as plain loops in `real`.
+ *
+ * This file is the oracle of all other backends: no blocking, no threads, no approximations, one
+ * loop per sum. Sums that grow with the batch (sum_squares, the softmax of the loss) and rotary
+ * angles are in double in both compilations, as op.h promises. It is checked by finite differences
+ * (tests/gradcheck/test_ops_gradcheck.c). Arguments were checked by ops_reference.c, its only
+ * caller. */
+#include "ops/ref_table.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/real.h"
+
+/* ---- Vectors --------------------------------------------------------------------------------- */
+
+static void ref_add(const struct plx_tensor *y, const struct plx_tensor *a,
+                    const struct plx_tensor *b)
+{
+    real *out = y->data;
+    const real *left = a->data, *right = b->data;
+    int64_t count = plx_tensor_count(y);
+    for (int64_t i = 0; i < count; i++) out[i] = left[i] + right[i];
+}
+
+static void ref_scale(const struct plx_tensor *y, double factor)
+{
+    real *out = y->data;
+    int64_t count = plx_tensor_count(y);
+    for (int64_t i = 0; i < count; i++) out[i] *= (real)factor;
+}
+
+static double ref_sum_squares(const struct plx_tensor *x)
+{
+    const real *in = x->data;
+    int64_t count = plx_tensor_count(x);
+    double sum = 0.0;
+    for (int64_t i = 0; i < count; i++) sum += (double)in[i] * (double)in[i];
+    return sum;
+}
+
+/* ---- Matrix product -------------------------------------------------------------------------- */
+
+/* The nearest bf16 value, ties to even: bits 0..15 of the float are rounded away. */
+static real ref_round_bf16(real x)
+{
+    float value = (float)x;
+    if (isnan(value)) return x;
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+    memcpy(&value, &bits, sizeof bits);
+    return (real)value;
+}
+
+static real ref_element(const struct plx_tensor *matrix, bool transpose, int64_t row,
+                        int64_t column, bool rounded)
+{
+    const real *data = matrix->data;
+    int64_t index = transpose ? column * matrix->stride[0] + row : row * matrix->stride[0] + column;
+    return rounded ? ref_round_bf16(data[index]) : data[index];
+}
+
+static void ref_gemm(const struct gemm *gemm, bool round_operands)
+{
+    const struct plx_tensor *a = gemm->a, *b = gemm->b, *c = gemm->c;
+    int64_t K = gemm->transpose_a ? a->shape[0] : a->shape[1];
+    for (int64_t m = 0; m < c->shape[0]; m++) {
+        real *row = (real *)c->data + m * c->stride[0];
+        for (int64_t n = 0; n < c->shape[1]; n++) {
+            real sum = 0;
+            for (int64_t k = 0; k < K; k++)
+                sum += ref_element(a, gemm->transpose_a, m, k, round_operands) *
+                       ref_element(b, gemm->transpose_b, k, n, round_operands);
+            real before = gemm->beta == 0.0 ? 0 : (real)gemm->beta * row[n];
+            row[n] = (real)gemm->alpha * sum + before;
+        }
+    }
+}
+
+/* ---- RMSNorm --------------------------------------------------------------------------------- */
+
+static void ref_rmsnorm(const struct plx_tensor *y, const struct plx_tensor *rstd,
+                        const struct plx_tensor *x, const struct plx_tensor *gain, double eps)
+{
+    int64_t E = gain->shape[0], rows = plx_tensor_count(rstd);
+    const real *weight = gain->data;
+    for (int64_t r = 0; r < rows; r++) {
+        const real *in = (const real *)x->data + r * E;
+        real *out = (real *)y->data + r * E;
+        real squares = 0;
+        for (int64_t e = 0; e < E; e++) squares += in[e] * in[e];
+        real factor = 1 / (real)sqrt(squares / (real)E + (real)eps);
+        ((real *)rstd->data)[r] = factor;
+        for (int64_t e = 0; e < E; e++) out[e] = in[e] * factor * weight[e];
+    }
+}
+
+/* With s = rstd, xhat = x s and y = xhat g:
+ *     dg = sum over rows of dy xhat                  (accumulated)
+ *     s depends on x through mean(x^2): ds/dx_e = -s^3 x_e / E, so
+ *     dx_e = s dy_e g_e + (sum_f dy_f g_f x_f) ds/dx_e
+ *          = s (dy_e g_e - xhat_e mean_f(dy_f g_f xhat_f)). */
+static void ref_rmsnorm_backward(const struct plx_tensor *dx, const struct plx_tensor *dgain,
+                                 const struct plx_tensor *dy, const struct plx_tensor *x,
+                                 const struct plx_tensor *gain, const struct plx_tensor *rstd)
+{
+    int64_t E = gain->shape[0], rows = plx_tensor_count(rstd);
+    const real *weight = gain->data;
+    real *weight_gradient = dgain->data;
+    for (int64_t r = 0; r < rows; r++) {
+        const real *in = (const real *)x->data + r * E, *up = (const real *)dy->data + r * E;
+        real *out = (real *)dx->data + r * E;
+        real factor = ((const real *)rstd->data)[r];
+        real mean = 0;
+        for (int64_t e = 0; e < E; e++) mean += up[e] * weight[e] * in[e] * factor;
+        mean /= (real)E;
+        for (int64_t e = 0; e < E; e++) {
+            real normal = in[e] * factor;
+            weight_gradient[e] += up[e] * normal;
+            out[e] = factor * (up[e] * weight[e] - normal * mean);
+        }
+    }
+}
+
+/* ---- Rotary positions ------------------------------------------------------------------------ */
+
+static void ref_rope(const struct plx_tensor *y, const struct plx_tensor *x,
+                     const struct plx_tensor *positions, double theta, bool inverse)
+{
+    int64_t N = x->shape[0], H = x->shape[1], D = x->shape[2];
+    for (int64_t n = 0; n < N; n++) {
+        double position = ((const int32_t *)positions->data)[n];
+        for (int64_t i = 0; i < D / 2; i++) {
+            double angle = position * pow(theta, -2.0 * (double)i / (double)D);
+            real c = (real)cos(angle), s = (real)sin(inverse ? -angle : angle);
+            for (int64_t h = 0; h < H; h++) {
+                const real *in = (const real *)x->data + (n * H + h) * D;
+                real *out = (real *)y->data + (n * H + h) * D;
+                real first = in[i], second = in[i + D / 2];
+                out[i] = first * c - second * s;
+                out[i + D / 2] = second * c + first * s;
+            }
+        }
+    }
+}
+
+/* ---- Gates ----------------------------------------------------------------------------------- */
+
+static real ref_sigmoid(real x)
+{
+    return 1 / (1 + (real)exp(-x));
+}
+
+static void ref_swiglu(const struct plx_tensor *y, const struct plx_tensor *gate,
+                       const struct plx_tensor *up)
+{
+    real *out = y->data;
+    const real *g = gate->data, *u = up->data;
+    int64_t count = plx_tensor_count(y);
+    for (int64_t i = 0; i < count; i++) out[i] = g[i] * ref_sigmoid(g[i]) * u[i];
+}
+
+/* silu'(g) = s + g s (1 - s) with s = sigmoid(g). */
+static void ref_swiglu_backward(const struct plx_tensor *dgate, const struct plx_tensor *dup,
+                                const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                const struct plx_tensor *up)
+{
+    real *dg = dgate->data, *du = dup->data;
+    const real *d = dy->data, *g = gate->data, *u = up->data;
+    int64_t count = plx_tensor_count(dy);
+    for (int64_t i = 0; i < count; i++) {
+        real s = ref_sigmoid(g[i]);
+        du[i] = d[i] * g[i] * s;
+        dg[i] = d[i] * u[i] * (s + g[i] * s * (1 - s));
+    }
+}
+
+static void ref_gate(const struct plx_tensor *y, const struct plx_tensor *x,
+                     const struct plx_tensor *z)
+{
+    int64_t rows = plx_tensor_count(z), D = x->shape[2];
+    for (int64_t r = 0; r < rows; r++) {
+        real s = ref_sigmoid(((const real *)z->data)[r]);
+        for (int64_t d = 0; d < D; d++)
+            ((real *)y->data)[r * D + d] = s * ((const real *)x->data)[r * D + d];
+    }
+}
+
+static void ref_gate_backward(const struct plx_tensor *dx, const struct plx_tensor *dz,
+                              const struct plx_tensor *dy, const struct plx_tensor *x,
+                              const struct plx_tensor *z)
+{
+    int64_t rows = plx_tensor_count(z), D = x->shape[2];
+    for (int64_t r = 0; r < rows; r++) {
+        const real *in = (const real *)x->data + r * D, *up = (const real *)dy->data + r * D;
+        real *out = (real *)dx->data + r * D;
+        real s = ref_sigmoid(((const real *)z->data)[r]), dot = 0;
+        for (int64_t d = 0; d < D; d++) {
+            dot += up[d] * in[d];
+            out[d] = s * up[d];
+        }
+        ((real *)dz->data)[r] = dot * s * (1 - s);
+    }
+}
+
+/* ---- Embedding and loss ---------------------------------------------------------------------- */
+
+static void ref_embed(const struct plx_tensor *y, const struct plx_tensor *table,
+                      const struct plx_tensor *ids)
+{
+    int64_t N = ids->shape[0], E = table->shape[1];
+    for (int64_t n = 0; n < N; n++) {
+        int64_t id = ((const int32_t *)ids->data)[n];
+        for (int64_t e = 0; e < E; e++)
+            ((real *)y->data)[n * E + e] = ((const real *)table->data)[id * E + e];
+    }
+}
+
+static void ref_embed_backward(const struct plx_tensor *dtable, const struct plx_tensor *dy,
+                               const struct plx_tensor *ids)
+{
+    int64_t N = ids->shape[0], E = dtable->shape[1];
+    for (int64_t n = 0; n < N; n++) {
+        int64_t id = ((const int32_t *)ids->data)[n];
+        for (int64_t e = 0; e < E; e++)
+            ((real *)dtable->data)[id * E + e] += ((const real *)dy->data)[n * E + e];
+    }
+}
+
+/* One scored row. The largest logit is subtracted so that no exponential overflows. The target's
+ * logit is read first because dlogits may be the logits themselves. */
+static double ref_cross_entropy_row(const real *logits, real *dlogits, int64_t V, int64_t target,
+                                    double scale)
+{
+    double largest = logits[0], sum = 0.0, wanted = logits[target];
+    for (int64_t v = 1; v < V; v++)
+        if (logits[v] > largest) largest = logits[v];
+    for (int64_t v = 0; v < V; v++) sum += exp(logits[v] - largest);
+    if (dlogits != NULL)
+        for (int64_t v = 0; v < V; v++)
+            dlogits[v] = (real)(scale * (exp(logits[v] - largest) / sum - (v == target)));
+    return log(sum) + largest - wanted;
+}
+
+static void ref_cross_entropy(const struct plx_tensor *losses, const struct plx_tensor *dlogits,
+                              const struct plx_tensor *logits, const struct plx_tensor *targets,
+                              double scale)
+{
+    int64_t N = logits->shape[0], V = logits->shape[1];
+    for (int64_t n = 0; n < N; n++) {
+        const real *row = (const real *)logits->data + n * V;
+        real *gradient = dlogits->data == NULL ? NULL : (real *)dlogits->data + n * V;
+        int64_t target = ((const int32_t *)targets->data)[n];
+        real *loss = (real *)losses->data + n;
+        if (target >= 0)
+            *loss = (real)ref_cross_entropy_row(row, gradient, V, target, scale);
+        else
+            *loss = 0;
+        if (target < 0 && gradient != NULL)
+            for (int64_t v = 0; v < V; v++) gradient[v] = 0;
+    }
+}
+
+/* ---- Optimiser updates ----------------------------------------------------------------------- */
+
+static void ref_adamw(const struct adamw_update *update)
+{
+    real *w = update->value->data, *m = update->m->data, *v = update->v->data;
+    const real *g = update->grad->data;
+    real beta1 = (real)update->beta1, beta2 = (real)update->beta2;
+    real correction1 = (real)(1.0 - pow(update->beta1, (double)update->step));
+    real correction2 = (real)(1.0 - pow(update->beta2, (double)update->step));
+    real keep = (real)(1.0 - update->lr * update->weight_decay);
+    int64_t count = plx_tensor_count(update->value);
+    for (int64_t i = 0; i < count; i++) {
+        m[i] = beta1 * m[i] + (real)(1.0 - update->beta1) * g[i];
+        v[i] = beta2 * v[i] + (real)(1.0 - update->beta2) * g[i] * g[i];
+        real mean = m[i] / correction1, root = (real)sqrt(v[i] / correction2);
+        w[i] = keep * w[i] - (real)update->lr * (mean / (root + (real)update->eps));
+    }
+}
+
+static void ref_momentum(const struct plx_tensor *u, const struct plx_tensor *m,
+                         const struct plx_tensor *g, double mu, bool nesterov, bool ema)
+{
+    real *direction = u->data, *moment = m->data;
+    const real *gradient = g->data;
+    real keep = (real)mu, take = (real)(ema ? 1.0 - mu : 1.0);
+    int64_t count = plx_tensor_count(u);
+    for (int64_t i = 0; i < count; i++) {
+        real slope = gradient[i];
+        moment[i] = keep * moment[i] + take * slope;
+        direction[i] = nesterov ? take * slope + keep * moment[i] : moment[i];
+    }
+}
+
+static void ref_apply(const struct plx_tensor *w, const struct plx_tensor *u, double decay,
+                      double rate)
+{
+    real *weight = w->data;
+    const real *direction = u->data;
+    int64_t count = plx_tensor_count(w);
+    for (int64_t i = 0; i < count; i++)
+        weight[i] = (real)decay * weight[i] - (real)rate * direction[i];
+}
+
+const struct ref_table REAL(ref_table) = {
+    .add = ref_add,
+    .scale = ref_scale,
+    .sum_squares = ref_sum_squares,
+    .gemm = ref_gemm,
+    .rmsnorm = ref_rmsnorm,
+    .rmsnorm_backward = ref_rmsnorm_backward,
+    .rope = ref_rope,
+    .swiglu = ref_swiglu,
+    .swiglu_backward = ref_swiglu_backward,
+    .gate = ref_gate,
+    .gate_backward = ref_gate_backward,
+    .embed = ref_embed,
+    .embed_backward = ref_embed_backward,
+    .cross_entropy = ref_cross_entropy,
+    .adamw = ref_adamw,
+    .momentum = ref_momentum,
+    .apply = ref_apply,
+};

@@ -1,0 +1,224 @@
+/* ops_reference.c: the table ops_ref: check, then the reference mathematics in the tensors' dtype.
+ *
+ * The mathematics is in ops_ref.c; attention is the library's reference kernel, which the backend's
+ * context is told to use (backend.c). */
+#include "ops/attend.h"
+#include "ops/check.h"
+#include "ops/ref_table.h"
+
+#include <string.h>
+
+static const struct ref_table *reference_of(const struct plx_tensor *tensor)
+{
+    return tensor->dtype == PLX_F64 ? &ref_table_double : &ref_table_float;
+}
+
+static plx_status reference_create(struct backend *be)
+{
+    bool same = be->storage == PLX_F32 && (be->compute == PLX_F32 || be->compute == PLX_BF16);
+    bool exact = be->storage == PLX_F64 && be->compute == PLX_F64;
+    REQUIRE(be->err, same || exact, PLX_UNSUPPORTED,
+            "the reference operations have no %s products over %s storage; they have f64 over f64, "
+            "and f32 or bf16 over f32",
+            plx_dtype_name(be->compute), plx_dtype_name(be->storage));
+    return PLX_OK;
+}
+
+static void reference_destroy(struct backend *be)
+{
+    (void)be;
+}
+
+static plx_status reference_zero(struct backend *be, const struct plx_tensor *y)
+{
+    TRY(check_zero(be, y));
+    size_t bytes = (size_t)plx_tensor_count(y) * plx_dtype_size(y->dtype);
+    if (bytes > 0) memset(y->data, 0, bytes);
+    return PLX_OK;
+}
+
+static plx_status reference_copy(struct backend *be, const struct plx_tensor *y,
+                                 const struct plx_tensor *x)
+{
+    TRY(check_copy(be, y, x));
+    plx_status status = plx_convert(be->context, x, y);
+    REQUIRE(be->err, status == PLX_OK, status, "copy: %s", plx_error(be->context));
+    return PLX_OK;
+}
+
+static plx_status reference_add(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *a, const struct plx_tensor *b)
+{
+    TRY(check_add(be, y, a, b));
+    reference_of(y)->add(y, a, b);
+    return PLX_OK;
+}
+
+static plx_status reference_scale(struct backend *be, const struct plx_tensor *y, double factor)
+{
+    TRY(check_one(be, "scale", y));
+    reference_of(y)->scale(y, factor);
+    return PLX_OK;
+}
+
+static plx_status reference_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum)
+{
+    TRY(check_one(be, "sum_squares", x));
+    *sum = reference_of(x)->sum_squares(x);
+    return PLX_OK;
+}
+
+static plx_status reference_gemm(struct backend *be, const struct gemm *gemm)
+{
+    TRY(check_gemm(be, gemm));
+    reference_of(gemm->c)->gemm(gemm, be->compute == PLX_BF16);
+    return PLX_OK;
+}
+
+static plx_status reference_rmsnorm(struct backend *be, const struct plx_tensor *y,
+                                    const struct plx_tensor *rstd, const struct plx_tensor *x,
+                                    const struct plx_tensor *gain, double eps)
+{
+    TRY(check_rmsnorm(be, y, rstd, x, gain));
+    reference_of(y)->rmsnorm(y, rstd, x, gain, eps);
+    return PLX_OK;
+}
+
+static plx_status reference_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
+                                             const struct plx_tensor *dgain,
+                                             const struct plx_tensor *dy,
+                                             const struct plx_tensor *x,
+                                             const struct plx_tensor *gain,
+                                             const struct plx_tensor *rstd)
+{
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    reference_of(x)->rmsnorm_backward(dx, dgain, dy, x, gain, rstd);
+    return PLX_OK;
+}
+
+static plx_status reference_rope(struct backend *be, const struct plx_tensor *y,
+                                 const struct plx_tensor *x, const struct plx_tensor *positions,
+                                 double theta, bool inverse)
+{
+    TRY(check_rope(be, y, x, positions));
+    reference_of(y)->rope(y, x, positions, theta, inverse);
+    return PLX_OK;
+}
+
+static plx_status reference_swiglu(struct backend *be, const struct plx_tensor *y,
+                                   const struct plx_tensor *gate, const struct plx_tensor *up)
+{
+    TRY(check_swiglu(be, y, gate, up));
+    reference_of(y)->swiglu(y, gate, up);
+    return PLX_OK;
+}
+
+static plx_status reference_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
+                                            const struct plx_tensor *dup,
+                                            const struct plx_tensor *dy,
+                                            const struct plx_tensor *gate,
+                                            const struct plx_tensor *up)
+{
+    TRY(check_swiglu_backward(be, dgate, dup, dy, gate, up));
+    reference_of(dy)->swiglu_backward(dgate, dup, dy, gate, up);
+    return PLX_OK;
+}
+
+static plx_status reference_gate(struct backend *be, const struct plx_tensor *y,
+                                 const struct plx_tensor *x, const struct plx_tensor *z)
+{
+    TRY(check_gate(be, y, x, z));
+    reference_of(y)->gate(y, x, z);
+    return PLX_OK;
+}
+
+static plx_status reference_gate_backward(struct backend *be, const struct plx_tensor *dx,
+                                          const struct plx_tensor *dz, const struct plx_tensor *dy,
+                                          const struct plx_tensor *x, const struct plx_tensor *z)
+{
+    TRY(check_gate_backward(be, dx, dz, dy, x, z));
+    reference_of(x)->gate_backward(dx, dz, dy, x, z);
+    return PLX_OK;
+}
+
+static plx_status reference_embed(struct backend *be, const struct plx_tensor *y,
+                                  const struct plx_tensor *table, const struct plx_tensor *ids)
+{
+    TRY(check_embed(be, "embed", y, table, ids));
+    TRY(check_ids(be, "embed", ids, table->shape[0], false));
+    reference_of(y)->embed(y, table, ids);
+    return PLX_OK;
+}
+
+static plx_status reference_embed_backward(struct backend *be, const struct plx_tensor *dtable,
+                                           const struct plx_tensor *dy,
+                                           const struct plx_tensor *ids)
+{
+    TRY(check_embed(be, "embed_backward", dy, dtable, ids));
+    TRY(check_ids(be, "embed_backward", ids, dtable->shape[0], false));
+    reference_of(dy)->embed_backward(dtable, dy, ids);
+    return PLX_OK;
+}
+
+static plx_status reference_cross_entropy(struct backend *be, const struct plx_tensor *losses,
+                                          const struct plx_tensor *dlogits,
+                                          const struct plx_tensor *logits,
+                                          const struct plx_tensor *targets, double scale)
+{
+    TRY(check_cross_entropy(be, losses, dlogits, logits, targets));
+    TRY(check_ids(be, "cross_entropy", targets, logits->shape[1], true));
+    reference_of(logits)->cross_entropy(losses, dlogits, logits, targets, scale);
+    return PLX_OK;
+}
+
+static plx_status reference_adamw(struct backend *be, const struct adamw_update *update)
+{
+    TRY(check_adamw(be, update));
+    reference_of(update->value)->adamw(update);
+    return PLX_OK;
+}
+
+static plx_status reference_momentum(struct backend *be, const struct plx_tensor *u,
+                                     const struct plx_tensor *m, const struct plx_tensor *g,
+                                     double mu, bool nesterov, bool ema)
+{
+    TRY(check_momentum(be, u, m, g));
+    reference_of(u)->momentum(u, m, g, mu, nesterov, ema);
+    return PLX_OK;
+}
+
+static plx_status reference_apply(struct backend *be, const struct plx_tensor *w,
+                                  const struct plx_tensor *u, double decay, double rate)
+{
+    TRY(check_apply(be, w, u));
+    reference_of(w)->apply(w, u, decay, rate);
+    return PLX_OK;
+}
+
+const struct ops ops_ref = {
+    .name = "ref",
+    .create = reference_create,
+    .destroy = reference_destroy,
+    .zero = reference_zero,
+    .copy = reference_copy,
+    .add = reference_add,
+    .scale = reference_scale,
+    .sum_squares = reference_sum_squares,
+    .gemm = reference_gemm,
+    .rmsnorm = reference_rmsnorm,
+    .rmsnorm_backward = reference_rmsnorm_backward,
+    .rope = reference_rope,
+    .swiglu = reference_swiglu,
+    .swiglu_backward = reference_swiglu_backward,
+    .gate = reference_gate,
+    .gate_backward = reference_gate_backward,
+    .embed = reference_embed,
+    .embed_backward = reference_embed_backward,
+    .cross_entropy = reference_cross_entropy,
+    .adamw = reference_adamw,
+    .momentum = reference_momentum,
+    .apply = reference_apply,
+    .attend_forward = attend_forward,
+    .attend_backward = attend_backward,
+    .attend_decode = attend_decode,
+};

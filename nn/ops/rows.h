@@ -1,0 +1,65 @@
+/* rows.h: the inner loops of ops_cpu, as one table per instruction set.
+ *
+ * Everything here is single-threaded and works on contiguous floats; ops_cpu's operations cut their
+ * tensors into blocks, share the blocks among threads, and call these. All tables come from one
+ * source, rows_body.h, compiled with the flags of each instruction set. Sizes may be anything, zero
+ * included; no alignment is needed and none changes a result. Arguments mean what op.h says of the
+ * operation. */
+#ifndef NN_OPS_ROWS_H
+#define NN_OPS_ROWS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What an AdamW update multiplies by, with the bias corrections already inside. */
+struct rows_adamw {
+    float beta1, rest1; /* beta and 1 - beta */
+    float beta2, rest2;
+    float keep; /* 1 - lr * weight_decay */
+    float rate; /* lr / (1 - beta1^step) */
+    float root; /* 1 / sqrt(1 - beta2^step) */
+    float eps;
+};
+
+struct rows {
+    const char *name;
+
+    /* y may be a or b. */
+    void (*add)(float *y, const float *a, const float *b, int64_t count);
+    void (*scale)(float *y, float factor, int64_t count);
+    double (*sum_squares)(const float *x, int64_t count);
+    void (*adamw)(float *w, float *m, float *v, const float *g, const struct rows_adamw *update,
+                  int64_t count);
+    void (*momentum)(float *u, float *m, const float *g, float keep, float take, bool nesterov,
+                     int64_t count);
+    void (*apply)(float *w, const float *u, float decay, float rate, int64_t count);
+
+    /* rows x E. */
+    void (*rmsnorm)(float *y, float *rstd, const float *x, const float *gain, int64_t rows,
+                    int64_t E, double eps);
+    /* partial [E] is overwritten with these rows' share of the gain's gradient. */
+    void (*rmsnorm_backward)(float *dx, double *partial, const float *dy, const float *x,
+                             const float *gain, const float *rstd, int64_t rows, int64_t E);
+    /* y[e] += the sum of partials[b,e] over b. */
+    void (*add_partials)(float *y, const double *partials, int64_t blocks, int64_t E);
+
+    /* One token: heads x D, turned by position * frequency[pair]; y may be x. */
+    void (*rope)(float *y, const float *x, double position, const double *frequency, int64_t heads,
+                 int64_t D);
+
+    void (*swiglu)(float *y, const float *gate, const float *up, int64_t count);
+    void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
+                            const float *up, int64_t count);
+    /* rows x D, one gate a row. */
+    void (*gate)(float *y, const float *x, const float *z, int64_t rows, int64_t D);
+    void (*gate_backward)(float *dx, float *dz, const float *dy, const float *x, const float *z,
+                          int64_t rows, int64_t D);
+
+    /* The loss of one scored row; dlogits may be NULL or logits. */
+    float (*cross_entropy)(float *dlogits, const float *logits, int64_t V, int64_t target,
+                           double scale);
+};
+
+extern const struct rows rows_portable, rows_avx512;
+
+#endif

@@ -1,0 +1,32 @@
+/* adamw.c: Adam with decoupled weight decay (Loshchilov and Hutter 2019), one tensor at a time:
+ *
+ *     w <- w (1 - lr wd)
+ *     m <- b1 m + (1 - b1) g         v <- b2 v + (1 - b2) g^2
+ *     w <- w - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+ *
+ * The arithmetic is the backend's; this file only states which tensors take part. */
+#include "optim/update.h"
+
+static plx_status adamw_step(struct backend *be, const struct update_call *call)
+{
+    const struct optim_config *config = call->config;
+    struct adamw_update update = {
+        .value = &call->param->value,
+        .grad = &call->param->grad,
+        .m = &call->states[0],
+        .v = &call->states[1],
+        .lr = call->lr,
+        .beta1 = config->beta1,
+        .beta2 = config->beta2,
+        .eps = config->eps,
+        .weight_decay = call->weight_decay,
+        .step = call->step,
+    };
+    return be->ops->adamw(be, &update);
+}
+
+const struct update_rule adamw_rule = {
+    .states = 2,
+    .state_names = {"m", "v"},
+    .step = adamw_step,
+};

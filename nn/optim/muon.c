@@ -1,0 +1,193 @@
+/* muon.c: momentum whose every matrix is replaced by (nearly) its orthogonal polar factor.
+ *
+ * For a weight W [A,B] with gradient G, momentum mu and Nesterov's look-ahead:
+ *
+ *     EMA form (Jordan, torch.optim.Muon)     M <- mu M + (1 - mu) G     U = (1 - mu) G + mu M
+ *     sum form (Moonlight)                    M <- mu M + G              U = G + mu M
+ *     without Nesterov                        U = M
+ *     W <- (1 - lr wd) W - lr scale NS(U)
+ *
+ * Both forms give the same direction, because NS ignores the length of U. The decay uses lr without
+ * scale.
+ *
+ * NS(U) is a Newton-Schulz iteration: X = U / (f |U|_F + e), then for each triple (a, b, c) of the
+ * list
+ *
+ *     P = X X'     Q = b P + c P^2     X <- a X + Q X
+ *
+ * which applies x -> a x + b x^3 + c x^5 to every singular value and leaves the singular vectors
+ * alone. For A > B the small Gram matrix is P = X' X and the product X Q, which is the same
+ * iteration transposed, without moving anything. The products follow the backend's compute dtype; X
+ * stays in the storage dtype.
+ *
+ * Sources: K. Jordan's Muon and its quintic (2024); the Polar Express (arXiv 2505.16932), whose
+ * list is for X with |X|_2 <= 1 and has a factor 1.01 of safety against rounding; the five triples
+ * of modded-nanogpt, which have a larger safety built in and 1.02 in the normaliser; that
+ * speed-run's "Opt" set. Scales: Jordan, Moonlight (arXiv 2502.16982), torchtitan. */
+#include "optim/update.h"
+
+#include <math.h>
+
+struct muon_triple {
+    double a, b, c;
+};
+
+enum { MUON_MAX_TRIPLES = 8 };
+
+/* One published list; steps beyond it repeat the last triple. */
+struct muon_list {
+    double norm_factor, norm_eps; /* X = U / (norm_factor |U|_F + norm_eps) */
+    double safety;                /* a, b, c are divided by safety, safety^3, safety^5 ... */
+    int safe_count;               /* ... in so many of the triples */
+    int count;
+    struct muon_triple triples[MUON_MAX_TRIPLES];
+};
+
+static const struct muon_list muon_lists[] = {
+    [MUON_QUINTIC] = {1.0, 1e-7, 1.0, 0, 1, {{3.4445, -4.7750, 2.0315}}},
+    [MUON_POLAR_EXPRESS] = {1.0,
+                            1e-7,
+                            1.01,
+                            7,
+                            8,
+                            {{8.28721201814563, -23.595886519098837, 17.300387312530933},
+                             {4.107059111542203, -2.9478499167379106, 0.5448431082926601},
+                             {3.9486908534822946, -2.908902115962949, 0.5518191394370137},
+                             {3.3184196573706015, -2.488488024314874, 0.51004894012372},
+                             {2.300652019954817, -1.6689039845749493, 0.4188073119525673},
+                             {1.891301407787398, -1.2679958271945868, 0.37680408948524835},
+                             {1.8750014808534479, -1.2500016453999487, 0.3750001645474248},
+                             {1.875, -1.25, 0.375}}},
+    [MUON_POLAR_MODDED] = {1.02,
+                           1e-6,
+                           1.0,
+                           0,
+                           5,
+                           {{8.156554524902461, -22.48329292557795, 15.878769915207462},
+                            {4.042929935166739, -2.808917465908714, 0.5000178451051316},
+                            {3.8916678022926607, -2.772484153217685, 0.5060648178503393},
+                            {3.285753657755655, -2.3681294933425376, 0.46449024233003106},
+                            {2.3465413258596377, -1.7097828382687081, 0.42323551169305323}}},
+    [MUON_OPT] = {1.0,
+                  1e-7,
+                  1.0,
+                  0,
+                  5,
+                  {{4.0848, -6.8946, 2.9270},
+                   {3.9505, -6.3029, 2.6377},
+                   {3.7418, -5.5913, 2.3037},
+                   {2.8769, -3.1427, 1.2046},
+                   {2.8366, -3.0525, 1.2012}}},
+};
+
+static struct muon_triple muon_triple(const struct muon_list *list, int step)
+{
+    int index = step < list->count ? step : list->count - 1;
+    struct muon_triple triple = list->triples[index];
+    if (index < list->safe_count) {
+        triple.a /= list->safety;
+        triple.b /= pow(list->safety, 3.0);
+        triple.c /= pow(list->safety, 5.0);
+    }
+    return triple;
+}
+
+/* Scratch of an iteration: two Gram-sized matrices [m,m] with m = min(A,B), and one copy of X
+ * [A,B]. */
+struct muon_work {
+    struct plx_tensor gram, poly, copy;
+};
+
+/* x <- a x + (b P + c P^2) x, or its transpose for tall x. */
+static plx_status muon_iterate(struct backend *be, const struct muon_triple *triple,
+                               const struct muon_work *work, const struct plx_tensor *x)
+{
+    const struct ops *ops = be->ops;
+    bool tall = x->shape[0] > x->shape[1];
+    struct gemm gram = {
+        .a = x, .b = x, .c = &work->gram, .transpose_a = tall, .transpose_b = !tall, .alpha = 1.0};
+    TRY(ops->gemm(be, &gram));
+    TRY(ops->copy(be, &work->poly, &work->gram));
+    struct gemm square = {.a = &work->gram,
+                          .b = &work->gram,
+                          .c = &work->poly,
+                          .alpha = triple->c,
+                          .beta = triple->b};
+    TRY(ops->gemm(be, &square));
+    TRY(ops->copy(be, &work->copy, x));
+    struct gemm product = {.a = tall ? &work->copy : &work->poly,
+                           .b = tall ? &work->poly : &work->copy,
+                           .c = x,
+                           .alpha = 1.0,
+                           .beta = triple->a};
+    return ops->gemm(be, &product);
+}
+
+plx_status muon_orthogonalise(struct backend *be, const struct muon_iteration *iteration,
+                              const struct plx_tensor *x, const struct plx_tensor *y)
+{
+    const struct muon_list *list = &muon_lists[iteration->coefficients];
+    if (y->data != x->data) TRY(be->ops->copy(be, y, x));
+    double sum = 0.0;
+    TRY(be->ops->sum_squares(be, y, &sum));
+    TRY(be->ops->scale(be, y, 1.0 / (list->norm_factor * sqrt(sum) + list->norm_eps)));
+
+    size_t mark = arena_mark(&be->scratch);
+    int64_t side = x->shape[0] < x->shape[1] ? x->shape[0] : x->shape[1];
+    int64_t square[2] = {side, side};
+    struct muon_work work = {
+        .gram = arena_tensor(&be->scratch, y->dtype, 2, square),
+        .poly = arena_tensor(&be->scratch, y->dtype, 2, square),
+        .copy = arena_tensor(&be->scratch, y->dtype, 2, y->shape),
+    };
+    plx_status status = PLX_OK;
+    for (int step = 0; step < iteration->steps && status == PLX_OK; step++) {
+        struct muon_triple triple = muon_triple(list, step);
+        status = muon_iterate(be, &triple, &work, y);
+    }
+    arena_release(&be->scratch, mark);
+    return status;
+}
+
+double muon_scale_factor(enum muon_scale scale, int64_t rows, int64_t columns)
+{
+    double a = (double)rows, b = (double)columns;
+    switch (scale) {
+    case MUON_SCALE_KELLER:
+        return sqrt(fmax(1.0, a / b));
+    case MUON_SCALE_MATCH_RMS:
+        return 0.2 * sqrt(fmax(a, b));
+    case MUON_SCALE_SPECTRAL_UNCLAMPED:
+        return sqrt(a / b);
+    case MUON_SCALE_MAX:
+        return sqrt(fmax(a, b));
+    case MUON_SCALE_NONE:
+        return 1.0;
+    }
+    return 1.0;
+}
+
+static plx_status muon_step(struct backend *be, const struct update_call *call)
+{
+    const struct optim_config *config = call->config;
+    const struct plx_tensor *value = &call->param->value;
+    struct muon_iteration iteration = {config->coefficients, config->ns_steps};
+    double scale = muon_scale_factor(config->scale, value->shape[0], value->shape[1]);
+
+    size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor direction = arena_tensor(&be->scratch, value->dtype, 2, value->shape);
+    plx_status status = be->ops->momentum(be, &direction, &call->states[0], &call->param->grad,
+                                          config->momentum, config->nesterov, config->momentum_ema);
+    if (status == PLX_OK) status = muon_orthogonalise(be, &iteration, &direction, &direction);
+    if (status == PLX_OK)
+        status = be->ops->apply(be, value, &direction, 1.0 - call->lr * call->weight_decay,
+                                call->lr * scale);
+    arena_release(&be->scratch, mark);
+    return status;
+}
+
+const struct update_rule muon_rule = {
+    .states = 1,
+    .state_names = {"momentum"},
+    .step = muon_step,
+};

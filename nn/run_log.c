@@ -1,0 +1,196 @@
+/* run_log.c: see run_log.h. Every object is one write of one line, so that a killed run leaves at
+ * most one partial line, which run_log_resume drops. */
+#include "run_log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/file.h"
+#include "process.h"
+
+/* A log of a million steps is about 300 MB; more than this is not a log. */
+#define RUN_LOG_LIMIT ((size_t)4 << 30)
+
+static plx_status run_log_path(struct run_log *log, const char *run, struct error *err)
+{
+    int length = snprintf(log->path, sizeof log->path, "%s/log.jsonl", run);
+    REQUIRE(err, length > 0 && (size_t)length < sizeof log->path, PLX_INVALID_ARGUMENT,
+            "%s: the path is too long", run);
+    return PLX_OK;
+}
+
+static plx_status run_log_open(struct run_log *log, struct error *err)
+{
+    log->descriptor = open(log->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    REQUIRE(err, log->descriptor >= 0, PLX_IO_ERROR, "%s: cannot be opened for writing: %s",
+            log->path, strerror(errno));
+    return PLX_OK;
+}
+
+static plx_status run_log_write(struct run_log *log, const char *text, size_t size,
+                                struct error *err)
+{
+    while (size > 0) {
+        ssize_t written = write(log->descriptor, text, size);
+        if (written < 0 && errno == EINTR) continue;
+        REQUIRE(err, written > 0, PLX_IO_ERROR, "%s: cannot be written: %s", log->path,
+                written < 0 ? strerror(errno) : "nothing was accepted");
+        text += written;
+        size -= (size_t)written;
+    }
+    return PLX_OK;
+}
+
+/* Writes an object as one line and releases it. */
+static plx_status run_log_put(struct run_log *log, json_t *object, struct error *err)
+{
+    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    json_decref(object);
+    REQUIRE(err, text, PLX_OUT_OF_MEMORY, "%s: no memory for a line", log->path);
+    size_t length = strlen(text);
+    text[length] = '\n'; /* over the NUL: one write for line and end */
+    plx_status status = run_log_write(log, text, length + 1, err);
+    free(text);
+    return status;
+}
+
+static plx_status run_log_header(struct run_log *log, const char *options_json, int64_t parameters,
+                                 struct error *err)
+{
+    json_t *options = json_loads(options_json, 0, NULL);
+    return run_log_put(log,
+                       json_pack("{s:s, s:s, s:I, s:o?}", "kind", "run", "version", plx_build(),
+                                 "parameters", (json_int_t)parameters, "options", options),
+                       err);
+}
+
+plx_status run_log_create(struct run_log *log, const char *run, const char *options_json,
+                          int64_t parameters, struct error *err)
+{
+    log->descriptor = -1;
+    TRY(run_log_path(log, run, err));
+    TRY(file_replace(log->path, "", 0, err));
+    TRY(run_log_open(log, err));
+    return run_log_header(log, options_json, parameters, err);
+}
+
+/* Whether a line (not terminated) is complete and not beyond the step. */
+static bool run_log_keeps(const char *line, size_t size, int64_t step)
+{
+    json_t *object = json_loadb(line, size, 0, NULL);
+    if (!json_is_object(object)) {
+        json_decref(object);
+        return false;
+    }
+    json_int_t after = json_integer_value(json_object_get(object, "after_step"));
+    json_int_t own = json_integer_value(json_object_get(object, "step"));
+    const char *kind = json_string_value(json_object_get(object, "kind"));
+    bool result =
+        kind && strcmp(kind, "result") == 0; /* the run goes on, so it is no result any more */
+    json_decref(object);
+    return own <= step && after <= step && !result;
+}
+
+/* Moves the kept lines to the front of text and returns their size. */
+static size_t run_log_cut(char *text, size_t size, int64_t step)
+{
+    size_t kept = 0;
+    for (size_t start = 0; start < size;) {
+        char *end = memchr(text + start, '\n', size - start);
+        if (!end) break;
+        size_t length = (size_t)(end - text) - start;
+        if (run_log_keeps(text + start, length, step)) {
+            memmove(text + kept, text + start, length + 1);
+            kept += length + 1;
+        }
+        start += length + 1;
+    }
+    return kept;
+}
+
+plx_status run_log_resume(struct run_log *log, const char *run, int64_t step,
+                          const char *options_json, int64_t parameters, struct error *err)
+{
+    log->descriptor = -1;
+    TRY(run_log_path(log, run, err));
+    if (!file_exists(log->path)) {
+        TRY(run_log_open(log, err));
+        TRY(run_log_header(log, options_json, parameters, err));
+    } else {
+        char *text;
+        size_t size;
+        TRY(file_read_all(log->path, RUN_LOG_LIMIT, &text, &size, err));
+        size_t kept = run_log_cut(text, size, step);
+        plx_status status = kept == size ? PLX_OK : file_replace(log->path, text, kept, err);
+        free(text);
+        TRY(status);
+        TRY(run_log_open(log, err));
+    }
+    return run_log_put(
+        log, json_pack("{s:s, s:I}", "kind", "resume", "after_step", (json_int_t)step), err);
+}
+
+/* JSON has no NaN: what was not measured is left out, and an infinity becomes null. */
+static void put_real(json_t *object, const char *key, double value)
+{
+    if (!isnan(value))
+        json_object_set_new(object, key, isinf(value) ? json_null() : json_real(value));
+}
+
+plx_status run_log_step(struct run_log *log, const struct train_progress *progress,
+                        struct error *err)
+{
+    json_t *object = json_pack("{s:s, s:I, s:I}", "kind", "step", "step",
+                               (json_int_t)progress->step, "tokens", (json_int_t)progress->tokens);
+    if (object) {
+        put_real(object, "loss", progress->loss);
+        put_real(object, "lr", progress->lr);
+        put_real(object, "grad_norm", progress->grad_norm);
+        put_real(object, "val_loss", progress->val_loss);
+        put_real(object, "val_bits_per_byte", progress->val_bits_per_byte);
+        put_real(object, "seconds", progress->seconds);
+        put_real(object, "data_seconds", progress->data_seconds);
+        put_real(object, "tokens_per_second", progress->tokens_per_second);
+        json_object_set_new(object, "memory", json_integer((json_int_t)progress->memory_now));
+    }
+    return run_log_put(log, object, err);
+}
+
+plx_status run_log_result(struct run_log *log, const struct train_result *result, struct error *err)
+{
+    json_t *object = json_pack(
+        "{s:s, s:I, s:I, s:I, s:b, s:s}", "kind", "result", "after_step", (json_int_t)result->step,
+        "parameters", (json_int_t)result->parameters, "tokens", (json_int_t)result->tokens,
+        "stopped_early", result->stopped_early, "checkpoint", result->checkpoint);
+    if (object) {
+        put_real(object, "loss", result->loss);
+        if (result->val.tokens > 0) {
+            put_real(object, "val_loss", result->val.loss);
+            put_real(object, "val_perplexity", result->val.perplexity);
+            put_real(object, "val_bits_per_byte", result->val.bits_per_byte);
+        }
+        put_real(object, "seconds", result->seconds);
+        put_real(object, "tokens_per_second", result->tokens_per_second);
+        json_object_set_new(object, "memory_peak",
+                            json_integer((json_int_t)process_resident_peak()));
+    }
+    return run_log_put(log, object, err);
+}
+
+plx_status run_log_sync(struct run_log *log, struct error *err)
+{
+    REQUIRE(err, fsync(log->descriptor) == 0, PLX_IO_ERROR, "%s: cannot be made durable: %s",
+            log->path, strerror(errno));
+    return PLX_OK;
+}
+
+void run_log_close(struct run_log *log)
+{
+    if (log->descriptor >= 0) close(log->descriptor);
+    log->descriptor = -1;
+}

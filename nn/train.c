@@ -1,0 +1,343 @@
+/* train.c: the training loop, readable in one sitting.
+ *
+ * A step: fetch the micro-batches, add up their gradients with every token weighing 1 / scored
+ * tokens of the whole step (so accumulation equals a larger batch), clip and update, then evaluate,
+ * sample, log and checkpoint where it is their turn. All that a step depends on (weights, optimiser
+ * state, data position, random numbers) is in a checkpoint, so a resumed run computes the same bits
+ * as one never interrupted.
+ *
+ * A loss that is not finite ends the run. A checkpoint is only written of weights whose loss on the
+ * step's last micro-batch is finite, so the last checkpoint is always a good one. */
+#include "train.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+#include "process.h"
+#include "train_session.h"
+
+/* ---- Where to continue ---- */
+
+static void note_damaged(void *user, const char *sentence)
+{
+    train_session_say(user, "%s", sentence);
+}
+
+static bool run_holds(const char *run, const char *name)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", run, name);
+    return file_exists(path) || file_is_folder(path);
+}
+
+static bool same_folder(const char *a, const char *b)
+{
+    char *real_a = realpath(a, NULL);
+    char *real_b = realpath(b, NULL);
+    bool same = real_a && real_b && strcmp(real_a, real_b) == 0;
+    free(real_a);
+    free(real_b);
+    return same;
+}
+
+/* --resume FOLDER: a sound checkpoint that may continue in run: run holds nothing, or this is its
+ * newest. */
+static plx_status find_named(const char *run, const char *folder, const struct train_hooks *hooks,
+                             char *path, size_t size, struct error *err)
+{
+    REQUIRE(err, file_is_folder(folder), PLX_IO_ERROR, "%s: is not a checkpoint folder", folder);
+    TRY(checkpoint_verify(folder, err));
+    if (run_holds(run, "checkpoints")) {
+        char newest[4096];
+        bool found = false;
+        TRY(checkpoint_latest(run, newest, sizeof newest, &found, note_damaged, (void *)hooks,
+                              err));
+        REQUIRE(
+            err, !found || same_folder(newest, folder), PLX_INVALID_ARGUMENT,
+            "--resume: %s is not the newest checkpoint of %s, which is %s; choose another --out",
+            folder, run, newest);
+    }
+    int length = snprintf(path, size, "%s", folder);
+    REQUIRE(err, length >= 0 && (size_t)length < size, PLX_INVALID_ARGUMENT,
+            "%s: the path is too long", folder);
+    return PLX_OK;
+}
+
+plx_status train_find_checkpoint(const char *run, const char *resume,
+                                 const struct train_hooks *hooks, char *path, size_t size,
+                                 struct error *err)
+{
+    path[0] = 0;
+    if (resume[0] == 0) {
+        REQUIRE(err, !run_holds(run, "checkpoints") && !run_holds(run, "log.jsonl"),
+                PLX_INVALID_ARGUMENT,
+                "%s: already holds a run; continue it with --resume auto or choose another --out",
+                run);
+        return PLX_OK;
+    }
+    if (strcmp(resume, "auto") != 0) return find_named(run, resume, hooks, path, size, err);
+    bool found = false;
+    if (run_holds(run, "checkpoints"))
+        TRY(checkpoint_latest(run, path, size, &found, note_damaged, (void *)hooks, err));
+    if (!found) {
+        path[0] = 0;
+        train_session_say(hooks,
+                          "%s: holds no checkpoint yet, so the run starts from the beginning", run);
+    }
+    return PLX_OK;
+}
+
+/* ---- One step ---- */
+
+/* Ends the run with one sentence: the step, what is wrong, and what the user still has. */
+static plx_status diverged(struct train_session *session, int64_t step, const char *what)
+{
+    struct error *err = session->err;
+    error_clear(err);
+    if (session->last_checkpoint[0])
+        return error_set(err, PLX_BAD_DATA, "step %lld: %s; the last good checkpoint is %s",
+                         (long long)step, what, session->last_checkpoint);
+    return error_set(err, PLX_BAD_DATA, "step %lld: %s; no checkpoint had been written",
+                     (long long)step, what);
+}
+
+static plx_status compute_gradients(struct train_session *session, int64_t scored, double *loss)
+{
+    TRY(model_zero_grads(session->model));
+    double sum = 0;
+    for (int64_t i = 0; i < session->options->accumulate; i++) {
+        struct model_loss part = {0};
+        TRY(model_loss_backward(session->model, &session->micro[i].batch, 1.0 / (double)scored,
+                                &part));
+        sum += part.sum;
+    }
+    *loss = sum / (double)scored;
+    return PLX_OK;
+}
+
+static plx_status update_weights(struct train_session *session, struct train_progress *progress)
+{
+    int64_t step = session->state.step;
+    double factor = schedule_lr(&session->schedule, step);
+    struct optim_report report = {0};
+    plx_status status = optim_step(session->optim, factor,
+                                   schedule_weight_decay(&session->schedule, step), &report);
+    if (status == PLX_BAD_DATA) {
+        char what[sizeof session->err->text];
+        snprintf(what, sizeof what, "%s", session->err->text);
+        return diverged(session, step + 1, what);
+    }
+    progress->grad_norm = report.grad_norm;
+    progress->lr = factor; /* of the peak; run_loop multiplies */
+    return status;
+}
+
+static plx_status run_step(struct train_session *session, struct train_progress *progress)
+{
+    int64_t step = session->state.step;
+    double start = process_seconds();
+    int64_t scored;
+    TRY(train_session_fetch(session, &scored));
+    progress->data_seconds = process_seconds() - start;
+    TRY(compute_gradients(session, scored, &progress->loss));
+    if (!isfinite(progress->loss))
+        return diverged(session, step + 1,
+                        isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
+    TRY(update_weights(session, progress));
+    progress->seconds = process_seconds() - start;
+    session->state.step = step + 1;
+    for (int64_t i = 0; i < session->options->accumulate; i++)
+        session->state.tokens += session->micro[i].batch.tokens;
+    session->state.position = loader_position(session->loader);
+    return PLX_OK;
+}
+
+/* ---- What happens between steps ---- */
+
+static bool is_turn(int64_t step, int64_t every)
+{
+    return every > 0 && step % every == 0;
+}
+
+static plx_status evaluate(struct train_session *session, struct eval_result *result)
+{
+    return eval_run(session->model, session->held_out, &session->eval, NULL, NULL, result,
+                    session->err);
+}
+
+static plx_status save_checkpoint(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    struct model_loss loss = {0};
+    const struct batch *batch = &session->micro[options->accumulate - 1].batch;
+    TRY(model_loss(session->model, batch, &loss));
+    if (!isfinite(loss.sum))
+        return diverged(session, session->state.step, "the loss after the update is not finite");
+    TRY(run_log_sync(&session->log, session->err));
+    TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
+                        &session->state, (int)options->keep, session->err));
+    snprintf(session->last_checkpoint, sizeof session->last_checkpoint,
+             "%s/checkpoints/step-%08lld", options->out, (long long)session->state.step);
+    session->last_checkpoint_step = session->state.step;
+    return PLX_OK;
+}
+
+/* A sample's text while it grows. */
+struct sample_text {
+    char *text;
+    size_t size;
+    bool failed;
+};
+
+static bool collect(void *user, const char *bytes, size_t size)
+{
+    struct sample_text *sample = user;
+    char *grown = realloc(sample->text, sample->size + size + 1);
+    if (!grown) {
+        sample->failed = true;
+        return false;
+    }
+    memcpy(grown + sample->size, bytes, size);
+    sample->text = grown;
+    sample->size += size;
+    return true;
+}
+
+static plx_status write_sample(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    struct sample_options sampling = sample_options_default();
+    sampling.temperature = options->sample_temperature;
+    sampling.max_tokens = options->sample_tokens;
+    sampling.seed = rng_u64(&session->state.rng);
+    struct sample_text sample = {0};
+    struct sample_report report;
+    plx_status status = sample_run(session->model, session->tokenizer, options->sample_prompt,
+                                   strlen(options->sample_prompt), &sampling, collect, &sample,
+                                   &report, session->err);
+    if (status == PLX_OK && sample.failed)
+        status = error_set(session->err, PLX_OUT_OF_MEMORY, "no memory for a sample's text");
+    if (status == PLX_OK && session->hooks->sample)
+        session->hooks->sample(session->hooks->user, session->state.step,
+                               sample.text ? sample.text : "", sample.size);
+    free(sample.text);
+    return status;
+}
+
+/* ---- The run ---- */
+
+/* Clock of this process's part of the run. */
+struct train_clock {
+    double start;
+    double step_seconds; /* sum over steps, without evaluation and checkpoints */
+    int64_t steps;
+    int64_t first_tokens,
+        last_tokens; /* of state.tokens: at the start, and before the running step */
+};
+
+static void complete_progress(struct train_session *session, struct train_clock *clock,
+                              struct train_progress *progress)
+{
+    const struct train_options *options = session->options;
+    int64_t tokens = session->state.tokens - clock->last_tokens;
+    clock->last_tokens = session->state.tokens;
+    clock->steps++;
+    clock->step_seconds += progress->seconds;
+    progress->step = session->state.step;
+    progress->steps = options->steps;
+    progress->tokens = session->state.tokens;
+    progress->tokens_per_second = (double)tokens / progress->seconds;
+    progress->seconds_total = process_seconds() - clock->start;
+    progress->seconds_left = progress->seconds_total / (double)clock->steps *
+                             (double)(options->steps - session->state.step);
+    progress->memory_now = process_resident();
+    progress->memory_peak = process_resident_peak();
+}
+
+static plx_status after_step(struct train_session *session, struct train_clock *clock,
+                             struct train_progress *progress, struct train_result *result)
+{
+    const struct train_options *options = session->options;
+    int64_t step = session->state.step;
+    bool last = step >= options->steps;
+    progress->val_loss = progress->val_bits_per_byte = NAN;
+    result->val = (struct eval_result){0};
+    if (session->held_out && (last || is_turn(step, options->eval_every))) {
+        TRY(evaluate(session, &result->val));
+        progress->val_loss = result->val.loss;
+        progress->val_bits_per_byte = result->val.bits_per_byte;
+    }
+    complete_progress(session, clock, progress);
+    TRY(run_log_step(&session->log, progress, session->err));
+    if (session->hooks->progress) session->hooks->progress(session->hooks->user, progress);
+    if (is_turn(step, options->sample_every)) TRY(write_sample(session));
+    if (last || is_turn(step, options->checkpoint_every)) TRY(save_checkpoint(session));
+    return PLX_OK;
+}
+
+static bool must_stop(const struct train_session *session, const struct train_clock *clock)
+{
+    const struct train_options *options = session->options;
+    if (session->hooks->stop && session->hooks->stop(session->hooks->user)) return true;
+    return options->max_seconds > 0 && process_seconds() - clock->start >= options->max_seconds;
+}
+
+static plx_status run_loop(struct train_session *session, struct train_result *result)
+{
+    struct train_clock clock = {.start = process_seconds(),
+                                .first_tokens = session->state.tokens,
+                                .last_tokens = session->state.tokens};
+    struct optim_config optim;
+    TRY(train_optim_config(session->options, &optim, session->err));
+    while (session->state.step < session->options->steps) {
+        if (must_stop(session, &clock)) {
+            result->stopped_early = true;
+            break;
+        }
+        struct train_progress progress = {0};
+        TRY(run_step(session, &progress));
+        progress.lr *= optim.lr;
+        result->loss = progress.loss;
+        TRY(after_step(session, &clock, &progress, result));
+    }
+    result->seconds = process_seconds() - clock.start;
+    if (clock.steps > 0)
+        result->tokens_per_second =
+            (double)(session->state.tokens - clock.first_tokens) / clock.step_seconds;
+    return PLX_OK;
+}
+
+static plx_status run_session(struct train_session *session, struct train_result *result)
+{
+    if (session->state.step >= session->options->steps)
+        train_session_say(session->hooks, "all %lld steps are done already",
+                          (long long)session->options->steps);
+    TRY(run_loop(session, result));
+    if (session->state.step > 0 && session->last_checkpoint_step != session->state.step)
+        TRY(save_checkpoint(session));
+    bool finished = session->state.step >= session->options->steps;
+    if (session->held_out && finished && result->val.tokens == 0)
+        TRY(evaluate(session, &result->val));
+    result->step = session->state.step;
+    result->tokens = session->state.tokens;
+    result->parameters = param_list_elements(model_params(session->model));
+    snprintf(result->checkpoint, sizeof result->checkpoint, "%s", session->last_checkpoint);
+    return run_log_result(&session->log, result, session->err);
+}
+
+plx_status train_run(const struct train_options *options, const char *options_json,
+                     const struct train_hooks *hooks, struct train_result *result,
+                     struct error *err)
+{
+    static const struct train_hooks silent;
+    *result = (struct train_result){.loss = NAN, .tokens_per_second = NAN};
+    struct train_session session;
+    TRY(train_session_open(&session, options, options_json, hooks ? hooks : &silent, err));
+    plx_status status = run_session(&session, result);
+    train_session_close(&session);
+    return status;
+}

@@ -1,0 +1,128 @@
+/* train_report.c: the sentences before the first step: parameters, the memory plan, the data, and
+ * which kernels the run takes. The kernels are asked of the library with the shapes of a
+ * micro-batch and no memory behind them, which is all that the choice looks at. */
+#include "train_report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "mixers/mixer.h"
+
+static double mib(size_t bytes)
+{
+    return (double)bytes / (1024.0 * 1024.0);
+}
+
+static void report_model(const struct train_session *session)
+{
+    const struct model_config *config = model_get_config(session->model);
+    int64_t count = param_list_elements(model_params(session->model));
+    char mixers[256] = "";
+    for (int64_t i = 0; i < config->layers; i++) {
+        const char *name = config->layer[i].mixer->name;
+        if (i > 0 && strcmp(name, config->layer[i - 1].mixer->name) == 0) continue;
+        size_t used = strlen(mixers);
+        snprintf(mixers + used, sizeof mixers - used, "%s%s", used ? ", " : "", name);
+    }
+    train_session_say(session->hooks,
+                      "model: %lld parameters; %lld layers (%s) of width %lld, %lld query and %lld "
+                      "key/value heads of %lld channels, FFN %lld, vocabulary %lld",
+                      (long long)count, (long long)config->layers, mixers,
+                      (long long)config->hidden_size, (long long)config->heads,
+                      (long long)config->kv_heads, (long long)config->head_dim,
+                      (long long)config->intermediate_size, (long long)config->vocab_size);
+}
+
+static void report_memory(const struct train_session *session)
+{
+    const struct model_memory *memory = &session->memory;
+    size_t optimiser = optim_bytes(session->optim);
+    size_t total =
+        memory->params + memory->grads + memory->activations + memory->scratch + optimiser;
+    train_session_say(session->hooks,
+                      "memory: %.1f MiB planned: parameters %.1f, gradients %.1f, optimiser %.1f, "
+                      "activations %.1f, scratch %.1f",
+                      mib(total), mib(memory->params), mib(memory->grads), mib(optimiser),
+                      mib(memory->activations), mib(memory->scratch));
+}
+
+static void report_data(const struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    int64_t step_tokens = options->batch * options->context * options->accumulate;
+    char held_out[128] = "nothing held out";
+    if (session->held_out)
+        snprintf(held_out, sizeof held_out, "held out %lld documents, %lld tokens",
+                 (long long)corpus_documents(session->held_out),
+                 (long long)corpus_tokens(session->held_out));
+    train_session_say(
+        session->hooks,
+        "data: %lld documents, %lld tokens; %s; %lld tokens a step, %.2f epochs in all",
+        (long long)corpus_documents(session->corpus), (long long)corpus_tokens(session->corpus),
+        held_out, (long long)step_tokens,
+        (double)step_tokens * (double)options->steps / (double)corpus_tokens(session->corpus));
+}
+
+/* Name of the kernel that a layer's attention takes in a pass, or why it has none. */
+static const char *kernel_of(const struct train_session *session, const struct layer_config *layer,
+                             plx_pass pass)
+{
+    const struct model_config *config = model_get_config(session->model);
+    plx_dtype dtype = session->backend.storage;
+    int64_t tokens = session->options->batch * session->options->context;
+    struct plx_tensor q = plx_tensor_4d(NULL, dtype, 1, tokens, config->heads, config->head_dim);
+    struct plx_tensor k = plx_tensor_4d(NULL, dtype, 1, tokens, config->kv_heads, config->head_dim);
+    struct plx_tensor row = plx_tensor_dense(NULL, dtype, 3, (int64_t[]){1, tokens, config->heads});
+    struct plx_attention attention = {.causal = true, .window = layer->window};
+    attention.q_offsets =
+        plx_tensor_dense(NULL, PLX_I32, 1, (int64_t[]){session->max_sequences + 1});
+    plx_context *context = session->backend.context;
+    const char *name = NULL;
+    plx_status status;
+    if (layer->mixer->mechanism == PLX_PARALLAX) {
+        struct plx_parallax_args args = {.q = q,
+                                         .r = q,
+                                         .k = k,
+                                         .v = k,
+                                         .o = q,
+                                         .lse = row,
+                                         .probe_mean = row,
+                                         .value_mean = q,
+                                         .d_o = q,
+                                         .dq = q,
+                                         .dr = q,
+                                         .dk = k,
+                                         .dv = k};
+        status = plx_parallax_kernel(context, &attention, pass, &args, &name);
+    } else {
+        struct plx_softmax_args args = {
+            .q = q, .k = k, .v = k, .o = q, .lse = row, .d_o = q, .dq = q, .dk = k, .dv = k};
+        status = plx_softmax_kernel(context, &attention, pass, &args, &name);
+    }
+    return status == PLX_OK ? name : plx_error(context);
+}
+
+static void report_kernels(const struct train_session *session)
+{
+    const struct model_config *config = model_get_config(session->model);
+    char text[512] = "";
+    for (int64_t i = 0; i < config->layers; i++) {
+        bool seen = false;
+        for (int64_t j = 0; j < i; j++) seen |= config->layer[j].mixer == config->layer[i].mixer;
+        if (seen) continue;
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, "%s forward %s, backward %s; ",
+                 config->layer[i].mixer->name, kernel_of(session, &config->layer[i], PLX_FORWARD),
+                 kernel_of(session, &config->layer[i], PLX_BACKWARD));
+    }
+    train_session_say(session->hooks, "kernels: %smatrix products in %s; %d threads", text,
+                      plx_dtype_name(session->backend.compute), session->backend.threads);
+}
+
+void train_report_plan(const struct train_session *session)
+{
+    report_model(session);
+    report_memory(session);
+    report_data(session);
+    report_kernels(session);
+}

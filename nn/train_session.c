@@ -1,0 +1,296 @@
+/* train_session.c: builds what a run needs, in this order: data, backend, model, optimiser, loader,
+ * sizes; then resumes, opens the log and tells the user what will run. Next: train.c. */
+#include "train_session.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+#include "mixers/mixer.h"
+#include "train_report.h"
+
+/* Streams of the run's seed; the model's parameters derive theirs from seed and name. */
+enum { TRAIN_STREAM_SAMPLES = 3 };
+
+void train_session_say(const struct train_hooks *hooks, const char *format, ...)
+{
+    if (!hooks || !hooks->message) return;
+    char text[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    hooks->message(hooks->user, text);
+}
+
+/* ---- Data ---- */
+
+static plx_status open_tokenizer(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    if (strcmp(options->tokenizer, "none") == 0) {
+        REQUIRE(session->err, options->vocab_size > 0, PLX_INVALID_ARGUMENT,
+                "--vocab-size: must be given with --tokenizer none");
+        session->vocab_size = options->vocab_size;
+        session->end_of_text = (int32_t)options->separator;
+        return PLX_OK;
+    }
+    if (strcmp(options->tokenizer, "bytes") == 0)
+        TRY(tokenizer_create_bytes(&session->tokenizer, session->err));
+    else
+        TRY(tokenizer_load(options->tokenizer, &session->tokenizer, session->err));
+    session->vocab_size = tokenizer_vocab_size(session->tokenizer);
+    REQUIRE(session->err, options->vocab_size == 0 || options->vocab_size >= session->vocab_size,
+            PLX_INVALID_ARGUMENT, "--vocab-size: %lld is less than the tokenizer's %lld",
+            (long long)options->vocab_size, (long long)session->vocab_size);
+    if (options->vocab_size > 0) session->vocab_size = options->vocab_size;
+    session->end_of_text = options->separator >= 0 ? (int32_t)options->separator
+                                                   : tokenizer_end_of_text(session->tokenizer);
+    return PLX_OK;
+}
+
+static plx_status load_corpus(struct train_session *session, const struct text_list *paths,
+                              struct corpus **corpus)
+{
+    struct corpus_options options = {.paths = (const char *const *)paths->items,
+                                     .path_count = paths->count,
+                                     .tokenizer = session->tokenizer,
+                                     .vocab_size = session->vocab_size,
+                                     .separator = session->end_of_text,
+                                     .max_bytes = session->options->max_data_bytes,
+                                     .jsonl_field = session->options->jsonl_field};
+    int64_t skipped = 0;
+    TRY(corpus_load(&options, corpus, &skipped, session->err));
+    if (skipped > 0)
+        train_session_say(session->hooks,
+                          "skipped %lld files that are neither text nor token shards",
+                          (long long)skipped);
+    return PLX_OK;
+}
+
+static plx_status open_data(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    REQUIRE(session->err, options->data.count > 0, PLX_INVALID_ARGUMENT,
+            "--data: no file or folder is given to train on");
+    TRY(open_tokenizer(session));
+    TRY(load_corpus(session, &options->data, &session->corpus));
+    if (options->val_data.count > 0)
+        TRY(load_corpus(session, &options->val_data, &session->held_out));
+    else if (options->val_fraction > 0)
+        TRY(corpus_split(session->corpus, options->val_fraction, (uint64_t)options->seed,
+                         &session->held_out, session->err));
+    struct loader_options loader_options = {.rows = options->batch,
+                                            .context = options->context,
+                                            .seed = (uint64_t)options->seed,
+                                            .shuffle = options->shuffle,
+                                            .shuffle_rows = options->shuffle,
+                                            .mask_documents = options->mask_documents,
+                                            .loop = true};
+    TRY(loader_create(session->corpus, &loader_options, &session->loader, session->err));
+    session->max_sequences = loader_max_sequences(session->loader);
+    session->eval = (struct eval_options){.rows = options->batch,
+                                          .context = options->context,
+                                          .max_tokens = options->eval_tokens,
+                                          .mask_documents = options->mask_documents};
+    if (session->held_out) {
+        int64_t sequences;
+        TRY(eval_max_sequences(session->held_out, &session->eval, &sequences, session->err));
+        if (sequences > session->max_sequences) session->max_sequences = sequences;
+    }
+    return PLX_OK;
+}
+
+static plx_status allocate_micro_batches(struct train_session *session)
+{
+    int64_t count = session->options->accumulate;
+    size_t tokens = (size_t)(session->options->batch * session->options->context);
+    size_t offsets = (size_t)session->max_sequences + 1;
+    session->micro = calloc((size_t)count, sizeof *session->micro);
+    REQUIRE(session->err, session->micro, PLX_OUT_OF_MEMORY, "no memory for %lld micro-batches",
+            (long long)count);
+    for (int64_t i = 0; i < count; i++) {
+        struct micro_batch *micro = &session->micro[i];
+        micro->ids = calloc(3 * tokens + offsets, sizeof *micro->ids);
+        REQUIRE(session->err, micro->ids, PLX_OUT_OF_MEMORY,
+                "no memory for a micro-batch of %zu tokens", tokens);
+        micro->targets = micro->ids + tokens;
+        micro->positions = micro->targets + tokens;
+        micro->offsets = micro->positions + tokens;
+    }
+    return PLX_OK;
+}
+
+static void micro_batch_copy(struct micro_batch *micro, const struct batch *batch)
+{
+    size_t tokens = (size_t)batch->tokens;
+    memcpy(micro->ids, batch->ids, tokens * sizeof *micro->ids);
+    memcpy(micro->targets, batch->targets, tokens * sizeof *micro->targets);
+    memcpy(micro->positions, batch->positions, tokens * sizeof *micro->positions);
+    memcpy(micro->offsets, batch->offsets, ((size_t)batch->sequences + 1) * sizeof *micro->offsets);
+    micro->batch = (struct batch){.tokens = batch->tokens,
+                                  .sequences = batch->sequences,
+                                  .ids = micro->ids,
+                                  .targets = micro->targets,
+                                  .positions = micro->positions,
+                                  .offsets = micro->offsets};
+}
+
+/* Draws every micro-batch of a step once. */
+static plx_status fetch_once(struct train_session *session, int64_t *scored)
+{
+    *scored = 0;
+    for (int64_t i = 0; i < session->options->accumulate; i++) {
+        struct batch batch;
+        bool more;
+        TRY(loader_next(session->loader, &batch, &more, session->err));
+        REQUIRE(session->err, more, PLX_INTERNAL, "the training data ended, though it loops");
+        micro_batch_copy(&session->micro[i], &batch);
+        for (int64_t n = 0; n < batch.tokens; n++) *scored += batch.targets[n] >= 0;
+    }
+    return PLX_OK;
+}
+
+plx_status train_session_fetch(struct train_session *session, int64_t *scored)
+{
+    /* A tiny batch of tiny documents may have nothing to learn from; it is passed over. The loader
+     * refuses a corpus in which that would never end. */
+    do TRY(fetch_once(session, scored));
+    while (*scored == 0);
+    return PLX_OK;
+}
+
+/* ---- Model and optimiser ---- */
+
+static plx_status open_model(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    struct model_config config;
+    TRY(train_model_config(options, session->vocab_size, session->end_of_text, &config,
+                           session->err));
+    struct backend_config backend_config;
+    TRY(train_backend_config(options, &backend_config, session->err));
+    struct optim_config optim_config;
+    TRY(train_optim_config(options, &optim_config, session->err));
+    TRY(train_schedule_config(options, &session->schedule, session->err));
+    enum recompute recompute;
+    TRY(train_recompute(options, &recompute, session->err));
+
+    TRY(backend_create(&session->backend, &backend_config, session->err));
+    session->backend_exists = true;
+    TRY(model_create(&session->backend, &config, &session->model));
+    model_init(session->model, (uint64_t)options->seed);
+    TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences,
+                      true, recompute, &session->memory));
+    return optim_create(&session->backend, &optim_config, model_params(session->model),
+                        &session->optim);
+}
+
+/* A sample that would not fit must be refused before the first step, not at the first sample. */
+static plx_status check_samples(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    if (options->sample_every == 0) return PLX_OK;
+    REQUIRE(session->err, session->tokenizer, PLX_INVALID_ARGUMENT,
+            "--sample-every: needs a tokenizer, but --tokenizer is none");
+    int64_t count = 0;
+    plx_status status = tokenizer_encode(session->tokenizer, options->sample_prompt,
+                                         strlen(options->sample_prompt), NULL, 0, &count, NULL);
+    if (status != PLX_OK && status != PLX_WORKSPACE_TOO_SMALL)
+        return error_set(session->err, status, "--sample-prompt: cannot be tokenised");
+    REQUIRE(session->err, count + options->sample_tokens <= options->context, PLX_INVALID_ARGUMENT,
+            "--sample-tokens: %lld after a prompt of %lld tokens exceed the context of %lld",
+            (long long)options->sample_tokens, (long long)count, (long long)options->context);
+    return PLX_OK;
+}
+
+/* ---- Resuming ---- */
+
+static plx_status resume(struct train_session *session)
+{
+    const char *folder = session->options->resume;
+    char *options_json = session->state.options_json;
+    uint64_t fingerprint = session->state.corpus_fingerprint;
+    struct train_state loaded = {0};
+    TRY(checkpoint_load_state(folder, &loaded, session->err));
+    free(loaded.options_json);
+    session->state = loaded;
+    session->state.options_json = options_json;
+    session->state.corpus_fingerprint = fingerprint;
+    TRY(checkpoint_load(folder, session->model, session->optim, session->err));
+    optim_set_steps(session->optim, loaded.step);
+    if (loaded.corpus_fingerprint == fingerprint)
+        TRY(loader_seek(session->loader, loaded.position, session->err));
+    else
+        train_session_say(
+            session->hooks,
+            "the training data is not what this run was trained on so far; it is read "
+            "from its beginning");
+    snprintf(session->last_checkpoint, sizeof session->last_checkpoint, "%s", folder);
+    session->last_checkpoint_step = loaded.step;
+    train_session_say(session->hooks, "resuming after step %lld from %s", (long long)loaded.step,
+                      folder);
+    return PLX_OK;
+}
+
+static plx_status open_state(struct train_session *session, const char *options_json)
+{
+    const struct train_options *options = session->options;
+    session->state.options_json = strdup(options_json);
+    REQUIRE(session->err, session->state.options_json, PLX_OUT_OF_MEMORY,
+            "no memory for the options");
+    session->state.rng = rng_make((uint64_t)options->seed, TRAIN_STREAM_SAMPLES);
+    session->state.corpus_fingerprint = corpus_fingerprint(session->corpus);
+    if (options->resume[0]) TRY(resume(session));
+    TRY(file_make_folder(options->out, session->err));
+    int64_t parameters = param_list_elements(model_params(session->model));
+    if (options->resume[0])
+        return run_log_resume(&session->log, options->out, session->state.step, options_json,
+                              parameters, session->err);
+    return run_log_create(&session->log, options->out, options_json, parameters, session->err);
+}
+
+/* ---- The whole ---- */
+
+static plx_status open_parts(struct train_session *session, const char *options_json)
+{
+    TRY(open_data(session));
+    TRY(allocate_micro_batches(session));
+    TRY(check_samples(session));
+    TRY(open_model(session));
+    TRY(open_state(session, options_json));
+    train_report_plan(session);
+    return PLX_OK;
+}
+
+plx_status train_session_open(struct train_session *session, const struct train_options *options,
+                              const char *options_json, const struct train_hooks *hooks,
+                              struct error *err)
+{
+    *session = (struct train_session){
+        .options = options, .hooks = hooks, .err = err, .last_checkpoint_step = -1};
+    session->log.descriptor = -1;
+    plx_status status = open_parts(session, options_json);
+    if (status != PLX_OK) train_session_close(session);
+    return status;
+}
+
+void train_session_close(struct train_session *session)
+{
+    run_log_close(&session->log);
+    free(session->state.options_json);
+    optim_destroy(session->optim);
+    model_destroy(session->model);
+    if (session->backend_exists) backend_destroy(&session->backend);
+    for (int64_t i = 0; session->micro && i < session->options->accumulate; i++)
+        free(session->micro[i].ids);
+    free(session->micro);
+    loader_destroy(session->loader);
+    corpus_destroy(session->held_out);
+    corpus_destroy(session->corpus);
+    tokenizer_destroy(session->tokenizer);
+    *session = (struct train_session){.last_checkpoint_step = -1};
+    session->log.descriptor = -1;
+}

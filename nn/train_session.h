@@ -1,0 +1,57 @@
+/* train_session.h: everything that a run in progress holds. Internal to train_session.c (which
+ * builds and frees it) and train.c (which runs it). */
+#ifndef NN_TRAIN_SESSION_H
+#define NN_TRAIN_SESSION_H
+
+#include "run_log.h"
+#include "train.h"
+
+/* One micro-batch in memory of its own: a loader's arrays hold only until its next call, and a step
+ * looks at all of its micro-batches (to count scored tokens) before the first is computed. */
+struct micro_batch {
+    struct batch batch;
+    int32_t *ids, *targets, *positions; /* [rows * context] */
+    int32_t *offsets;                   /* [max_sequences + 1] */
+};
+
+struct train_session {
+    const struct train_options *options;
+    const struct train_hooks *hooks;
+    struct error *err;
+
+    struct tokenizer *tokenizer; /* NULL where --tokenizer is none */
+    int64_t vocab_size;
+    int32_t end_of_text;
+    struct corpus *corpus, *held_out; /* held_out may be NULL */
+    struct loader *loader;
+    int64_t max_sequences;
+    struct micro_batch *micro; /* [accumulate] */
+
+    bool backend_exists;
+    struct backend backend;
+    struct model *model;
+    struct model_memory memory;
+    struct schedule_config schedule;
+    struct optim *optim;
+    struct eval_options eval;
+
+    struct train_state state; /* state.step counts completed steps */
+    struct run_log log;
+    char last_checkpoint[4096];   /* "" until there is one */
+    int64_t last_checkpoint_step; /* -1 until there is one */
+};
+
+/* Loads the data, builds and sizes every part, resumes where asked, opens the log and says what
+ * there is. On failure the session is closed. */
+plx_status train_session_open(struct train_session *session, const struct train_options *options,
+                              const char *options_json, const struct train_hooks *hooks,
+                              struct error *err);
+void train_session_close(struct train_session *session);
+/* Passes one sentence to the message hook. */
+void train_session_say(const struct train_hooks *hooks, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Draws the next step's micro-batches; *scored is the number of tokens that have a target in all of
+ * them. */
+plx_status train_session_fetch(struct train_session *session, int64_t *scored);
+
+#endif

@@ -1,0 +1,44 @@
+# Train, interrupt, resume, evaluate, sample: a run that was cut in half ends with the bytes of one that was not, and
+# writes the same text.
+source "$(dirname "$0")/common.sh"
+make_text text 30
+
+must "$parallax" train --data text --out whole "${tiny[@]}" --steps 30 --checkpoint-every 10
+must "$parallax" train --data text --out halves "${tiny[@]}" --steps 30 --checkpoint-every 10 --max-seconds 0.0001
+grep -q 'stopped after step' must.out || fail "did not stop early: $(cat must.out)"
+must "$parallax" train --resume auto --data text --out halves "${tiny[@]}" --steps 30 --checkpoint-every 10
+same_model whole halves
+
+# Stop for good at step 10 by removing what came later, and continue from there with the recorded options alone.
+rm -r halves/checkpoints/step-00000020 halves/checkpoints/step-00000030
+must "$parallax" train --resume auto --out halves
+grep -q 'resuming after step 10' must.out || fail "did not resume after step 10: $(cat must.out)"
+same_model whole halves
+same_losses whole halves 0
+cmp <(losses whole) <(losses halves) || fail "the logs' losses differ"
+
+# A named checkpoint into another folder; a differing option is named.
+must "$parallax" train --resume whole/checkpoints/step-00000010 --out branch --seed 1 --eval-every 5
+grep -q 'eval_every: 5 now, but 10 in the checkpoint' must.out || fail "the differing option is not named"
+same_model whole branch
+
+# A finished run has nothing to do, and more steps continue it.
+must "$parallax" train --resume auto --out whole
+grep -q 'all 30 steps are done' must.out || fail "does not say that all steps are done"
+same_model whole halves
+must "$parallax" train --resume auto --out whole --steps 35
+[ "$(basename "$(final whole)")" = step-00000035 ] || fail "35 steps did not end at step 35"
+
+# Evaluation of both halves of the truth, and greedy text, agree.
+"$parallax" eval branch --data text --json --threads 1 | sed 's/"seconds.*//; s/"model":"[^"]*"//' >eval.1
+"$parallax" eval halves --data text --json --threads 1 | sed 's/"seconds.*//; s/"model":"[^"]*"//' >eval.2
+grep -q '"bits_per_byte":' eval.1 || true
+cmp eval.1 eval.2 || fail "evaluations differ: $(cat eval.1 eval.2)"
+"$parallax" sample branch "the " --temperature 0 --max-tokens 20 --raw --threads 1 >text.1
+echo -n "the " | "$parallax" sample halves - --temperature 0 --max-tokens 20 --raw --threads 1 >text.2
+echo -n "the " >prompt
+"$parallax" sample halves --file prompt --temperature 0 --max-tokens 20 --raw --threads 1 >text.3
+[ -s text.1 ] || fail "no text was sampled"
+cmp text.1 text.2 && cmp text.1 text.3 || fail "texts at temperature 0 differ"
+must "$parallax" info branch
+grep -q 'self_attn.r_proj.weight' must.out || fail "info does not list the probe's projection"

@@ -1,0 +1,18 @@
+# RUN/log.jsonl: a header, every step once, whatever happened, and the result last.
+source "$(dirname "$0")/common.sh"
+make_text text 30
+train=("$parallax" train --data text --out run "${tiny[@]}" --checkpoint-every 7 --keep 0)
+must "${train[@]}" --steps 20
+head -n 1 run/log.jsonl | grep -q '"kind":"run","version":"parallax .*"parameters":[0-9]*,"options":{' ||
+    fail "no header: $(head -n 1 run/log.jsonl)"
+tail -n 1 run/log.jsonl | grep -q '"kind":"result","after_step":20' || fail "no result: $(tail -n 1 run/log.jsonl)"
+[ "$(losses run | awk '{ print $1 }' | tr '\n' ' ')" = "$(seq -s ' ' 1 20) " ] || fail "steps are not 1 to 20"
+losses run >whole
+
+# Back to step 14, with a line cut short by a crash: the steps after it are replaced.
+rm -r run/checkpoints/step-00000020
+echo -n '{"kind":"step","step":21,"lo' >>run/log.jsonl
+must "${train[@]}" --resume auto --steps 20
+cmp <(losses run) whole || fail "the resumed log differs"
+[ "$(grep -c '"kind":"resume","after_step":14' run/log.jsonl)" -eq 1 ] || fail "the resume is not noted"
+[ "$(grep -c '"kind":"result"' run/log.jsonl)" -eq 1 ] || fail "not one result"

@@ -1,0 +1,341 @@
+/* test_sample_run.c: continuing texts with a small random model: what is drawn is what the full
+ * forward pass says, where it stops, and what is refused. The model's vocabulary is larger than the
+ * tokenizer's. */
+#include "../model_case.h"
+
+#include "sample.h"
+
+enum { VOCAB = 272, BYTE_VOCAB = 257, END_OF_TEXT = 256, CONTEXT = 48 };
+
+struct fixture {
+    struct case_model m;
+    struct tokenizer *tokenizer;
+};
+
+/* What arrived at the sink; it stops the run after limit calls. */
+struct received {
+    char bytes[CONTEXT + 1];
+    size_t size;
+    int64_t calls, limit;
+};
+
+static bool receive(void *user, const char *bytes, size_t size)
+{
+    struct received *received = user;
+    assert_true(received->size + size <= CONTEXT);
+    memcpy(received->bytes + received->size, bytes, size);
+    received->size += size;
+    received->calls++;
+    return received->limit == 0 || received->calls < received->limit;
+}
+
+static void open_fixture(struct fixture *f, const struct ops *ops, plx_dtype storage,
+                         int64_t end_of_text)
+{
+    struct model_config config = case_config(2, "parallax");
+    config.vocab_size = VOCAB;
+    config.max_position = CONTEXT;
+    config.bos_id = -1;
+    config.eos_id = end_of_text;
+    config.layer[1].window = 7;
+    f->m = (struct case_model){0};
+    /* One thread: at these sizes two would mostly wait for each other. */
+    const struct backend_config backend = {
+        .ops = ops, .storage = storage, .compute = storage, .threads = 1};
+    CASE_OK(&f->m, backend_create(&f->m.be, &backend, &f->m.err));
+    CASE_OK(&f->m, model_create(&f->m.be, &config, &f->m.model));
+    model_init(f->m.model, 5);
+    case_perturb_gains(f->m.model, 5);
+    /* Rows of padding that would win every draw if they took part. */
+    struct param *table = param_find(model_params(f->m.model), "model.embed_tokens.weight");
+    assert_non_null(table);
+    for (int64_t e = BYTE_VOCAB * 32; e < VOCAB * 32; e++)
+        case_set(&table->value, e, 40.0 * case_get(&table->value, e));
+    CASE_OK(&f->m, tokenizer_create_bytes(&f->tokenizer, &f->m.err));
+}
+
+static void close_fixture(struct fixture *f)
+{
+    tokenizer_destroy(f->tokenizer);
+    case_close(&f->m);
+}
+
+static struct sample_options greedy_options(int64_t max_tokens)
+{
+    struct sample_options options = sample_options_default();
+    options.temperature = 0.0;
+    options.max_tokens = max_tokens;
+    options.ignore_end = true;
+    return options;
+}
+
+static plx_status run(struct fixture *f, const char *prompt, const struct sample_options *options,
+                      struct received *received, struct sample_report *report)
+{
+    return sample_run(f->m.model, f->tokenizer, prompt, strlen(prompt), options, receive, received,
+                      report, &f->m.err);
+}
+
+/* Logits after ids by the full forward pass, without a cache. */
+static void full_logits(struct fixture *f, const int32_t *ids, int64_t count, float *logits)
+{
+    int32_t positions[CONTEXT], offsets[2] = {0, (int32_t)count};
+    for (int64_t i = 0; i < count; i++) positions[i] = (int32_t)i;
+    struct batch batch = {
+        .tokens = count, .sequences = 1, .ids = ids, .positions = positions, .offsets = offsets};
+    struct model_memory memory;
+    CASE_OK(&f->m, model_reserve(f->m.model, count, 1, false, RECOMPUTE_NONE, &memory));
+    struct plx_tensor all = case_tensor(f->m.be.storage, 2, (int64_t[]){count, VOCAB});
+    CASE_OK(&f->m, model_logits(f->m.model, &batch, &all));
+    for (int64_t v = 0; v < VOCAB; v++) logits[v] = (float)case_get(&all, (count - 1) * VOCAB + v);
+    free(all.data);
+}
+
+/* The greedy continuation by repeated full passes; returns how often padding would have won. */
+static int naive_greedy(struct fixture *f, int32_t *ids, int64_t count, int64_t new_tokens)
+{
+    int padding_ahead = 0;
+    for (int64_t n = 0; n < new_tokens; n++) {
+        float logits[VOCAB];
+        full_logits(f, ids, count, logits);
+        int32_t best = 0, best_of_all = 0;
+        for (int32_t v = 1; v < VOCAB; v++) {
+            if (v < BYTE_VOCAB && logits[v] > logits[best]) best = v;
+            if (logits[v] > logits[best_of_all]) best_of_all = v;
+        }
+        padding_ahead += best_of_all >= BYTE_VOCAB;
+        ids[count++] = best;
+    }
+    return padding_ahead;
+}
+
+static void assert_bytes(const struct received *received, const int32_t *ids, int64_t count)
+{
+    size_t size = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (ids[i] == END_OF_TEXT) continue; /* has no bytes */
+        assert_true(size < received->size);
+        assert_int_equal((unsigned char)received->bytes[size++], ids[i]);
+    }
+    assert_int_equal(received->size, size);
+    assert_int_equal(received->calls, count);
+}
+
+static void greedy_equals_the_full_forward_pass(void **unused)
+{
+    (void)unused;
+    const struct {
+        const struct ops *ops;
+        plx_dtype storage;
+    } backends[] = {{&ops_ref, PLX_F64}, {&ops_ref, PLX_F32}, {&ops_cpu, PLX_F32}};
+    for (size_t b = 0; b < sizeof backends / sizeof *backends; b++) {
+        struct fixture f;
+        open_fixture(&f, backends[b].ops, backends[b].storage, -1);
+        const char *prompt = "Parallax, that is";
+        int64_t length = (int64_t)strlen(prompt), fresh = CONTEXT - length;
+        int32_t ids[CONTEXT];
+        for (int64_t i = 0; i < length; i++) ids[i] = (unsigned char)prompt[i];
+        assert_true(naive_greedy(&f, ids, length, fresh) > fresh / 2);
+        struct sample_options options = greedy_options(fresh);
+        struct received received = {.limit = 0};
+        struct sample_report report;
+        CASE_OK(&f.m, run(&f, prompt, &options, &received, &report));
+        assert_bytes(&received, ids + length, fresh);
+        assert_int_equal(report.prompt_tokens, length);
+        assert_int_equal(report.new_tokens, fresh);
+        assert_false(report.ended);
+        assert_int_equal(f.m.be.scratch.used, 0);
+        close_fixture(&f);
+    }
+}
+
+static void an_empty_prompt_starts_from_end_of_text(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F64, -1);
+    int32_t ids[CONTEXT] = {END_OF_TEXT};
+    naive_greedy(&f, ids, 1, 6);
+    struct sample_options options = greedy_options(6);
+    struct received received = {.limit = 0};
+    struct sample_report report;
+    CASE_OK(&f.m, run(&f, "", &options, &received, &report));
+    assert_bytes(&received, ids + 1, 6);
+    assert_int_equal(report.prompt_tokens, 1);
+    close_fixture(&f);
+}
+
+/* With the greedy continuation's fourth token as the model's end, three come out. */
+static void an_end_token_stops_and_is_not_printed(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F64, -1);
+    int32_t ids[CONTEXT] = {'a', 'b'};
+    naive_greedy(&f, ids, 2, 4);
+    int64_t before = 0;
+    while (ids[2 + before] != ids[5]) before++; /* the token may occur earlier */
+    close_fixture(&f);
+
+    open_fixture(&f, &ops_ref, PLX_F64, ids[5]);
+    struct sample_options options = greedy_options(10);
+    options.ignore_end = false;
+    struct received received = {.limit = 0};
+    struct sample_report report;
+    CASE_OK(&f.m, run(&f, "ab", &options, &received, &report));
+    assert_true(report.ended);
+    assert_int_equal(report.new_tokens, before);
+    assert_bytes(&received, ids + 2, before);
+
+    options.ignore_end = true;
+    received = (struct received){.limit = 0};
+    CASE_OK(&f.m, run(&f, "ab", &options, &received, &report));
+    assert_false(report.ended);
+    assert_int_equal(report.new_tokens, 10);
+    close_fixture(&f);
+}
+
+/* The tokenizer's own end of text counts too, whatever the configuration says. */
+static void the_tokenizers_end_of_text_stops(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F64, -1);
+    struct param *table = param_find(model_params(f.m.model), "model.embed_tokens.weight");
+    int32_t ids[CONTEXT] = {'a', 'b'};
+    naive_greedy(&f, ids, 2, 1);
+    /* Twice the row of the likeliest token is likelier still, as its logit is positive. */
+    for (int64_t e = 0; e < 32; e++)
+        case_set(&table->value, END_OF_TEXT * 32 + e,
+                 2.0 * case_get(&table->value, (int64_t)ids[2] * 32 + e));
+    struct sample_options options = greedy_options(5);
+    options.ignore_end = false;
+    struct received received = {.limit = 0};
+    struct sample_report report;
+    CASE_OK(&f.m, run(&f, "ab", &options, &received, &report));
+    assert_true(report.ended);
+    assert_int_equal(report.new_tokens, 0);
+    assert_int_equal(received.calls, 0);
+    close_fixture(&f);
+}
+
+static void seeds_decide_the_text(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F32, -1);
+    struct sample_options options = greedy_options(24);
+    options.temperature = 1.0;
+    options.top_p = 0.99;
+    options.repetition_penalty = 1.1;
+    struct received first = {.limit = 0}, second = {.limit = 0}, other = {.limit = 0};
+    struct sample_report report;
+    options.seed = 1;
+    CASE_OK(&f.m, run(&f, "seed", &options, &first, &report));
+    CASE_OK(&f.m, run(&f, "seed", &options, &second, &report));
+    options.seed = 2;
+    CASE_OK(&f.m, run(&f, "seed", &options, &other, &report));
+    assert_int_equal(first.size, second.size);
+    assert_memory_equal(first.bytes, second.bytes, first.size);
+    assert_true(first.size != other.size || memcmp(first.bytes, other.bytes, first.size) != 0);
+    close_fixture(&f);
+}
+
+static void the_sink_may_stop(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F32, -1);
+    struct sample_options options = greedy_options(20);
+    struct received received = {.limit = 3};
+    struct sample_report report;
+    CASE_OK(&f.m, run(&f, "stop", &options, &received, &report));
+    assert_int_equal(received.calls, 3);
+    assert_int_equal(report.new_tokens, 3);
+    assert_false(report.ended);
+    options.max_tokens = 0;
+    received = (struct received){.limit = 0};
+    CASE_OK(&f.m, run(&f, "stop", &options, &received, &report));
+    assert_int_equal(received.calls, 0);
+    assert_int_equal(report.prompt_tokens, 4);
+    close_fixture(&f);
+}
+
+static void prompts_beyond_the_context_are_refused_with_both_numbers(void **unused)
+{
+    (void)unused;
+    static const struct {
+        int64_t prompt, fresh;
+        plx_status status;
+        const char *first, *second;
+    } cases[] = {
+        {CONTEXT, 0, PLX_OK, "", ""},
+        {CONTEXT - 5, 5, PLX_OK, "", ""},
+        {CONTEXT + 1, 0, PLX_INVALID_ARGUMENT, "the prompt has 49 tokens", "48"},
+        {CONTEXT - 5, 6, PLX_INVALID_ARGUMENT, "43", "6"},
+        {CONTEXT, INT64_MAX, PLX_INVALID_ARGUMENT, "48", "9223372036854775807"},
+    };
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F32, -1);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        char prompt[CONTEXT + 2] = {0};
+        memset(prompt, 'x', (size_t)cases[c].prompt);
+        struct sample_options options = greedy_options(cases[c].fresh);
+        struct received received = {.limit = 0};
+        struct sample_report report;
+        error_clear(&f.m.err);
+        assert_int_equal(run(&f, prompt, &options, &received, &report), cases[c].status);
+        assert_non_null(strstr(f.m.err.text, cases[c].first));
+        assert_non_null(strstr(f.m.err.text, cases[c].second));
+        if (cases[c].status != PLX_OK) assert_int_equal(received.calls, 0);
+    }
+    close_fixture(&f);
+}
+
+static void logits_that_are_not_finite_are_refused(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F32, -1);
+    struct param *table = param_find(model_params(f.m.model), "model.embed_tokens.weight");
+    struct sample_options options = greedy_options(4);
+    struct received received = {.limit = 0};
+    struct sample_report report;
+    /* A row of padding is never looked at; row 200 is, but nothing else reads it. */
+    case_set(&table->value, 260 * 32, NAN);
+    CASE_OK(&f.m, run(&f, "nan", &options, &received, &report));
+    case_set(&table->value, 200 * 32, NAN);
+    assert_int_equal(run(&f, "nan", &options, &received, &report), PLX_BAD_DATA);
+    assert_non_null(strstr(f.m.err.text, "token 200"));
+    close_fixture(&f);
+}
+
+static void options_are_checked_first(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F32, -1);
+    struct sample_options options = greedy_options(4);
+    options.top_p = 2.0;
+    struct received received = {.limit = 0};
+    struct sample_report report;
+    assert_int_equal(run(&f, "x", &options, &received, &report), PLX_INVALID_ARGUMENT);
+    assert_non_null(strstr(f.m.err.text, "top-p"));
+    close_fixture(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(greedy_equals_the_full_forward_pass),
+        cmocka_unit_test(an_empty_prompt_starts_from_end_of_text),
+        cmocka_unit_test(an_end_token_stops_and_is_not_printed),
+        cmocka_unit_test(the_tokenizers_end_of_text_stops),
+        cmocka_unit_test(seeds_decide_the_text),
+        cmocka_unit_test(the_sink_may_stop),
+        cmocka_unit_test(prompts_beyond_the_context_are_refused_with_both_numbers),
+        cmocka_unit_test(logits_that_are_not_finite_are_refused),
+        cmocka_unit_test(options_are_checked_first),
+    };
+    return cmocka_run_group_tests_name("sample_run", tests, NULL, NULL);
+}
