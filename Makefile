@@ -8,7 +8,7 @@ build:
 
 # DATA="files or folders" trains on these instead of the C headers under /usr/include.
 demo:
-	tools/demo.sh $(DATA)
+	@tools/demo.sh $(DATA)
 
 test:
 	tools/install_dependencies.sh --tests

@@ -4,12 +4,16 @@
  * and the portable step is at least three times slower. */
 #include "cli.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "model_run.h"
 #include "process.h"
 #include "progress.h"
 #include "timed_ops.h"
@@ -67,8 +71,7 @@ static const struct option_table *bench_step_table(void)
     return &table;
 }
 
-/* ---- One measured configuration ----------------------------------------------------------------
- */
+/* ---- One measured configuration ---- */
 
 struct measurement {
     double best, median;        /* seconds a step */
@@ -195,8 +198,44 @@ static plx_status measure(const struct bench_step_values *values, struct measure
     return status;
 }
 
-/* ---- Reporting ---------------------------------------------------------------------------------
- */
+/* What a child process sends back. */
+struct answer {
+    plx_status status;
+    struct error err;
+    struct measurement measurement;
+};
+
+/* Measures the portable kernels in a child, because oneDNN decides once in a process which
+ * instructions it takes. Must come before this process's first parallel region: threads do not
+ * survive a fork. */
+static plx_status measure_portable(const struct bench_step_values *values,
+                                   struct measurement *measurement, struct error *err)
+{
+    int ends[2];
+    REQUIRE(err, pipe(ends) == 0, PLX_IO_ERROR, "a pipe cannot be made: %s", strerror(errno));
+    pid_t child = fork();
+    REQUIRE(err, child >= 0, PLX_IO_ERROR, "a process cannot be started: %s", strerror(errno));
+    struct answer answer = {0};
+    if (child == 0) {
+        struct bench_step_values portable = *values;
+        portable.train.portable = true;
+        model_run_hold_portable();
+        answer.status = measure(&portable, &answer.measurement, &answer.err);
+        ssize_t sent = write(ends[1], &answer, sizeof answer); /* fits into a pipe: never partial */
+        _exit(sent == (ssize_t)sizeof answer ? 0 : 1);
+    }
+    close(ends[1]);
+    ssize_t received = read(ends[0], &answer, sizeof answer);
+    close(ends[0]);
+    waitpid(child, NULL, 0);
+    REQUIRE(err, received == (ssize_t)sizeof answer, PLX_INTERNAL,
+            "the process that timed the portable kernels ended without an answer");
+    if (answer.status != PLX_OK) return error_set(err, answer.status, "%s", answer.err.text);
+    *measurement = answer.measurement;
+    return PLX_OK;
+}
+
+/* ---- Reporting ---- */
 
 static const char *const phase_names[TIMED_PHASES] = {"gemm", "attention", "other",
                                                       "optimiser_gemm", "optimiser_other"};
@@ -257,17 +296,16 @@ static void print_limit(const char *what, double value, double least, const char
            value >= least ? "kept" : "MISSED");
 }
 
-static plx_status report(struct bench_step_values *values, struct error *err)
+static plx_status report(const struct bench_step_values *values, struct error *err)
 {
     struct measurement fast, portable = {0};
+    if (values->peer) TRY(measure_portable(values, &portable, err));
     TRY(measure(values, &fast, err));
-    if (values->json) print_json("fast", &fast, &values->train);
-    if (values->peer) {
-        values->train.portable = true;
-        TRY(measure(values, &portable, err));
-        if (values->json) print_json("portable", &portable, &values->train);
+    if (values->json) {
+        print_json("fast", &fast, &values->train);
+        if (values->peer) print_json("portable", &portable, &values->train);
+        return PLX_OK;
     }
-    if (values->json) return PLX_OK;
     char count[32], tokens[32];
     printf("%s\nstep of %s parameters on %s tokens, mixer %s, products in %s\n\n", plx_build(),
            format_count(fast.parameters, count), format_count(fast.tokens, tokens),
@@ -276,7 +314,7 @@ static plx_status report(struct bench_step_values *values, struct error *err)
            "median ms", "gemm", "attention", "other", "opt gemm", "opt other", "outside");
     print_row("fast", &fast);
     if (values->peer) print_row("portable", &portable);
-    printf("\n");
+    printf("%s\n", values->peer ? "portable: portable kernels, and oneDNN held to SSE 4.1\n" : "");
     print_limit("share of the step in matrix products and attention", 100 * kernel_share(&fast),
                 100 * LEAST_SHARE, "%");
     if (values->peer)

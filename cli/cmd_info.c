@@ -43,8 +43,7 @@ static const struct option_table *info_table(void)
     return &table;
 }
 
-/* ---- Kernels -----------------------------------------------------------------------------------
- */
+/* ---- Kernels ---- */
 
 /* Asks a context which kernel it would take for the problem. */
 static plx_status ask(plx_context *context, plx_mechanism mechanism, plx_pass pass,
@@ -151,8 +150,7 @@ static plx_status info_machine(const struct info_values *values, struct error *e
     return status;
 }
 
-/* ---- A model -----------------------------------------------------------------------------------
- */
+/* ---- A model ---- */
 
 static void print_config(const struct model_config *config)
 {

@@ -68,8 +68,7 @@ static const struct option_table *sample_table(void)
     return &table;
 }
 
-/* ---- The prompt --------------------------------------------------------------------------------
- */
+/* ---- The prompt ---- */
 
 static plx_status read_stdin(char **prompt, size_t *size, struct error *err)
 {
@@ -118,8 +117,7 @@ static plx_status read_prompt(const struct option_settings *settings,
     return PLX_OK;
 }
 
-/* ---- The text ----------------------------------------------------------------------------------
- */
+/* ---- The text ---- */
 
 /* Where tokens go: through the UTF-8 stream, or as they are. */
 struct output {

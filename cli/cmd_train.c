@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model_run.h"
 #include "process.h"
 #include "progress.h"
 #include "train.h"
@@ -15,8 +16,7 @@
 /* The run folder where --out is not given. */
 #define DEFAULT_RUN "run"
 
-/* ---- Signals: the first one ends the run after its step, the second one kills ------------------
- */
+/* ---- Signals: the first one ends the run after its step, the second one kills ---- */
 
 static volatile sig_atomic_t stop_requested;
 
@@ -35,8 +35,7 @@ static void install_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-/* ---- Hooks of the training loop ----------------------------------------------------------------
- */
+/* ---- Hooks of the training loop ---- */
 
 static void on_message(void *user, const char *sentence)
 {
@@ -65,8 +64,7 @@ static bool on_stop(void *user)
     return stop_requested != 0;
 }
 
-/* ---- Options -----------------------------------------------------------------------------------
- */
+/* ---- Options ---- */
 
 /* With --resume FOLDER and no --out, the run continues in the folder that holds checkpoints/FOLDER.
  */
@@ -142,8 +140,7 @@ static plx_status rebase(const struct option_table *table, const struct option_s
     return status;
 }
 
-/* ---- The run -----------------------------------------------------------------------------------
- */
+/* ---- The run ---- */
 
 static void report_result(const struct train_options *options, const struct train_result *result)
 {
@@ -172,6 +169,7 @@ static plx_status run_options(const struct option_table *table, const struct tra
     char *json;
     TRY(options_format(table, options, &json, err));
     install_signals();
+    if (options->portable) model_run_hold_portable();
     struct train_result result;
     plx_status status = train_run(options, json, hooks, &result, err);
     free(json);

@@ -2,9 +2,15 @@
 #include "model_run.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "io/file.h"
+
+void model_run_hold_portable(void)
+{
+    setenv("DNNL_MAX_CPU_ISA", "SSE41", 1);
+}
 
 static plx_status open_tokenizer(struct model_run *run, struct error *err)
 {
@@ -32,6 +38,7 @@ static plx_status open_parts(struct model_run *run, const char *path,
         .kernel = options->kernel[0] ? options->kernel : NULL,
         .disabled_features = options->portable ? all : 0,
     };
+    if (options->portable) model_run_hold_portable();
     TRY(model_folder_find(path, run->folder, sizeof run->folder, err));
     TRY(backend_create(&run->backend, &config, err));
     run->backend_exists = true;

@@ -20,6 +20,10 @@ struct model_run {
     struct tokenizer *tokenizer; /* NULL where the folder holds none */
 };
 
+/* What --portable means besides the context's features: oneDNN, which picks its own instructions,
+ * is held to the least it has (SSE 4.1). Only before the process's first matrix product. */
+void model_run_hold_portable(void);
+
 /* path is a model folder, or a run folder, whose newest sound checkpoint is taken. */
 plx_status model_run_open(struct model_run *run, const char *path,
                           const struct model_run_options *options, struct error *err);

@@ -15,8 +15,7 @@
 /* A configuration file is small; more than this is some other file. */
 #define CONFIG_LIMIT ((size_t)1 << 20)
 
-/* ---- Names -------------------------------------------------------------------------------------
- */
+/* ---- Names ---- */
 
 static int edit_distance(const char *a, const char *b)
 {
@@ -88,8 +87,7 @@ bool option_has_choices(const struct option_row *row)
     return strcspn(row->values, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == strlen(row->values);
 }
 
-/* ---- One value from text -----------------------------------------------------------------------
- */
+/* ---- One value from text ---- */
 
 static void *field(const struct option_row *row, void *values)
 {
@@ -228,8 +226,7 @@ void options_clear(const struct option_table *table, void *values)
     }
 }
 
-/* ---- The command line --------------------------------------------------------------------------
- */
+/* ---- The command line ---- */
 
 static void add_setting(struct option_settings *settings, const struct option_row *row,
                         const char *text, bool first)
@@ -342,8 +339,7 @@ plx_status options_set_flags(const struct option_table *table,
     return PLX_OK;
 }
 
-/* ---- Configuration files -----------------------------------------------------------------------
- */
+/* ---- Configuration files ---- */
 
 static const char *json_kind(const json_t *value)
 {

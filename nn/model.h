@@ -1,14 +1,16 @@
 /* model.h: a decoder language model in the shape of Qwen-3, whose mixer is chosen per layer.
  *
- *     token ids -> embedding -> L x ( x += mixer(norm(x)); x += mlp(norm(x)) ) -> norm -> head -> loss
+ *     token ids -> embedding -> L x ( x += mixer(norm(x)); x += mlp(norm(x)) ) -> norm -> head ->
+ * loss
  *
- * A batch is always one flat list of N tokens cut into sequences by offsets: a dense [B,T] batch is N = B T
- * with equal offsets, and packed documents are the same thing with uneven ones. Attention never crosses an
- * offset; positions restart wherever the caller says.
+ * A batch is always one flat list of N tokens cut into sequences by offsets: a dense [B,T] batch is
+ * N = B T with equal offsets, and packed documents are the same thing with uneven ones. Attention
+ * never crosses an offset; positions restart wherever the caller says.
  *
- * Call order for training: model_create, model_init (or model_load in io/model_file.h), model_reserve,
- * then per micro-batch model_loss_backward, per step the optimiser, then model_zero_grads.
- * Reading order: model_config.h (what a model is), layers/block.h, mixers/mixer.h, models/decoder.c. */
+ * Call order for training: model_create, model_init (or model_load in io/model_file.h),
+ * model_reserve, then per micro-batch model_loss_backward, per step the optimiser, then
+ * model_zero_grads. Reading order: model_config.h (what a model is), layers/block.h,
+ * mixers/mixer.h, models/decoder.c. */
 #ifndef NN_MODEL_H
 #define NN_MODEL_H
 
@@ -19,37 +21,39 @@
 struct model;
 
 struct batch {
-    int64_t tokens;            /* N */
-    int64_t sequences;         /* number of offsets minus one */
-    const int32_t *ids;        /* [N] */
-    const int32_t *targets;    /* [N]; negative: not scored */
-    const int32_t *positions;  /* [N], restarting in every sequence */
-    const int32_t *offsets;    /* [sequences + 1], from 0 to N */
+    int64_t tokens;           /* N */
+    int64_t sequences;        /* number of offsets minus one */
+    const int32_t *ids;       /* [N] */
+    const int32_t *targets;   /* [N]; negative: not scored */
+    const int32_t *positions; /* [N], restarting in every sequence */
+    const int32_t *offsets;   /* [sequences + 1], from 0 to N */
 };
 
 enum recompute {
-    RECOMPUTE_NONE,  /* every activation of every block is kept */
-    RECOMPUTE_FULL   /* only block inputs are kept; backward runs a block's forward again */
+    RECOMPUTE_NONE, /* every activation of every block is kept */
+    RECOMPUTE_FULL  /* only block inputs are kept; backward runs a block's forward again */
 };
 
-/* Builds the parameter table and allocates values (zeroed). The model keeps be and uses it until destroyed;
- * be's scratch grows to what the model needs. */
-plx_status model_create(struct backend *be, const struct model_config *config, struct model **model);
+/* Builds the parameter table and allocates values (zeroed). The model keeps be and uses it until
+ * destroyed; be's scratch grows to what the model needs. */
+plx_status model_create(struct backend *be, const struct model_config *config,
+                        struct model **model);
 void model_destroy(struct model *model);
 const struct model_config *model_get_config(const struct model *model);
 struct param_list *model_params(struct model *model);
 void model_init(struct model *model, uint64_t seed);
 
-/* Sizes and allocates gradients (if with_grads), activations for batches of at most tokens tokens in at most
- * sequences sequences, and scratch, by a dry run. May be called again with other limits. */
+/* Sizes and allocates gradients (if with_grads), activations for batches of at most tokens tokens
+ * in at most sequences sequences, and scratch, by a dry run. May be called again with other limits.
+ */
 struct model_memory {
-    size_t params, grads, activations, scratch;  /* bytes */
+    size_t params, grads, activations, scratch; /* bytes */
 };
 plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences, bool with_grads,
                          enum recompute recompute, struct model_memory *memory);
 
-/* Sum over scored tokens of the cross-entropy in nats (double), and how many tokens were scored. Chunked over
- * tokens, so [N,V] logits never exist at once. */
+/* Sum over scored tokens of the cross-entropy in nats (double), and how many tokens were scored.
+ * Chunked over tokens, so [N,V] logits never exist at once. */
 struct model_loss {
     double sum;
     int64_t count;
@@ -59,8 +63,10 @@ plx_status model_loss(struct model *model, const struct batch *batch, struct mod
 plx_status model_loss_backward(struct model *model, const struct batch *batch, double scale,
                                struct model_loss *loss);
 plx_status model_zero_grads(struct model *model);
-/* Logits of every token, [N,V], in the storage dtype of the backend; for parity checks and evaluation. */
-plx_status model_logits(struct model *model, const struct batch *batch, const struct plx_tensor *logits);
+/* Logits of every token, [N,V], in the storage dtype of the backend; for parity checks and
+ * evaluation. */
+plx_status model_logits(struct model *model, const struct batch *batch,
+                        const struct plx_tensor *logits);
 
 /* ---- Decoding ---- */
 
@@ -75,9 +81,9 @@ size_t model_cache_bytes(const struct model_cache *cache);
 /* Tokens held now (all sequences advance together). */
 int64_t model_cache_length(const struct model_cache *cache);
 void model_cache_clear(struct model_cache *cache);
-/* Appends count new tokens to each sequence (ids [sequences, count]) and writes the logits that follow the
- * last of them, [sequences, V]. Prefill is the same call with many tokens. */
-plx_status model_decode(struct model *model, struct model_cache *cache, const int32_t *ids, int64_t count,
-                        const struct plx_tensor *logits);
+/* Appends count new tokens to each sequence (ids [sequences, count]) and writes the logits that
+ * follow the last of them, [sequences, V]. Prefill is the same call with many tokens. */
+plx_status model_decode(struct model *model, struct model_cache *cache, const int32_t *ids,
+                        int64_t count, const struct plx_tensor *logits);
 
 #endif

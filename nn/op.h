@@ -1,14 +1,16 @@
-/* op.h: every operation a language model needs besides mixing, as one table of functions per backend.
+/* op.h: every operation a language model needs besides mixing, as one table of functions per
+ * backend.
  *
- * Three tables exist: ops_ref (obviously correct, in f32 or f64 by the tensors' dtype), ops_cpu (fast, f32
- * storage, f32 or bf16 products), and ops_dry, whose operations do nothing: a forward and backward run
- * with ops_dry on measuring arenas is how memory is sized. ops_cuda comes beside them. No code above this
- * table knows which one it uses.
+ * Three tables exist: ops_ref (obviously correct, in f32 or f64 by the tensors' dtype), ops_cpu
+ * (fast, f32 storage, f32 or bf16 products), and ops_dry, whose operations do nothing: a forward
+ * and backward run with ops_dry on measuring arenas is how memory is sized. ops_cuda comes beside
+ * them. No code above this table knows which one it uses.
  *
  * Conventions, stated here and nowhere else:
- *   - Tensors are dense row-major views unless an operation says otherwise. N counts tokens, E width.
- *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several paths meet in
- *     one input gradient, the caller says so: gemm has beta, add has two inputs.
+ *   - Tensors are dense row-major views unless an operation says otherwise. N counts tokens,
+ *     E width.
+ *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several
+ *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs.
  *   - Outputs may not overlap inputs, except where "in place allowed" is said.
  *   - Failures set be->err and return its status.
  *   - Every operation gives the same bits for every run with the same number of threads. */
@@ -19,36 +21,37 @@
 
 struct ops;
 
-/* Everything a layer needs to run: the table, the library's context, scratch, and where errors go. */
+/* Everything a layer needs to run: the table, the library's context, scratch, and where errors go.
+ */
 struct backend {
     const struct ops *ops;
     plx_context *context;
-    struct arena scratch;   /* LIFO: every function leaves it as it found it */
-    plx_dtype storage;      /* of activations and parameters: f32, or f64 with ops_ref */
-    plx_dtype compute;      /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
+    struct arena scratch; /* LIFO: every function leaves it as it found it */
+    plx_dtype storage;    /* of activations and parameters: f32, or f64 with ops_ref */
+    plx_dtype compute;    /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
     int threads;
     struct error *err;
-    void *ops_state;        /* owned by the table's create/destroy */
+    void *ops_state; /* owned by the table's create/destroy */
 };
 
-/* c = alpha op(a) op(b) + beta c with op(a) [M,K], op(b) [K,N], c [M,N]; rank 2, rows may be strided, last
- * stride 1. beta 0 does not read c. */
+/* c = alpha op(a) op(b) + beta c with op(a) [M,K], op(b) [K,N], c [M,N]; rank 2, rows may be
+ * strided, last stride 1. beta 0 does not read c. */
 struct gemm {
     const struct plx_tensor *a, *b, *c;
     bool transpose_a, transpose_b;
     double alpha, beta;
 };
 
-/* One AdamW update of a tensor. First decay: w *= 1 - lr * weight_decay; then w -= lr * mhat/(sqrt(vhat) +
- * eps) with bias correction for step (1-based). */
+/* One AdamW update of a tensor. First decay: w *= 1 - lr * weight_decay; then w -= lr *
+ * mhat/(sqrt(vhat) + eps) with bias correction for step (1-based). */
 struct adamw_update {
     const struct plx_tensor *value, *grad, *m, *v;
     double lr, beta1, beta2, eps, weight_decay;
     int64_t step;
 };
 
-/* One attention call of either mechanism; members as in the public structs (softmax leaves the probe's
- * absent). The operation finds its workspace in be->scratch. */
+/* One attention call of either mechanism; members as in the public structs (softmax leaves the
+ * probe's absent). The operation finds its workspace in be->scratch. */
 struct attend {
     plx_mechanism mechanism;
     const struct plx_attention *attention;
@@ -73,22 +76,24 @@ struct ops {
     plx_status (*gemm)(struct backend *be, const struct gemm *gemm);
 
     /* Rows of x [R,E]: rstd = 1/sqrt(mean x^2 + eps) [R], y = x rstd gain [E]. */
-    plx_status (*rmsnorm)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *rstd,
-                          const struct plx_tensor *x, const struct plx_tensor *gain, double eps);
+    plx_status (*rmsnorm)(struct backend *be, const struct plx_tensor *y,
+                          const struct plx_tensor *rstd, const struct plx_tensor *x,
+                          const struct plx_tensor *gain, double eps);
     /* dx, and dgain accumulated. */
     plx_status (*rmsnorm_backward)(struct backend *be, const struct plx_tensor *dx,
                                    const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                    const struct plx_tensor *x, const struct plx_tensor *gain,
                                    const struct plx_tensor *rstd);
 
-    /* Rotary positions on x [N,H,D], D even: channel pair (i, i + D/2) turns by position * theta^(-2i/D).
-     * positions i32 [N]. inverse turns back, which is the backward pass. In place allowed. */
+    /* Rotary positions on x [N,H,D], D even: channel pair (i, i + D/2) turns by position *
+     * theta^(-2i/D). positions i32 [N]. inverse turns back, which is the backward pass. In place
+     * allowed. */
     plx_status (*rope)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                        const struct plx_tensor *positions, double theta, bool inverse);
 
     /* y = silu(gate) * up, all [N,F]. */
-    plx_status (*swiglu)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *gate,
-                         const struct plx_tensor *up);
+    plx_status (*swiglu)(struct backend *be, const struct plx_tensor *y,
+                         const struct plx_tensor *gate, const struct plx_tensor *up);
     plx_status (*swiglu_backward)(struct backend *be, const struct plx_tensor *dgate,
                                   const struct plx_tensor *dup, const struct plx_tensor *dy,
                                   const struct plx_tensor *gate, const struct plx_tensor *up);
@@ -101,23 +106,25 @@ struct ops {
                                 const struct plx_tensor *x, const struct plx_tensor *z);
 
     /* y[n,:] = table[ids[n],:]; table [V,E], ids i32 [N]. */
-    plx_status (*embed)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *table,
-                        const struct plx_tensor *ids);
+    plx_status (*embed)(struct backend *be, const struct plx_tensor *y,
+                        const struct plx_tensor *table, const struct plx_tensor *ids);
     /* dtable accumulated, deterministic. */
     plx_status (*embed_backward)(struct backend *be, const struct plx_tensor *dtable,
                                  const struct plx_tensor *dy, const struct plx_tensor *ids);
 
-    /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses [N].
-     * dlogits (optional, data NULL otherwise; in place on logits allowed) = scale (softmax - one-hot), rows
-     * with a negative target zero. */
+    /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses
+     * [N]. dlogits (optional, data NULL otherwise; in place on logits allowed) = scale (softmax -
+     * one-hot), rows with a negative target zero. */
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                 const struct plx_tensor *targets, double scale);
 
     plx_status (*adamw)(struct backend *be, const struct adamw_update *update);
-    /* Muon's momentum: m = mu m + (ema ? 1 - mu : 1) g; u = nesterov ? (ema ? 1 - mu : 1) g + mu m : m. */
-    plx_status (*momentum)(struct backend *be, const struct plx_tensor *u, const struct plx_tensor *m,
-                           const struct plx_tensor *g, double mu, bool nesterov, bool ema);
+    /* Muon's momentum: m = mu m + (ema ? 1 - mu : 1) g; u = nesterov ? (ema ? 1 - mu : 1) g + mu m
+     * : m. */
+    plx_status (*momentum)(struct backend *be, const struct plx_tensor *u,
+                           const struct plx_tensor *m, const struct plx_tensor *g, double mu,
+                           bool nesterov, bool ema);
     /* w = decay w - rate u. */
     plx_status (*apply)(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u,
                         double decay, double rate);
@@ -134,16 +141,17 @@ extern const struct ops ops_ref, ops_cpu, ops_dry;
 struct backend_config {
     const struct ops *ops;
     plx_dtype storage, compute;
-    int threads;                 /* 0: all */
-    const char *kernel;          /* forced attention kernel, or NULL */
+    int threads;        /* 0: all */
+    const char *kernel; /* forced attention kernel, or NULL */
     uint32_t disabled_features;
 };
-plx_status backend_create(struct backend *be, const struct backend_config *config, struct error *err);
+plx_status backend_create(struct backend *be, const struct backend_config *config,
+                          struct error *err);
 void backend_destroy(struct backend *be);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
-/* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be and,
- * as it owns nothing, never destroyed. */
+/* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be
+ * and, as it owns nothing, never destroyed. */
 struct backend backend_dry(const struct backend *be);
 
 #endif

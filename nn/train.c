@@ -20,8 +20,7 @@
 #include "process.h"
 #include "train_session.h"
 
-/* ---- Where to continue -------------------------------------------------------------------------
- */
+/* ---- Where to continue ---- */
 
 static void note_damaged(void *user, const char *sentence)
 {
@@ -92,8 +91,7 @@ plx_status train_find_checkpoint(const char *run, const char *resume,
     return PLX_OK;
 }
 
-/* ---- One step ----------------------------------------------------------------------------------
- */
+/* ---- One step ---- */
 
 /* Ends the run with one sentence: the step, what is wrong, and what the user still has. */
 static plx_status diverged(struct train_session *session, int64_t step, const char *what)
@@ -158,8 +156,7 @@ static plx_status run_step(struct train_session *session, struct train_progress 
     return PLX_OK;
 }
 
-/* ---- What happens between steps ----------------------------------------------------------------
- */
+/* ---- What happens between steps ---- */
 
 static bool is_turn(int64_t step, int64_t every)
 {
@@ -231,23 +228,24 @@ static plx_status write_sample(struct train_session *session)
     return status;
 }
 
-/* ---- The run -----------------------------------------------------------------------------------
- */
+/* ---- The run ---- */
 
 /* Clock of this process's part of the run. */
 struct train_clock {
     double start;
     double step_seconds; /* sum over steps, without evaluation and checkpoints */
-    int64_t steps, tokens;
+    int64_t steps;
+    int64_t first_tokens,
+        last_tokens; /* of state.tokens: at the start, and before the running step */
 };
 
 static void complete_progress(struct train_session *session, struct train_clock *clock,
                               struct train_progress *progress)
 {
     const struct train_options *options = session->options;
-    int64_t tokens = options->batch * options->context * options->accumulate;
+    int64_t tokens = session->state.tokens - clock->last_tokens;
+    clock->last_tokens = session->state.tokens;
     clock->steps++;
-    clock->tokens += tokens;
     clock->step_seconds += progress->seconds;
     progress->step = session->state.step;
     progress->steps = options->steps;
@@ -290,7 +288,9 @@ static bool must_stop(const struct train_session *session, const struct train_cl
 
 static plx_status run_loop(struct train_session *session, struct train_result *result)
 {
-    struct train_clock clock = {.start = process_seconds()};
+    struct train_clock clock = {.start = process_seconds(),
+                                .first_tokens = session->state.tokens,
+                                .last_tokens = session->state.tokens};
     struct optim_config optim;
     TRY(train_optim_config(session->options, &optim, session->err));
     while (session->state.step < session->options->steps) {
@@ -305,8 +305,9 @@ static plx_status run_loop(struct train_session *session, struct train_result *r
         TRY(after_step(session, &clock, &progress, result));
     }
     result->seconds = process_seconds() - clock.start;
-    result->tokens_per_second =
-        clock.step_seconds > 0 ? (double)clock.tokens / clock.step_seconds : NAN;
+    if (clock.steps > 0)
+        result->tokens_per_second =
+            (double)(session->state.tokens - clock.first_tokens) / clock.step_seconds;
     return PLX_OK;
 }
 

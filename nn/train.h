@@ -13,8 +13,7 @@
 #include "io/checkpoint.h"
 #include "sample.h"
 
-/* ---- Evaluation --------------------------------------------------------------------------------
- */
+/* ---- Evaluation ---- */
 
 struct eval_result {
     double loss;          /* nats a token */
@@ -44,8 +43,7 @@ plx_status eval_run(struct model *model, const struct corpus *corpus,
                     const struct eval_options *options, eval_progress progress, void *user,
                     struct eval_result *result, struct error *err);
 
-/* ---- Training ----------------------------------------------------------------------------------
- */
+/* ---- Training ---- */
 
 struct text_list {
     char **items;
@@ -133,8 +131,7 @@ plx_status train_run(const struct train_options *options, const char *options_js
                      const struct train_hooks *hooks, struct train_result *result,
                      struct error *err);
 
-/* ---- From options to the parts (also used by `parallax bench step`) ----------------------------
- */
+/* ---- From options to the parts (also used by `parallax bench step`) ---- */
 
 plx_status train_model_config(const struct train_options *options, int64_t vocab_size,
                               int32_t end_of_text, struct model_config *config, struct error *err);

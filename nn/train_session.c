@@ -25,8 +25,7 @@ void train_session_say(const struct train_hooks *hooks, const char *format, ...)
     hooks->message(hooks->user, text);
 }
 
-/* ---- Data --------------------------------------------------------------------------------------
- */
+/* ---- Data ---- */
 
 static plx_status open_tokenizer(struct train_session *session)
 {
@@ -87,6 +86,7 @@ static plx_status open_data(struct train_session *session)
                                             .context = options->context,
                                             .seed = (uint64_t)options->seed,
                                             .shuffle = options->shuffle,
+                                            .shuffle_rows = options->shuffle,
                                             .mask_documents = options->mask_documents,
                                             .loop = true};
     TRY(loader_create(session->corpus, &loader_options, &session->loader, session->err));
@@ -162,8 +162,7 @@ plx_status train_session_fetch(struct train_session *session, int64_t *scored)
     return PLX_OK;
 }
 
-/* ---- Model and optimiser -----------------------------------------------------------------------
- */
+/* ---- Model and optimiser ---- */
 
 static plx_status open_model(struct train_session *session)
 {
@@ -207,8 +206,7 @@ static plx_status check_samples(struct train_session *session)
     return PLX_OK;
 }
 
-/* ---- Resuming ----------------------------------------------------------------------------------
- */
+/* ---- Resuming ---- */
 
 static plx_status resume(struct train_session *session)
 {
@@ -254,8 +252,7 @@ static plx_status open_state(struct train_session *session, const char *options_
     return run_log_create(&session->log, options->out, options_json, parameters, session->err);
 }
 
-/* ---- The whole ---------------------------------------------------------------------------------
- */
+/* ---- The whole ---- */
 
 static plx_status open_parts(struct train_session *session, const char *options_json)
 {

@@ -119,16 +119,23 @@ static inline void case_perturb_gains(struct model *model, uint64_t seed)
 }
 
 /* m must not move afterwards. */
-static inline void case_open(struct case_model *m, const struct model_config *config,
-                             const struct ops *ops, plx_dtype storage, uint64_t seed)
+static inline void case_open_on(struct case_model *m, const struct model_config *config,
+                                const struct backend_config *backend, uint64_t seed)
 {
     *m = (struct case_model){0};
-    const struct backend_config backend = {
-        .ops = ops, .storage = storage, .compute = storage, .threads = 2};
-    CASE_OK(m, backend_create(&m->be, &backend, &m->err));
+    CASE_OK(m, backend_create(&m->be, backend, &m->err));
     CASE_OK(m, model_create(&m->be, config, &m->model));
     model_init(m->model, seed);
     case_perturb_gains(m->model, seed);
+}
+
+/* One thread: two that share a core with other work wait for each other most of the time. */
+static inline void case_open(struct case_model *m, const struct model_config *config,
+                             const struct ops *ops, plx_dtype storage, uint64_t seed)
+{
+    const struct backend_config backend = {
+        .ops = ops, .storage = storage, .compute = storage, .threads = 1};
+    case_open_on(m, config, &backend, seed);
 }
 
 static inline void case_close(struct case_model *m)

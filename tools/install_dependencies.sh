@@ -3,7 +3,7 @@
 # otherwise prints the one line to run and stops. Installs nothing that is there already.
 #
 # usage: tools/install_dependencies.sh [--tests]
-#   --tests   also what the test suite needs (cmocka; clang for the fuzz targets)
+#   --tests   also what the test suite needs (cmocka; clang and libFuzzer for the fuzz targets)
 set -euo pipefail
 
 missing=()
@@ -34,8 +34,10 @@ need libjansson-dev has_header jansson.h
 need libxxhash-dev has_header xxhash.h
 case "${1:-}" in
 --tests)
+    need g++ command -v g++
     need libcmocka-dev test -e /usr/include/cmocka.h
     need clang command -v clang
+    need libclang-rt-14-dev sh -c 'ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a'
     ;;
 "") ;;
 *)

@@ -1,34 +1,34 @@
 /* parallax.h: the public interface of libparallax, and its manual.
  *
- * Parallax attention (arXiv 2605.29157) keeps softmax attention and subtracts a learned correction. For
- * one query row i, its probe r_i and the keys j that the mask lets it see:
+ * Parallax attention (arXiv 2605.29157) keeps softmax attention and subtracts a learned correction.
+ * For one query row i, its probe r_i and the keys j that the mask lets it see:
  *
  *     l_ij = scale q_i.k_j        p_ij = softmax_j(l_ij)        u_ij = r_i.k_j   (never scaled)
  *     t_i  = sum_j p_ij u_ij      m_i  = sum_j p_ij v_j
  *     o_i  = sum_j p_ij (1 + t_i - u_ij) v_j  =  m_i - sum_j p_ij (u_ij - t_i) (v_j - m_i)
  *
- * that is, the softmax mean of the values minus the softmax covariance of values and keys, probed by r.
- * With r = 0 it is softmax attention, bit for bit.
+ * that is, the softmax mean of the values minus the softmax covariance of values and keys, probed
+ * by r. With r = 0 it is softmax attention, bit for bit.
  *
  * Letters used for shapes here and everywhere in the project:
  *     B batch   T query time   S key time   H query heads   G key/value heads   D head channels
  *
  * The contract of every call, stated once:
- *   - The library allocates nothing except a context, and frees nothing else. It never prints, exits,
- *     reads a file or the environment, and keeps no global state.
- *   - Whoever passes a pointer owns it. Outputs are overwritten, never accumulated. Inputs are never
- *     modified. Outputs may not overlap inputs or each other. Workspace contents are undefined before
- *     and after a call.
+ *   - The library allocates nothing except a context, and frees nothing else. It never prints,
+ *     exits, reads a file or the environment, and keeps no global state.
+ *   - Whoever passes a pointer owns it. Outputs are overwritten, never accumulated. Inputs are
+ *     never modified. Outputs may not overlap inputs or each other. Workspace contents are
+ *     undefined before and after a call.
  *   - A failing call returns a status, leaves a sentence for plx_error(), and has written nothing.
- *   - Any zero extent is a valid call that does nothing. Rows that see no key give a zero output, zero
- *     gradients, lse = -infinity and probe_mean = 0.
+ *   - Any zero extent is a valid call that needs no workspace; outputs that exist are written.
+ *     Rows that see no key give a zero output, zero gradients, lse = -infinity, probe_mean = 0.
  *   - Results on the CPU are the same bits on every run and for every number of threads.
  *   - Query head h reads key/value head h / (H / G); G must divide H.
  *
  * A context may be used by one host thread at a time; create one for each. They are cheap.
  *
- * The order of reading: status, context, tensor, attention (masks), then Parallax; softmax repeats it
- * without the probe.
+ * The order of reading: status, context, tensor, attention (masks), then Parallax; softmax repeats
+ * it without the probe.
  */
 #ifndef PARALLAX_H
 #define PARALLAX_H
@@ -51,7 +51,7 @@ extern "C" {
 #define PLX_API
 #endif
 
-/* ---- Status ------------------------------------------------------------------------------------ */
+/* ---- Status ---------------------------------------------------------------------------------- */
 
 /* The one list of statuses: name, value, text. Values are frozen once released. */
 #define PLX_STATUS_LIST(X)                                                                         \
@@ -65,8 +65,9 @@ extern "C" {
     X(PLX_IO_ERROR, 7, "the system could not read or write")                                       \
     X(PLX_BAD_DATA, 8, "a file holds what its format does not allow")
 
-/* PLX_IO_ERROR and PLX_BAD_DATA are never returned by the library, which touches no files; they are in
- * the list for programs built on it. PLX_UNSUPPORTED is the one a caller may answer by falling back. */
+/* PLX_IO_ERROR and PLX_BAD_DATA are never returned by the library, which touches no files; they are
+ * in the list for programs built on it. PLX_UNSUPPORTED is the one a caller may answer by falling
+ * back. */
 typedef enum plx_status {
 #define PLX_STATUS_ENUM(name, value, text) name = value,
     PLX_STATUS_LIST(PLX_STATUS_ENUM)
@@ -80,56 +81,58 @@ PLX_API const char *plx_status_text(plx_status status);
 
 /* MAJOR * 10000 + MINOR * 100 + PATCH of the library that is running. */
 PLX_API int plx_version(void);
-/* One line: version, commit, compiler, CPU kernels, CUDA architectures or "no CUDA". Static storage. */
+/* One line: version, commit, compiler, CPU kernels, CUDA architectures or "no CUDA". Static
+ * storage. */
 PLX_API const char *plx_build(void);
 
-/* ---- Context ----------------------------------------------------------------------------------- */
+/* ---- Context --------------------------------------------------------------------------------- */
 
 typedef enum plx_device { PLX_CPU = 0, PLX_CUDA = 1 } plx_device;
 
 /* What the processor can do and the operating system permits; bits of plx_context_features(). */
 typedef enum plx_feature {
     PLX_FEATURE_AVX2 = 1,
-    PLX_FEATURE_AVX512 = 2,      /* F, BW, DQ and VL */
+    PLX_FEATURE_AVX512 = 2, /* F, BW, DQ and VL */
     PLX_FEATURE_AVX512_BF16 = 4,
-    PLX_FEATURE_AMX_BF16 = 8     /* tile data granted by the kernel */
+    PLX_FEATURE_AMX_BF16 = 8 /* tile data granted by the kernel */
 } plx_feature;
 
 /* Zero means default in every member, so a designated initialiser states only what differs. */
 struct plx_context_config {
-    plx_device device;           /* default PLX_CPU */
-    int device_index;            /* which GPU; default 0 */
-    int threads;                 /* CPU threads a call may use; 0: as many as the process may run on */
-    const char *kernel;          /* force the kernel of this name wherever it exists (see
-                                    plx_kernel_name); a call that it cannot serve returns
-                                    PLX_UNSUPPORTED. Copied. NULL: the first that supports the call */
-    uint32_t disabled_features;  /* plx_feature bits to treat as absent */
+    plx_device device;  /* default PLX_CPU */
+    int device_index;   /* which GPU; default 0 */
+    int threads;        /* CPU threads a call may use; 0: as many as the process may run on */
+    const char *kernel; /* run only the kernel of this name (see plx_kernel_name); a call
+                           that it cannot serve, or that has no such kernel, returns
+                           PLX_UNSUPPORTED. Copied. NULL: the first that supports the call */
+    uint32_t disabled_features; /* plx_feature bits to treat as absent */
 };
 
 typedef struct plx_context plx_context;
 
 /* Creates a context; config may be NULL. On failure *context is NULL: PLX_OUT_OF_MEMORY,
- * PLX_INVALID_ARGUMENT (negative threads, a GPU that does not exist), PLX_UNSUPPORTED (PLX_CUDA in a
- * build without it or on a machine without a GPU). */
-PLX_API plx_status plx_context_create(const struct plx_context_config *config, plx_context **context);
+ * PLX_INVALID_ARGUMENT (negative threads, a kernel name of 64 characters or more, a GPU that does
+ * not exist), PLX_UNSUPPORTED (PLX_CUDA in a build without it or on a machine without a GPU). */
+PLX_API plx_status plx_context_create(const struct plx_context_config *config,
+                                      plx_context **context);
 /* Destroys a context. NULL is allowed. */
 PLX_API void plx_context_destroy(plx_context *context);
 /* The sentence about the last failure in this context, naming the argument and both values, for
- * example "k: 6 heads do not divide the 8 heads of q". Empty after a success. Never NULL; valid until
- * the next call with this context. */
+ * example "k: 6 heads do not divide the 8 heads of q". Empty after a success. Never NULL; valid
+ * until the next call with this context. */
 PLX_API const char *plx_error(const plx_context *context);
 /* plx_feature bits that kernels may use in this context. */
 PLX_API uint32_t plx_context_features(const plx_context *context);
 /* Number of CPU threads a call may use. */
 PLX_API int plx_context_threads(const plx_context *context);
 
-/* ---- Tensor ------------------------------------------------------------------------------------ */
+/* ---- Tensor ---------------------------------------------------------------------------------- */
 
 typedef enum plx_dtype {
     PLX_F32 = 0,
-    PLX_BF16 = 1,                /* upper half of an f32; stored as uint16_t */
-    PLX_F64 = 2,                 /* reference kernels only */
-    PLX_I32 = 3                  /* lengths and offsets */
+    PLX_BF16 = 1, /* upper half of an f32; stored as uint16_t */
+    PLX_F64 = 2,  /* reference kernels only */
+    PLX_I32 = 3   /* lengths and offsets */
 } plx_dtype;
 
 /* Bytes of one element; 0 for a value that is not a dtype. */
@@ -140,53 +143,57 @@ PLX_API const char *plx_dtype_name(plx_dtype dtype);
 #define PLX_MAX_RANK 4
 
 /* A view of memory that somebody else owns. data == NULL means absent where a member is optional.
- * Strides are in elements, not negative; the last must be 1 (an extent of 1 excepts it), the others are
- * free, so a slice of a fused projection, a [B,H,T,D] buffer or a cache is passed without a copy. */
+ * Strides are in elements, not negative; the last must be 1 (an extent of 1 excepts it), the others
+ * are free, so a slice of a fused projection, a [B,H,T,D] buffer or a cache is passed without a
+ * copy. */
 struct plx_tensor {
     void *data;
     plx_dtype dtype;
     plx_device device;
-    int rank;                    /* 1..4 */
+    int rank; /* 1..4 */
     int64_t shape[PLX_MAX_RANK];
     int64_t stride[PLX_MAX_RANK];
 };
 
 /* A dense row-major CPU view; shape has rank entries. */
-PLX_API struct plx_tensor plx_tensor_dense(void *data, plx_dtype dtype, int rank, const int64_t *shape);
+PLX_API struct plx_tensor plx_tensor_dense(void *data, plx_dtype dtype, int rank,
+                                           const int64_t *shape);
 /* The same for the usual case of rank 4: [B,T,H,D]. */
 PLX_API struct plx_tensor plx_tensor_4d(void *data, plx_dtype dtype, int64_t batch, int64_t time,
                                         int64_t heads, int64_t channels);
-/* Entries start .. start + count - 1 along an axis. Out of range gives a view with rank 0, which every
- * call refuses. */
+/* Entries start .. start + count - 1 along an axis. Out of range gives a view with rank 0, which
+ * every call refuses. */
 PLX_API struct plx_tensor plx_tensor_slice(struct plx_tensor tensor, int axis, int64_t start,
                                            int64_t count);
-/* [..., heads * D] as [..., heads, D]; rank at most 3 before, and heads must divide the last extent. */
+/* [..., heads * D] as [..., heads, D]; rank at most 3 before, and heads must divide the last
+ * extent. */
 PLX_API struct plx_tensor plx_tensor_split_heads(struct plx_tensor tensor, int64_t heads);
 /* Product of the extents; 0 for rank 0. */
 PLX_API int64_t plx_tensor_count(const struct plx_tensor *tensor);
 
-/* Copies src into dst element by element, converting between f32, bf16 (round to nearest even) and f64.
- * Equal shapes; any strides. CPU. */
+/* Copies src into dst element by element, converting between f32, bf16 (round to nearest even) and
+ * f64. Equal shapes; any strides. CPU. */
 PLX_API plx_status plx_convert(plx_context *context, const struct plx_tensor *src,
                                const struct plx_tensor *dst);
 
-/* ---- Attention: what every mechanism shares ---------------------------------------------------- */
+/* ---- Attention: what every mechanism shares -------------------------------------------------- */
 
-/* Which keys a query sees, and how the batch is laid out. Zero-initialised: full attention over a dense
- * batch with scale 1/sqrt(D).
+/* Which keys a query sees, and how the batch is laid out. Zero-initialised: full attention over a
+ * dense batch with scale 1/sqrt(D).
  *
  * Three layouts:
  *   dense   q is [B,T,H,D], k is [B,S,G,D].
- *   ragged  the same with q_lengths and/or k_lengths, i32 [B]: sequence b has only its first so many
- *           queries or keys. What lies behind a length is never read; outputs and dq, dr there are zero,
- *           and so are dk, dv.
+ *   ragged  the same with q_lengths and/or k_lengths, i32 [B]: sequence b has only its first so
+ *           many queries or keys. What lies behind a length is never read; o, dq, dr, dk and dv
+ *           are zero there, lse is -infinity.
  *   packed  B = 1 and q_offsets, i32 [N+1], non-decreasing from 0 to T: sequence n is the queries
  *           q_offsets[n] .. q_offsets[n+1]-1. k_offsets likewise over S; absent means q_offsets.
  *           Offsets and lengths exclude each other.
  *
- * For a sequence of T queries and S keys, query i sits at key position S - T + i (the mask is aligned to
- * the end). causal: it sees keys at positions <= its own. window W > 0: of these only the last W, its
- * own included (FlashAttention's window_size = (W-1, 0)); window requires causal. */
+ * For a sequence of T queries and S keys, query i sits at key position S - T + i (the mask is
+ * aligned to the end). causal: it sees keys at positions <= its own. window W > 0: of these only
+ * the last W, its own included (FlashAttention's window_size = (W-1, 0)); window requires causal.
+ */
 struct plx_attention {
     bool causal;
     int64_t window;              /* keys a query sees, its own included; 0: unlimited */
@@ -205,19 +212,19 @@ typedef enum plx_mechanism { PLX_SOFTMAX = 0, PLX_PARALLAX = 1 } plx_mechanism;
  * synchronous. */
 typedef void *plx_stream;
 
-/* Name of the index-th kernel of a mechanism and pass in order of preference, or NULL past the last.
- * Tests and benchmarks force each in turn through plx_context_config.kernel. */
+/* Name of the index-th kernel of a mechanism and pass in order of preference, or NULL past the
+ * last. Tests and benchmarks force each in turn through plx_context_config.kernel. */
 PLX_API const char *plx_kernel_name(plx_mechanism mechanism, plx_pass pass, int index);
 
-/* ---- Parallax ---------------------------------------------------------------------------------- */
+/* ---- Parallax -------------------------------------------------------------------------------- */
 
 /* The tensors of every pass. A pass looks only at the members marked for it: F forward, B backward,
  * D decode; lower case means optional there.
  *
- * dtypes: q, r, k, v share one of f32, bf16, f64. o, value_mean, d_o and the gradients have that dtype
- * or f32. lse and probe_mean are f32, or f64 where q is f64.
- * D is 1..256 (any value with the reference kernel). k and v of decode are a cache: S is its capacity and
- * k_lengths says how much of it is filled. */
+ * dtypes: q, r, k, v share one of f32, bf16, f64. o, value_mean, d_o and the gradients have that
+ * dtype or f32. lse and probe_mean are f32, or f64 where q is f64. D is 1..256 (any value with the
+ * reference kernel). k and v of decode are a cache: S is its capacity and k_lengths says how much
+ * of it is filled. */
 struct plx_parallax_args {
     struct plx_tensor q;          /* FBD  [B,T,H,D] query */
     struct plx_tensor r;          /* FBD  [B,T,H,D] probe */
@@ -234,12 +241,12 @@ struct plx_parallax_args {
     struct plx_tensor dv;         /*  B   [B,S,G,D] */
 };
 
-/* Bytes of scratch that a pass needs, for a pointer aligned to 64. Pure: looks at shapes, strides and
- * dtypes only, so data may be NULL in required members; an optional member counts as present where its
- * rank is not 0. */
-PLX_API plx_status plx_parallax_workspace(plx_context *context, const struct plx_attention *attention,
-                                          plx_pass pass, const struct plx_parallax_args *args,
-                                          size_t *bytes);
+/* Bytes of scratch that a pass needs, for a pointer aligned to 64. Pure: looks at shapes, strides
+ * and dtypes only, so data may be NULL in required members; an optional member counts as present
+ * where its rank is not 0. */
+PLX_API plx_status plx_parallax_workspace(plx_context *context,
+                                          const struct plx_attention *attention, plx_pass pass,
+                                          const struct plx_parallax_args *args, size_t *bytes);
 /* o, and lse, probe_mean, value_mean where given (backward needs all three). */
 PLX_API plx_status plx_parallax_forward(plx_context *context, const struct plx_attention *attention,
                                         const struct plx_parallax_args *args, void *workspace,
@@ -250,11 +257,12 @@ PLX_API plx_status plx_parallax_forward(plx_context *context, const struct plx_a
  *     dq_i = scale sum_j dl_ij k_j      dk_j = sum_i (scale dl_ij q_i + du_ij r_i)
  *     dr_i = sum_j du_ij k_j            dv_j = sum_i p_ij (1 + t_i - u_ij) d_o_i
  * (paper, appendix D). */
-PLX_API plx_status plx_parallax_backward(plx_context *context, const struct plx_attention *attention,
+PLX_API plx_status plx_parallax_backward(plx_context *context,
+                                         const struct plx_attention *attention,
                                          const struct plx_parallax_args *args, void *workspace,
                                          size_t workspace_bytes, plx_stream stream);
-/* The forward for few queries against a long cache: work is split over keys, so that one query keeps
- * every core busy. Equal to the last T rows of the forward over the filled cache. */
+/* The forward for few queries against a long cache: work is split over keys, so that one query
+ * keeps every core busy. Equal to the last T rows of the forward over the filled cache. */
 PLX_API plx_status plx_parallax_decode(plx_context *context, const struct plx_attention *attention,
                                        const struct plx_parallax_args *args, void *workspace,
                                        size_t workspace_bytes, plx_stream stream);
@@ -264,8 +272,8 @@ PLX_API plx_status plx_parallax_kernel(plx_context *context, const struct plx_at
                                        plx_pass pass, const struct plx_parallax_args *args,
                                        const char **name);
 
-/* The result over a subset of the keys, which is all that is needed to join it with the result over the
- * rest: m, t and o are a weighted mean, another, and a weighted covariance. */
+/* The result over a subset of the keys, which is all that is needed to join it with the result over
+ * the rest: m, t and o are a weighted mean, another, and a weighted covariance. */
 struct plx_parallax_partial {
     struct plx_tensor o;          /* [B,T,H,D] */
     struct plx_tensor lse;        /* [B,T,H]   */
@@ -277,31 +285,33 @@ struct plx_parallax_partial {
  * value_mean are optional and whose tensors may not overlap the parts. With w_s = exp(lse_s - lse):
  *     t = sum w_s t_s     m = sum w_s m_s     o = m - sum w_s ((m_s - o_s) + (t_s - t)(m_s - m))
  * which no common offset of the keys can upset. f32, bf16 or f64 as in the args. */
-PLX_API plx_status plx_parallax_merge(plx_context *context, const struct plx_parallax_partial *parts,
-                                      int count, const struct plx_parallax_partial *out);
+PLX_API plx_status plx_parallax_merge(plx_context *context,
+                                      const struct plx_parallax_partial *parts, int count,
+                                      const struct plx_parallax_partial *out);
 
-/* ---- Softmax attention ------------------------------------------------------------------------- */
+/* ---- Softmax attention ----------------------------------------------------------------------- */
 
 /* The same without the probe: o_i = sum_j p_ij v_j. Members, dtypes and passes as above. */
 struct plx_softmax_args {
-    struct plx_tensor q;          /* FBD  [B,T,H,D] */
-    struct plx_tensor k;          /* FBD  [B,S,G,D] */
-    struct plx_tensor v;          /* FBD  [B,S,G,D] */
-    struct plx_tensor o;          /* FBD  [B,T,H,D] */
-    struct plx_tensor lse;        /* fBd  [B,T,H]   */
-    struct plx_tensor d_o;        /*  B   [B,T,H,D] */
-    struct plx_tensor dq;         /*  B   [B,T,H,D] */
-    struct plx_tensor dk;         /*  B   [B,S,G,D] */
-    struct plx_tensor dv;         /*  B   [B,S,G,D] */
+    struct plx_tensor q;   /* FBD  [B,T,H,D] */
+    struct plx_tensor k;   /* FBD  [B,S,G,D] */
+    struct plx_tensor v;   /* FBD  [B,S,G,D] */
+    struct plx_tensor o;   /* FBD  [B,T,H,D] */
+    struct plx_tensor lse; /* fBd  [B,T,H]   */
+    struct plx_tensor d_o; /*  B   [B,T,H,D] */
+    struct plx_tensor dq;  /*  B   [B,T,H,D] */
+    struct plx_tensor dk;  /*  B   [B,S,G,D] */
+    struct plx_tensor dv;  /*  B   [B,S,G,D] */
 };
 
-PLX_API plx_status plx_softmax_workspace(plx_context *context, const struct plx_attention *attention,
-                                         plx_pass pass, const struct plx_softmax_args *args,
-                                         size_t *bytes);
+PLX_API plx_status plx_softmax_workspace(plx_context *context,
+                                         const struct plx_attention *attention, plx_pass pass,
+                                         const struct plx_softmax_args *args, size_t *bytes);
 PLX_API plx_status plx_softmax_forward(plx_context *context, const struct plx_attention *attention,
                                        const struct plx_softmax_args *args, void *workspace,
                                        size_t workspace_bytes, plx_stream stream);
-/* dl_ij = p_ij (d_o_i.v_j - d_o_i.o_i); dq = scale sum_j dl k, dk = scale sum_i dl q, dv = sum_i p d_o. */
+/* dl_ij = p_ij (d_o_i.v_j - d_o_i.o_i); dq = scale sum_j dl k, dk = scale sum_i dl q, dv = sum_i p
+ * d_o. */
 PLX_API plx_status plx_softmax_backward(plx_context *context, const struct plx_attention *attention,
                                         const struct plx_softmax_args *args, void *workspace,
                                         size_t workspace_bytes, plx_stream stream);
@@ -313,8 +323,8 @@ PLX_API plx_status plx_softmax_kernel(plx_context *context, const struct plx_att
                                       const char **name);
 
 struct plx_softmax_partial {
-    struct plx_tensor o;          /* [B,T,H,D] */
-    struct plx_tensor lse;        /* [B,T,H]   */
+    struct plx_tensor o;   /* [B,T,H,D] */
+    struct plx_tensor lse; /* [B,T,H]   */
 };
 
 /* o = sum w_s o_s with w_s = exp(lse_s - lse); out->lse is optional. */

@@ -1,18 +1,18 @@
 /* attention_decode_body.h: few queries against many keys, in the words of an instruction set.
  *
- * The work is reading keys and values once. A task is one sequence, one key/value head with all query
- * heads that share it, a few queries, and one of a fixed number of ranges of the keys, so that a single
- * sequence keeps every core busy. Rows are read where they are if they are f32 in whole vectors, and are
- * widened or padded tile by tile otherwise; nothing is transposed:
+ * The work is reading keys and values once. A task is one sequence, one key/value head with all
+ * query heads that share it, a few queries, and one of a fixed number of ranges of the keys, so
+ * that a single sequence keeps every core busy. Rows are read where they are if they are f32 in
+ * whole vectors, and are widened or padded tile by tile otherwise; nothing is transposed:
  *
  *     1. [S; U]: dot products of rows          pairs of rows against half a vector of keys
  *     2. weights and the running state         attention_tile_body.h
  *     3. [A1; A2] += [P; W] V                  product_body.h
  *
- * A range leaves its state, A1 and A2 in the shared workspace; a second loop joins the ranges of a row in
- * order, moving every d2 and A2 to the reference c of the first. How a sequence is split depends on how
- * many keys it sees and on the extents of the call, not on the threads.
- * Next: parallax/NOTES.md for the join. */
+ * A range leaves its state, A1 and A2 in the shared workspace; a second loop joins the ranges of a
+ * row in order, moving every d2 and A2 to the reference c of the first. How a sequence is split
+ * depends on how many keys it sees and on the extents of the call, not on the threads. Next:
+ * parallax/NOTES.md for the join. */
 #ifndef PLX_ATTENTION_DECODE_BODY_H
 #define PLX_ATTENTION_DECODE_BODY_H
 
@@ -54,20 +54,20 @@ static float *decode_partial(const struct decode_job *job, const struct row_tile
            place * attention_plan_partial(&job->plan, ATTENTION_PROBE);
 }
 
-/* Keys or values of a tile as f32 rows of whole vectors: in place where they are that already and no
- * group of keys is cut off by the end of the tile, otherwise copied to `copy`. */
+/* Keys or values of a tile as f32 rows of whole vectors: in place where they are that already and
+ * no group of keys is cut off by the end of the tile, otherwise copied to `copy`. */
 static struct rows decode_rows_ready(const struct attention_problem *p,
                                      const struct attention_plan *plan, struct rows rows,
                                      int64_t keys, float *copy)
 {
     if (rows.dtype == PLX_F32 && p->D == plan->depth && keys % VEC_WIDTH == 0) return rows;
-    pack_rows(copy, rows, keys, attention_round_up(keys, VEC_WIDTH), p->D, plan->depth, 1.0f);
+    pack_rows(copy, rows, keys, attention_round_up(keys, VEC_WIDTH), p->D, plan->depth);
     return (struct rows){copy, plan->depth, PLX_F32};
 }
 
-/* Dot products of rows q0 and q0 + depth with half a vector of keys. */
+/* Dot products of rows q and q + depth with half a vector of keys, each row with its scale. */
 static inline void dot_pair(const float *q, const float *k, int64_t k_stride, int64_t depth,
-                            float *s, int64_t s_row)
+                            float *s, int64_t s_row, const float scale[2])
 {
     enum { HALF = VEC_WIDTH / 2 };
     vec sum[VEC_WIDTH];
@@ -84,22 +84,28 @@ static inline void dot_pair(const float *q, const float *k, int64_t k_stride, in
         }
     }
     vec_store(lanes, vec_sums(sum));
-    memcpy(s, lanes, HALF * sizeof(float));
-    memcpy(s + s_row, lanes + HALF, HALF * sizeof(float));
+    for (int n = 0; n < HALF; n++) {
+        s[n] = scale[0] * lanes[n];
+        s[s_row + n] = scale[1] * lanes[HALF + n];
+    }
 }
 
+/* Rows behind `scaled` are those of r, whose products stay as they are. */
 static void decode_scores(const struct attention_plan *plan, const float *q, int64_t rows,
-                          struct rows keys, int64_t count, float *scores)
+                          int64_t scaled, float scale, struct rows keys, int64_t count,
+                          float *scores)
 {
     const float *k = keys.data;
     for (int64_t j = 0; j < count; j += VEC_WIDTH / 2)
-        for (int64_t i = 0; i < rows; i += 2)
+        for (int64_t i = 0; i < rows; i += 2) {
+            const float scales[2] = {i < scaled ? scale : 1.0f, i + 1 < scaled ? scale : 1.0f};
             dot_pair(q + i * plan->depth, k + j * keys.stride, keys.stride, plan->depth,
-                     scores + i * plan->keys + j, plan->keys);
+                     scores + i * plan->keys + j, plan->keys, scales);
+        }
 }
 
-/* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache lines
- * at a new page for the hardware. */
+/* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache
+ * lines at a new page for the hardware. */
 static inline void decode_prefetch(struct rows rows, int64_t count, int64_t D)
 {
     const int64_t size = (int64_t)plx_dtype_size(rows.dtype);
@@ -120,26 +126,33 @@ static void decode_keys(const struct attention_problem *p, const struct attentio
     const struct attention_range columns = {0, attention_round_up(keys, VEC_WIDTH)};
 
     decode_prefetch(rows_of(&p->k, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
-    struct rows ready =
-        decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
-    decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, ready, columns.end, scores);
+    struct rows ready = decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
+    decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, block_pairs(tile->rows),
+                  (float)p->scale, ready, columns.end, scores);
     block_update(p, plan, tile, scratch, 0, key0, columns);
 
     decode_prefetch(rows_of(&p->v, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
     ready = decode_rows_ready(p, plan, v, keys, scratch + plan->offset[PIECE_VALUES]);
-    const struct product sum = {.a = scores, .a_row = plan->keys, .a_step = 1,
-                                .b = ready.data, .b_row = ready.stride,
-                                .c = scratch + plan->offset[PIECE_SUMS], .c_row = depth,
-                                .rows = stacked, .vectors = depth / VEC_WIDTH,
-                                .depth = columns.end, .add = true};
+    const struct product sum = {.a = scores,
+                                .a_row = plan->keys,
+                                .a_step = 1,
+                                .b = ready.data,
+                                .b_row = ready.stride,
+                                .c = scratch + plan->offset[PIECE_SUMS],
+                                .c_row = depth,
+                                .rows = stacked,
+                                .vectors = depth / VEC_WIDTH,
+                                .depth = columns.end,
+                                .add = true};
     product_run(&sum);
 }
 
-static bool decode_tile(const struct decode_job *job, int64_t index, struct row_tile *tile)
+/* Query tile `index` of all sequences, head g; false where the sequence is shorter. */
+static bool decode_tile(const struct decode_job *job, int64_t index, int64_t g,
+                        struct row_tile *tile)
 {
     const struct attention_problem *p = job->p;
-    const int64_t rest = index / job->tiles;
-    *tile = (struct row_tile){.seq = attention_sequence(p, rest / p->G), .g = rest % p->G};
+    *tile = (struct row_tile){.seq = attention_sequence(p, index / job->tiles), .g = g};
     tile->first = index % job->tiles * job->plan.queries;
     tile->queries = attention_least(job->plan.queries, tile->seq.T - tile->first);
     tile->rows = tile->queries * job->plan.group;
@@ -152,17 +165,19 @@ static float *decode_scratch(const struct decode_job *job, int thread)
                              (size_t)thread * job->plan.thread_bytes);
 }
 
-/* One range of keys for one tile of rows. */
+/* One range of keys for one tile of rows. Heads come before ranges: those of one range lie in the
+ * same pages of memory, and a page that has to be looked up for each row of 512 bytes costs more
+ * than reading it. */
 static void decode_task(void *pointer, int64_t index, int thread)
 {
     const struct decode_job *job = pointer;
     const struct attention_problem *p = job->p;
     const struct attention_plan *plan = &job->plan;
-    const int64_t split = index % plan->splits, depth = plan->depth;
+    const int64_t split = index / p->G % plan->splits, depth = plan->depth;
     float *scratch = decode_scratch(job, thread);
     struct row_tile tile;
     int64_t splits;
-    if (!decode_tile(job, index / plan->splits, &tile)) return;
+    if (!decode_tile(job, index / p->G / plan->splits, index % p->G, &tile)) return;
     const struct attention_range range = decode_range(p, plan, &tile, split, &splits);
     if (split >= splits) return;
 
@@ -190,8 +205,8 @@ static void decode_task(void *pointer, int64_t index, int thread)
     }
 }
 
-/* Adds `factor` times a partial result to a row's state and sums; its moments move from its own reference
- * to the row's: sum w (u - c) = sum w (u - c_s) + (c_s - c) sum w. */
+/* Adds `factor` times a partial result to a row's state and sums; its moments move from its own
+ * reference to the row's: sum w (u - c) = sum w (u - c_s) + (c_s - c) sum w. */
 static void partial_add(const float *partial, const struct attention_plan *plan, float factor,
                         float *state, float *sums, float *moments)
 {
@@ -225,7 +240,7 @@ static void decode_join(void *pointer, int64_t index, int thread)
     float *sums = scratch + plan->offset[PIECE_SUMS], *moments = sums + plan->depth;
     struct row_tile tile;
     int64_t splits;
-    if (!decode_tile(job, index, &tile)) return;
+    if (!decode_tile(job, index / job->p->G, index % job->p->G, &tile)) return;
     decode_range(job->p, plan, &tile, 0, &splits);
     if (splits == 1) return;
     for (int64_t i = 0; i < tile.rows; i++) {
@@ -240,7 +255,7 @@ static void decode_join(void *pointer, int64_t index, int thread)
         for (int64_t s = 0; s < splits; s++) {
             const float *partial = decode_partial(job, &tile, i, s);
             if (partial_is_empty(partial)) continue;
-            partial_add(partial, plan, exp2_scalar(partial[STATE_M] - state[STATE_M]), state, sums,
+            partial_add(partial, plan, exp_scalar(partial[STATE_M] - state[STATE_M]), state, sums,
                         moments);
         }
         row_finish(job->p, tile_place(&tile, plan->group, i), state, sums, moments, plan->depth,

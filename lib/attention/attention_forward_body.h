@@ -1,8 +1,9 @@
-/* attention_forward_body.h: the forward pass, for softmax attention and Parallax, in the words of an
- * instruction set.
+/* attention_forward_body.h: the forward pass, for softmax attention and Parallax, in the words of
+ * an instruction set.
  *
- * A task is one sequence, one key/value head and a tile of queries of all query heads that share it, so
- * that a packed key/value tile serves them all. For every key tile that any of its rows sees:
+ * A task is one sequence, one key/value head and a tile of queries of all query heads that share
+ * it, so that a packed key/value tile serves them all. For every key tile that any of its rows
+ * sees:
  *
  *     1. pack the keys by channels and the values by rows
  *     for every block of rows:
@@ -10,10 +11,10 @@
  *     3. weights [P; W] and the running state  attention_tile_body.h
  *     4. [A1; A2] += [P; W] V                  one product
  *
- * and at the end o = m (1 + t') - A2/d1 row by row. Tiles and blocks that see nothing are skipped, and the
- * products of a block run over the columns between its first and last visible key only. Key tiles start at
- * multiples of their size, so a row's result depends on the keys it sees and on nothing else.
- * Next: attention_decode_body.h (few queries), attention_backward_body.h. */
+ * and at the end o = m (1 + t') - A2/d1 row by row. Tiles and blocks that see nothing are skipped,
+ * and the products of a block run over the columns between its first and last visible key only. Key
+ * tiles start at multiples of their size, so a row's result depends on the keys it sees and on
+ * nothing else. Next: attention_decode_body.h (few queries), attention_backward_body.h. */
 #ifndef PLX_ATTENTION_FORWARD_BODY_H
 #define PLX_ATTENTION_FORWARD_BODY_H
 
@@ -28,8 +29,8 @@ struct forward_job {
 };
 
 static void forward_block(const struct attention_problem *p, const struct attention_plan *plan,
-                          const struct row_tile *tile, float *scratch, int64_t first,
-                          int64_t key0, int64_t keys)
+                          const struct row_tile *tile, float *scratch, int64_t first, int64_t key0,
+                          int64_t keys)
 {
     const int64_t depth = plan->depth, rows = block_rows(tile, plan, first);
     const int64_t stacked = ATTENTION_STACK * block_pairs(rows);
@@ -39,20 +40,34 @@ static void forward_block(const struct attention_problem *p, const struct attent
     columns.end = attention_round_up(columns.end, VEC_WIDTH);
 
     float *scores = scratch + plan->offset[PIECE_SCORES];
-    const struct product score = {
-        .a = scratch + plan->offset[PIECE_QUERIES] + ATTENTION_STACK * first * depth,
-        .a_row = depth, .a_step = 1,
-        .b = scratch + plan->offset[PIECE_KEYS] + columns.first, .b_row = plan->keys,
-        .c = scores + columns.first, .c_row = plan->keys,
-        .rows = stacked, .vectors = (columns.end - columns.first) / VEC_WIDTH, .depth = p->D};
+    const struct product score = {.a = scratch + plan->offset[PIECE_QUERIES] +
+                                       ATTENTION_STACK * first * depth,
+                                  .a_row = depth,
+                                  .a_step = 1,
+                                  .b = scratch + plan->offset[PIECE_KEYS] + columns.first,
+                                  .b_row = plan->keys,
+                                  .c = scores + columns.first,
+                                  .c_row = plan->keys,
+                                  .rows = stacked,
+                                  .vectors = (columns.end - columns.first) / VEC_WIDTH,
+                                  .depth = p->D,
+                                  .segment = PRODUCT_SEGMENT,
+                                  .scale = (float)p->scale,
+                                  .scaled = block_pairs(rows)};
     product_run(&score);
     block_update(p, plan, tile, scratch, first, key0, columns);
-    const struct product sum = {
-        .a = scores + columns.first, .a_row = plan->keys, .a_step = 1,
-        .b = scratch + plan->offset[PIECE_VALUES] + columns.first * depth, .b_row = depth,
-        .c = scratch + plan->offset[PIECE_SUMS] + ATTENTION_STACK * first * depth, .c_row = depth,
-        .rows = stacked, .vectors = depth / VEC_WIDTH, .depth = columns.end - columns.first,
-        .add = true};
+    const struct product sum = {.a = scores + columns.first,
+                                .a_row = plan->keys,
+                                .a_step = 1,
+                                .b = scratch + plan->offset[PIECE_VALUES] + columns.first * depth,
+                                .b_row = depth,
+                                .c = scratch + plan->offset[PIECE_SUMS] +
+                                     ATTENTION_STACK * first * depth,
+                                .c_row = depth,
+                                .rows = stacked,
+                                .vectors = depth / VEC_WIDTH,
+                                .depth = columns.end - columns.first,
+                                .add = true};
     product_run(&sum);
 }
 
@@ -71,7 +86,7 @@ static void forward_tile_run(const struct attention_problem *p, const struct att
                         plan->keys, p->D, depth);
         pack_rows(scratch + plan->offset[PIECE_VALUES],
                   rows_of(&p->v, seq->k_batch, seq->k_start + key0, tile->g), keys,
-                  attention_round_up(keys, VEC_WIDTH), p->D, depth, 1.0f);
+                  attention_round_up(keys, VEC_WIDTH), p->D, depth);
         for (int64_t first = 0; first < tile->rows; first += plan->row_block)
             forward_block(p, plan, tile, scratch, first, key0, keys);
     }

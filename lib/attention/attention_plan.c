@@ -1,8 +1,8 @@
 /* attention_plan.c: tile sizes and scratch of the tiled CPU kernels.
  *
- * The sizes are chosen for a core with 1 MiB of second-level cache and 32 KiB of first-level cache; the
- * arithmetic and the measurements behind them are in parallax/NOTES.md. They depend on D and the group
- * only, so a row's result does not depend on how long or how many the sequences are. */
+ * The sizes are chosen for a core with 1 MiB of second-level cache and 32 KiB of first-level cache;
+ * the arithmetic and the measurements behind them are in parallax/NOTES.md. They depend on D and
+ * the group only, so a row's result does not depend on how long or how many the sequences are. */
 #include "attention/attention_plan.h"
 
 #include <inttypes.h>
@@ -53,8 +53,8 @@ struct attention_plan attention_plan_forward(const struct attention_problem *p,
     bool wide = plan.depth > 128;
     plan.row_block = isa.product_rows * 4;
     plan.keys = wide ? 64 : 128;
-    /* About 96 rows share a packed tile: the tile's packing is then 2 % of its products, and the rows
-     * (q, r, A1, A2) take 192 KiB at D = 128. */
+    /* About 96 rows share a packed tile: the tile's packing is then 2 % of its products, and the
+     * rows (q, r, A1, A2) take 192 KiB at D = 128. */
     plan.queries = least(p->T, wide ? 48 / plan.group : 96 / plan.group);
     if (plan.queries < 1) plan.queries = 1;
     plan_rows(&plan, p, isa);
@@ -79,9 +79,9 @@ struct attention_plan attention_plan_decode(const struct attention_problem *p,
     plan.splits = quarter < 32 ? 32 / quarter : 1;
     plan.splits = attention_plan_splits(&plan, p->S);
     if (plan.splits > 1)
-        plan.shared_bytes = (size_t)(plan.splits * p->B * p->T * p->H *
-                                     attention_plan_partial(&plan, p->probe)) *
-                            sizeof(float);
+        plan.shared_bytes =
+            (size_t)(plan.splits * p->B * p->T * p->H * attention_plan_partial(&plan, p->probe)) *
+            sizeof(float);
     plan_place(&plan, p->threads);
     return plan;
 }
@@ -126,7 +126,8 @@ struct attention_plan attention_plan_backward(const struct attention_problem *p,
     plan.piece[PIECE_SUMS] = 2 * keys * depth;
     plan.piece[PIECE_RESULT] = stack * block * depth;
     /* Four scalars a row and head, and f32 sums of gradients that are stored in a narrower type. */
-    plan.shared_bytes = (size_t)round_up(p->B * p->T * p->H * 4 * (int64_t)sizeof(float), 64);
+    plan.shared_bytes =
+        (size_t)round_up(p->B * p->T * p->H * plan.state * (int64_t)sizeof(float), 64);
     plan.shared_bytes += plan_copy(&p->dq) + plan_copy(&p->dk) + plan_copy(&p->dv);
     plan.shared_bytes += plan_copy(&p->dr);
     plan_place(&plan, p->threads);
@@ -136,14 +137,16 @@ struct attention_plan attention_plan_backward(const struct attention_problem *p,
 void attention_plan_print(const struct attention_plan *plan, FILE *file)
 {
     static const char *const names[ATTENTION_PIECES] = {
-        [PIECE_QUERIES] = "queries", [PIECE_GRADIENTS] = "gradients", [PIECE_KEYS] = "keys",
-        [PIECE_KEY_ROWS] = "key rows", [PIECE_VALUES] = "values", [PIECE_SCORES] = "scores",
-        [PIECE_WEIGHTS] = "weights", [PIECE_SUMS] = "sums", [PIECE_RESULT] = "result",
+        [PIECE_QUERIES] = "queries",   [PIECE_GRADIENTS] = "gradients", [PIECE_KEYS] = "keys",
+        [PIECE_KEY_ROWS] = "key rows", [PIECE_VALUES] = "values",       [PIECE_SCORES] = "scores",
+        [PIECE_WEIGHTS] = "weights",   [PIECE_SUMS] = "sums",           [PIECE_RESULT] = "result",
         [PIECE_STATES] = "states"};
-    fprintf(file, "task: %" PRId64 " queries x %" PRId64 " heads, %" PRId64 " rows in blocks of %" PRId64 "\n",
+    fprintf(file,
+            "task: %" PRId64 " queries x %" PRId64 " heads, %" PRId64 " rows in blocks of %" PRId64
+            "\n",
             plan->queries, plan->group, plan->rows, plan->row_block);
-    fprintf(file, "tile: %" PRId64 " keys, %" PRId64 " channels; at most %" PRId64 " splits\n", plan->keys,
-            plan->depth, plan->splits);
+    fprintf(file, "tile: %" PRId64 " keys, %" PRId64 " channels; at most %" PRId64 " splits\n",
+            plan->keys, plan->depth, plan->splits);
     for (int n = 0; n < ATTENTION_PIECES; n++)
         if (plan->piece[n])
             fprintf(file, "  %-10s %9zu bytes\n", names[n], plan->piece[n] * sizeof(float));

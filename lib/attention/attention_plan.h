@@ -1,9 +1,10 @@
 /* attention_plan.h: how the tiled CPU kernels cut a problem up, and how much scratch that takes.
  *
  * A plan is a pure function of shapes and of the register tile of the instruction set: never of the
- * number of threads (only the total of scratch is), the contents of memory, or what else is in the batch
- * beside a sequence. That is why results are the same bits for any number of threads. Sizes within a
- * plan are in floats unless a name says bytes. Next: attention_tile_body.h, which uses the pieces. */
+ * number of threads (only the total of scratch is), the contents of memory, or what else is in the
+ * batch beside a sequence. That is why results are the same bits for any number of threads. Sizes
+ * within a plan are in floats unless a name says bytes. Next: attention_tile_body.h, which uses the
+ * pieces. */
 #ifndef PLX_ATTENTION_PLAN_H
 #define PLX_ATTENTION_PLAN_H
 
@@ -11,14 +12,15 @@
 
 #include "attention/attention.h"
 
-/* What a plan has to know about the words a kernel is compiled with (cpu/avx512.h, cpu/portable.h). */
+/* What a plan has to know about the words a kernel is compiled with (cpu/avx512.h, cpu/portable.h).
+ */
 struct attention_isa {
     int width;        /* floats in a vector */
     int product_rows; /* rows of the register tile */
 };
 
-/* Scratch of one thread. "Stacked" rows are those of a row block for q, then those for r, as one operand
- * of a product; softmax attention has only the first half. */
+/* Scratch of one thread. "Stacked" rows are those of a row block for q, then those for r, as one
+ * operand of a product; softmax attention has only the first half. */
 enum attention_piece {
     PIECE_QUERIES,   /* q and r, stacked by row block */
     PIECE_GRADIENTS, /* d_o (backward) */
@@ -28,8 +30,8 @@ enum attention_piece {
     PIECE_SCORES,    /* scores and probe products of a row block, stacked: [rows, keys] */
     PIECE_WEIGHTS,   /* a_ij, then the weights of d_o (backward) */
     PIECE_SUMS,      /* A1 and A2, stacked like q and r (forward, decode); d_k and d_v (backward) */
-    PIECE_RESULT,    /* d_q and d_r of a row block (backward); one row of output (forward, decode) */
-    PIECE_STATES,    /* m, c and the lanes of d1 and d2 of every row */
+    PIECE_RESULT, /* d_q and d_r of a row block (backward); one row of output (forward, decode) */
+    PIECE_STATES, /* m, c and the lanes of d1 and d2 of every row */
     ATTENTION_PIECES
 };
 

@@ -1,18 +1,19 @@
-/* attention_tile_body.h: packing tiles, the online softmax of a row, and its last step; shared by the
- * forward and decode bodies (backward uses the packing).
+/* attention_tile_body.h: packing tiles, the online softmax of a row, and its last step; shared by
+ * the forward and decode bodies (backward uses the packing).
  *
- * The state of a row over the keys seen so far, with w_j = 2^(s_j - m) and s the score in units of log 2:
+ * The state of a row over the keys seen so far, with the score s and w_j = e^(s_j - m):
  *
- *     m = max s_j    d1 = sum w_j    d2 = sum w_j (u_j - c)    A1 = sum w_j v_j    A2 = sum w_j (u_j - c) v_j
+ *     m = max s_j    d1 = sum w_j            A1 = sum w_j v_j
+ *                    d2 = sum w_j (u_j - c)  A2 = sum w_j (u_j - c) v_j
  *
- * c is the weighted mean of u over the first keys that the row sees. It never changes afterwards and drops
- * out of the result; taking it off first keeps a common offset of u (one vector added to every key) from
- * cancelling in t - u with the precision of the offset instead of that of the differences. d1 and d2 are
- * kept as one sum a lane, added up once at the end.
+ * c is the weighted mean of u over the first keys that the row sees. It never changes afterwards
+ * and drops out of the result; taking it off first keeps a common offset of u (one vector added to
+ * every key) from cancelling in t - u with the precision of the offset instead of that of the
+ * differences. d1 and d2 are kept as one sum a lane, added up once at the end.
  *
- * ATTENTION_PROBE (1 for Parallax, 0 for softmax attention) is a constant of the including file; the first
- * branch is the same sequence of operations in both, so r = 0 gives softmax attention bit for bit.
- * Include after the words. Next: attention_forward_body.h. */
+ * ATTENTION_PROBE (1 for Parallax, 0 for softmax attention) is a constant of the including file;
+ * the first branch is the same sequence of operations in both, so r = 0 gives softmax attention bit
+ * for bit. Include after the words. Next: attention_forward_body.h. */
 #ifndef PLX_ATTENTION_TILE_BODY_H
 #define PLX_ATTENTION_TILE_BODY_H
 
@@ -27,8 +28,6 @@
 enum { ATTENTION_STACK = ATTENTION_PROBE ? 2 : 1 };
 
 static const struct attention_isa attention_isa = {VEC_WIDTH, PRODUCT_ROWS};
-
-#define LOG2_E 1.4426950408889634
 
 static inline int64_t attention_least(int64_t a, int64_t b)
 {
@@ -45,7 +44,8 @@ static inline int64_t attention_round_up(int64_t count, int64_t unit)
     return (count + unit - 1) / unit * unit;
 }
 
-/* ---- Packing ----------------------------------------------------------------------------------- */
+/* ---- Packing -----------------------------------------------------------------------------------
+ */
 
 /* Rows of one head: entry (b, t, h) of a [B,T,H,D] view, and those that follow along t. */
 struct rows {
@@ -63,9 +63,13 @@ static inline struct rows rows_of(const struct plx_tensor *tensor, int64_t b, in
 /* Channels d .. d + count - 1 of a row; zero in further lanes. */
 static inline vec rows_load(struct rows rows, int64_t row, int64_t d, int count)
 {
-    if (rows.dtype == PLX_F32)
-        return vec_load_part((const float *)rows.data + row * rows.stride + d, count);
-    return vec_load_bf16_part((const uint16_t *)rows.data + row * rows.stride + d, count);
+    const int64_t place = row * rows.stride + d;
+    if (rows.dtype == PLX_F32) {
+        const float *p = (const float *)rows.data + place;
+        return count == VEC_WIDTH ? vec_load(p) : vec_load_part(p, count);
+    }
+    const uint16_t *p = (const uint16_t *)rows.data + place;
+    return count == VEC_WIDTH ? vec_load_bf16(p) : vec_load_bf16_part(p, count);
 }
 
 static inline int lanes_left(int64_t D, int64_t d)
@@ -73,20 +77,34 @@ static inline int lanes_left(int64_t D, int64_t d)
     return (int)attention_least(VEC_WIDTH, D - d);
 }
 
-/* out[i][0 .. depth) = factor times row i, zero behind D and behind `valid` rows. */
-static void pack_rows(float *out, struct rows rows, int64_t valid, int64_t count, int64_t D,
-                      int64_t depth, float factor)
+/* One row, zero behind D. */
+static inline __attribute__((always_inline)) void pack_row(float *out, struct rows rows,
+                                                           int64_t row, int64_t D, int64_t depth)
 {
-    for (int64_t i = 0; i < valid; i++)
-        for (int64_t d = 0; d < depth; d += VEC_WIDTH)
-            vec_store(out + i * depth + d,
-                      vec_mul(vec_set(factor), rows_load(rows, i, d, lanes_left(D, d))));
+    int64_t d = 0;
+    for (; d + VEC_WIDTH <= D; d += VEC_WIDTH)
+        vec_store(out + d, rows_load(rows, row, d, VEC_WIDTH));
+    if (d < depth) vec_store(out + d, rows_load(rows, row, d, (int)(D - d)));
+}
+
+/* out[i][0 .. depth) = row i, zero behind D and behind `valid` rows. The dtype is a constant in
+ * each of the loops. */
+static void pack_rows(float *out, struct rows rows, int64_t valid, int64_t count, int64_t D,
+                      int64_t depth)
+{
+    if (rows.dtype == PLX_F32) {
+        const struct rows wide = {rows.data, rows.stride, PLX_F32};
+        for (int64_t i = 0; i < valid; i++) pack_row(out + i * depth, wide, i, D, depth);
+    } else {
+        const struct rows narrow = {rows.data, rows.stride, PLX_BF16};
+        for (int64_t i = 0; i < valid; i++) pack_row(out + i * depth, narrow, i, D, depth);
+    }
     if (count > valid)
         memset(out + valid * depth, 0, (size_t)((count - valid) * depth) * sizeof(float));
 }
 
-/* out[d][j] = row j, channel d, for 0 <= d < depth and whole vectors of j up to `valid`; zero behind
- * valid and D. `count` is the distance between channels. */
+/* out[d][j] = row j, channel d, for 0 <= d < depth and whole vectors of j up to `valid`; zero
+ * behind valid and D. `count` is the distance between channels. */
 static void pack_transposed(float *out, struct rows rows, int64_t valid, int64_t count, int64_t D,
                             int64_t depth)
 {
@@ -99,8 +117,7 @@ static void pack_transposed(float *out, struct rows rows, int64_t valid, int64_t
                 for (int n = 0; n < VEC_WIDTH; n++) square[n] = rows_load(rows, j + n, d, lanes);
             } else {
                 for (int n = 0; n < VEC_WIDTH; n++)
-                    square[n] =
-                        j + n < valid ? rows_load(rows, j + n, d, lanes) : vec_set(0.0f);
+                    square[n] = j + n < valid ? rows_load(rows, j + n, d, lanes) : vec_set(0.0f);
             }
             vec_transpose(square);
 #pragma GCC unroll 16
@@ -128,7 +145,8 @@ static inline void store_scalar(const struct plx_tensor *tensor, int64_t b, int6
     if (tensor->rank) ((float *)tensor->data)[tensor_offset(tensor, b, t, h)] = value;
 }
 
-/* ---- The online softmax of a row --------------------------------------------------------------- */
+/* ---- The online softmax of a row ---------------------------------------------------------------
+ */
 
 /* A row's state in floats: m, c, the lanes of d1, the lanes of d2. */
 enum { STATE_M = 0, STATE_C = 1, STATE_D1 = 2, STATE_D2 = 2 + VEC_WIDTH };
@@ -141,7 +159,7 @@ static void state_reset(float *state)
     vec_store(state + STATE_D2, vec_set(0.0f));
 }
 
-/* Multiplies what has been summed so far by 2^(old m - new m). */
+/* Multiplies what has been summed so far by e^(old m - new m). */
 static void state_rescale(float *state, float *sums, float *moments, int64_t depth, float factor)
 {
     const vec f = vec_set(factor);
@@ -154,11 +172,11 @@ static void state_rescale(float *state, float *sums, float *moments, int64_t dep
         vec_store(moments + d, vec_mul(f, vec_load(moments + d)));
 }
 
-/* 2^x of one number by the same polynomial as everywhere. */
-static inline float exp2_scalar(float x)
+/* e^x of one number by the same polynomial as everywhere. */
+static inline float exp_scalar(float x)
 {
     float lanes[VEC_WIDTH];
-    vec_store(lanes, vec_exp2(vec_set(x)));
+    vec_store(lanes, vec_exp(vec_set(x)));
     return lanes[0];
 }
 
@@ -173,9 +191,10 @@ static float first_mean(const float *p, const float *u, int64_t begin, int64_t e
     return vec_sum(weighted) / vec_sum(weights);
 }
 
-/* Turns the scores s and probe products u of one row, columns begin .. end - 1 of a tile (whole vectors),
- * of which it sees first .. last - 1, into its weights w and w (u - c), in place, and brings the row's
- * state, A1 (sums) and A2 (moments) to the new maximum. Columns it does not see get weights of zero. */
+/* Turns the scores s and probe products u of one row, columns begin .. end - 1 of a tile (whole
+ * vectors), of which it sees first .. last - 1, into its weights w and w (u - c), in place, and
+ * brings the row's state, A1 (sums) and A2 (moments) to the new maximum. Columns it does not see
+ * get weights of zero. */
 static void row_update(float *s, float *u, int64_t begin, int64_t end, int64_t first, int64_t last,
                        float *state, float *sums, float *moments, int64_t depth)
 {
@@ -196,13 +215,13 @@ static void row_update(float *s, float *u, int64_t begin, int64_t end, int64_t f
     const float old_m = state[STATE_M], new_m = vec_largest(largest);
     const bool is_first = old_m == -INFINITY;
     if (!is_first && new_m != old_m)
-        state_rescale(state, sums, moments, depth, exp2_scalar(old_m - new_m));
+        state_rescale(state, sums, moments, depth, exp_scalar(old_m - new_m));
     state[STATE_M] = new_m;
 
     const vec m = vec_set(new_m);
     vec d1 = vec_load(state + STATE_D1);
     for (int64_t j = begin; j < end; j += VEC_WIDTH) {
-        vec w = vec_exp2(vec_sub(vec_load(s + j), m));
+        vec w = vec_exp(vec_sub(vec_load(s + j), m));
         vec_store(s + j, w);
         d1 = vec_add(d1, w);
     }
@@ -220,15 +239,16 @@ static void row_update(float *s, float *u, int64_t begin, int64_t end, int64_t f
     vec_store(state + STATE_D2, d2);
 }
 
-/* ---- The result of a row ----------------------------------------------------------------------- */
+/* ---- The result of a row -----------------------------------------------------------------------
+ */
 
 /* Where a row's results go. */
 struct row_place {
     int64_t b, t, h;
 };
 
-/* m_i = A1/d1, t' = d2/d1, o = m (1 + t') - A2/d1, and the statistics: t = t' + c, lse in natural units.
- * result is scratch for two rows. A row that saw no key gets zeros and -infinity. */
+/* m_i = A1/d1, t' = d2/d1, o = m (1 + t') - A2/d1, and the statistics: t = t' + c, lse in natural
+ * units. result is scratch for two rows. A row that saw no key gets zeros and -infinity. */
 static void row_finish(const struct attention_problem *p, struct row_place at, const float *state,
                        const float *sums, const float *moments, int64_t depth, float *result)
 {
@@ -248,13 +268,14 @@ static void row_finish(const struct attention_problem *p, struct row_place at, c
     store_row(&p->o, at.b, at.t, at.h, result, p->D);
     if (p->value_mean.rank) store_row(&p->value_mean, at.b, at.t, at.h, mean, p->D);
     if (p->lse.rank) {
-        double lse = ((double)state[STATE_M] + log2((double)d1)) / LOG2_E;
+        double lse = (double)state[STATE_M] + log((double)d1);
         store_scalar(&p->lse, at.b, at.t, at.h, empty ? -INFINITY : (float)lse);
     }
     store_scalar(&p->probe_mean, at.b, at.t, at.h, empty ? 0.0f : t + state[STATE_C]);
 }
 
-/* ---- A tile of rows ---------------------------------------------------------------------------- */
+/* ---- A tile of rows ----------------------------------------------------------------------------
+ */
 
 /* A task: some queries of one sequence, all heads of a group. Row i of its `rows` is head
  * i / queries of the group and query first + i % queries. */
@@ -272,8 +293,7 @@ static int64_t longest_queries(const struct attention_problem *p)
     return longest;
 }
 
-static inline struct row_place tile_place(const struct row_tile *tile, int64_t group,
-                                          int64_t row)
+static inline struct row_place tile_place(const struct row_tile *tile, int64_t group, int64_t row)
 {
     return (struct row_place){tile->seq.q_batch,
                               tile->seq.q_start + tile->first + row % tile->queries,
@@ -286,35 +306,37 @@ static inline struct attention_range tile_keys(const struct attention_problem *p
     return attention_keys(p, tile->seq.T, tile->seq.S, tile->first + row % tile->queries);
 }
 
-/* Rows of the block that begins at row `first`, and the same in whole pairs. */
+/* Rows of the block that begins at row `first`. */
 static inline int64_t block_rows(const struct row_tile *tile, const struct attention_plan *plan,
                                  int64_t first)
 {
     return attention_least(plan->row_block, tile->rows - first);
 }
 
+/* Rows in each half of the stack, so that the stack is even: one more than there are where an odd
+ * number is not stacked. */
 static inline int64_t block_pairs(int64_t rows)
 {
-    return attention_round_up(rows, 2);
+    return ATTENTION_PROBE ? rows : attention_round_up(rows, 2);
 }
 
-/* Packs q (times scale log2 e) and r of every row, stacked by block, and empties states and sums. */
+/* Packs q and r of every row, stacked by block, and empties states and sums.
+ */
 static void tile_begin(const struct attention_problem *p, const struct attention_plan *plan,
                        const struct row_tile *tile, float *scratch)
 {
     const int64_t depth = plan->depth;
-    const float factor = (float)(p->scale * LOG2_E);
     float *sums = scratch + plan->offset[PIECE_SUMS];
     for (int64_t first = 0; first < tile->rows; first += plan->row_block) {
         int64_t rows = block_rows(tile, plan, first), pairs = block_pairs(rows);
         float *q = scratch + plan->offset[PIECE_QUERIES] + ATTENTION_STACK * first * depth;
         for (int64_t i = 0; i < pairs; i++) {
-            struct row_place at = tile_place(tile, plan->group, first + attention_least(i, rows - 1));
-            pack_rows(q + i * depth, rows_of(&p->q, at.b, at.t, at.h), i < rows, 1, p->D, depth,
-                      factor);
+            struct row_place at =
+                tile_place(tile, plan->group, first + attention_least(i, rows - 1));
+            pack_rows(q + i * depth, rows_of(&p->q, at.b, at.t, at.h), i < rows, 1, p->D, depth);
             if (ATTENTION_PROBE)
                 pack_rows(q + (pairs + i) * depth, rows_of(&p->r, at.b, at.t, at.h), i < rows, 1,
-                          p->D, depth, 1.0f);
+                          p->D, depth);
         }
         memset(sums + ATTENTION_STACK * first * depth, 0,
                (size_t)(ATTENTION_STACK * pairs * depth) * sizeof(float));
@@ -352,8 +374,8 @@ static struct attention_range block_columns(const struct attention_problem *p,
 
 /* Phase 3 for the rows of a block: the columns begin .. end - 1 of its scores, whole vectors. */
 static void block_update(const struct attention_problem *p, const struct attention_plan *plan,
-                         const struct row_tile *tile, float *scratch, int64_t first,
-                         int64_t key0, struct attention_range columns)
+                         const struct row_tile *tile, float *scratch, int64_t first, int64_t key0,
+                         struct attention_range columns)
 {
     const int64_t rows = block_rows(tile, plan, first), pairs = block_pairs(rows);
     float *s = scratch + plan->offset[PIECE_SCORES], *u = s + pairs * plan->keys;

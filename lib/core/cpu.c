@@ -11,11 +11,21 @@
 
 #if defined(__x86_64__) && defined(__linux__)
 
+#include <cpuid.h>
 #include <sys/syscall.h>
 
 /* From the kernel's interface: request permission for a dynamically enabled state, here tile data.
  */
 enum { CPU_REQUEST_STATE = 0x1023, CPU_STATE_TILE_DATA = 18 };
+
+/* Asked of CPUID itself (leaf 7: tile and bf16 bits), because not every compiler of the day knows
+ * these names. */
+static bool cpu_has_amx(void)
+{
+    unsigned a, b, c, d;
+    const unsigned bits = 1u << 24 | 1u << 22;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bits) == bits;
+}
 
 uint32_t cpu_features(void)
 {
@@ -28,8 +38,7 @@ uint32_t cpu_features(void)
         features |= PLX_FEATURE_AVX512;
     if ((features & PLX_FEATURE_AVX512) && __builtin_cpu_supports("avx512bf16"))
         features |= PLX_FEATURE_AVX512_BF16;
-    if (__builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
-        syscall(SYS_arch_prctl, CPU_REQUEST_STATE, CPU_STATE_TILE_DATA) == 0)
+    if (cpu_has_amx() && syscall(SYS_arch_prctl, CPU_REQUEST_STATE, CPU_STATE_TILE_DATA) == 0)
         features |= PLX_FEATURE_AMX_BF16;
     return features;
 }

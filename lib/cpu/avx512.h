@@ -1,9 +1,9 @@
 /* avx512.h: the words that CPU kernels are written in, for AVX-512 (F, BW, DQ, VL).
  *
- * A kernel body (lib/attention/attention_*_body.h) is compiled once for each instruction set by including
- * a header like this one before it; portable.h defines the same words for any machine. A vec holds
- * VEC_WIDTH floats. `part` words touch only the first `count` elements of memory, 0 <= count <=
- * VEC_WIDTH, and give zero in the other lanes.
+ * A kernel body (lib/attention/attention_*_body.h) is compiled once for each instruction set by
+ * including a header like this one before it; portable.h defines the same words for any machine. A
+ * vec holds VEC_WIDTH floats. `part` words touch only the first `count` elements of memory, 0 <=
+ * count <= VEC_WIDTH, and give zero in the other lanes.
  *
  * Only files that are compiled with AVX-512 flags may include this one. Next: product_body.h. */
 #ifndef PLX_AVX512_H
@@ -15,8 +15,8 @@
 typedef __m512 vec;
 
 /* The register tile of a matrix product: 6 x 4 accumulators, 4 vectors of the right operand and one
- * broadcast of the left one are 29 of the 32 registers. 10 loads feed 24 multiply-adds, below one load
- * for each even where one of each starts a cycle (Zen 4) or two do (Intel). */
+ * broadcast of the left one are 29 of the 32 registers. 10 loads feed 24 multiply-adds, below one
+ * load for each even where one of each starts a cycle (Zen 4) or two do (Intel). */
 enum { VEC_WIDTH = 16, PRODUCT_ROWS = 6, PRODUCT_VECTORS = 4 };
 
 static inline vec vec_set(float x)
@@ -50,13 +50,20 @@ static inline void vec_store_part(float *p, vec x, int count)
 }
 
 /* bf16 is the upper half of a float. */
+static inline vec vec_load_bf16(const uint16_t *p)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
 static inline vec vec_load_bf16_part(const uint16_t *p, int count)
 {
     __m256i half = _mm256_maskz_loadu_epi16(vec_mask(count), p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-/* Rounds to nearest even; a NaN stays one because its quiet bit is set before the rest is dropped. */
+/* Rounds to nearest even; a NaN stays one because its quiet bit is set before the rest is dropped.
+ */
 static inline void vec_store_bf16_part(uint16_t *p, vec x, int count)
 {
     __m512i bits = _mm512_castps_si512(x);
@@ -105,14 +112,17 @@ static inline float vec_largest(vec x)
     return _mm512_reduce_max_ps(x);
 }
 
-/* 2^x: the nearest integer n is taken off, a polynomial of degree 6 (interpolating at Chebyshev nodes of
- * [-1/2, 1/2], relative error below 6e-9 before rounding) gives 2^(x-n), and scalef applies n with correct underflow. -infinity
- * gives zero because x is held above a number whose power is zero. */
-static inline vec vec_exp2(vec x)
+/* e^x: n is the integer nearest to x log2 e, and a polynomial of degree 6 (interpolating 2^f at the
+ * Chebyshev nodes of [-1/2, 1/2], relative error below 6e-9 before rounding) is taken at f = x log2
+ * e - n, rounded once; scalef applies n with correct underflow. -infinity gives zero because x is
+ * held above a number whose power is zero. */
+static inline vec vec_exp(vec x)
 {
-    x = vec_max(vec_set(-200.0f), x);
-    vec n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    vec f = _mm512_sub_ps(x, n);
+    const vec log2_e = vec_set(1.44269504f);
+    x = vec_max(vec_set(-140.0f), x);
+    vec n = _mm512_roundscale_ps(_mm512_mul_ps(x, log2_e),
+                                 _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    vec f = _mm512_fmsub_ps(x, log2_e, n);
     vec y = vec_fma(vec_set(1.545316295e-4f), f, vec_set(1.339086336e-3f));
     y = vec_fma(y, f, vec_set(9.618082557e-3f));
     y = vec_fma(y, f, vec_set(5.550357114e-2f));
@@ -122,9 +132,8 @@ static inline vec vec_exp2(vec x)
     return _mm512_scalef_ps(y, n);
 }
 
-
-/* Transposes a square of VEC_WIDTH vectors in place: lanes of 32 bits, then pairs, then whole groups of
- * 128 bits by two rounds of shuffles. */
+/* Transposes a square of VEC_WIDTH vectors in place: lanes of 32 bits, then pairs, then whole
+ * groups of 128 bits by two rounds of shuffles. */
 static inline void vec_transpose(vec rows[VEC_WIDTH])
 {
     vec a[16], b[16];
@@ -155,8 +164,8 @@ static inline void vec_transpose(vec rows[VEC_WIDTH])
     }
 }
 
-/* Lane i of the result is the sum of the lanes of rows[i]: each round adds halves of two vectors into
- * one, in the same tree for every row. */
+/* Lane i of the result is the sum of the lanes of rows[i]: each round adds halves of two vectors
+ * into one, in the same tree for every row. */
 static inline vec vec_sums(const vec rows[VEC_WIDTH])
 {
     vec a[8], b[4], c[2];

@@ -1,8 +1,8 @@
-/* portable.h: the words of avx512.h for any machine, on vectors of 16 bytes that the compiler maps to
- * whatever the baseline has (SSE2, NEON, or scalar code).
+/* portable.h: the words of avx512.h for any machine, on vectors of 16 bytes that the compiler maps
+ * to whatever the baseline has (SSE2, NEON, or scalar code).
  *
- * The contracts of the words are stated in avx512.h. Nothing here needs a flag beyond the baseline of
- * the architecture. Next: product_body.h. */
+ * The contracts of the words are stated in avx512.h. Nothing here needs a flag beyond the baseline
+ * of the architecture. Next: product_body.h. */
 #ifndef PLX_PORTABLE_H
 #define PLX_PORTABLE_H
 
@@ -12,8 +12,8 @@
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t vec_bits __attribute__((vector_size(16)));
 
-/* 4 x 2 accumulators, 2 vectors and a broadcast fit the 16 registers of SSE2, which also needs one for
- * each product because it has no fused multiply-add. */
+/* 4 x 2 accumulators, 2 vectors and a broadcast fit the 16 registers of SSE2, which also needs one
+ * for each product because it has no fused multiply-add. */
 enum { VEC_WIDTH = 4, PRODUCT_ROWS = 4, PRODUCT_VECTORS = 2 };
 
 static inline vec vec_set(float x)
@@ -46,11 +46,18 @@ static inline void vec_store_part(float *p, vec x, int count)
     for (int i = 0; i < count; i++) p[i] = x[i];
 }
 
+static inline vec vec_load_bf16(const uint16_t *p)
+{
+    return (vec)((vec_bits){p[0], p[1], p[2], p[3]} << 16);
+}
+
 static inline vec vec_load_bf16_part(const uint16_t *p, int count)
 {
-    vec_bits bits = {0, 0, 0, 0};
-    for (int i = 0; i < count; i++) bits[i] = (int32_t)((uint32_t)p[i] << 16);
-    return (vec)bits;
+    uint32_t bits[VEC_WIDTH] = {0};
+    vec x;
+    for (int i = 0; i < count; i++) bits[i] = (uint32_t)p[i] << 16;
+    memcpy(&x, bits, sizeof x);
+    return x;
 }
 
 static inline void vec_store_bf16_part(uint16_t *p, vec x, int count)
@@ -81,7 +88,8 @@ static inline vec vec_mul(vec a, vec b)
     return a * b;
 }
 
-/* Fused only where the baseline has it, so the roundings of this file depend on the architecture. */
+/* Fused only where the baseline has it, so the roundings of this file depend on the architecture.
+ */
 static inline vec vec_fma(vec a, vec b, vec c)
 {
     return a * b + c;
@@ -104,17 +112,20 @@ static inline float vec_largest(vec x)
     return even > odd ? even : odd;
 }
 
-/* The polynomial of avx512.h. Adding and taking away 1.5 2^23 rounds to an integer n; 2^n goes straight
- * into the exponent bits. n is kept within the normal range, and what lies below it becomes zero. */
-static inline vec vec_exp2(vec x)
+/* The polynomial of avx512.h. Adding and taking away 1.5 2^23 rounds to an integer n; 2^n goes
+ * straight into the exponent bits. n is kept within the normal range, and what lies below it
+ * becomes zero. Without a fused multiply-add n ln 2 is taken off in two parts, the first so short
+ * that its product with n is exact, to keep the argument of the polynomial accurate. */
+static inline vec vec_exp(vec x)
 {
-    const vec lowest = vec_set(-126.0f), magic = vec_set(12582912.0f);
-    vec_bits positive = x >= lowest;
+    const vec lowest = vec_set(-87.0f), highest = vec_set(89.0f), magic = vec_set(12582912.0f);
+    vec_bits above = x >= lowest;
     vec held = vec_max(x, lowest);
-    vec_bits below = held < vec_set(128.5f);
-    held = (vec)((below & (vec_bits)held) | (~below & (vec_bits)vec_set(128.5f)));
-    vec n = (held + magic) - magic;
-    vec f = held - n;
+    vec_bits below = held < highest;
+    held = (vec)((below & (vec_bits)held) | (~below & (vec_bits)highest));
+    vec n = (held * vec_set(1.44269504f) + magic) - magic;
+    vec f = (held - n * vec_set(0.693359375f)) - n * vec_set(-2.12194440e-4f);
+    f = f * vec_set(1.44269504f);
     vec y = vec_fma(vec_set(1.545316295e-4f), f, vec_set(1.339086336e-3f));
     y = vec_fma(y, f, vec_set(9.618082557e-3f));
     y = vec_fma(y, f, vec_set(5.550357114e-2f));
@@ -124,7 +135,7 @@ static inline vec vec_exp2(vec x)
     vec_bits exponent = __builtin_convertvector(n, vec_bits);
     vec_bits not_a_number = x != x;
     vec power = y * (vec)((exponent + 127) << 23);
-    return (vec)((positive & (vec_bits)power) | (not_a_number & (vec_bits)x));
+    return (vec)((above & (vec_bits)power) | (not_a_number & (vec_bits)x));
 }
 
 static inline void vec_transpose(vec rows[VEC_WIDTH])

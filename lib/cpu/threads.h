@@ -1,8 +1,9 @@
 /* threads.h: the one parallel loop of the CPU kernels; OpenMP stays inside.
  *
- * Iterations are handed out one by one in order, so a kernel puts its largest tasks first. Which thread
- * runs which iteration is not determined; kernels stay deterministic because an iteration writes only
- * what belongs to it and its work depends on its index alone. `thread` picks a piece of scratch. */
+ * Iterations are handed out one by one in order, so a kernel puts its largest tasks first. Which
+ * thread runs which iteration is not determined; kernels stay deterministic because an iteration
+ * writes only what belongs to it and its work depends on its index alone. `thread` picks a piece of
+ * scratch. */
 #ifndef PLX_THREADS_H
 #define PLX_THREADS_H
 

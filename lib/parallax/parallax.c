@@ -7,8 +7,7 @@
 
 #include "core/context.h"
 
-/* ---- Rows --------------------------------------------------------------------------------------
- */
+/* ---- Rows ---------------------------------------------------------------------------------- */
 
 static size_t reference_workspace(const void *problem)
 {
@@ -84,8 +83,7 @@ struct kernel_table parallax_table(plx_pass pass)
     return tables[pass];
 }
 
-/* ---- Verbs -------------------------------------------------------------------------------------
- */
+/* ---- Verbs --------------------------------------------------------------------------------- */
 
 static plx_status parallax_problem(plx_context *context, const struct plx_attention *attention,
                                    plx_pass pass, const struct plx_parallax_args *args,

@@ -1,7 +1,8 @@
-/* parallax_avx512.c: Parallax for AVX-512, in f32 and bf16. Inputs of bf16 are widened while tiles are
- * packed, so both dtypes run the same code and accumulate in f32.
+/* parallax_avx512.c: Parallax for AVX-512, in f32 and bf16. Inputs of bf16 are widened while tiles
+ * are packed, so both dtypes run the same code and accumulate in f32.
  *
- * The kernels are the bodies of lib/attention in the words of cpu/avx512.h; NOTES.md derives them. */
+ * The kernels are the bodies of lib/attention in the words of cpu/avx512.h; NOTES.md derives them.
+ */
 #include "cpu/avx512.h"
 
 enum { ATTENTION_PROBE = 1 };
@@ -30,7 +31,7 @@ const struct kernel_row parallax_backward_avx512_f32 = {
     "avx512_f32", refuse_f32, attention_backward_workspace, attention_backward};
 const struct kernel_row parallax_backward_avx512_bf16 = {
     "avx512_bf16", refuse_bf16, attention_backward_workspace, attention_backward};
-const struct kernel_row parallax_decode_avx512_f32 = {
-    "avx512_f32", refuse_f32, attention_decode_workspace, attention_decode};
+const struct kernel_row parallax_decode_avx512_f32 = {"avx512_f32", refuse_f32,
+                                                      attention_decode_workspace, attention_decode};
 const struct kernel_row parallax_decode_avx512_bf16 = {
     "avx512_bf16", refuse_bf16, attention_decode_workspace, attention_decode};

@@ -14,5 +14,5 @@ const struct kernel_row parallax_forward_portable = {
     "portable", attention_refuse_portable, attention_forward_workspace, attention_forward};
 const struct kernel_row parallax_backward_portable = {
     "portable", attention_refuse_portable, attention_backward_workspace, attention_backward};
-const struct kernel_row parallax_decode_portable = {
-    "portable", attention_refuse_portable, attention_decode_workspace, attention_decode};
+const struct kernel_row parallax_decode_portable = {"portable", attention_refuse_portable,
+                                                    attention_decode_workspace, attention_decode};

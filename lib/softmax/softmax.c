@@ -7,8 +7,7 @@
 
 #include "core/context.h"
 
-/* ---- Rows --------------------------------------------------------------------------------------
- */
+/* ---- Rows ---------------------------------------------------------------------------------- */
 
 static size_t reference_workspace(const void *problem)
 {
@@ -80,8 +79,7 @@ struct kernel_table softmax_table(plx_pass pass)
     return tables[pass];
 }
 
-/* ---- Verbs -------------------------------------------------------------------------------------
- */
+/* ---- Verbs --------------------------------------------------------------------------------- */
 
 static plx_status softmax_problem(plx_context *context, const struct plx_attention *attention,
                                   plx_pass pass, const struct plx_softmax_args *args,

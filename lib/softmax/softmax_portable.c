@@ -10,9 +10,9 @@ enum { ATTENTION_PROBE = 0 };
 #include "attention/attention_rows.h"
 #include "softmax/softmax_impl.h"
 
-const struct kernel_row softmax_forward_portable = {
-    "portable", attention_refuse_portable, attention_forward_workspace, attention_forward};
+const struct kernel_row softmax_forward_portable = {"portable", attention_refuse_portable,
+                                                    attention_forward_workspace, attention_forward};
 const struct kernel_row softmax_backward_portable = {
     "portable", attention_refuse_portable, attention_backward_workspace, attention_backward};
-const struct kernel_row softmax_decode_portable = {
-    "portable", attention_refuse_portable, attention_decode_workspace, attention_decode};
+const struct kernel_row softmax_decode_portable = {"portable", attention_refuse_portable,
+                                                   attention_decode_workspace, attention_decode};

@@ -1,8 +1,8 @@
 /* arena.c: carving one allocation in order; see arena.h.
  *
- * In debug builds every block is followed by a red zone that AddressSanitizer guards, and released memory is
- * filled with signalling patterns (all-ones words are NaN in f32, f64 and bf16), so that reading what was
- * never written shows in the results. */
+ * In debug builds every block is followed by a red zone that AddressSanitizer guards, and released
+ * memory is filled with signalling patterns (all-ones words are NaN in f32, f64 and bf16), so that
+ * reading what was never written shows in the results. */
 #include "core/arena.h"
 
 #include <stdlib.h>

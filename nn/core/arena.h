@@ -1,7 +1,8 @@
 /* arena.h: one allocation per lifetime, carved in order.
  *
- * The same carving code runs twice: first on a measuring arena (base NULL), which only counts, then on
- * one of exactly the counted size. So sizes and layout cannot disagree. Scratch is used as a stack:
+ * The same carving code runs twice: first on a measuring arena (base NULL), which only counts, then
+ * on one of exactly the counted size. So sizes and layout cannot disagree. Scratch is used as a
+ * stack:
  *
  *     size_t mark = arena_mark(&be->scratch);
  *     struct plx_tensor t = arena_tensor(&be->scratch, PLX_F32, 2, shape);
@@ -16,10 +17,10 @@
 #include "core/error.h"
 
 struct arena {
-    unsigned char *base;   /* NULL while measuring */
+    unsigned char *base; /* NULL while measuring */
     size_t capacity;
     size_t used;
-    size_t peak;           /* most ever used: the size to allocate after a measuring run */
+    size_t peak; /* most ever used: the size to allocate after a measuring run */
 };
 
 /* A measuring arena: pushes return NULL data and always succeed. */
@@ -29,12 +30,14 @@ plx_status arena_create(struct arena *arena, size_t capacity, struct error *err)
 void arena_destroy(struct arena *arena);
 bool arena_is_measuring(const struct arena *arena);
 
-/* bytes rounded up to 64; NULL while measuring. Running past the capacity of a real arena is a bug in the
- * caller's plan: push returns NULL and sets used past capacity, and arena_overflowed tells. */
+/* bytes rounded up to 64; NULL while measuring. Running past the capacity of a real arena is a bug
+ * in the caller's plan: push returns NULL and sets used past capacity, and arena_overflowed tells.
+ */
 void *arena_push(struct arena *arena, size_t bytes);
 bool arena_overflowed(const struct arena *arena);
 /* A dense CPU tensor carved from the arena; contents undefined. */
-struct plx_tensor arena_tensor(struct arena *arena, plx_dtype dtype, int rank, const int64_t *shape);
+struct plx_tensor arena_tensor(struct arena *arena, plx_dtype dtype, int rank,
+                               const int64_t *shape);
 size_t arena_mark(const struct arena *arena);
 void arena_release(struct arena *arena, size_t mark);
 

@@ -1,9 +1,10 @@
-/* error.h: how code above the library reports failure: a status, and a sentence that names the file,
- * the field and both values. The caller owns the struct; nothing here is global.
+/* error.h: how code above the library reports failure: a status, and a sentence that names the
+ * file, the field and both values. The caller owns the struct; nothing here is global.
  *
  *     plx_status config_load(const char *path, struct config *config, struct error *err);
  *     ...
- *     return error_set(err, PLX_BAD_DATA, "%s: hidden_size is %lld but must be positive", path, value);
+ *     return error_set(err, PLX_BAD_DATA, "%s: hidden_size is %lld but must be positive", path,
+ * value);
  */
 #ifndef NN_ERROR_H
 #define NN_ERROR_H
@@ -15,8 +16,8 @@ struct error {
     char text[1024];
 };
 
-/* Stores status and sentence and returns status. The first failure wins: a second call on a struct that
- * already holds one leaves its text alone. err may be NULL. */
+/* Stores status and sentence and returns status. The first failure wins: a second call on a struct
+ * that already holds one leaves its text alone. err may be NULL. */
 plx_status error_set(struct error *err, plx_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void error_clear(struct error *err);

@@ -64,9 +64,12 @@ static uint64_t name_hash(const char *name)
 static double start_value(const struct param *param, struct rng *rng)
 {
     switch (param->init) {
-    case PARAM_INIT_NORMAL: return param->init_std * rng_normal(rng);
-    case PARAM_INIT_ONE: return 1.0;
-    case PARAM_INIT_ZERO: return 0.0;
+    case PARAM_INIT_NORMAL:
+        return param->init_std * rng_normal(rng);
+    case PARAM_INIT_ONE:
+        return 1.0;
+    case PARAM_INIT_ZERO:
+        return 0.0;
     }
     return 0.0;
 }
@@ -79,8 +82,10 @@ void param_list_init(struct param_list *list, uint64_t seed)
         int64_t count = plx_tensor_count(&param->value);
         for (int64_t e = 0; e < count; e++) {
             double value = start_value(param, &rng);
-            if (param->value.dtype == PLX_F64) ((double *)param->value.data)[e] = value;
-            else ((float *)param->value.data)[e] = (float)value;
+            if (param->value.dtype == PLX_F64)
+                ((double *)param->value.data)[e] = value;
+            else
+                ((float *)param->value.data)[e] = (float)value;
         }
     }
 }

@@ -1,6 +1,6 @@
-/* param.h: the table of a model's parameters. One row a tensor; the rows drive initialisation, loading,
- * saving, names, optimiser groups, counts and the table that `parallax info` prints. Layers add their
- * rows when the model is built and keep pointers to them. */
+/* param.h: the table of a model's parameters. One row a tensor; the rows drive initialisation,
+ * loading, saving, names, optimiser groups, counts and the table that `parallax info` prints.
+ * Layers add their rows when the model is built and keep pointers to them. */
 #ifndef NN_PARAM_H
 #define NN_PARAM_H
 
@@ -8,18 +8,18 @@
 #include "core/random.h"
 
 enum param_init {
-    PARAM_INIT_NORMAL,  /* N(0, init_std) */
+    PARAM_INIT_NORMAL, /* N(0, init_std) */
     PARAM_INIT_ONE,
     PARAM_INIT_ZERO
 };
 
 /* Which update a parameter gets; the optimiser maps groups to rules, rates and decay. */
 enum param_group {
-    PARAM_MATRIX,     /* hidden 2-D weights: Muon's */
-    PARAM_THIN,       /* 2-D weights with fewer than 64 rows, such as gates */
-    PARAM_EMBEDDING,  /* token embedding (and the head where tied) */
-    PARAM_HEAD,       /* untied output head */
-    PARAM_NORM,       /* gains */
+    PARAM_MATRIX,    /* hidden 2-D weights: Muon's */
+    PARAM_THIN,      /* 2-D weights with fewer than 64 rows, such as gates */
+    PARAM_EMBEDDING, /* token embedding (and the head where tied) */
+    PARAM_HEAD,      /* untied output head */
+    PARAM_NORM,      /* gains */
     PARAM_BIAS,
     PARAM_GROUPS
 };
@@ -27,9 +27,9 @@ enum param_group {
 #define PARAM_NAME_MAX 128
 
 struct param {
-    char name[PARAM_NAME_MAX];  /* as in model.safetensors */
-    struct plx_tensor value;    /* f32, or f64 in the reference; rank 1 or 2, dense */
-    struct plx_tensor grad;     /* same shape; data NULL until gradients are reserved */
+    char name[PARAM_NAME_MAX]; /* as in model.safetensors */
+    struct plx_tensor value;   /* f32, or f64 in the reference; rank 1 or 2, dense */
+    struct plx_tensor grad;    /* same shape; data NULL until gradients are reserved */
     enum param_init init;
     double init_std;
     enum param_group group;
@@ -41,18 +41,18 @@ struct param_list {
     int capacity;
 };
 
-/* Adds a row and returns its index (rows move while the list grows, so layers store indices until the
- * model is complete); -1 when out of memory. Only shape, rank and dtype of value are set; memory comes with
- * param_list_allocate. */
+/* Adds a row and returns its index (rows move while the list grows, so layers store indices until
+ * the model is complete); -1 when out of memory. Only shape, rank and dtype of value are set;
+ * memory comes with param_list_allocate. */
 int param_add(struct param_list *list, plx_dtype dtype, int rank, const int64_t *shape,
-              enum param_init init, double init_std, enum param_group group, const char *name_format,
-              ...) __attribute__((format(printf, 8, 9)));
+              enum param_init init, double init_std, enum param_group group,
+              const char *name_format, ...) __attribute__((format(printf, 8, 9)));
 void param_list_destroy(struct param_list *list);
 /* Carves every value (or every gradient) from an arena. */
 void param_list_carve_values(struct param_list *list, struct arena *arena);
 void param_list_carve_grads(struct param_list *list, struct arena *arena);
-/* Each row draws from its own stream, derived from seed and name, so adding a parameter does not change
- * the start of the others. */
+/* Each row draws from its own stream, derived from seed and name, so adding a parameter does not
+ * change the start of the others. */
 void param_list_init(struct param_list *list, uint64_t seed);
 struct param *param_find(struct param_list *list, const char *name);
 int64_t param_list_elements(const struct param_list *list);

@@ -1,5 +1,6 @@
-/* random.c: a counter hashed twice by the finaliser of SplitMix64 (Steele, Lea, Flood 2014). Counter-based
- * generators need no state beyond the counter, so any position of any stream can be reached at once. */
+/* random.c: a counter hashed twice by the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+ * Counter-based generators need no state beyond the counter, so any position of any stream can be
+ * reached at once. */
 #include "core/random.h"
 
 #include <math.h>

@@ -1,13 +1,13 @@
-/* random.h: the one source of randomness: a counter-based generator whose state is two integers, so that
- * checkpoints can hold it and any stream can be repeated from its seed. */
+/* random.h: the one source of randomness: a counter-based generator whose state is two integers, so
+ * that checkpoints can hold it and any stream can be repeated from its seed. */
 #ifndef NN_RANDOM_H
 #define NN_RANDOM_H
 
 #include <stdint.h>
 
 struct rng {
-    uint64_t seed;      /* which sequence */
-    uint64_t counter;   /* how many 64-bit words were drawn */
+    uint64_t seed;    /* which sequence */
+    uint64_t counter; /* how many 64-bit words were drawn */
 };
 
 /* Independent streams of one seed: weights, data order, sampling. */

@@ -102,7 +102,10 @@ struct loader_options {
     int64_t rows;    /* B: rows of a micro-batch */
     int64_t context; /* T: tokens a row */
     uint64_t seed;
-    bool shuffle;        /* documents, anew each epoch */
+    bool shuffle;      /* documents, anew each epoch */
+    bool shuffle_rows; /* rows too: an epoch's stream is cut into rows of T tokens, which come in an
+                          order drawn from the seed, so that a batch mixes rows from all over the
+                          text. The last row of an epoch's stream may be shorter */
     bool mask_documents; /* attention and positions restart at document borders */
     bool loop;           /* start another epoch at the end; otherwise loader_next ends */
 };

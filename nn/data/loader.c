@@ -4,7 +4,12 @@
  * order of an epoch follows from seed and epoch alone. A batch of N inputs reads N + 1 tokens of
  * it: tokens 0 .. N - 1 are the inputs, tokens 1 .. N the targets, and the last one is read again
  * as the first input of the next batch. So the whole state is the position of the next input, and
- * nothing is lost or scored twice at the border of rows or batches. */
+ * nothing is lost or scored twice at the border of rows or batches.
+ *
+ * With shuffle_rows every epoch ends with its last token; its stream is cut into rows (each reads
+ * one token beyond its end as its last target), which come in an order of their own. Long documents
+ * would otherwise fill whole batches, whose tokens then teach the same thing. The position is the
+ * row: its index in the epoch's order stands in place of the document. */
 #include "data/data.h"
 
 #include <stdlib.h>
@@ -22,6 +27,10 @@ struct loader {
     int32_t *targets;        /* [N] */
     int32_t *positions;      /* [N] */
     int32_t *offsets;        /* [N + 1] */
+    int64_t rows_in_epoch;   /* shuffle_rows: how many rows the corpus gives */
+    int64_t *row_order;      /* [rows_in_epoch], of order_epoch */
+    int64_t *starts;         /* [documents + 1]: where documents begin in the epoch's stream */
+    int32_t *row;            /* [context + 1] */
 };
 
 /* ---- Creation ---- */
@@ -65,6 +74,18 @@ static plx_status loader_allocate(struct loader *loader, struct error *err)
     return PLX_OK;
 }
 
+static plx_status loader_allocate_rows(struct loader *loader, struct error *err)
+{
+    size_t context = (size_t)loader->options.context, rows = (size_t)loader->rows_in_epoch;
+    size_t documents = (size_t)corpus_documents(loader->corpus);
+    loader->row_order = malloc(rows * sizeof *loader->row_order);
+    loader->starts = malloc((documents + 1) * sizeof *loader->starts);
+    loader->row = malloc((context + 1) * sizeof *loader->row);
+    REQUIRE(err, loader->row_order != NULL && loader->starts != NULL && loader->row != NULL,
+            PLX_OUT_OF_MEMORY, "cannot allocate the order of %zu rows", rows);
+    return PLX_OK;
+}
+
 static int64_t shortest_document(const struct corpus *corpus)
 {
     int64_t shortest = INT64_MAX;
@@ -86,7 +107,9 @@ plx_status loader_create(const struct corpus *corpus, const struct loader_option
     made->options = *options;
     made->order_epoch = -1;
     made->shortest = shortest_document(corpus);
+    made->rows_in_epoch = (corpus_tokens(corpus) - 2) / options->context + 1;
     plx_status status = loader_allocate(made, err);
+    if (status == PLX_OK && options->shuffle_rows) status = loader_allocate_rows(made, err);
     if (status != PLX_OK) {
         loader_destroy(made);
         return status;
@@ -104,25 +127,40 @@ void loader_destroy(struct loader *loader)
     free(loader->targets);
     free(loader->positions);
     free(loader->offsets);
+    free(loader->row_order);
+    free(loader->starts);
+    free(loader->row);
     free(loader);
 }
 
 /* ---- The stream ---- */
 
-/* The order of an epoch: as in the corpus, or a Fisher-Yates shuffle of it. */
+/* Fisher-Yates. */
+static void loader_shuffle(int64_t *items, int64_t count, struct rng *rng)
+{
+    for (int64_t i = count - 1; i > 0; i--) {
+        int64_t j = (int64_t)rng_below(rng, (uint64_t)i + 1), swap = items[i];
+        items[i] = items[j];
+        items[j] = swap;
+    }
+}
+
+/* The order of an epoch: as in the corpus, or a shuffle of it; then that of its rows. */
 static void loader_set_order(struct loader *loader, int64_t epoch)
 {
     if (loader->order_epoch == epoch) return;
     loader->order_epoch = epoch;
     int64_t documents = corpus_documents(loader->corpus);
     for (int64_t i = 0; i < documents; i++) loader->order[i] = i;
-    if (!loader->options.shuffle) return;
     struct rng rng = rng_make(loader->options.seed, (uint64_t)epoch);
-    for (int64_t i = documents - 1; i > 0; i--) {
-        int64_t j = (int64_t)rng_below(&rng, (uint64_t)i + 1), swap = loader->order[i];
-        loader->order[i] = loader->order[j];
-        loader->order[j] = swap;
-    }
+    if (loader->options.shuffle) loader_shuffle(loader->order, documents, &rng);
+    if (!loader->options.shuffle_rows) return;
+    for (int64_t i = 0; i < loader->rows_in_epoch; i++) loader->row_order[i] = i;
+    loader_shuffle(loader->row_order, loader->rows_in_epoch, &rng);
+    loader->starts[0] = 0;
+    for (int64_t i = 0; i < documents; i++)
+        loader->starts[i + 1] =
+            loader->starts[i] + corpus_document_tokens(loader->corpus, loader->order[i]);
 }
 
 /* Reads up to wanted tokens from loader->at on; returns how many there were. *last becomes the
@@ -171,22 +209,99 @@ static int64_t loader_mark(struct loader *loader, int64_t tokens)
     return sequences;
 }
 
+static void loader_next_in_order(struct loader *loader, struct batch *batch)
+{
+    struct loader_position last;
+    int64_t read = loader_read(loader, loader->options.rows * loader->options.context + 1, &last);
+    if (read < 2) return;
+    batch->tokens = read - 1;
+    batch->sequences = loader_mark(loader, read - 1);
+    last.tokens_seen = loader->at.tokens_seen + read - 1;
+    loader->at = last;
+}
+
+/* ---- Shuffled rows ---- */
+
+/* The document (index in the epoch's order) that holds a token of the epoch's stream. */
+static int64_t loader_document_at(const struct loader *loader, int64_t token)
+{
+    int64_t low = 0, high = corpus_documents(loader->corpus) - 1;
+    while (low < high) {
+        int64_t middle = low + (high - low + 1) / 2;
+        if (loader->starts[middle] <= token)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+/* Reads one row into loader->row, with the target of its last token, and marks where documents
+ * begin; returns the inputs, which are fewer than the context in the last row of the stream. */
+static int64_t loader_read_row(struct loader *loader, int64_t row)
+{
+    int64_t context = loader->options.context, first = row * context;
+    int64_t left = corpus_tokens(loader->corpus) - 1 - first;
+    int64_t tokens = left < context ? left : context;
+    int64_t document = loader_document_at(loader, first);
+    for (int64_t filled = 0; filled < tokens + 1; document++) {
+        int64_t within = first + filled - loader->starts[document];
+        int64_t rest = loader->starts[document + 1] - first - filled;
+        int64_t take = rest < tokens + 1 - filled ? rest : tokens + 1 - filled;
+        corpus_read(loader->corpus, loader->order[document], within, take, loader->row + filled);
+        memset(loader->is_first + filled, 0, (size_t)take);
+        loader->is_first[filled] = within == 0;
+        filled += take;
+    }
+    return tokens;
+}
+
+/* Appends the row that was read to the batch. */
+static void loader_add_row(struct loader *loader, int64_t tokens, struct batch *batch)
+{
+    bool masked = loader->options.mask_documents;
+    for (int64_t i = 0; i < tokens; i++) {
+        int64_t n = batch->tokens + i;
+        if (i == 0 || (masked && loader->is_first[i]))
+            loader->offsets[batch->sequences++] = (int32_t)n;
+        loader->stream[n] = loader->row[i];
+        loader->positions[n] = (int32_t)(n - loader->offsets[batch->sequences - 1]);
+        loader->targets[n] = masked && loader->is_first[i + 1] ? -1 : loader->row[i + 1];
+    }
+    batch->tokens += tokens;
+}
+
+static void loader_next_rows(struct loader *loader, struct batch *batch)
+{
+    for (int64_t count = 0; count < loader->options.rows; count++) {
+        if (loader->at.document == loader->rows_in_epoch) {
+            if (!loader->options.loop) break;
+            loader->at.document = 0;
+            loader->at.epoch++;
+        }
+        loader_set_order(loader, loader->at.epoch);
+        int64_t tokens = loader_read_row(loader, loader->row_order[loader->at.document]);
+        loader_add_row(loader, tokens, batch);
+        loader->at.document++;
+    }
+    loader->offsets[batch->sequences] = (int32_t)batch->tokens;
+    loader->at.tokens_seen += batch->tokens;
+}
+
 plx_status loader_next(struct loader *loader, struct batch *batch, bool *more, struct error *err)
 {
     (void)err;
-    struct loader_position last;
-    int64_t read = loader_read(loader, loader->options.rows * loader->options.context + 1, &last);
     *batch = (struct batch){0};
-    *more = read > 1;
+    if (loader->options.shuffle_rows)
+        loader_next_rows(loader, batch);
+    else
+        loader_next_in_order(loader, batch);
+    *more = batch->tokens > 0;
     if (!*more) return PLX_OK;
-    batch->tokens = read - 1;
-    batch->sequences = loader_mark(loader, read - 1);
     batch->ids = loader->stream;
     batch->targets = loader->targets;
     batch->positions = loader->positions;
     batch->offsets = loader->offsets;
-    last.tokens_seen = loader->at.tokens_seen + read - 1;
-    loader->at = last;
     return PLX_OK;
 }
 
@@ -207,6 +322,15 @@ plx_status loader_seek(struct loader *loader, struct loader_position position, s
                 position.tokens_seen < limit,
             PLX_BAD_DATA, "data position: epoch %lld and %lld tokens seen are impossible",
             (long long)position.epoch, (long long)position.tokens_seen);
+    if (loader->options.shuffle_rows) {
+        REQUIRE(err,
+                position.document >= 0 && position.document <= loader->rows_in_epoch &&
+                    position.token == 0,
+                PLX_BAD_DATA, "data position: row %lld but the text gives %lld",
+                (long long)position.document, (long long)loader->rows_in_epoch);
+        loader->at = position;
+        return PLX_OK;
+    }
     REQUIRE(err, position.document >= 0 && position.document < documents, PLX_BAD_DATA,
             "data position: document %lld but the text has %lld", (long long)position.document,
             (long long)documents);

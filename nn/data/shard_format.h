@@ -4,9 +4,10 @@
  *     header    32 bytes   "PLXTOK1\0", u32 version (1), u32 token width in bytes (2 or 4),
  *                          u64 vocabulary size, u64 reserved (0)
  *     tokens               one id of that width each, then zeros up to a multiple of 8 bytes
- *     table                for every document and once more for the end: u64 index of its first
- * token, u64 source bytes before it trailer   32 bytes   u64 tokens, u64 documents, u64 source
- * bytes, u64 XXH64 (seed 0) of everything before this last field
+ *     table                for every document and once more for the end:
+ *                          u64 index of its first token, u64 source bytes before it
+ *     trailer   32 bytes   u64 tokens, u64 documents, u64 source bytes,
+ *                          u64 XXH64 (seed 0) of everything before this last field
  *
  * The counts stand at the end because a writer that only appends knows them last. The file's size
  * must be exactly what they imply. Width is 2 where the vocabulary size is at most 65,536.

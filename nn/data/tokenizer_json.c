@@ -286,35 +286,47 @@ plx_status tokenizer_load(const char *path, struct tokenizer **tokenizer, struct
 
 /* ---- Writing ---- */
 
+/* The formatting functions return NULL when out of memory: a vocabulary with a gap must never be
+ * saved. */
+
+static json_t *complete_or_null(json_t *value, bool complete)
+{
+    if (complete) return value;
+    json_decref(value);
+    return NULL;
+}
+
 /* The vocabulary in the order of ids, as people expect to read it. */
 static json_t *format_vocab(const struct tokenizer *tokenizer)
 {
     int code[256];
     make_alphabet(code);
     json_t *vocab = json_object();
-    for (int64_t id = 0; id < tokenizer->vocab_size; id++) {
+    bool complete = vocab != NULL;
+    for (int64_t id = 0; id < tokenizer->vocab_size && complete; id++) {
         const char *text = tokenizer->entries[id].text;
         bool is_byte = text >= tokenizer->bytes && text < tokenizer->bytes + 256;
         if (!is_byte) continue;
         char symbol[3];
         write_symbol(code[(unsigned char)*text], symbol);
-        json_object_set_new(vocab, symbol, json_integer(id));
+        complete = json_object_set_new(vocab, symbol, json_integer(id)) == 0;
     }
-    return vocab;
+    return complete_or_null(vocab, complete);
 }
 
 static json_t *format_added(const struct tokenizer *tokenizer)
 {
     json_t *rows = json_array();
-    for (int64_t i = 0; i < tokenizer->added_count; i++) {
+    bool complete = rows != NULL;
+    for (int64_t i = 0; i < tokenizer->added_count && complete; i++) {
         const struct added_token *a = &tokenizer->added[i];
-        json_array_append_new(rows,
-                              json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)a->id,
-                                        "content", a->content, "single_word", a->single_word,
-                                        "lstrip", a->lstrip, "rstrip", a->rstrip, "normalized",
-                                        a->normalized, "special", a->special));
+        json_t *row =
+            json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)a->id, "content",
+                      a->content, "single_word", a->single_word, "lstrip", a->lstrip, "rstrip",
+                      a->rstrip, "normalized", a->normalized, "special", a->special);
+        complete = json_array_append_new(rows, row) == 0;
     }
-    return rows;
+    return complete_or_null(rows, complete);
 }
 
 static json_t *format_byte_level(void)
@@ -323,6 +335,7 @@ static json_t *format_byte_level(void)
                      "trim_offsets", 1, "use_regex", 0);
 }
 
+/* json_pack fails where one of the parts it takes over is NULL, and releases the others. */
 static json_t *format_root(const struct tokenizer *tokenizer)
 {
     json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:[]}", "type", "BPE",
@@ -335,13 +348,25 @@ static json_t *format_root(const struct tokenizer *tokenizer)
                      format_byte_level(), "model", model);
 }
 
+/* The text of a JSON value into malloc'd memory of exactly its size. json_dumps instead grows its
+ * buffer, and where that fails in the middle it may leave out a part and succeed. */
+static char *dump_text(const json_t *root, size_t *size)
+{
+    *size = json_dumpb(root, NULL, 0, JSON_INDENT(2));
+    char *text = *size > 0 ? malloc(*size) : NULL;
+    if (text != NULL && json_dumpb(root, text, *size, JSON_INDENT(2)) == *size) return text;
+    free(text);
+    return NULL;
+}
+
 plx_status tokenizer_save(const struct tokenizer *tokenizer, const char *path, struct error *err)
 {
     json_t *root = format_root(tokenizer);
-    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    size_t size = 0;
+    char *text = root != NULL ? dump_text(root, &size) : NULL;
     json_decref(root);
     REQUIRE(err, text != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the tokenizer", path);
-    plx_status status = file_replace(path, text, strlen(text), err);
+    plx_status status = file_replace(path, text, size, err);
     free(text);
     return status;
 }

@@ -21,8 +21,7 @@
 #include "io/file.h"
 #include "io/weights.h"
 
-/* ---- Optimiser state as a file
- * -------------------------------------------------------------------- */
+/* ---- Optimiser state as a file --------------------------------------------------------------- */
 
 static int count_states(struct optim *optim)
 {
@@ -79,8 +78,7 @@ static plx_status check_optimizer(const struct safetensors *file, const char *pa
     return PLX_OK;
 }
 
-/* ---- Saving
- * -------------------------------------------------------------------------------------- */
+/* ---- Saving ---------------------------------------------------------------------------------- */
 
 static plx_status save_state(const char *folder, const struct train_state *state,
                              int64_t optimizer_steps, struct error *err)
@@ -208,8 +206,7 @@ plx_status checkpoint_save(const char *run, struct model *model, struct optim *o
     return prune(&save, keep);
 }
 
-/* ---- Loading
- * ------------------------------------------------------------------------------------- */
+/* ---- Loading --------------------------------------------------------------------------------- */
 
 static plx_status check_model_dtypes(const char *folder, struct param_list *params,
                                      struct error *err)

@@ -84,8 +84,7 @@ plx_status checkpoint_list_read(const char *run, struct checkpoint_list *list, s
     return status;
 }
 
-/* ---- The newest sound one
- * ------------------------------------------------------------------------ */
+/* ---- The newest sound one -------------------------------------------------------------------- */
 
 struct search {
     checkpoint_note note;

@@ -33,8 +33,7 @@ plx_status checkpoint_join(const char *folder, const char *name, char *path, str
     return PLX_OK;
 }
 
-/* ---- Writing -----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 static plx_status describe_files(const char *folder, json_t *files, struct error *err)
 {
@@ -79,8 +78,7 @@ plx_status checkpoint_write_manifest(const char *folder, struct error *err)
     return status;
 }
 
-/* ---- Verifying ---------------------------------------------------------------------------------
- */
+/* ---- Verifying ------------------------------------------------------------------------------- */
 
 /* What the manifest says of one file. */
 struct expected {

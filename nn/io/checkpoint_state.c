@@ -16,8 +16,7 @@
 
 enum { STATE_VERSION = 1, WORD_TEXT = 24 };
 
-/* ---- Writing -----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 static json_t *word(uint64_t value)
 {
@@ -53,14 +52,13 @@ plx_status checkpoint_format_state(const struct train_state *state, int64_t opti
                   (json_int_t)state->step, "optimizer_steps", (json_int_t)optimizer_steps, "tokens",
                   (json_int_t)state->tokens, "position", position, "rng", rng, "corpus_fingerprint",
                   word(state->corpus_fingerprint), "options", options);
-    if (root != NULL) *json = json_dumps(root, JSON_INDENT(2));
+    if (root != NULL) *json = fields_format(root, 2);
     json_decref(root);
     REQUIRE(err, *json != NULL, PLX_OUT_OF_MEMORY, "state.json: out of memory");
     return PLX_OK;
 }
 
-/* ---- Reading -----------------------------------------------------------------------------------
- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 /* A count of something: present, whole, not negative. */
 static plx_status count_field(const struct fields *fields, const char *key, int64_t *value)
@@ -90,7 +88,7 @@ static plx_status read_options(const struct fields *fields, struct train_state *
     if (fields_get(fields, "options") == NULL) return PLX_OK;
     struct fields options = {0};
     TRY(object_field(fields, "options", &options));
-    state->options_json = json_dumps(options.object, JSON_COMPACT);
+    state->options_json = fields_format(options.object, 0);
     REQUIRE(fields->err, state->options_json != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory",
             fields->where);
     return PLX_OK;

@@ -36,8 +36,7 @@ static plx_status read_row(const struct fields *fields, const struct config_row 
     return PLX_OK;
 }
 
-/* ---- What this version does not compute --------------------------------------------------------
- */
+/* ---- What this version does not compute ------------------------------------------------------ */
 
 static plx_status refuse_unsupported(const struct fields *fields)
 {
@@ -64,8 +63,7 @@ static plx_status refuse_unsupported(const struct fields *fields)
     return PLX_OK;
 }
 
-/* ---- Rope -------------------------------------------------------------------------------------
- */
+/* ---- Rope ------------------------------------------------------------------------------------ */
 
 /* rope_type of rope_parameters or rope_scaling; older files call it type. */
 static plx_status check_rope_type(const struct fields *rope, const char *key)
@@ -121,8 +119,7 @@ static plx_status read_rope(const struct fields *fields, struct model_config *co
     return PLX_OK;
 }
 
-/* ---- Windows ----------------------------------------------------------------------------------
- */
+/* ---- Windows --------------------------------------------------------------------------------- */
 
 /* Member of one element a layer; *array stays NULL where it is absent. */
 static plx_status layer_array(const struct fields *fields, const char *key, int64_t layers,
@@ -175,8 +172,7 @@ static plx_status read_windows(const struct fields *fields, struct model_config 
     return read_layer_types(fields, use ? window : 0, config);
 }
 
-/* ---- The three layouts -------------------------------------------------------------------------
- */
+/* ---- The three layouts ----------------------------------------------------------------------- */
 
 static plx_status set_mixers(const struct fields *fields, const char *name,
                              struct model_config *config)

@@ -1,7 +1,8 @@
-/* config_rows.h: which member of config.json is which member of struct model_config, once for reading and writing.
+/* config_rows.h: which member of config.json is which member of struct model_config, once for
+ * reading and writing.
  *
- * Members that are copied as they are stand in these tables; those that need thought (rope, windows, mixers) have
- * functions in config_read.c and config_write.c. */
+ * Members that are copied as they are stand in these tables; those that need thought (rope,
+ * windows, mixers) have functions in config_read.c and config_write.c. */
 #ifndef NN_CONFIG_ROWS_H
 #define NN_CONFIG_ROWS_H
 
@@ -14,9 +15,9 @@ enum row_kind { ROW_EXTENT, ROW_REAL, ROW_BOOL, ROW_ID };
 struct config_row {
     const char *key;
     enum row_kind kind;
-    size_t offset;       /* in struct model_config */
+    size_t offset; /* in struct model_config */
     bool required;
-    unsigned types;      /* bit 1 << config_type: where the row belongs */
+    unsigned types; /* bit 1 << config_type: where the row belongs */
 };
 
 extern const struct config_row config_rows[];

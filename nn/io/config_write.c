@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "io/config_rows.h"
+#include "io/fields.h"
 #include "io/model_file.h"
 #include "mixers/mixer.h"
 
@@ -69,8 +70,7 @@ static enum config_type choose_type(const struct model_config *config)
     return plain ? CONFIG_QWEN3 : CONFIG_OURS;
 }
 
-/* ---- Building the object ------------------------------------------------------------------------
- */
+/* ---- Building the object --------------------------------------------------------------------- */
 
 /* The object being made; failed says that memory ran out somewhere, so that it is not complete. */
 struct building {
@@ -170,20 +170,6 @@ static const struct {
     [CONFIG_OURS] = {"Qwen3ParallaxForCausalLM", set_ours},
 };
 
-/* The text with the fewest digits that reads back as the same object; NULL when out of memory. */
-static char *shortest_text(const json_t *root)
-{
-    for (int digits = 1; digits <= 17; digits++) {
-        char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
-        json_t *back = text != NULL ? json_loads(text, 0, NULL) : NULL;
-        bool same = back != NULL && json_equal(root, back);
-        json_decref(back);
-        if (same) return text;
-        free(text);
-    }
-    return NULL;
-}
-
 plx_status model_config_format(const struct model_config *config, char **json, struct error *err)
 {
     *json = NULL;
@@ -196,7 +182,7 @@ plx_status model_config_format(const struct model_config *config, char **json, s
     for (int i = 0; i < config_row_count; i++)
         if (config_rows[i].types & 1u << type) set_row(&building, &config_rows[i], config);
     layouts[type].set(&building, config);
-    char *text = building.failed ? NULL : shortest_text(building.root);
+    char *text = building.failed ? NULL : fields_format(building.root, 2);
     json_decref(building.root);
     REQUIRE(err, text != NULL, PLX_OUT_OF_MEMORY, "config.json: out of memory");
     *json = text;

@@ -27,6 +27,21 @@ plx_status fields_parse(const char *json, size_t size, const char *where, json_t
     return PLX_OK;
 }
 
+/* jansson prints all numbers with the same count of digits; 17 are enough for any. */
+char *fields_format(const json_t *root, int indent)
+{
+    size_t layout = indent > 0 ? JSON_INDENT(indent) : JSON_COMPACT;
+    for (int digits = 1; digits <= 17; digits++) {
+        char *text = json_dumps(root, layout | JSON_REAL_PRECISION(digits));
+        json_t *back = text != NULL ? json_loads(text, 0, NULL) : NULL;
+        bool same = back != NULL && json_equal(root, back);
+        json_decref(back);
+        if (same) return text;
+        free(text);
+    }
+    return NULL;
+}
+
 json_t *fields_get(const struct fields *fields, const char *key)
 {
     json_t *value = json_object_get(fields->object, key);

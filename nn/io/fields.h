@@ -1,5 +1,5 @@
-/* fields.h: reading members of a JSON object, where every wrong type and range is a sentence that names the file, the key
- * and the value found.
+/* fields.h: reading members of a JSON object, where every wrong type and range is a sentence that
+ * names the file, the key and the value found.
  *
  *     struct fields fields = {object, "config.json", err};
  *     int64_t layers = 0;
@@ -16,12 +16,18 @@
 
 struct fields {
     const json_t *object;
-    const char *where;   /* file name, for messages */
+    const char *where; /* file name, for messages */
     struct error *err;
 };
 
-/* Parses a JSON object of at most 16 MiB; duplicate keys are refused. The caller json_decrefs *root. */
-plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root, struct error *err);
+/* Parses a JSON object of at most 16 MiB; duplicate keys are refused. The caller json_decrefs
+ * *root. */
+plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root,
+                        struct error *err);
+
+/* Malloc'd text of an object, indented by so many columns (0: on one line), in which every number
+ * has the fewest digits that read back as the same. NULL when out of memory. */
+char *fields_format(const json_t *root, int indent);
 
 /* The member, or NULL where it is absent or null. */
 json_t *fields_get(const struct fields *fields, const char *key);

@@ -332,10 +332,9 @@ void file_writer_abandon(struct file_writer *writer)
     writer->path[0] = '\0';
 }
 
-/* fsync of whatever path names; for a folder this makes the names in it durable. */
-static plx_status sync_path(const char *path, int flags, struct error *err)
+plx_status file_sync_folder(const char *path, struct error *err)
 {
-    int descriptor = call_open(path, O_RDONLY | flags);
+    int descriptor = call_open(path, O_RDONLY | O_DIRECTORY);
     REQUIRE(err, descriptor >= 0, PLX_IO_ERROR, "%s: cannot open to flush: %s", path,
             strerror(errno));
     int result = call_fsync(descriptor);
@@ -343,16 +342,6 @@ static plx_status sync_path(const char *path, int flags, struct error *err)
     close(descriptor);
     REQUIRE(err, result == 0, PLX_IO_ERROR, "%s: cannot flush to disk: %s", path, strerror(reason));
     return PLX_OK;
-}
-
-plx_status file_sync_folder(const char *path, struct error *err)
-{
-    return sync_path(path, O_DIRECTORY, err);
-}
-
-plx_status file_sync(const char *path, struct error *err)
-{
-    return sync_path(path, 0, err);
 }
 
 /* fsync of the folder that holds path. */

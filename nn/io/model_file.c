@@ -24,10 +24,16 @@ static plx_status join(const char *folder, const char *name, char *path, size_t 
     return PLX_OK;
 }
 
-/* ---- Finding -----------------------------------------------------------------------------------
- */
+/* ---- Finding --------------------------------------------------------------------------------- */
 
 plx_status model_folder_find(const char *folder, char *path, size_t size, struct error *err)
+{
+    return model_folder_find_noting(folder, path, size, NULL, NULL, err);
+}
+
+plx_status model_folder_find_noting(const char *folder, char *path, size_t size,
+                                    void (*note)(void *user, const char *sentence), void *user,
+                                    struct error *err)
 {
     char name[PATH_SIZE];
     REQUIRE(err, file_exists(folder), PLX_IO_ERROR, "%s: does not exist", folder);
@@ -42,16 +48,15 @@ plx_status model_folder_find(const char *folder, char *path, size_t size, struct
                 "%.200s...: the path is too long", folder);
         return PLX_OK;
     }
-    bool found;
-    TRY(checkpoint_latest(folder, path, size, &found, NULL, NULL, err));
+    bool found = false;
+    TRY(checkpoint_latest(folder, path, size, &found, note, user, err));
     REQUIRE(err, found, PLX_IO_ERROR,
             "%s: is neither a model folder (it holds no config.json) nor a run with checkpoints",
             folder);
     return PLX_OK;
 }
 
-/* ---- Loading -----------------------------------------------------------------------------------
- */
+/* ---- Loading --------------------------------------------------------------------------------- */
 
 /* A tied model's head is its embedding; a file that stores it again must store the same. */
 static plx_status check_redundant_head(struct param_list *params, const struct weights *weights,
@@ -132,8 +137,7 @@ plx_status model_open(struct backend *be, const char *folder, struct model **mod
     return status;
 }
 
-/* ---- Writing -----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 /* Copies of the values in another dtype, all in one block that the caller frees. */
 static plx_status convert_values(struct param_list *params, plx_dtype dtype,

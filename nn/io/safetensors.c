@@ -9,14 +9,14 @@
  *      2  n is at most 100,000,000
  *      3  the header lies within the file
  *      4  the header is UTF-8
- *      5  it is a JSON object of the form above: no duplicate keys, known dtypes, whole
- * non-negative numbers, metadata from text to text. White space around the object is tolerated 6 in
- * the order of their offsets the tensors cover the data without gap or overlap 7  no size overflows
+ *      5  it is a JSON object of the form above: no duplicate keys, known dtypes, whole numbers
+ *         from 0, metadata from text to text; white space around the object is tolerated
+ *      6  in the order of their offsets the tensors cover the data without gap or overlap
+ *      7  no size overflows
  *      8  a tensor of a dtype narrower than a byte fills whole bytes
  *      9  the offsets span exactly what dtype and shape need
  *     10  the data ends where the file ends: nothing is missing and nothing follows
- *     11  a name that is asked for exists (safetensors_find gives NULL; callers say what they
- * missed)
+ *     11  a name that is asked for exists; safetensors_find gives NULL, and callers say it
  *
  * Values are copied out by safetensors_convert.c; safetensors_write.c is the other direction. */
 #include "io/safetensors.h"
@@ -67,8 +67,7 @@ struct parse {
     struct error *err;
 };
 
-/* ---- One tensor's description ------------------------------------------------------------------
- */
+/* ---- One tensor's description ---------------------------------------------------------------- */
 
 /* A whole number that is not negative. */
 static plx_status parse_number(const struct parse *parse, const char *field, const json_t *value,
@@ -189,8 +188,7 @@ static plx_status check_metadata(const struct parse *parse, json_t *metadata)
     return PLX_OK;
 }
 
-/* ---- The whole header --------------------------------------------------------------------------
- */
+/* ---- The whole header ------------------------------------------------------------------------ */
 
 static int compare_spans(const void *left, const void *right)
 {
@@ -355,8 +353,7 @@ void safetensors_close(struct safetensors *file)
     free(file);
 }
 
-/* ---- What a file holds -------------------------------------------------------------------------
- */
+/* ---- What a file holds ----------------------------------------------------------------------- */
 
 int safetensors_count(const struct safetensors *file)
 {

@@ -13,8 +13,7 @@
 
 enum { BLOCK = 512, SHAPE_TEXT = 200 };
 
-/* ---- Decoding: count elements at source as doubles ---------------------------------------------
- */
+/* ---- Decoding: count elements at source as doubles ------------------------------------------- */
 
 static void decode_f32(const unsigned char *source, int count, double *values)
 {
@@ -65,8 +64,7 @@ static void decode_f16(const unsigned char *source, int count, double *values)
     }
 }
 
-/* ---- Encoding ----------------------------------------------------------------------------------
- */
+/* ---- Encoding -------------------------------------------------------------------------------- */
 
 /* Rounds to bf16 once. The step through float rounds to odd: whatever was cut off leaves a trace in
  * the last bit, so that the second rounding sees on which side of a half the value lies. */
@@ -121,8 +119,7 @@ static const struct source_type {
                     {"F16", 2, decode_f16},
                     {"F64", 8, decode_f64}};
 
-/* ---- The two kinds of copy ---------------------------------------------------------------------
- */
+/* ---- The two kinds of copy ------------------------------------------------------------------- */
 
 struct copy {
     const struct safetensors_entry *entry;

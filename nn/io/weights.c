@@ -68,8 +68,7 @@ static plx_status collect_rows(struct weights *weights, struct error *err)
     return PLX_OK;
 }
 
-/* ---- Shards ------------------------------------------------------------------------------------
- */
+/* ---- Shards ---------------------------------------------------------------------------------- */
 
 static int compare_texts(const void *left, const void *right)
 {
@@ -135,8 +134,7 @@ static plx_status open_by_index(struct weights *weights, const char *folder, str
     return status;
 }
 
-/* ---- The folder --------------------------------------------------------------------------------
- */
+/* ---- The folder ------------------------------------------------------------------------------ */
 
 static plx_status open_single(struct weights *weights, const char *folder, struct error *err)
 {

@@ -12,11 +12,12 @@ struct weight_index_row {
 struct weight_index {
     struct weight_index_row *rows;
     int count;
-    void *document;  /* owns the texts */
+    void *document; /* owns the texts */
 };
-/* Refuses file names that could leave the folder. where is for messages; the fuzz target calls this. */
-plx_status weight_index_parse(const char *json, size_t size, const char *where, struct weight_index *index,
-                              struct error *err);
+/* Refuses file names that could leave the folder. where is for messages; the fuzz target calls
+ * this. */
+plx_status weight_index_parse(const char *json, size_t size, const char *where,
+                              struct weight_index *index, struct error *err);
 void weight_index_clear(struct weight_index *index);
 
 /* One tensor, and the file it lies in (for messages). */
@@ -26,8 +27,8 @@ struct weights_row {
 };
 struct weights;
 
-/* Opens every file of the folder's weights. Shards and index must tell the same story: every tensor of the map is in
- * its shard, every tensor of a shard is in the map, none is in two. */
+/* Opens every file of the folder's weights. Shards and index must tell the same story: every tensor
+ * of the map is in its shard, every tensor of a shard is in the map, none is in two. */
 plx_status weights_open(const char *folder, struct weights **weights, struct error *err);
 void weights_close(struct weights *weights);
 int weights_count(const struct weights *weights);

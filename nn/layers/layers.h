@@ -44,8 +44,7 @@ plx_status rmsnorm_backward(struct backend *be, const struct rmsnorm *norm,
                             const struct plx_tensor *x, const struct plx_tensor *rstd,
                             const struct plx_tensor *dx);
 
-/* ---- heads.c: x projected into heads and made ready for mixing: norm, gate, rotary positions ----
- */
+/* ---- heads.c: x projected into heads and made ready for mixing: norm, gate, rotary positions - */
 
 struct heads {
     int64_t heads, channels;

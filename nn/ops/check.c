@@ -15,7 +15,7 @@ static const char *check_shape_text(const struct plx_tensor *tensor, char text[S
     return text;
 }
 
-static bool check_is_dense(const struct plx_tensor *tensor)
+bool check_is_dense(const struct plx_tensor *tensor)
 {
     int64_t stride = 1;
     for (int axis = tensor->rank - 1; axis >= 0; axis--) {

@@ -10,6 +10,9 @@
 
 #include "op.h"
 
+/* Row-major without gaps. */
+bool check_is_dense(const struct plx_tensor *tensor);
+
 plx_status check_zero(struct backend *be, const struct plx_tensor *y);
 plx_status check_copy(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x);
 plx_status check_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,

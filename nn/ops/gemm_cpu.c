@@ -26,7 +26,7 @@
  * and two sizes of the last batch); the least recently used plan makes room. */
 enum { GEMM_PLANS = 256 };
 /* Rows of a below which packing b costs more than it saves (NOTES.md). */
-enum { GEMM_PACK_ROWS = 128 };
+enum { GEMM_PACK_ROWS = 1024 };
 
 /* Everything a plan depends on. Compared as bytes: it has no padding. */
 struct gemm_key {
@@ -60,8 +60,7 @@ struct gemm_cache {
     struct gemm_plan plans[GEMM_PLANS];
 };
 
-/* ---- Plans -------------------------------------------------------------------------------------
- */
+/* ---- Plans ----------------------------------------------------------------------------------- */
 
 static void gemm_operand_destroy(struct gemm_operand *operand)
 {
@@ -199,8 +198,7 @@ static dnnl_status_t gemm_plan_build(struct gemm_cache *cache, struct gemm_plan 
     return status;
 }
 
-/* ---- The cache ---------------------------------------------------------------------------------
- */
+/* ---- The cache ------------------------------------------------------------------------------- */
 
 plx_status gemm_cache_create(struct gemm_cache **cache, struct error *err)
 {
@@ -273,8 +271,7 @@ plx_status gemm_supported(struct gemm_cache *cache, plx_dtype compute, struct er
     return PLX_OK;
 }
 
-/* ---- Products ----------------------------------------------------------------------------------
- */
+/* ---- Products -------------------------------------------------------------------------------- */
 
 static int64_t gemm_row_stride(const struct plx_tensor *matrix)
 {

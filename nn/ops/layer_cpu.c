@@ -37,7 +37,7 @@ plx_status cpu_rmsnorm(struct backend *be, const struct plx_tensor *y,
     for (int64_t b = 0; b < layer_blocks(R, LAYER_ROWS); b++) {
         int64_t r = b * LAYER_ROWS;
         rows->rmsnorm(out + r * E, saved + r, in + r * E, weight, layer_length(R, b, LAYER_ROWS), E,
-                      (float)eps);
+                      eps);
     }
     return PLX_OK;
 }
@@ -55,7 +55,8 @@ plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
         const struct rows *rows = cpu_rows(be);
         int64_t E = gain->shape[0], R = plx_tensor_count(rstd);
         int64_t blocks = layer_blocks(R, SCRATCH_NORM_ROWS);
-        float *partials = block, *out = dx->data;
+        double *partials = block;
+        float *out = dx->data;
         const float *up = dy->data, *in = x->data, *weight = gain->data, *saved = rstd->data;
 #pragma omp parallel for num_threads(cpu_threads(be, R *E)) schedule(static)
         for (int64_t b = 0; b < blocks; b++) {

@@ -10,10 +10,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/real.h"
+#include "ops/real.h"
 
-/* ---- Vectors -----------------------------------------------------------------------------------
- */
+/* ---- Vectors --------------------------------------------------------------------------------- */
 
 static void ref_add(const struct plx_tensor *y, const struct plx_tensor *a,
                     const struct plx_tensor *b)
@@ -40,8 +39,7 @@ static double ref_sum_squares(const struct plx_tensor *x)
     return sum;
 }
 
-/* ---- Matrix product ----------------------------------------------------------------------------
- */
+/* ---- Matrix product -------------------------------------------------------------------------- */
 
 /* The nearest bf16 value, ties to even: bits 0..15 of the float are rounded away. */
 static real ref_round_bf16(real x)
@@ -80,8 +78,7 @@ static void ref_gemm(const struct gemm *gemm, bool round_operands)
     }
 }
 
-/* ---- RMSNorm -----------------------------------------------------------------------------------
- */
+/* ---- RMSNorm --------------------------------------------------------------------------------- */
 
 static void ref_rmsnorm(const struct plx_tensor *y, const struct plx_tensor *rstd,
                         const struct plx_tensor *x, const struct plx_tensor *gain, double eps)
@@ -126,8 +123,7 @@ static void ref_rmsnorm_backward(const struct plx_tensor *dx, const struct plx_t
     }
 }
 
-/* ---- Rotary positions --------------------------------------------------------------------------
- */
+/* ---- Rotary positions ------------------------------------------------------------------------ */
 
 static void ref_rope(const struct plx_tensor *y, const struct plx_tensor *x,
                      const struct plx_tensor *positions, double theta, bool inverse)
@@ -149,8 +145,7 @@ static void ref_rope(const struct plx_tensor *y, const struct plx_tensor *x,
     }
 }
 
-/* ---- Gates -------------------------------------------------------------------------------------
- */
+/* ---- Gates ----------------------------------------------------------------------------------- */
 
 static real ref_sigmoid(real x)
 {
@@ -209,8 +204,7 @@ static void ref_gate_backward(const struct plx_tensor *dx, const struct plx_tens
     }
 }
 
-/* ---- Embedding and loss ------------------------------------------------------------------------
- */
+/* ---- Embedding and loss ---------------------------------------------------------------------- */
 
 static void ref_embed(const struct plx_tensor *y, const struct plx_tensor *table,
                       const struct plx_tensor *ids)
@@ -268,8 +262,7 @@ static void ref_cross_entropy(const struct plx_tensor *losses, const struct plx_
     }
 }
 
-/* ---- Optimiser updates -------------------------------------------------------------------------
- */
+/* ---- Optimiser updates ----------------------------------------------------------------------- */
 
 static void ref_adamw(const struct adamw_update *update)
 {

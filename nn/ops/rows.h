@@ -36,12 +36,12 @@ struct rows {
 
     /* rows x E. */
     void (*rmsnorm)(float *y, float *rstd, const float *x, const float *gain, int64_t rows,
-                    int64_t E, float eps);
+                    int64_t E, double eps);
     /* partial [E] is overwritten with these rows' share of the gain's gradient. */
-    void (*rmsnorm_backward)(float *dx, float *partial, const float *dy, const float *x,
+    void (*rmsnorm_backward)(float *dx, double *partial, const float *dy, const float *x,
                              const float *gain, const float *rstd, int64_t rows, int64_t E);
-    /* y[e] += the sum of partials[b,e] over b, in double. */
-    void (*add_partials)(float *y, const float *partials, int64_t blocks, int64_t E);
+    /* y[e] += the sum of partials[b,e] over b. */
+    void (*add_partials)(float *y, const double *partials, int64_t blocks, int64_t E);
 
     /* One token: heads x D, turned by position * frequency[pair]; y may be x. */
     void (*rope)(float *y, const float *x, double position, const double *frequency, int64_t heads,

@@ -1,13 +1,13 @@
 /* scratch.c: what the operations of ops_cpu need from be->scratch; see scratch.h. */
 #include "ops/scratch.h"
 
-/* One partial row of float a block of rows. */
+/* One partial row of double a block of rows. */
 size_t scratch_rmsnorm_backward(const struct plx_tensor *x)
 {
     int64_t E = x->shape[x->rank - 1];
     int64_t rows = E > 0 ? plx_tensor_count(x) / E : 0;
     int64_t blocks = (rows + SCRATCH_NORM_ROWS - 1) / SCRATCH_NORM_ROWS;
-    return (size_t)(blocks * E) * sizeof(float);
+    return (size_t)(blocks * E) * sizeof(double);
 }
 
 /* The frequency of every channel pair. */
@@ -18,9 +18,11 @@ size_t scratch_rope(const struct plx_tensor *x)
 
 plx_status scratch_push(struct backend *be, const char *op, size_t bytes, void **block)
 {
+    *block = NULL;
+    if (bytes == 0) return PLX_OK;
     size_t mark = arena_mark(&be->scratch);
     *block = arena_push(&be->scratch, bytes);
-    bool pushed = *block != NULL || bytes == 0 || arena_is_measuring(&be->scratch);
+    bool pushed = *block != NULL || arena_is_measuring(&be->scratch);
     REQUIRE(be->err, pushed, PLX_INTERNAL,
             "%s: needs %zu bytes of scratch, but %zu of %zu are in use", op, bytes, mark,
             be->scratch.capacity);

@@ -15,9 +15,9 @@ enum { SCRATCH_NORM_ROWS = 64 };
 size_t scratch_rmsnorm_backward(const struct plx_tensor *x);
 size_t scratch_rope(const struct plx_tensor *x);
 
-/* Pushes a block. A scratch arena too small for it is a mistake of the plan: PLX_INTERNAL, and
- * *block is NULL. While measuring *block is NULL and the result PLX_OK. Release with arena_release
- * either way. */
+/* Pushes a block, or nothing (*block NULL) for no bytes. A scratch arena too small for it is a
+ * mistake of the plan: PLX_INTERNAL, and *block is NULL. While measuring *block is NULL and the
+ * result PLX_OK. Release with arena_release either way. */
 plx_status scratch_push(struct backend *be, const char *op, size_t bytes, void **block);
 
 #endif

@@ -17,12 +17,12 @@ enum operand_role {
 };
 
 enum operand_values {
-    VALUES_NORMAL,
-    VALUES_SQUARES,   /* not negative, like second moments */
-    VALUES_IDS,       /* i32 in 0 .. bound - 1 */
-    VALUES_TARGETS,   /* i32 in -1 .. bound - 1 */
-    VALUES_POSITIONS, /* i32 in 0 .. 40000 */
-    VALUES_LENGTH     /* i32, all equal to bound */
+    FILL_NORMAL,
+    FILL_SQUARES,   /* not negative, like second moments */
+    FILL_IDS,       /* i32 in 0 .. bound - 1 */
+    FILL_TARGETS,   /* i32 in -1 .. bound - 1 */
+    FILL_POSITIONS, /* i32 in 0 .. 40000 */
+    FILL_LENGTH     /* i32, all equal to bound */
 };
 
 struct operand {
@@ -47,8 +47,7 @@ struct op_case {
     bool attention;
 };
 
-/* ---- Operands ----------------------------------------------------------------------------------
- */
+/* ---- Operands -------------------------------------------------------------------------------- */
 
 static inline struct operand vector(enum operand_role role, int64_t n)
 {
@@ -104,8 +103,7 @@ static void out_both_in(struct operand *o, int64_t n, int64_t e)
     o[1].role = ROLE_BOTH;
 }
 
-/* ---- Vectors -----------------------------------------------------------------------------------
- */
+/* ---- Vectors --------------------------------------------------------------------------------- */
 
 static plx_status run_zero(struct backend *be, const struct plx_tensor *v)
 {
@@ -152,8 +150,7 @@ static plx_status run_sum_squares(struct backend *be, const struct plx_tensor *v
     return status;
 }
 
-/* ---- Products ----------------------------------------------------------------------------------
- */
+/* ---- Products -------------------------------------------------------------------------------- */
 
 /* The third extent is neither of the two given and odd half of the time. */
 static int64_t inner(int64_t n, int64_t e)
@@ -227,8 +224,7 @@ static plx_status run_square(struct backend *be, const struct plx_tensor *v)
     return be->ops->gemm(be, &gemm);
 }
 
-/* ---- Layers ------------------------------------------------------------------------------------
- */
+/* ---- Layers ---------------------------------------------------------------------------------- */
 
 static void operands_rmsnorm(struct operand *o, int64_t n, int64_t e)
 {
@@ -251,7 +247,7 @@ static void operands_rmsnorm_backward(struct operand *o, int64_t n, int64_t e)
     o[3] = matrix(ROLE_IN, n, e);
     o[4] = vector(ROLE_IN, e);
     o[5] = vector(ROLE_IN, n);
-    o[5].values = VALUES_SQUARES;
+    o[5].values = FILL_SQUARES;
 }
 
 static plx_status run_rmsnorm_backward(struct backend *be, const struct plx_tensor *v)
@@ -263,7 +259,7 @@ static void operands_rope(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = heads(ROLE_OUT, n, 3, 2 * e);
     o[1] = heads(ROLE_IN, n, 3, 2 * e);
-    o[2] = integers(VALUES_POSITIONS, n, 0);
+    o[2] = integers(FILL_POSITIONS, n, 0);
 }
 
 static plx_status run_rope(struct backend *be, const struct plx_tensor *v)
@@ -274,7 +270,7 @@ static plx_status run_rope(struct backend *be, const struct plx_tensor *v)
 static void operands_rope_in_place(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = heads(ROLE_BOTH, n, 3, 2 * e);
-    o[1] = integers(VALUES_POSITIONS, n, 0);
+    o[1] = integers(FILL_POSITIONS, n, 0);
 }
 
 static plx_status run_rope_in_place(struct backend *be, const struct plx_tensor *v)
@@ -328,7 +324,7 @@ static void operands_embed(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_OUT, n, e);
     o[1] = matrix(ROLE_IN, 19, e);
-    o[2] = integers(VALUES_IDS, n, 19);
+    o[2] = integers(FILL_IDS, n, 19);
 }
 
 static plx_status run_embed(struct backend *be, const struct plx_tensor *v)
@@ -340,7 +336,7 @@ static void operands_embed_backward(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_BOTH, 19, e);
     o[1] = matrix(ROLE_IN, n, e);
-    o[2] = integers(VALUES_IDS, n, 19);
+    o[2] = integers(FILL_IDS, n, 19);
 }
 
 static plx_status run_embed_backward(struct backend *be, const struct plx_tensor *v)
@@ -352,7 +348,7 @@ static void operands_loss(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = vector(ROLE_OUT, n);
     o[1] = matrix(ROLE_IN, n, e);
-    o[2] = integers(VALUES_TARGETS, n, e);
+    o[2] = integers(FILL_TARGETS, n, e);
 }
 
 static plx_status run_loss(struct backend *be, const struct plx_tensor *v)
@@ -383,13 +379,12 @@ static plx_status run_loss_in_place(struct backend *be, const struct plx_tensor 
     return be->ops->cross_entropy(be, &v[0], &v[1], &v[1], &v[2], 0.37);
 }
 
-/* ---- Updates -----------------------------------------------------------------------------------
- */
+/* ---- Updates --------------------------------------------------------------------------------- */
 
 static void operands_adamw(struct operand *o, int64_t n, int64_t e)
 {
     for (int i = 0; i < 3; i++) o[i] = matrix(ROLE_BOTH, n, e);
-    o[2].values = VALUES_SQUARES;
+    o[2].values = FILL_SQUARES;
     o[3] = matrix(ROLE_IN, n, e);
 }
 
@@ -438,8 +433,7 @@ static plx_status run_apply(struct backend *be, const struct plx_tensor *v)
     return be->ops->apply(be, &v[0], &v[1], 0.998, 0.02);
 }
 
-/* ---- Attention ---------------------------------------------------------------------------------
- */
+/* ---- Attention ------------------------------------------------------------------------------- */
 
 enum {
     AT_Q,
@@ -515,7 +509,7 @@ static void operands_attend_decode(struct operand *o, int64_t n, int64_t e)
     for (int i = DECODE_Q; i <= DECODE_R; i++) o[i] = sequence(ROLE_IN, 1, 4, e);
     for (int i = DECODE_K; i <= DECODE_V; i++) o[i] = sequence(ROLE_IN, n + 3, 2, e);
     o[DECODE_O] = sequence(ROLE_OUT, 1, 4, e);
-    o[DECODE_LENGTHS] = integers(VALUES_LENGTH, 2, n);
+    o[DECODE_LENGTHS] = integers(FILL_LENGTH, 2, n);
 }
 
 static plx_status decode(struct backend *be, const struct plx_tensor *v, plx_mechanism mechanism)
@@ -538,8 +532,7 @@ static plx_status run_decode_parallax(struct backend *be, const struct plx_tenso
     return decode(be, v, PLX_PARALLAX);
 }
 
-/* ---- The table ---------------------------------------------------------------------------------
- */
+/* ---- The table ------------------------------------------------------------------------------- */
 
 static const struct op_case op_cases[] = {
     {"zero", offsetof(struct ops, zero), one_out, run_zero, false, false},

@@ -23,8 +23,7 @@
 static struct test_options options;
 static int failures;
 
-/* ---- Backends ----------------------------------------------------------------------------------
- */
+/* ---- Backends -------------------------------------------------------------------------------- */
 
 enum {
     ORACLE,
@@ -76,8 +75,7 @@ static int destroy_backends(void **state)
     return 0;
 }
 
-/* ---- One run -----------------------------------------------------------------------------------
- */
+/* ---- One run --------------------------------------------------------------------------------- */
 
 /* A case at one size: operands, and their values before and after. */
 struct run {
@@ -101,7 +99,7 @@ static int64_t operand_count(const struct operand *operand)
 
 static bool is_integer(const struct operand *operand)
 {
-    return operand->values >= VALUES_IDS;
+    return operand->values >= FILL_IDS;
 }
 
 static void complain(const struct run *run, const char *backend, const char *what)
@@ -116,17 +114,17 @@ static double draw(struct seeded *random, const struct operand *operand, bool wi
 {
     double normal = seeded_normal(random);
     switch (operand->values) {
-    case VALUES_NORMAL:
+    case FILL_NORMAL:
         break;
-    case VALUES_SQUARES:
+    case FILL_SQUARES:
         return (float)(normal * normal);
-    case VALUES_IDS:
+    case FILL_IDS:
         return (double)seeded_between(random, 0, operand->bound - 1);
-    case VALUES_TARGETS:
+    case FILL_TARGETS:
         return (double)seeded_between(random, -1, operand->bound - 1);
-    case VALUES_POSITIONS:
+    case FILL_POSITIONS:
         return (double)seeded_between(random, 0, 40000);
-    case VALUES_LENGTH:
+    case FILL_LENGTH:
         return (double)operand->bound;
     }
     int64_t kind = wild ? seeded_between(random, 0, 63) : 0;
@@ -243,8 +241,7 @@ static struct result run_on(const struct run *run, int b, enum placement placeme
     return result;
 }
 
-/* ---- Comparisons -------------------------------------------------------------------------------
- */
+/* ---- Comparisons ----------------------------------------------------------------------------- */
 
 static bool is_output(const struct operand *operand)
 {
@@ -260,7 +257,7 @@ static void compare_results(const struct run *run, int b, const struct result *g
         int64_t count = operand_count(operand);
         struct comparison error = compare_values(got->values[i], oracle->values[i], count);
         struct comparison allowed = compare_values(naive->values[i], oracle->values[i], count);
-        if (compare_within(&error, &allowed, PLX_F32)) continue;
+        if (compare_within(&error, &allowed, PLX_F32, NULL)) continue;
         char text[512];
         int used =
             snprintf(text, sizeof text, "operand %d, naive max abs %.3g: ", i, allowed.max_abs);
@@ -328,15 +325,20 @@ static void check_case(const struct op_case *c, int64_t n, int64_t e, bool wild,
     run_destroy(&run);
 }
 
-/* ---- Tests -------------------------------------------------------------------------------------
- */
+/* ---- Tests ----------------------------------------------------------------------------------- */
 
 static const int64_t sizes[] = {1, 2, 3, 17, 63, 64, 65, 257};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
-static bool is_case_size(const struct op_case *c, int64_t n, int64_t e)
+/* Each new shape of a product is compiled first, so products see every size three times in either
+ * place rather than every pair. Attention has a conformance test of its own and is here for its
+ * arguments and its workspace; with a single key its gradients are zero by cancellation, which no
+ * ratio of errors can judge. */
+static bool is_case_size(const struct op_case *c, int i, int j)
 {
-    return !c->attention || (n % 16 == 1 && n <= 65 && e > 1 && e <= 64);
+    if (c->product) return j == i || j == (i + 3) % SIZES || j == (i + 6) % SIZES;
+    if (c->attention) return (sizes[i] == 17 || sizes[i] == 65) && j > 0 && j < 6;
+    return true;
 }
 
 static void every_operation_matches_the_oracle(void **state)
@@ -348,8 +350,7 @@ static void every_operation_matches_the_oracle(void **state)
         if (!test_options_match(&options, c->name)) continue;
         for (int i = 0; i < SIZES; i++)
             for (int j = 0; j < SIZES; j++)
-                if (is_case_size(c, sizes[i], sizes[j]))
-                    check_case(c, sizes[i], sizes[j], false, is_worth);
+                if (is_case_size(c, i, j)) check_case(c, sizes[i], sizes[j], false, is_worth);
         check_case(c, 0, 3, false, is_worth);
     }
     assert_int_equal(failures, 0);

@@ -26,10 +26,8 @@ struct golden {
 
 static const struct golden goldens[] = {
     {"qwen3, fast operations, f32", "qwen3_tiny_tied", &ops_cpu, PLX_F32, 35},
-    {"qwen3, reference, f32", "qwen3_tiny_tied", &ops_ref, PLX_F32, 35},
     {"qwen3, reference, f64", "qwen3_tiny_tied", &ops_ref, PLX_F64, 35},
     {"parallax, fast operations, f32", "parallax_tiny_qknorm_gqa", &ops_cpu, PLX_F32, 42},
-    {"parallax, reference, f32", "parallax_tiny_qknorm_gqa", &ops_ref, PLX_F32, 42},
     {"parallax, reference, f64", "parallax_tiny_qknorm_gqa", &ops_ref, PLX_F64, 42},
 };
 
@@ -39,7 +37,7 @@ static void golden_open(struct case_model *m, const struct golden *golden, char 
     char folder[4096];
     *m = (struct case_model){0};
     const struct backend_config backend = {
-        .ops = golden->ops, .storage = golden->storage, .compute = golden->storage, .threads = 2};
+        .ops = golden->ops, .storage = golden->storage, .compute = golden->storage, .threads = 1};
     snprintf(folder, sizeof folder, "%s/golden/%s", SHARED_DATA, golden->folder);
     snprintf(reference, size, "%s/io.safetensors", folder);
     CASE_OK(m, backend_create(&m->be, &backend, &m->err));
@@ -69,7 +67,7 @@ static void test_refuses_other_weights(void **state)
     struct case_model m;
     struct parity_result result;
     char reference[4096 + 32];
-    golden_open(&m, &goldens[3], reference, sizeof reference);
+    golden_open(&m, &goldens[2], reference, sizeof reference);
     struct param *gain = param_find(model_params(m.model), "model.layers.1.attn.r_norm.weight");
     assert_non_null(gain);
     ((float *)gain->value.data)[3] *= 1.001f;

@@ -6,7 +6,7 @@
  */
 #include "../model_case.h"
 
-enum { SAMPLES = 10 };
+enum { SAMPLES = 6 };
 static const double step = 1e-5, tolerance = 1e-6;
 
 static struct model_config base(void)

@@ -42,8 +42,7 @@ struct gradient_case {
 
 static struct test_options options;
 
-/* ---- Operations --------------------------------------------------------------------------------
- */
+/* ---- Operations ------------------------------------------------------------------------------ */
 
 static plx_status multiply(struct backend *be, const struct test_tensor *c,
                            const struct test_tensor *a, bool transpose_a,
@@ -305,8 +304,7 @@ static const struct gradient_case cases[] = {
      .backward = parallax_backward},
 };
 
-/* ---- The harness -------------------------------------------------------------------------------
- */
+/* ---- The harness ----------------------------------------------------------------------------- */
 
 static struct test_tensor make(struct shape shape)
 {

@@ -12,8 +12,7 @@
 const char *const case_tensor_names[CASE_TENSORS] = {
     "q", "r", "k", "v", "d_o", "o", "lse", "probe_mean", "value_mean", "dq", "dr", "dk", "dv"};
 
-/* ---- Data --------------------------------------------------------------------------------------
- */
+/* ---- Data ---------------------------------------------------------------------------------- */
 
 static bool is_key(enum case_tensor tensor)
 {
@@ -105,8 +104,7 @@ void case_data_destroy(struct case_data *data)
     *data = (struct case_data){0};
 }
 
-/* ---- Calls -------------------------------------------------------------------------------------
- */
+/* ---- Calls --------------------------------------------------------------------------------- */
 
 bool case_uses(plx_mechanism mechanism, plx_pass pass, enum case_tensor tensor)
 {

@@ -24,8 +24,8 @@ const struct attention_case attention_cases[] = {
     {"length_128", 1, 128, 128, 1, 1, 128, .causal = true},
     {"length_129", 1, 129, 129, 1, 1, 64, .causal = true},
     {"length_129_full", 1, 129, 129, 1, 1, 64, .causal = false},
-    {"length_1000", 1, 1000, 1000, 1, 1, 16, .causal = true},
-    {"length_4096_window", 1, 4096, 4096, 1, 1, 16, .causal = true, .window = 100},
+    {"length_1000", 1, 1000, 1000, 1, 1, 8, .causal = true},
+    {"length_4096_window", 1, 4096, 4096, 1, 1, 8, .causal = true, .window = 70},
     {"cache_4096", 1, 3, 4096, 2, 1, 64, .causal = true},
     /* T != S. */
     {"T_less_causal", 2, 33, 100, 2, 1, 64, .causal = true},
@@ -56,7 +56,7 @@ const struct attention_case attention_cases[] = {
     /* Windows: the tile edges, a window over several tiles, and one wider than everything. */
     {"window_1", 1, 70, 70, 2, 1, 64, .causal = true, .window = 1},
     {"window_7", 1, 130, 130, 2, 1, 64, .causal = true, .window = 7},
-    {"window_200", 1, 1024, 1024, 1, 1, 16, .causal = true, .window = 200},
+    {"window_200", 1, 1024, 1024, 1, 1, 8, .causal = true, .window = 200},
     {"window_wide", 1, 70, 70, 2, 1, 64, .causal = true, .window = 1000},
     {"window_T_less", 1, 20, 150, 2, 1, 64, .causal = true, .window = 65},
     {"window_T_more", 1, 150, 20, 2, 1, 64, .causal = true, .window = 9},

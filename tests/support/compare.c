@@ -42,12 +42,21 @@ double compare_unit(plx_dtype storage)
     return storage == PLX_BF16 ? 0x1p-7 : storage == PLX_F32 ? 4 * 0x1p-23 : 4 * 0x1p-52;
 }
 
-bool compare_within(const struct comparison *kernel, const struct comparison *naive,
-                    plx_dtype storage)
+double compare_limit(const struct comparison *naive, plx_dtype storage,
+                     const struct term_size *terms)
 {
-    double unit = compare_unit(storage);
-    return kernel->anomaly < 0 && kernel->max_abs <= 2 * naive->max_abs + unit * kernel->largest &&
-           kernel->rms <= 2 * naive->rms + unit * kernel->reference_rms;
+    double floor = compare_unit(storage) * naive->largest;
+    if (terms) floor += compare_unit(PLX_F32) * terms->largest;
+    return 2 * naive->max_abs + floor;
+}
+
+bool compare_within(const struct comparison *kernel, const struct comparison *naive,
+                    plx_dtype storage, const struct term_size *terms)
+{
+    double rms_floor = compare_unit(storage) * naive->reference_rms;
+    if (terms) rms_floor += compare_unit(PLX_F32) * terms->rms;
+    return kernel->anomaly < 0 && kernel->max_abs <= compare_limit(naive, storage, terms) &&
+           kernel->rms <= 2 * naive->rms + rms_floor;
 }
 
 void compare_describe(char *text, size_t size, const struct comparison *comparison,

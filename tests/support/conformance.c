@@ -1,13 +1,18 @@
 /* conformance.c: see conformance.h. */
 #include "conformance.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "compare.h"
 #include "device/device_memory.h"
+#include "terms.h"
+
+/* What every row is compared with. */
+struct expected {
+    struct case_data oracle, naive;
+    struct term_sizes terms;
+};
 
 static void report(const struct conformance *conformance, const struct case_call *call,
                    const struct attention_case *c, const char *text)
@@ -24,22 +29,14 @@ static bool same_values(const double *a, const double *b, int64_t count)
     return count == 0 || memcmp(a, b, sizeof *a * (size_t)count) == 0;
 }
 
-/* The naive result in several orders of the channels: its error on few rows is otherwise luck. The
- * first is the plain order; its data is also what the rows read. */
-enum { NAIVE_ORDERS = 4 };
-
-struct naive_results {
-    struct case_data data[NAIVE_ORDERS];
-    int count;
-};
-
 /* One output of one call; true where it repeats and lies within the rule. */
 static bool check_output(const struct conformance *conformance, const struct attention_case *c,
                          const struct case_call *call, enum case_tensor tensor,
                          const struct case_data *got, const struct case_data *again,
-                         const struct naive_results *naive, const struct case_data *oracle)
+                         const struct expected *expected)
 {
     char text[512], detail[400];
+    const struct case_data *naive = &expected->naive, *oracle = &expected->oracle;
     int64_t count = got->counts[tensor];
     bool good = same_values(got->values[tensor], again->values[tensor], count);
     if (!good) {
@@ -47,18 +44,11 @@ static bool check_output(const struct conformance *conformance, const struct att
         report(conformance, call, c, text);
     }
     struct comparison kernel = compare_values(got->values[tensor], oracle->values[tensor], count);
-    struct comparison base =
-        compare_values(naive->data[0].values[tensor], oracle->values[tensor], count);
-    for (int n = 1; n < naive->count; n++) {
-        struct comparison other =
-            compare_values(naive->data[n].values[tensor], oracle->values[tensor], count);
-        base.max_abs = fmax(base.max_abs, other.max_abs);
-        base.rms = fmax(base.rms, other.rms);
-    }
+    struct comparison base = compare_values(naive->values[tensor], oracle->values[tensor], count);
     /* lse and t are f32 whatever the dtype of q; a wide output still has bf16 factors. */
     bool statistic = tensor == CASE_LSE || tensor == CASE_PROBE_MEAN;
     plx_dtype storage = statistic ? case_dtype(c, call, tensor) : call->dtype;
-    if (compare_within(&kernel, &base, storage)) return good;
+    if (compare_within(&kernel, &base, storage, &expected->terms.of[tensor])) return good;
     compare_describe(detail, sizeof detail, &kernel, got->values[tensor], oracle->values[tensor],
                      got->ranks[tensor], got->shapes[tensor]);
     snprintf(text, sizeof text, "%s%s (naive: max abs %.3g, rms ratio %.3g)",
@@ -85,22 +75,37 @@ static bool check_bare(const struct conformance *conformance, const struct atten
     return good;
 }
 
+/* One call. What backward reads was saved by the forward of the same name, because that is the pair
+ * a user runs, and errors of the logits that both share cancel. */
+static enum case_result run_pass(const struct attention_case *c, struct case_call call,
+                                 struct case_data *data, char *message, size_t size)
+{
+    if (call.pass == PLX_BACKWARD) {
+        struct case_call forward = call;
+        forward.pass = PLX_FORWARD;
+        enum case_result result = case_run(c, &forward, data, message, size);
+        if (result != CASE_DONE) return result;
+    }
+    return case_run(c, &call, data, message, size);
+}
+
 /* One row on one case. */
 static void run_row(struct conformance *conformance, const struct attention_case *c,
-                    struct case_call call, int row, const struct naive_results *naive,
-                    const struct case_data *oracle)
+                    struct case_call call, int row, const struct expected *expected)
 {
     char message[512], name[256];
     case_call_name(name, sizeof name, &call, c->name);
     device_announce(name);
     struct conformance_tally *tally = &conformance->tallies[call.mechanism][call.pass];
-    struct case_data first = case_data_copy(&naive->data[0]);
-    struct case_data second = case_data_copy(&naive->data[0]);
+    struct case_data first = case_data_copy(&expected->naive), second = case_data_copy(&first);
     call.device = conformance->device;
     call.threads = 1;
-    enum case_result result = case_run(c, &call, &first, message, sizeof message);
+    /* The naive result is the reference row's first run; decode writes what forward wrote. */
+    enum case_result result = CASE_DONE;
+    if (strcmp(call.kernel, "reference") != 0)
+        result = run_pass(c, call, &first, message, sizeof message);
     call.threads = 2;
-    if (result == CASE_DONE) result = case_run(c, &call, &second, message, sizeof message);
+    if (result == CASE_DONE) result = run_pass(c, call, &second, message, sizeof message);
     if (result == CASE_FAILED) report(conformance, &call, c, message);
     if (result == CASE_REFUSED) {
         tally->refused[row]++;
@@ -108,10 +113,10 @@ static void run_row(struct conformance *conformance, const struct attention_case
         bool good = result == CASE_DONE;
         if (good && call.device != PLX_CPU && call.pass != PLX_BACKWARD)
             good = check_bare(conformance, c, call, &first);
-        for (int n = 0; good && n < CASE_TENSORS; n++)
+        for (int n = 0; result == CASE_DONE && n < CASE_TENSORS; n++)
             if (case_writes(call.mechanism, call.pass, (enum case_tensor)n))
                 good &= check_output(conformance, c, &call, (enum case_tensor)n, &first, &second,
-                                     naive, oracle);
+                                     expected);
         tally->ran[row]++;
         tally->failed += !good;
     }
@@ -127,106 +132,63 @@ static bool belongs(const struct conformance *conformance, const char *kernel)
     return conformance->device == PLX_CPU || strncmp(kernel, "cuda", 4) == 0;
 }
 
-/* True where --only leaves something of this case to do. */
+/* True where a row is to run: `name` is that of the call. */
 static bool wanted(const struct conformance *conformance, const struct attention_case *c,
-                   struct case_call call, plx_pass first, plx_pass last)
+                   const struct case_call *call)
 {
     char name[256];
+    case_call_name(name, sizeof name, call, c->name);
+    return belongs(conformance, call->kernel) && test_options_match(conformance->options, name);
+}
+
+/* True where --only leaves something of this case to do. */
+static bool any_wanted(const struct conformance *conformance, const struct attention_case *c,
+                       struct case_call call, plx_pass first, plx_pass last)
+{
     for (call.pass = first; call.pass <= last; call.pass++) {
         for (int row = 0; plx_kernel_name(call.mechanism, call.pass, row); row++) {
             call.kernel = plx_kernel_name(call.mechanism, call.pass, row);
-            case_call_name(name, sizeof name, &call, c->name);
-            if (belongs(conformance, call.kernel) && test_options_match(conformance->options, name))
-                return true;
+            if (wanted(conformance, c, &call)) return true;
         }
     }
     return false;
 }
 
-/* Where channel d of D goes in an order; order 0 leaves it. */
-static int64_t placed(int order, int64_t d, int64_t D)
-{
-    if (order == 1) return D - 1 - d;
-    if (order == 2) return (d + D / 2) % D;
-    if (order == 3) return d % 2 ? (D + 1) / 2 + d / 2 : d / 2;
-    return d;
-}
-
-static void reorder(struct case_data *data, int order, bool back)
-{
-    for (int n = 0; n < CASE_TENSORS; n++) {
-        int64_t D = data->shapes[n][3];
-        if (data->ranks[n] != 4 || D == 0) continue;
-        double *row = malloc(sizeof *row * (size_t)D);
-        if (!row) abort();
-        for (double *x = data->values[n]; x < data->values[n] + data->counts[n]; x += D) {
-            memcpy(row, x, sizeof *row * (size_t)D);
-            for (int64_t d = 0; d < D; d++) {
-                int64_t to = placed(order, d, D);
-                x[back ? d : to] = row[back ? to : d];
-            }
-        }
-        free(row);
-    }
-}
-
-/* The reference in float, with all threads, in one order. */
-static void run_naive(struct conformance *conformance, const struct attention_case *c,
-                      struct case_call call, plx_pass pass, int order, struct case_data *naive)
+/* The oracle, and the naive result of every pass up to the deepest. */
+static struct expected expect(struct conformance *conformance, const struct attention_case *c,
+                              struct case_call call, plx_pass deepest, uint64_t seed)
 {
     char message[512];
-    call.pass = pass;
-    reorder(naive, order, false);
-    if (case_run(c, &call, naive, message, sizeof message) != CASE_DONE) {
+    struct expected expected = {.oracle = case_data_create(c, call.dtype, seed)};
+    expected.naive = case_data_copy(&expected.oracle);
+    case_oracle(c, call.mechanism, deepest, &expected.oracle);
+    if (deepest == PLX_BACKWARD) expected.terms = term_sizes(c, call.mechanism, &expected.oracle);
+    call.threads = 1;
+    for (call.pass = PLX_FORWARD; call.pass <= deepest; call.pass++) {
+        if (case_run(c, &call, &expected.naive, message, sizeof message) == CASE_DONE) continue;
         report(conformance, &call, c, message);
-        conformance->tallies[call.mechanism][pass].failed++;
+        conformance->tallies[call.mechanism][call.pass].failed++;
     }
-    reorder(naive, order, true);
-}
-
-/* Fills forward, and where backward is wanted also backward, which begins from saved statistics. */
-static void run_naives(struct conformance *conformance, const struct attention_case *c,
-                       struct case_call call, const struct case_data *oracle, bool to_backward,
-                       struct naive_results *forward, struct naive_results *backward)
-{
-    bool gpu = conformance->device != PLX_CPU;
-    forward->count = backward->count = gpu ? NAIVE_ORDERS : 1;
-    for (int n = 0; n < forward->count; n++) {
-        run_naive(conformance, c, call, PLX_FORWARD, n, &forward->data[n]);
-        backward->data[n] = case_data_copy(&forward->data[n]);
-        if (!to_backward) continue;
-        for (int x = CASE_O; gpu && x <= CASE_VALUE_MEAN; x++)
-            memcpy(backward->data[n].values[x], oracle->values[x],
-                   sizeof(double) * (size_t)oracle->counts[x]);
-        run_naive(conformance, c, call, PLX_BACKWARD, n, &backward->data[n]);
-    }
+    return expected;
 }
 
 void conformance_run(struct conformance *conformance, const struct attention_case *c,
                      plx_mechanism mechanism, plx_dtype dtype, plx_pass first, plx_pass last,
                      uint64_t seed)
 {
-    char name[256];
     struct case_call call = {.mechanism = mechanism, .kernel = "reference", .dtype = dtype};
-    if (!wanted(conformance, c, call, first, last)) return;
-    struct case_data oracle = case_data_create(c, dtype, seed);
-    struct naive_results forward = {0}, backward = {0};
-    for (int n = 0; n < NAIVE_ORDERS; n++) forward.data[n] = case_data_copy(&oracle);
+    if (!any_wanted(conformance, c, call, first, last)) return;
     bool to_backward = first <= PLX_BACKWARD && last >= PLX_BACKWARD;
-    case_oracle(c, mechanism, to_backward ? PLX_BACKWARD : PLX_FORWARD, &oracle);
-    run_naives(conformance, c, call, &oracle, to_backward, &forward, &backward);
+    struct expected expected =
+        expect(conformance, c, call, to_backward ? PLX_BACKWARD : PLX_FORWARD, seed);
     for (call.pass = first; call.pass <= last; call.pass++) {
-        const struct naive_results *naive = call.pass == PLX_BACKWARD ? &backward : &forward;
         for (int row = 0; plx_kernel_name(mechanism, call.pass, row); row++) {
             call.kernel = plx_kernel_name(mechanism, call.pass, row);
-            case_call_name(name, sizeof name, &call, c->name);
-            if (belongs(conformance, call.kernel) && test_options_match(conformance->options, name))
-                run_row(conformance, c, call, row, naive, &oracle);
+            if (wanted(conformance, c, &call)) run_row(conformance, c, call, row, &expected);
         }
     }
-    case_data_destroy(&oracle);
-    for (int n = 0; n < NAIVE_ORDERS; n++) case_data_destroy(&forward.data[n]);
-    for (int n = 0; n < backward.count; n++) case_data_destroy(&backward.data[n]);
+    case_data_destroy(&expected.oracle);
+    case_data_destroy(&expected.naive);
 }
 
 int conformance_report(const struct conformance *conformance, plx_mechanism mechanism)

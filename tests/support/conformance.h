@@ -5,11 +5,9 @@
  * case is drawn once a dtype; the oracle (reference in double, proven by finite differences) and
  * the naive result (reference in float, same storage dtype) are computed once; then every row that
  * accepts the case runs twice on poisoned guarded memory, on the CPU with one thread and with two,
- * and must give the same bits both times and an error within the rule of compare.h. Backward reads
- * what the naive forward saved, so its error is its own. On a GPU backward, the naive one too,
- * reads the oracle's statistics: what the naive forward saved agrees with the naive backward's own
- * roundings, bit for bit, which no other order of summation can match; and the naive error is the
- * largest of several orders of the channels, because that of one order on few rows is luck. */
+ * and must give the same bits both times and an error within the rule of compare.h; on a GPU it
+ * runs once more without the optional outputs. Backward reads what the forward of the same name
+ * saved. */
 #ifndef TEST_CONFORMANCE_H
 #define TEST_CONFORMANCE_H
 

@@ -25,10 +25,13 @@ typedef void (*law_function)(const struct law_row *row, struct seeded *random);
 void law_check(const struct test_options *options, const char *name, plx_mechanism mechanism,
                plx_pass pass, law_function law);
 
+/* Failures counted since the last law_check began. */
+int law_failures(void);
+
 /* A random shape: small, with remainders on every tile. T equals S where square is set. */
 struct attention_case law_case(struct seeded *random, bool square);
 
-/* Runs the row's kernel on the data; backward first fills what forward saves through the reference.
+/* Runs the row's kernel on the data; backward is preceded by the forward of the same name.
  * False where the row refuses this case (the law then has nothing to say). */
 bool law_run(const struct law_row *row, const struct attention_case *c, struct case_data *data);
 /* The same with a number of threads, or for another mechanism or pass. */

@@ -20,7 +20,7 @@ static struct fixture {
     plx_context *context;
     float q[B * T * H * D], k[B * S * G * D], row[B * T * H], o[B * T * H * D];
     float out[6][B * S * H * D];
-    _Alignas(64) unsigned char workspace[1 << 16];
+    _Alignas(64) unsigned char workspace[1 << 22];
     int32_t lengths[B], offsets[4];
     struct plx_attention attention;
     struct plx_parallax_args args;
@@ -107,8 +107,9 @@ static void null_arguments(void **state)
     size_t bytes;
     const char *name;
     reset();
-    assert_int_equal(plx_parallax_forward(f.context, NULL, &f.args, f.workspace, 1 << 16, NULL),
-                     PLX_INVALID_ARGUMENT);
+    assert_int_equal(
+        plx_parallax_forward(f.context, NULL, &f.args, f.workspace, sizeof f.workspace, NULL),
+        PLX_INVALID_ARGUMENT);
     assert_string_equal(plx_error(f.context), "attention: is NULL");
     assert_int_equal(plx_parallax_workspace(f.context, &f.attention, PLX_FORWARD, NULL, &bytes),
                      PLX_INVALID_ARGUMENT);

@@ -448,6 +448,14 @@ static void few_documents_split_at_their_tails(void **state)
     assert_document(held_out, 1, &separator, 1);
     assert_int_equal(corpus_bytes(corpus), 14 + 3);
     assert_int_equal(corpus_bytes(held_out), 5);
+    corpus_destroy(held_out);
+    /* What remains lost its separators, and is divided again: 14 tokens into 7 and 7, 3 into 2
+     * and 1. */
+    assert_ok(corpus_split(corpus, 0.5, 1, &held_out, &err), &err);
+    assert_text(corpus, 0, "0123456", false);
+    assert_text(held_out, 0, "789ABCD", false);
+    assert_int_equal(corpus_bytes(corpus), 7 + 2);
+    assert_int_equal(corpus_bytes(held_out), 7 + 1);
     corpus_destroy(corpus);
     corpus_destroy(held_out);
 }
@@ -471,11 +479,16 @@ static void impossible_splits_leave_the_corpus_alone(void **state)
     corpus_destroy(corpus);
 }
 
+/* Without separators, so that only the borders tell "ab", "c" from "a", "bc". */
 static uint64_t fingerprint_of(const char *jsonl)
 {
     const char *path = io_path("print.jsonl");
     io_write_text(path, jsonl);
-    struct corpus *corpus = load_path(path);
+    struct corpus_options options = data_options(&path, 1);
+    options.separator = -1;
+    struct corpus *corpus;
+    int64_t skipped;
+    assert_ok(corpus_load(&options, &corpus, &skipped, &err), &err);
     uint64_t hash = corpus_fingerprint(corpus);
     corpus_destroy(corpus);
     return hash;

@@ -11,8 +11,7 @@
 #include "core/dispatch.h"
 #include "parallax/parallax.h"
 
-/* ---- Status and version ------------------------------------------------------------------------
- */
+/* ---- Status and version -------------------------------------------------------------------- */
 
 static void every_status_has_its_name_and_text(void **state)
 {
@@ -44,8 +43,7 @@ static void version_and_build_agree_with_the_header(void **state)
     assert_null(strchr(plx_build(), '\n'));
 }
 
-/* ---- Contexts ----------------------------------------------------------------------------------
- */
+/* ---- Contexts ------------------------------------------------------------------------------ */
 
 static void a_default_context_uses_the_processor(void **state)
 {
@@ -137,8 +135,7 @@ static void long_sentences_are_cut_not_overrun(void **state)
     plx_context_destroy(context);
 }
 
-/* ---- Dispatch ----------------------------------------------------------------------------------
- */
+/* ---- Dispatch ------------------------------------------------------------------------------ */
 
 static const char *takes_even(const void *problem, const plx_context *context)
 {

@@ -26,8 +26,7 @@ static int close_context(void **state)
     return 0;
 }
 
-/* ---- Views -------------------------------------------------------------------------------------
- */
+/* ---- Views --------------------------------------------------------------------------------- */
 
 static void dtypes_have_sizes_and_names(void **state)
 {
@@ -107,8 +106,7 @@ static void heads_split_without_a_copy(void **state)
     assert_int_equal(plx_tensor_split_heads((struct plx_tensor){0}, 1).rank, 0);
 }
 
-/* ---- Conversion --------------------------------------------------------------------------------
- */
+/* ---- Conversion ---------------------------------------------------------------------------- */
 
 static uint16_t bf16_of(double value, plx_dtype from)
 {

@@ -260,6 +260,29 @@ static void the_order_follows_from_seed_and_epoch(void **state)
     corpus_destroy(corpus);
 }
 
+/* Over many epochs, each of the six orders of three documents comes about equally often: 100 of
+ * 600, with a standard deviation of 9. */
+static void every_order_is_as_likely(void **state)
+{
+    (void)state;
+    struct corpus *corpus = counted_corpus((int[]){1, 1, 1}, 3);
+    struct loader_options options = {.rows = 1, .context = 2, .seed = 7, .shuffle = true};
+    struct loader *loader = create_loader(corpus, &options);
+    int counts[3][3] = {{0}};
+    for (int64_t epoch = 0; epoch < 600; epoch++) {
+        struct batch batch;
+        bool more;
+        assert_ok(loader_seek(loader, (struct loader_position){.epoch = epoch}, &err), &err);
+        assert_ok(loader_next(loader, &batch, &more, &err), &err);
+        counts[batch.ids[0] / 10][batch.ids[1] / 10]++;
+    }
+    for (int first = 0; first < 3; first++)
+        for (int second = 0; second < 3; second++)
+            if (first != second) assert_in_range(counts[first][second], 60, 140);
+    loader_destroy(loader);
+    corpus_destroy(corpus);
+}
+
 static void impossible_loaders_are_refused(void **state)
 {
     (void)state;
@@ -348,6 +371,7 @@ int main(void)
         cmocka_unit_test(a_row_may_be_one_token),
         cmocka_unit_test(the_separator_belongs_to_its_document),
         cmocka_unit_test(the_order_follows_from_seed_and_epoch),
+        cmocka_unit_test(every_order_is_as_likely),
         cmocka_unit_test(impossible_loaders_are_refused),
         cmocka_unit_test(impossible_positions_are_refused),
         cmocka_unit_test(the_end_can_be_saved),

@@ -53,8 +53,7 @@ static void expect_refusal(const char *json, plx_status status, const char *says
     assert_refused(found, status, says, &err);
 }
 
-/* ---- Refusals ----------------------------------------------------------------------------------
- */
+/* ---- Refusals -------------------------------------------------------------------------------- */
 
 struct refusal {
     const char *name;
@@ -212,8 +211,7 @@ static void long_values_are_cut_in_messages(void **state)
     free(json);
 }
 
-/* ---- What is read -------------------------------------------------------------------------------
- */
+/* ---- What is read ---------------------------------------------------------------------------- */
 
 static void qwen3_defaults(void **state)
 {
@@ -313,8 +311,7 @@ static void fla_is_understood(void **state)
     free(heads);
 }
 
-/* ---- Round trips --------------------------------------------------------------------------------
- */
+/* ---- Round trips ----------------------------------------------------------------------------- */
 
 /* Field by field, because padding may differ. */
 static void assert_same_config(const struct model_config *a, const struct model_config *b)
@@ -435,8 +432,7 @@ static void what_cannot_be_written_is_refused(void **state)
                    &err);
 }
 
-/* ---- Golden files -------------------------------------------------------------------------------
- */
+/* ---- Golden files ---------------------------------------------------------------------------- */
 
 static void golden_configs_load(void **state)
 {

@@ -52,8 +52,7 @@ static const char *inside(const char *folder, const char *name)
     return paths[turn];
 }
 
-/* ---- Round trips --------------------------------------------------------------------------------
- */
+/* ---- Round trips ----------------------------------------------------------------------------- */
 
 static void folder_round_trip(void **state)
 {
@@ -124,8 +123,7 @@ static void golden_folders_load(void **state)
     }
 }
 
-/* ---- Weights that do not fit
- * ---------------------------------------------------------------------- */
+/* ---- Weights that do not fit ----------------------------------------------------------------- */
 
 /* The tensors of a tied two-layer model, for tests to bend before they are written. */
 struct bent {
@@ -257,8 +255,7 @@ static void values_too_large_for_the_model(void **state)
     case_close(&bent.m);
 }
 
-/* ---- Shards
- * --------------------------------------------------------------------------------------- */
+/* ---- Shards ---------------------------------------------------------------------------------- */
 
 /* Two shards, the first with the first half of the tensors, and an index with an optional extra
  * text. */
@@ -396,8 +393,7 @@ static void index_is_refused(void **state)
                    "not the plain name", &err);
 }
 
-/* ---- Finding and opening
- * ---------------------------------------------------------------------------- */
+/* ---- Finding and opening --------------------------------------------------------------------- */
 
 static void folders_are_found(void **state)
 {

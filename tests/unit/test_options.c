@@ -12,8 +12,7 @@
 #include "cli.h"
 #include "train.h"
 
-/* ---- A small table -----------------------------------------------------------------------------
- */
+/* ---- A small table ---- */
 
 struct values {
     char *name, *free_text;
@@ -215,8 +214,7 @@ static void test_nearest(void **state)
     assert_non_null(nearest_word(long_word, words));
 }
 
-/* ---- The tables of the commands ----------------------------------------------------------------
- */
+/* ---- The tables of the commands ---- */
 
 static void check_table(const struct option_table *checked)
 {

@@ -52,8 +52,7 @@ static struct bytes make_text_file(const char *header, size_t data_size)
     return make_file(header, strlen(header), data_size);
 }
 
-/* ---- Refusals ----------------------------------------------------------------------------------
- */
+/* ---- Refusals -------------------------------------------------------------------------------- */
 
 /* One malformed header each; the sentence must hold the fragment. */
 struct refusal {
@@ -240,8 +239,7 @@ static void unreadable_paths_are_refused(void **state)
                    &err);
 }
 
-/* ---- Files that are accepted -------------------------------------------------------------------
- */
+/* ---- Files that are accepted ----------------------------------------------------------------- */
 
 static void empty_file_and_white_space(void **state)
 {
@@ -327,8 +325,7 @@ static void names_and_metadata(void **state)
     free(bytes.data);
 }
 
-/* ---- Values ------------------------------------------------------------------------------------
- */
+/* ---- Values ---------------------------------------------------------------------------------- */
 
 /* An entry over memory at an odd address, whose copy the caller frees. */
 static unsigned char *odd_copy(const void *data, size_t size)
@@ -519,8 +516,7 @@ static void shapes_must_match(void **state)
                    "has shape [], but shape [2]", &err);
 }
 
-/* ---- Writing -----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 static void written_files_read_back(void **state)
 {
@@ -662,8 +658,7 @@ static void failing_disk_leaves_no_file(void **state)
     }
 }
 
-/* ---- Damage ------------------------------------------------------------------------------------
- */
+/* ---- Damage ---------------------------------------------------------------------------------- */
 
 /* Touches every byte that a file claims to hold. */
 static unsigned touch(const struct safetensors *file)

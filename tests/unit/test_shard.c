@@ -335,6 +335,11 @@ static void forged_shards_are_refused(void **state)
     assert_forged_refused(&file, "do not hold the 18446744073709551615 tokens");
     file = forge(), file.trailer.documents = UINT64_C(1) << 60;
     assert_forged_refused(&file, "do not hold the 4 tokens and 1152921504606846976 documents");
+    /* Counts whose sizes wrap around to the right sum. */
+    file = forge(), file.trailer.documents = (UINT64_C(1) << 60) + 2;
+    assert_forged_refused(&file, "do not hold the 4 tokens and 1152921504606846978 documents");
+    file = forge(), file.trailer.tokens = (UINT64_C(1) << 63) + 4;
+    assert_forged_refused(&file, "do not hold the 9223372036854775812 tokens");
     file = forge(), file.trailer.tokens = 5;
     assert_forged_refused(&file, "do not hold the 5 tokens");
     file = forge(), file.trailer.tokens = 3; /* the same size after padding */
@@ -424,13 +429,14 @@ static void a_full_disk_leaves_nothing_half_written(void **state)
     snprintf(partial, sizeof partial, "%s", io_path("full.plxtok.partial"));
     const enum file_fault faults[] = {FILE_FAULT_NO_SPACE, FILE_FAULT_IO};
     int failures = 0;
-    for (int at = 1; at <= 16; at++) {
+    for (int at = 1; at <= 18; at++) {
         struct shard_writer *writer;
         remove(path);
         file_fault_after(faults[at % 2], at);
         plx_status status = shard_writer_create(path, 300, &writer, &err);
         if (status == PLX_OK) {
-            status = shard_writer_add(writer, third_ids, 3, 3, &err);
+            status = shard_writer_add(writer, first_ids + 3, 1, 0, &err);
+            if (status == PLX_OK) status = shard_writer_add(writer, third_ids, 3, 3, &err);
             plx_status closed = shard_writer_close(writer, true, &err);
             if (status == PLX_OK) status = closed;
             assert_int_equal(status == PLX_OK, closed == PLX_OK);
@@ -446,7 +452,7 @@ static void a_full_disk_leaves_nothing_half_written(void **state)
         }
         assert_false(file_exists(partial));
     }
-    assert_in_range(failures, 8, 15);
+    assert_in_range(failures, 9, 17);
 }
 
 static void short_writes_are_completed(void **state)

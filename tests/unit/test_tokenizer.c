@@ -259,6 +259,8 @@ static void foreign_files_are_refused(void **state)
         {"\"content\": \"<|endoftext|>\"", "\"content\": 4", "added_tokens[0].content"},
         {"\"added_tokens\": [", "\"added_tokens\": [{\"id\": 300, \"content\": \"<|endoftext|>\"},",
          "'<|endoftext|>' twice"},
+        {"\"added_tokens\": [", "\"added_tokens\": [{\"id\": 256, \"content\": \"<|b|>\"},",
+         "two tokens have the id 256"},
         {"\"added_tokens\": [", "\"added_tokens\": [7,", "added_tokens[0].content"},
         {"\"content\": \"<|endoftext|>\"", "\"content\": \"a\\u0000b\"", "not valid JSON"},
         {"\"content\": \"<|endoftext|>\"", "\"content\": \"a\xff\"", "not valid JSON"},
@@ -359,13 +361,31 @@ static void utf8_is_judged_as_rfc_3629_says(void **state)
         {"\xf4\x90\x80\x80", 4, 0},
         {"\xf5\x80\x80\x80", 4, 0},
         {"a\x80", 2, 1},
+        {"1234567", 7, 7},
+        {"12345678abcdefg", 15, 15},
         {"\xe2\x82", 2, 0},
         {"12345678\xe2\x82\xac"
          "12345678\xff",
          20, 19},
     };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        assert_int_equal(utf8_first_bad(rows[i].text, rows[i].size), rows[i].bad);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        /* Memory of exactly this size, so that a sanitizer sees a byte read too much. */
+        char *copy = malloc(rows[i].size > 0 ? rows[i].size : 1);
+        memcpy(copy, rows[i].text, rows[i].size);
+        assert_int_equal(utf8_first_bad(copy, rows[i].size), rows[i].bad);
+        free(copy);
+    }
+}
+
+static void cuts_spare_characters(void **state)
+{
+    (void)state;
+    const char *text = "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80z";
+    const size_t cuts[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10};
+    for (size_t limit = 0; limit < 11; limit++)
+        assert_int_equal(utf8_cut(text, limit), cuts[limit]);
+    const char *none = "\x80\x80\x80\x80\x80\x80"; /* no character begins here: cut as asked */
+    for (size_t limit = 3; limit < 6; limit++) assert_int_equal(utf8_cut(none, limit), limit);
 }
 
 /* Every code point, encoded by the rule, is accepted; every surrogate is not. */
@@ -407,6 +427,7 @@ int main(void)
         cmocka_unit_test(too_many_added_tokens_are_refused),
         cmocka_unit_test(messages_hold_no_control_bytes),
         cmocka_unit_test(utf8_is_judged_as_rfc_3629_says),
+        cmocka_unit_test(cuts_spare_characters),
         cmocka_unit_test(every_code_point_is_known),
     };
     return cmocka_run_group_tests(tests, io_folder_make, io_folder_remove);

@@ -1,0 +1,25 @@
+/* terms.h: how large the terms are whose sum a gradient is.
+ *
+ * A gradient is a sum of differences that may cancel to exactly zero (one key only, constant rows),
+ * where the naive implementation is right by luck because it rounds both sides alike. Every correct
+ * kernel still leaves the rounding of the terms, so the tolerance must know their size. Within a
+ * dot product rounding errors are taken as independent (root of the sum of squares), across keys
+ * and queries as adding up. */
+#ifndef TEST_TERMS_H
+#define TEST_TERMS_H
+
+#include "attention_case.h"
+
+struct term_size {
+    double largest, rms; /* over the rows of the tensor */
+};
+
+/* For dq, dr, dk, dv from an oracle's data after backward; zero for every other tensor. */
+struct term_sizes {
+    struct term_size of[CASE_TENSORS];
+};
+
+struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mechanism,
+                             const struct case_data *oracle);
+
+#endif
