@@ -1,0 +1,13 @@
+/* parallax_forward_sm90a.cu: the forward of Parallax on Hopper: attention_forward_sm90.cuh with the
+ * probe, for 128 and 64 channels. */
+#include "attention/attention_forward_sm90_launch.cuh"
+
+extern "C" {
+#include "parallax/parallax_impl.h"
+}
+
+typedef forward_shape<128, 64, 4, true> wide;
+typedef forward_shape<64, 64, 8, true> narrow;
+
+const struct kernel_row parallax_forward_sm90 = {
+    "cuda_sm90", forward_sm90_row_refuse, forward_sm90_workspace, forward_sm90_run<wide, narrow>};
