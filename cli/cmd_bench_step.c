@@ -205,6 +205,16 @@ struct answer {
     struct measurement measurement;
 };
 
+/* What the peer trains with: SSE 4.1 has no bf16 products, so its products are in f32 always. */
+static struct train_options portable_options(const struct bench_step_values *values)
+{
+    static char f32[] = "f32";
+    struct train_options options = values->train;
+    options.portable = true;
+    options.dtype = f32;
+    return options;
+}
+
 /* Measures the portable kernels in a child, because oneDNN decides once in a process which
  * instructions it takes. Must come before this process's first parallel region: threads do not
  * survive a fork. */
@@ -218,7 +228,7 @@ static plx_status measure_portable(const struct bench_step_values *values,
     struct answer answer = {0};
     if (child == 0) {
         struct bench_step_values portable = *values;
-        portable.train.portable = true;
+        portable.train = portable_options(values);
         model_run_hold_portable();
         answer.status = measure(&portable, &answer.measurement, &answer.err);
         ssize_t sent = write(ends[1], &answer, sizeof answer); /* fits into a pipe: never partial */
@@ -303,7 +313,8 @@ static plx_status report(const struct bench_step_values *values, struct error *e
     TRY(measure(values, &fast, err));
     if (values->json) {
         print_json("fast", &fast, &values->train);
-        if (values->peer) print_json("portable", &portable, &values->train);
+        const struct train_options options = portable_options(values);
+        if (values->peer) print_json("portable", &portable, &options);
         return PLX_OK;
     }
     char count[32], tokens[32];
@@ -314,7 +325,9 @@ static plx_status report(const struct bench_step_values *values, struct error *e
            "median ms", "gemm", "attention", "other", "opt gemm", "opt other", "outside");
     print_row("fast", &fast);
     if (values->peer) print_row("portable", &portable);
-    printf("%s\n", values->peer ? "portable: portable kernels, and oneDNN held to SSE 4.1\n" : "");
+    printf("%s\n", values->peer
+                       ? "portable: portable kernels, and oneDNN held to SSE 4.1, products in f32\n"
+                       : "");
     print_limit("share of the step in matrix products and attention", 100 * kernel_share(&fast),
                 100 * LEAST_SHARE, "%");
     if (values->peer)

@@ -54,6 +54,11 @@ sizes=(--hidden-size 96 --layers 3 --heads 3 --kv-heads 1 --head-dim 32 --batch 
     --lr 0.01 --norm-lr 0.3 --probe-start zero-gain)
 declare -A ffn=([parallax]=288 [softmax]=320)
 
+# bf16 products where the processor has them: 1.2 times the speed here, sums and weights stay f32.
+if grep -qE '(AVX-512|AMX) bf16 +yes' <<<"$("$parallax" info)"; then
+    sizes+=(--dtype bf16)
+fi
+
 # field FILE KEY: a number from a file's last line, which is a JSON object.
 field() { tail -n 1 "$1" | sed -n "s/.*\"$2\":\([-0-9.eE+]*\).*/\1/p"; }
 
