@@ -46,13 +46,13 @@ fi
 
 # ---- Sizes ------------------------------------------------------------------------------------------
 
-# What both models share. W_R has hidden_size * heads * head_dim = 96 * 96 weights a layer (and a norm gain of 32); a unit
-# of the feed-forward layer has 3 * 96. So 32 more units carry the parameters of W_R.
+# What both models share. W_R has hidden_size * heads * head_dim = 128 * 128 weights a layer (and a norm gain of 64); a unit
+# of the feed-forward layer has 3 * 128. So 43 more units carry the parameters of W_R.
 # The rates are for a run of minutes: the paper's norm rate of 0.015 is for tens of thousands of steps, and with a zero
 # gain on the probe's norm Parallax begins as softmax attention and opens its correction as it learns.
-sizes=(--hidden-size 96 --layers 3 --heads 3 --kv-heads 1 --head-dim 32 --batch 8 --context 256
+sizes=(--hidden-size 128 --layers 3 --heads 2 --kv-heads 1 --head-dim 64 --batch 16 --context 256
     --lr 0.01 --norm-lr 0.3 --probe-start zero-gain)
-declare -A ffn=([parallax]=288 [softmax]=320)
+declare -A ffn=([parallax]=384 [softmax]=427)
 
 # bf16 products where the processor has them: 1.2 times the speed here, sums and weights stay f32.
 if grep -qE '(AVX-512|AMX) bf16 +yes' <<<"$("$parallax" info)"; then
