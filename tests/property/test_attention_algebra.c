@@ -151,7 +151,7 @@ static void first_row_is_its_value(const struct law_row *row, struct seeded *ran
 static void add_to_keys(const struct attention_case *c, const struct law_row *row,
                         struct case_data *data)
 {
-    double size = row->dtype == PLX_BF16 ? 16 : 100;
+    double size = row->dtype == PLX_BF16 ? 16 : 1000;
     for (int64_t n = 0; n < data->counts[CASE_K]; n++)
         data->values[CASE_K][n] += size * (n % c->D % 3 == 1 ? -1 : 1);
 }

@@ -162,7 +162,7 @@ static struct expected expect(struct conformance *conformance, const struct atte
     struct expected expected = {.oracle = case_data_create(c, call.dtype, seed)};
     expected.naive = case_data_copy(&expected.oracle);
     case_oracle(c, call.mechanism, deepest, &expected.oracle);
-    if (deepest == PLX_BACKWARD) expected.terms = term_sizes(c, call.mechanism, &expected.oracle);
+    expected.terms = term_sizes(c, call.mechanism, deepest, &expected.oracle);
     call.threads = 1;
     for (call.pass = PLX_FORWARD; call.pass <= deepest; call.pass++) {
         if (case_run(c, &call, &expected.naive, message, sizeof message) == CASE_DONE) continue;
