@@ -2,21 +2,15 @@
  * of its own, within the vocabulary, whose text is that byte again. */
 #include "data/data.h"
 
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct error err = {0};
     struct tokenizer *tokenizer;
     plx_status status = tokenizer_parse((const char *)data, size, "fuzz", &tokenizer, &err);
-    check((status == PLX_OK) == (tokenizer != NULL) && (status == PLX_OK) == (err.text[0] == '\0'));
+    check_outcome(status, &err);
+    check((status == PLX_OK) == (tokenizer != NULL));
     if (status != PLX_OK) return 0;
     char text[256];
     int32_t ids[256];
