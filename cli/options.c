@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
 #include "io/file.h"
 #include "train.h"
 
@@ -440,7 +439,6 @@ plx_status options_set_json(const struct option_table *table, const char *json, 
                                : error_set(err, PLX_INVALID_ARGUMENT, "%s: line %d: %s", name,
                                            problem.line, problem.text);
     json_decref(object);
-    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
 #include "io/checkpoint_parts.h"
 #include "io/fields.h"
 #include "io/file.h"
@@ -165,7 +164,6 @@ plx_status checkpoint_parse_manifest(const char *json, size_t size, const char *
     struct fields fields = {root, name, err};
     plx_status status = read_manifest(&fields, manifest);
     json_decref(root);
-    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 

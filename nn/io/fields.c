@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
-
 #define DOCUMENT_LIMIT ((size_t)16 << 20)
 enum { VALUE_TEXT = 64 };
 
@@ -19,11 +17,8 @@ plx_status fields_parse(const char *json, size_t size, const char *where, json_t
             "%s: has %zu bytes, more than the %zu allowed", where, size, DOCUMENT_LIMIT);
     json_error_t problem;
     json_t *parsed = json_loadb(json, size, JSON_REJECT_DUPLICATES, &problem);
-    if (parsed == NULL) {
-        utf8_make_printable(problem.text); /* it quotes the file */
-        return error_set(err, PLX_BAD_DATA, "%s: line %d, column %d: %s", where, problem.line,
-                         problem.column, problem.text);
-    }
+    REQUIRE(err, parsed != NULL, PLX_BAD_DATA, "%s: line %d, column %d: %s", where, problem.line,
+            problem.column, problem.text);
     if (!json_is_object(parsed)) {
         json_decref(parsed);
         return error_set(err, PLX_BAD_DATA, "%s: is not a JSON object", where);
