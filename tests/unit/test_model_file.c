@@ -270,7 +270,7 @@ static void values_too_large_for_the_model(void **state)
                                0, &err),
               &err);
     assert_refused(model_load_values(bent.m.model, folder, &err), PLX_BAD_DATA,
-                   "element 7 is 1e+200, too large for f32", &err);
+                   "element 7 is 1e+200, too large for F32", &err);
     case_close(&bent.m);
 }
 
