@@ -78,6 +78,14 @@ static plx_status check_redundant_head(struct param_list *params, const struct w
     return PLX_OK;
 }
 
+/* Old checkpoints of Llama store the frequencies of rope, which follow from config.json. */
+static bool is_rope_buffer(const char *name)
+{
+    static const char end[] = ".rotary_emb.inv_freq";
+    size_t length = strlen(name), tail = sizeof end - 1;
+    return length > tail && strcmp(name + length - tail, end) == 0;
+}
+
 /* Every parameter is there in its shape, and nothing else is. */
 static plx_status check_weights(struct param_list *params, const struct weights *weights,
                                 struct error *err)
@@ -91,10 +99,11 @@ static plx_status check_weights(struct param_list *params, const struct weights 
     }
     for (int i = 0; i < weights_count(weights); i++) {
         const struct weights_row *row = weights_at(weights, i);
-        if (param_find(params, row->entry->name) != NULL) continue;
-        REQUIRE(err, strcmp(row->entry->name, "lm_head.weight") == 0, PLX_BAD_DATA,
+        const char *name = row->entry->name;
+        if (param_find(params, name) != NULL || is_rope_buffer(name)) continue;
+        REQUIRE(err, strcmp(name, "lm_head.weight") == 0, PLX_BAD_DATA,
                 "%s: tensor %.200s is no part of the model that config.json describes", row->path,
-                row->entry->name);
+                name);
         TRY(check_redundant_head(params, weights, row, err));
     }
     return PLX_OK;

@@ -1,8 +1,8 @@
 /* model_file.h: a model folder: config.json, model.safetensors, tokenizer.json, shaped as Hugging
  * Face does.
  *
- * Reads model_type qwen3, parallax (flash-linear-attention) and qwen3_parallax (ours). A model
- * whose layers are all softmax attention is written as plain qwen3. */
+ * Reads model_type qwen3, qwen2, llama, mistral, parallax (flash-linear-attention) and
+ * qwen3_parallax (ours), and writes a model in its own family's layout where that can say it. */
 #ifndef NN_MODEL_FILE_H
 #define NN_MODEL_FILE_H
 
@@ -13,6 +13,11 @@
 plx_status model_config_parse(const char *json, size_t size, const char *name,
                               struct model_config *config, struct error *err);
 plx_status model_config_load(const char *path, struct model_config *config, struct error *err);
+/* The family whose layout model_config_format writes; and whether a family's layout can say the
+ * model, PLX_UNSUPPORTED with the reason if not. */
+enum model_family model_config_family(const struct model_config *config);
+plx_status model_config_can_be(const struct model_config *config, enum model_family family,
+                               struct error *err);
 /* malloc'd JSON text of a config. */
 plx_status model_config_format(const struct model_config *config, char **json, struct error *err);
 

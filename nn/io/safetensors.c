@@ -352,6 +352,13 @@ void safetensors_close(struct safetensors *file)
     free(file);
 }
 
+unsigned safetensors_dtype_bits(const char *dtype)
+{
+    for (size_t i = 0; i < sizeof dtype_table / sizeof *dtype_table; i++)
+        if (strcmp(dtype_table[i].name, dtype) == 0) return dtype_table[i].bits;
+    return 0;
+}
+
 /* ---- What a file holds ----------------------------------------------------------------------- */
 
 int safetensors_count(const struct safetensors *file)

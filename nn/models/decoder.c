@@ -22,8 +22,7 @@ static bool create_layers(struct model *model)
     struct param_list *params = &model->params;
     model->blocks = calloc((size_t)L, sizeof *model->blocks);
     model->table =
-        embedding_add(params, dtype, V, E, std,
-                      config->fla_names ? "model.embeddings.weight" : "model.embed_tokens.weight");
+        embedding_add(params, dtype, V, E, std, model_tensor_names(config->family)->embedding);
     if (model->blocks == NULL || model->table < 0) return false;
     for (int l = 0; l < L; l++)
         if (!block_create(&model->blocks[l], config, l, dtype, params)) return false;
