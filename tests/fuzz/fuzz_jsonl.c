@@ -11,6 +11,7 @@ static struct corpus *read_lines(const struct corpus_options *options, const uin
     struct corpus_reader reader = {.options = options, .bytes_left = limit};
     check(corpus_create(&reader.corpus, &err) == PLX_OK);
     plx_status status = corpus_add_jsonl(&reader, (const char *)data, size, "fuzz", &err);
+    corpus_reader_clear(&reader);
     check_outcome(status, &err);
     if (status == PLX_OK) return reader.corpus;
     corpus_destroy(reader.corpus);
