@@ -103,7 +103,8 @@ static void constant_values_come_back(const struct law_row *row, struct seeded *
 }
 
 /* Doubling and negating is exact in binary, so the outputs do the same to the bit; sums are near.
- * Below 2^-14 an f16 loses places and doubling is not exact, so f16 inputs have f32 outputs here. */
+ * Below 2^-14 an f16 loses places and doubling is not exact, so f16 inputs have f32 outputs here.
+ */
 static void linear_in_the_values(const struct law_row *row, struct seeded *random)
 {
     struct attention_case c = law_case(random, false);
