@@ -304,6 +304,7 @@ static plx_status check_text(const struct encoder *encoder, const char *text, si
                              bool names)
 {
     const struct rules *rules = &encoder->tokenizer->rules;
+    names = names && encoder->tokenizer->names_need_characters;
     if (rules->step_count == 0 && !rules->nfc && !names) return PLX_OK;
     size_t bad = utf8_first_invalid(text, size);
     REQUIRE(encoder->err, bad == size, PLX_BAD_DATA,

@@ -69,6 +69,7 @@ struct tokenizer {
     struct vocab vocab;
     struct rules rules;
     struct added_finder names, normalized_names; /* looked for before and after normalising */
+    bool names_need_characters;                  /* a flag of theirs asks what stands beside them */
     int16_t *added_of;                           /* [vocab_size]: index of the added token, or -1 */
     int64_t vocab_size;
     int32_t end_of_text;

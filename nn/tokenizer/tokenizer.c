@@ -2,10 +2,11 @@
  * encoding; see tokenizer.h. */
 #include "tokenizer/parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
+#include "io/file.h"
 
 /* What ends a text is called so by the families; the first that a vocabulary has is meant. */
 static const char *const end_names[] = {TOKENIZER_END_OF_TEXT, "<|end_of_text|>", "</s>", "<|eos|>",
@@ -22,8 +23,12 @@ static plx_status index_added(struct tokenizer *tokenizer, const char *name, str
     REQUIRE(err, tokenizer->added_of != NULL, PLX_OUT_OF_MEMORY,
             "%s: cannot allocate a vocabulary of %lld tokens", name, (long long)size);
     memset(tokenizer->added_of, -1, (size_t)size * sizeof *tokenizer->added_of);
-    for (int i = 0; i < rules->added_count; i++)
-        tokenizer->added_of[rules->added[i].id] = (int16_t)i;
+    for (int i = 0; i < rules->added_count; i++) {
+        const struct added_token *added = &rules->added[i];
+        tokenizer->added_of[added->id] = (int16_t)i;
+        if (added->single_word || added->lstrip || added->rstrip)
+            tokenizer->names_need_characters = true;
+    }
     tokenizer->end_of_text = -1;
     for (size_t i = 0; i < sizeof end_names / sizeof *end_names && tokenizer->end_of_text < 0; i++)
         tokenizer->end_of_text = tokenizer_added_id(tokenizer, end_names[i]);
@@ -119,6 +124,23 @@ const char *tokenizer_token(const struct tokenizer *tokenizer, int32_t id, size_
 const char *tokenizer_token_or_special(const struct tokenizer *tokenizer, int32_t id, size_t *size)
 {
     return token_text(tokenizer, id, true, size);
+}
+
+/* ---- Loading by path ---- */
+
+plx_status tokenizer_load_folder(const char *folder, struct tokenizer **tokenizer,
+                                 struct error *err)
+{
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model"};
+    char path[4096];
+    *tokenizer = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int length = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        REQUIRE(err, length > 0 && (size_t)length < sizeof path, PLX_INVALID_ARGUMENT,
+                "%.200s...: the path is too long", folder);
+        if (file_exists(path)) return tokenizer_load(path, tokenizer, err);
+    }
+    return PLX_OK;
 }
 
 /* ---- Encoding in one call ---- */

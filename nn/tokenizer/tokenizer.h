@@ -15,7 +15,12 @@ plx_status tokenizer_create_bytes(struct tokenizer **tokenizer, struct error *er
 /* tokenizer.json of a model folder. What this version cannot follow exactly is refused by name.
  * A large one is compiled into the cache folder once, so that the next load takes milliseconds. */
 plx_status tokenizer_load(const char *path, struct tokenizer **tokenizer, struct error *err);
-/* The same from memory (size bytes, need not end in NUL), never cached; name is for messages. */
+/* tokenizer.json or tokenizer.model of a folder, in this order; *tokenizer is NULL where it holds
+ * neither. */
+plx_status tokenizer_load_folder(const char *folder, struct tokenizer **tokenizer,
+                                 struct error *err);
+/* tokenizer.json from memory (size bytes, need not end in NUL), never cached; name is for messages.
+ */
 plx_status tokenizer_parse(const char *json, size_t size, const char *name,
                            struct tokenizer **tokenizer, struct error *err);
 /* Writes the very file that the tokenizer came from. */
