@@ -14,7 +14,7 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const struct command *const commands[] = {
-    &command_train,           &command_sample,     &command_eval, &command_bench_attention,
+    &command_train,           &command_sample,     &command_eval, &command_convert, &command_init,
     &command_bench_attention, &command_bench_step, &command_info, &command_parity,
 };
 
