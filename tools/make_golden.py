@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the tiny models of tests/golden/models with what Hugging Face transformers computes on them.
+"""Records what Hugging Face transformers computes. Needs torch, transformers and safetensors; nothing else here does.
 
-usage: make_golden.py FOLDER          needs torch, transformers and safetensors; nothing else here does
+usage: make_golden.py make FOLDER                   the tiny models of tests/golden/models
+       make_golden.py record MODEL OUT.safetensors  a record of any model folder, for `parallax parity MODEL OUT`
 
-Each folder is what save_pretrained writes, and io.safetensors beside it as nn/parity.h describes: one batch of
+Each folder that is made is what save_pretrained writes, and io.safetensors beside it as nn/parity.h describes: one batch of
 token ids, loss, logits, the gradient of every parameter, and greedy continuations. The models differ in what
 Qwen-3 lacks: biases and shards (qwen2), stretched positions and f16 weights (llama), windows (mistral).
 """
@@ -13,7 +14,7 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 ROWS, TOKENS, PROMPT, NEW = 2, 40, 12, 16
@@ -68,9 +69,16 @@ def record(model):
     return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
 
 
-def main():
+def record_folder(folder, path):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32,
+                                                 attn_implementation="eager").eval()
+    save_file(record(model), path)
+
+
+def make(target):
     for number, (name, (kind, dtype, config)) in enumerate(MODELS.items()):
-        folder = pathlib.Path(sys.argv[1]) / name
+        folder = pathlib.Path(target) / name
         shutil.rmtree(folder, ignore_errors=True)
         torch.manual_seed(number + 1)
         model = make_model(kind, dtype, config)
@@ -80,4 +88,9 @@ def main():
         save_file(tensors, folder / "io.safetensors")
 
 
-main()
+if len(sys.argv) == 3 and sys.argv[1] == "make":
+    make(sys.argv[2])
+elif len(sys.argv) == 4 and sys.argv[1] == "record":
+    record_folder(sys.argv[2], sys.argv[3])
+else:
+    sys.exit(__doc__)

@@ -86,9 +86,8 @@ static bool is_rope_buffer(const char *name)
     return length > tail && strcmp(name + length - tail, end) == 0;
 }
 
-/* Every parameter is there in its shape, and nothing else is. */
-static plx_status check_weights(struct param_list *params, const struct weights *weights,
-                                struct error *err)
+plx_status model_check_weights(struct param_list *params, const struct weights *weights,
+                               struct error *err)
 {
     for (int i = 0; i < params->count; i++) {
         const struct param *param = &params->items[i];
@@ -114,7 +113,7 @@ plx_status model_load_values(struct model *model, const char *folder, struct err
     struct param_list *params = model_params(model);
     struct weights *weights;
     TRY(weights_open(folder, &weights, err));
-    plx_status status = check_weights(params, weights, err);
+    plx_status status = model_check_weights(params, weights, err);
     for (int i = 0; status == PLX_OK && i < params->count; i++) {
         const struct weights_row *row = weights_find(weights, params->items[i].name);
         status = safetensors_read(row->entry, row->path, &params->items[i].value, err);

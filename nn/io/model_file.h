@@ -29,6 +29,10 @@ plx_status model_folder_find(const char *folder, char *path, size_t size, struct
 plx_status model_folder_find_noting(const char *folder, char *path, size_t size,
                                     void (*note)(void *user, const char *sentence), void *user,
                                     struct error *err);
+struct weights;
+/* Every parameter is there in its shape, and nothing else is but what model_load_values ignores. */
+plx_status model_check_weights(struct param_list *params, const struct weights *weights,
+                               struct error *err);
 /* Values of every parameter from FOLDER/model.safetensors (or its shards by index.json). Missing,
  * surplus and misshapen tensors are errors that name the tensor and both shapes; a redundant
  * lm_head of a tied model is checked equal and ignored. */
