@@ -39,7 +39,7 @@ template <class KIND> struct decode_shared {
     struct decode_cursor current[DECODE_WARPS], next[DECODE_WARPS]; /* of a list; each warp's own */
     struct decode_cut cut;
     bool last;
-    struct decode_left<KIND::D, KIND::ROWS> left[KIND::LIST ? DECODE_WARPS : 1];
+    struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[DECODE_WARPS]; /* of a list */
 };
 
 /* ---- The ring -------------------------------------------------------------------------------- */
