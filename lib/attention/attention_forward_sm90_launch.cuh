@@ -58,6 +58,7 @@ static plx_status forward_sm90_map(plx_context *context, tensor_map_encode encod
     return context_fail(context, PLX_DEVICE_ERROR, "tensor map: driver error %d", (int)result);
 }
 
+template <class F>
 static plx_status forward_sm90_maps(plx_context *context, struct forward_sm90_args *args)
 {
     const struct attention_problem *p = &args->problem;
@@ -66,22 +67,25 @@ static plx_status forward_sm90_maps(plx_context *context, struct forward_sm90_ar
     CHECK_CUDA(context, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
                                                          cudaEnableDefault, &found));
     tensor_map_encode encode = (tensor_map_encode)entry;
-    TRY(forward_sm90_map(context, encode, &args->q, &p->q, FORWARD_SM90_ROWS));
-    if (p->probe) TRY(forward_sm90_map(context, encode, &args->r, &p->r, FORWARD_SM90_ROWS));
-    TRY(forward_sm90_map(context, encode, &args->k, &p->k, args->plan.keys));
-    return forward_sm90_map(context, encode, &args->v, &p->v, args->plan.keys);
+    TRY(forward_sm90_map(context, encode, &args->q, &p->q, F::ROWS));
+    if (F::PROBE) TRY(forward_sm90_map(context, encode, &args->r, &p->r, F::ROWS));
+    TRY(forward_sm90_map(context, encode, &args->k, &p->k, F::KEYS));
+    return forward_sm90_map(context, encode, &args->v, &p->v, F::KEYS);
 }
 
 template <class F>
-static plx_status forward_sm90_launch(plx_context *context, const struct forward_sm90_args &args,
+static plx_status forward_sm90_launch(plx_context *context, struct forward_sm90_args *args,
                                       cudaStream_t stream)
 {
-    if (args.plan.keys != F::KEYS || args.plan.stages != F::STAGES)
-        return context_fail(context, PLX_INTERNAL, "the plan and the kernel differ in their tiles");
-    int shared = args.plan.shared_bytes;
+    int processors = 0;
+    CHECK_CUDA(context, cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount,
+                                               context->device_index));
+    args->plan = forward_sm90_plan(&args->problem, {F::ROWS, F::KEYS, F::STAGES}, processors);
+    TRY(forward_sm90_maps<F>(context, args));
+    int shared = args->plan.shared_bytes;
     CHECK_CUDA(context, cudaFuncSetAttribute(forward_sm90_kernel<F>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-    forward_sm90_kernel<F><<<args.plan.grid, FORWARD_THREADS, shared, stream>>>(args);
+    forward_sm90_kernel<F><<<args->plan.grid, F::THREADS, shared, stream>>>(*args);
     CHECK_CUDA(context, cudaGetLastError());
     return PLX_OK;
 }
@@ -96,14 +100,9 @@ static plx_status forward_sm90_run(plx_context *context, const void *problem, vo
     args.problem = *(const struct attention_problem *)problem;
     const struct attention_problem *p = &args.problem;
     if (p->B == 0 || p->T == 0 || p->H == 0) return PLX_OK;
-    int processors = 0;
-    CHECK_CUDA(context, cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount,
-                                               context->device_index));
-    args.plan = forward_sm90_plan(p, processors);
     args.log2_scale = (float)(p->scale * 1.4426950408889634);
-    TRY(forward_sm90_maps(context, &args));
-    if (p->D == 128) return forward_sm90_launch<WIDE>(context, args, (cudaStream_t)stream);
-    return forward_sm90_launch<NARROW>(context, args, (cudaStream_t)stream);
+    if (p->D == 128) return forward_sm90_launch<WIDE>(context, &args, (cudaStream_t)stream);
+    return forward_sm90_launch<NARROW>(context, &args, (cudaStream_t)stream);
 }
 
 #endif

@@ -19,11 +19,12 @@ extern "C" {
 enum {
     FORWARD_GROUP = 128, /* threads of a warpgroup */
     FORWARD_GROUP_ROWS = 64,
-    FORWARD_THREADS = 3 * FORWARD_GROUP,
-    FORWARD_BOX = 64,  /* channels of a copied box: 128 bytes, the width of the swizzle */
-    FORWARD_ORDER = 1, /* named barriers 1 and 2: the turn of warpgroup 0 and 1 */
-    FORWARD_TAIL = 3,  /* named barrier of both */
-    FORWARD_MEET = 4   /* named barriers 4 and 5: the warps of warpgroup 0 and 1 */
+    FORWARD_BOX = 64, /* channels of a copied box: 128 bytes, the width of the swizzle */
+    FORWARD_FEW = 64, /* rows that see fewer keys get products of what packing loses */
+    /* Named barriers: the turn of each computing warpgroup; all of them; the warps of each. */
+    FORWARD_ORDER = 1,
+    FORWARD_TAIL = 4,
+    FORWARD_MEET = 5
 };
 
 struct forward_sm90_args {
@@ -48,13 +49,14 @@ struct forward_item {
 struct forward_span {
     int begin, end;         /* seen by any */
     int all_begin, all_end; /* seen by every row */
+    int least;              /* how many the row sees that sees fewest */
 };
 
 PTX_INLINE struct forward_span forward_keys(const struct attention_problem &p, int T, int S,
                                             int first, int last)
 {
-    struct forward_span span = {0, S, 0, S};
-    if (last < first) return {0, 0, 0, 0};
+    struct forward_span span = {0, S, 0, S, S};
+    if (last < first) return {0, 0, 0, 0, 0};
     if (!p.causal) return span;
     span.end = min(S, max(0, S - T + last + 1));
     span.all_end = S - T + first + 1;
@@ -63,15 +65,25 @@ PTX_INLINE struct forward_span forward_keys(const struct attention_problem &p, i
         span.begin = max(0, S - T + first + 1 - window);
         span.all_begin = S - T + last + 1 - window;
     }
+    span.least = max(0, min(span.all_end, p.window > 0 ? (int)min(p.window, (int64_t)S) : S));
     return span;
 }
 
 /* One instance: its tiles, and where they lie in shared memory. */
-template <int CHANNELS_, int KEYS_, int STAGES_, bool PROBE_> struct forward_shape {
-    static constexpr int CHANNELS = CHANNELS_, KEYS = KEYS_, STAGES = STAGES_;
+template <int CHANNELS_, int KEYS_, int STAGES_, bool PROBE_, int GROUPS_, int TURN_ = 1>
+struct forward_shape {
+    static constexpr int TURN = TURN_;
+    static constexpr int CHANNELS = CHANNELS_, KEYS = KEYS_, STAGES = STAGES_, GROUPS = GROUPS_;
     static constexpr bool PROBE = PROBE_;
+    static constexpr int ROWS = GROUPS * FORWARD_GROUP_ROWS;
+    static constexpr int THREADS = (GROUPS + 1) * FORWARD_GROUP;
+    /* Of a loading and a computing thread. Together they are what the launch gives, 168 or 128 a
+     * thread: growing beyond waits forever. */
+    static constexpr int LOAD_REGISTERS = GROUPS == 2 ? 24 : 32;
+    static constexpr int REGISTERS = GROUPS == 2 ? 240 : 160;
+    static constexpr float LAZY = 8;
     static constexpr int BOXES = CHANNELS / FORWARD_BOX;
-    static constexpr int ROWS_BOX_BYTES = FORWARD_SM90_ROWS * 128, KEYS_BOX_BYTES = KEYS * 128;
+    static constexpr int ROWS_BOX_BYTES = ROWS * 128, KEYS_BOX_BYTES = KEYS * 128;
     static constexpr int ROWS_BYTES = BOXES * ROWS_BOX_BYTES, KEYS_BYTES = BOXES * KEYS_BOX_BYTES;
     static constexpr int Q = 0, R = ROWS_BYTES, K = (PROBE ? 2 : 1) * ROWS_BYTES;
     static constexpr int V = K + STAGES * KEYS_BYTES, ITEMS = V + STAGES * KEYS_BYTES;
@@ -130,11 +142,12 @@ template <int CHANNELS_, int KEYS_, int STAGES_, bool PROBE_> struct forward_sha
     }
 };
 
-/* What a thread keeps of its two rows; maximum in units of log2. */
+/* What a thread keeps of its two rows. maximum, in units of log2, is what weights are relative to;
+ * it follows the true one only when that has grown by LAZY, because bringing all outputs to a new
+ * maximum costs as much as the exponentials of a tile. */
 struct forward_rows {
-    float maximum[2], shift[2];
-    float sum[2], probe_sum[2]; /* of rounded weights */
-    float exact_sum[2], exact_probe_sum[2];
+    float maximum[2], shift[2], sum[2], probe_sum[2];
+    float before[2]; /* sum without the tile at hand */
 };
 
 /* A computing warpgroup: which, 0 or 1, and how many key tiles it has met since the kernel began.
@@ -156,14 +169,18 @@ PTX_INLINE int forward_row(void)
     return (int)(threadIdx.x - FORWARD_GROUP) / 32 * 16 + (int)threadIdx.x % 32 / 4;
 }
 
-PTX_INLINE void forward_take_turn(int group)
+template <class F> PTX_INLINE void forward_take_turn(int group)
 {
-    barrier_sync(FORWARD_ORDER + group, 2 * FORWARD_GROUP);
+    if (F::TURN == 0)
+        barrier_sync(FORWARD_ORDER + group, FORWARD_GROUP);
+    else
+        barrier_sync(FORWARD_ORDER + group, 2 * FORWARD_GROUP);
 }
 
-PTX_INLINE void forward_pass_turn(int group)
+template <class F> PTX_INLINE void forward_pass_turn(int group)
 {
-    barrier_arrive(FORWARD_ORDER + 1 - group, 2 * FORWARD_GROUP);
+    int next = group + 1 == F::GROUPS ? 0 : group + 1;
+    if (F::TURN != 0) barrier_arrive(FORWARD_ORDER + next, 2 * FORWARD_GROUP);
 }
 
 /* scores = this warpgroup's 64 rows at `rows`, times the keys of a stage. */
@@ -232,7 +249,7 @@ static __device__ __forceinline__ void forward_mask(float (&scores)[N],
 /* The tile's maximum joins the rows'; factor is what earlier weights count now. */
 template <int N>
 PTX_INLINE void forward_maximum(const float (&scores)[N], struct forward_rows &rows,
-                                float log2_scale, float (&factor)[2], bool (&fresh)[2])
+                                float log2_scale, float lazy, float (&factor)[2])
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -240,78 +257,85 @@ PTX_INLINE void forward_maximum(const float (&scores)[N], struct forward_rows &r
 #pragma unroll
         for (int n = 0; n < N / 4; n++)
             top = fmaxf(top, fmaxf(scores[4 * n + 2 * r], scores[4 * n + 2 * r + 1]));
-        top = fmaxf(rows.maximum[r], quad_max(top) * log2_scale);
-        /* A row that has seen no key keeps factor 1 instead of the NaN of inf - inf. */
-        fresh[r] = rows.maximum[r] == -INFINITY;
-        factor[r] = fresh[r] ? 1.0f : exp2_fast(rows.maximum[r] - top);
-        rows.maximum[r] = top;
+        top = quad_max(top) * log2_scale;
+        bool grows = top > rows.maximum[r] + lazy;
+        factor[r] = grows ? exp2_fast(rows.maximum[r] - top) : 1.0f;
+        if (grows) rows.maximum[r] = top;
     }
 }
 
-/* scores become weights P, packed too, and join the sums. */
-template <int N>
-PTX_INLINE void forward_weights(float (&scores)[N], uint32_t (&packed)[N / 2],
-                                struct forward_rows &rows, float log2_scale,
+/* scores become weights P and join the sums. */
+template <class F, int N>
+PTX_INLINE void forward_weights(float (&scores)[N], struct forward_rows &rows, float log2_scale,
                                 const float (&factor)[2])
 {
-    float origin[2];
+    float origin[2], sum[2] = {0, 0};
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
+    for (int r = 0; r < 2; r++)
         origin[r] = rows.maximum[r] == -INFINITY ? 0.0f : rows.maximum[r];
-        rows.sum[r] *= factor[r];
-        rows.exact_sum[r] *= factor[r];
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        int r = n / 2 % 2;
+        scores[n] = exp2_fast(fmaf(scores[n], log2_scale, -origin[r]));
+        sum[r] += scores[n];
     }
 #pragma unroll
-    for (int n = 0; n < N / 2; n++) {
-        int r = n % 2;
-        float a = exp2_fast(fmaf(scores[2 * n], log2_scale, -origin[r]));
-        float b = exp2_fast(fmaf(scores[2 * n + 1], log2_scale, -origin[r]));
-        scores[2 * n] = a, scores[2 * n + 1] = b;
-        packed[n] = bf16_pack(a, b);
-        rows.sum[r] += bf16_low(packed[n]) + bf16_high(packed[n]);
-        rows.exact_sum[r] += a + b;
+    for (int r = 0; r < 2; r++) {
+        rows.before[r] = rows.sum[r] * factor[r];
+        rows.sum[r] = rows.before[r] + sum[r];
+        if (F::PROBE) rows.probe_sum[r] *= factor[r];
     }
 }
 
-/* In a row's first tile, c becomes the mean of U. */
-template <int N>
-PTX_INLINE void forward_shift(const float (&weights)[N], const float (&u)[N],
-                              struct forward_rows &rows, const bool (&fresh)[2])
+/* A tile that weighs more than twice as much as all before it, like a row's first, sets c to its
+ * mean of U. So c stays where the weight is, and W, whose rounding grows with |U - c|, as small as
+ * the spread of U. Warps decide as one, because sums are exchanged between lanes. */
+template <int SCORES, int OUTPUTS>
+PTX_INLINE void forward_shift(const float (&weights)[SCORES], const float (&u)[SCORES],
+                              struct forward_rows &rows, const float (&o)[OUTPUTS],
+                              float (&e)[OUTPUTS])
 {
+    bool heavy[2] = {rows.sum[0] > 3 * rows.before[0], rows.sum[1] > 3 * rows.before[1]};
+    if (!__any_sync(0xffffffffu, heavy[0] || heavy[1])) return;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         float sum = 0.0f, weighted = 0.0f;
 #pragma unroll
-        for (int n = 0; n < N / 4; n++) {
+        for (int n = 0; n < SCORES / 4; n++) {
             sum += weights[4 * n + 2 * r] + weights[4 * n + 2 * r + 1];
             weighted = fmaf(weights[4 * n + 2 * r], u[4 * n + 2 * r], weighted);
             weighted = fmaf(weights[4 * n + 2 * r + 1], u[4 * n + 2 * r + 1], weighted);
         }
         sum = quad_sum(sum), weighted = quad_sum(weighted);
-        if (fresh[r] && sum > 0.0f) rows.shift[r] = __fdividef(weighted, sum);
+        bool moves = quad_max(heavy[r]) > 0 && sum > 0;
+        float shift = moves ? __fdividef(weighted, sum) : rows.shift[r];
+        float step = shift - rows.shift[r];
+        rows.shift[r] = shift;
+        rows.probe_sum[r] -= step * rows.before[r];
+#pragma unroll
+        for (int n = 0; n < OUTPUTS; n++)
+            if (n / 2 % 2 == r) e[n] -= step * o[n];
     }
 }
 
-/* W = P (U - c), packed, and its sums. */
+/* u becomes W = P (U - c) and joins the sums. */
 template <int N>
-PTX_INLINE void forward_probe_weights(const float (&weights)[N], const float (&u)[N],
-                                      uint32_t (&packed)[N / 2], struct forward_rows &rows,
-                                      const float (&factor)[2])
+PTX_INLINE void forward_probe_weights(const float (&weights)[N], float (&u)[N],
+                                      struct forward_rows &rows)
 {
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        rows.probe_sum[r] *= factor[r];
-        rows.exact_probe_sum[r] *= factor[r];
+    for (int n = 0; n < N; n++) {
+        int r = n / 2 % 2;
+        u[n] = weights[n] * (u[n] - rows.shift[r]);
+        rows.probe_sum[r] += u[n];
     }
+}
+
+template <int N>
+PTX_INLINE void forward_pack(const float (&weights)[N], uint32_t (&packed)[N / 2])
+{
 #pragma unroll
-    for (int n = 0; n < N / 2; n++) {
-        int r = n % 2;
-        float a = weights[2 * n] * (u[2 * n] - rows.shift[r]);
-        float b = weights[2 * n + 1] * (u[2 * n + 1] - rows.shift[r]);
-        packed[n] = bf16_pack(a, b);
-        rows.probe_sum[r] += bf16_low(packed[n]) + bf16_high(packed[n]);
-        rows.exact_probe_sum[r] += a + b;
-    }
+    for (int n = 0; n < N / 2; n++) packed[n] = bf16_pack(weights[2 * n], weights[2 * n + 1]);
 }
 
 template <int N> PTX_INLINE void forward_rescale(float (&outputs)[N], const float (&factor)[2])
@@ -325,41 +349,73 @@ template <class F> struct forward_packed {
     uint32_t weights[F::SCORES / 2], probe_weights[F::PROBE ? F::SCORES / 2 : 1];
 };
 
-/* Issues S and U of the tile that count names. */
+/* From finished scores to weights, and what the outputs so far are to be multiplied with. */
 template <class F>
-PTX_INLINE void forward_begin(const struct forward_worker &w, float (&s)[F::SCORES],
+PTX_INLINE void forward_weigh(const struct forward_sm90_args &args, const struct forward_item &item,
+                              int key, bool border, struct forward_rows &rows,
+                              float (&s)[F::SCORES], float (&factor)[2])
+{
+    registers_pin(s);
+    if (border) forward_mask(s, args.problem, item, key);
+    forward_maximum(s, rows, args.log2_scale, F::LAZY, factor);
+    forward_weights<F>(s, rows, args.log2_scale, factor);
+}
+
+/* Issues S and U of the first tile and makes S weights. */
+template <class F>
+PTX_INLINE void forward_begin(const struct forward_worker &w, const struct forward_sm90_args &args,
+                              const struct forward_item &item, int key, bool border,
+                              struct forward_rows &rows, float (&s)[F::SCORES],
                               float (&u)[F::SCORES])
 {
     int stage = w.count % F::STAGES;
-    forward_take_turn(w.group);
+    float factor[2];
+    forward_take_turn<F>(w.group);
     mbarrier_wait(F::k_full(stage), w.count / F::STAGES & 1);
     wgmma_fence();
     forward_scores<F>(s, F::Q, w.group, stage);
     if (F::PROBE) forward_scores<F>(u, F::R, w.group, stage);
-    forward_pass_turn(w.group);
+    forward_pass_turn<F>(w.group);
+    wgmma_wait<F::PROBE ? 1 : 0>();
+    forward_weigh<F>(args, item, key, border, rows, s, factor);
 }
 
-/* From S and U in flight to packed weights of the tile that count names; the outputs so far are
- * brought to the new maximum. last: no tile follows in this item. */
+/* The products of what packing loses, for rows with so few keys that rounding does not average. One
+ * step at a time: this is rare, and registers are short. */
 template <class F>
-static __device__ __forceinline__ void
-forward_weigh(const struct forward_worker &w, const struct forward_sm90_args &args,
-              const struct forward_item &item, int key, bool border, bool last,
-              struct forward_rows &rows, float (&s)[F::SCORES], float (&u)[F::SCORES],
-              struct forward_packed<F> &packed, float (&o)[F::OUTPUTS], float (&e)[F::OUTPUTS])
+PTX_INLINE void forward_add_rest(const struct forward_worker &w, const float (&weights)[F::SCORES],
+                                 float (&outputs)[F::OUTPUTS])
 {
-    float factor[2];
-    bool fresh[2];
-    /* 1 Weights, while U is still in flight. */
-    wgmma_wait<F::PROBE ? 1 : 0>();
-    registers_pin(s);
-    if (border) forward_mask(s, args.problem, item, key);
-    forward_maximum(s, rows, args.log2_scale, factor, fresh);
-    forward_weights(s, packed.weights, rows, args.log2_scale, factor);
-    if (__any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f)) {
-        forward_rescale(o, factor);
-        if (F::PROBE) forward_rescale(e, factor);
+    int stage = w.count % F::STAGES;
+    mbarrier_wait(F::v_full(stage), w.count / F::STAGES & 1);
+    uint32_t values = wgmma_place(F::values(stage));
+#pragma unroll
+    for (int step = 0; step < F::KEYS / 16; step++) {
+        uint32_t rest[4];
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            float low = weights[8 * step + 2 * n], high = weights[8 * step + 2 * n + 1];
+            uint32_t pair = bf16_pack(low, high);
+            rest[n] = bf16_pack(low - bf16_low(pair), high - bf16_high(pair));
+        }
+        registers_pin(rest);
+        registers_pin(outputs);
+        wgmma_fence();
+        wgmma_add(outputs, rest, wgmma_matrix(values, step * 2048, F::KEYS_BOX_BYTES, 1024));
+        wgmma_commit();
+        wgmma_wait<0>();
+        registers_pin(rest);
+        registers_pin(outputs);
     }
+}
+
+/* Waits for U of the tile that count names and packs P and W. last: no tile follows in this item. */
+template <class F>
+PTX_INLINE void forward_combine(const struct forward_worker &w, bool border, bool last, bool precise,
+                                struct forward_rows &rows, float (&s)[F::SCORES],
+                                float (&u)[F::SCORES], struct forward_packed<F> &packed,
+                                float (&o)[F::OUTPUTS], float (&e)[F::OUTPUTS])
+{
     if (F::PROBE) {
         wgmma_wait<0>();
         registers_pin(u);
@@ -367,16 +423,18 @@ forward_weigh(const struct forward_worker &w, const struct forward_sm90_args &ar
     /* The keys, and after the last tile the queries, may be replaced. */
     if (forward_leads()) mbarrier_arrive(F::k_empty(w.count % F::STAGES));
     if (last && forward_leads()) mbarrier_arrive(F::q_empty());
-    /* 2 Probe weights. */
     if constexpr (F::PROBE) {
         if (border) {
 #pragma unroll
             for (int n = 0; n < F::SCORES; n++) u[n] = s[n] == 0.0f ? 0.0f : u[n];
         }
-        /* Warps decide as one: the sums within are exchanged between lanes. */
-        if (__any_sync(0xffffffffu, fresh[0] || fresh[1])) forward_shift(s, u, rows, fresh);
-        forward_probe_weights(s, u, packed.probe_weights, rows, factor);
+        forward_shift(s, u, rows, o, e);
+        forward_probe_weights(s, u, rows);
+        if (precise) forward_add_rest<F>(w, u, e);
+        forward_pack(u, packed.probe_weights);
     }
+    if (precise) forward_add_rest<F>(w, s, o);
+    forward_pack(s, packed.weights);
 }
 
 /* Issues the products with the values of the tile that count names. */
@@ -386,7 +444,6 @@ PTX_INLINE void forward_accumulate(const struct forward_worker &w,
                                    float (&e)[F::OUTPUTS])
 {
     int stage = w.count % F::STAGES;
-    forward_take_turn(w.group);
     mbarrier_wait(F::v_full(stage), w.count / F::STAGES & 1);
     registers_pin(o);
     if (F::PROBE) registers_pin(e);
@@ -396,12 +453,13 @@ PTX_INLINE void forward_accumulate(const struct forward_worker &w,
     wgmma_commit();
 }
 
-/* The products with values are finished: their operands are free. */
+/* Waits for them: their operands are free. */
 template <class F>
 PTX_INLINE void forward_accumulated(const struct forward_worker &w,
                                     struct forward_packed<F> &packed, float (&o)[F::OUTPUTS],
                                     float (&e)[F::OUTPUTS])
 {
+    wgmma_wait<0>();
     registers_pin(packed.weights);
     registers_pin(o);
     if (F::PROBE) {
@@ -411,24 +469,38 @@ PTX_INLINE void forward_accumulated(const struct forward_worker &w,
     if (forward_leads()) mbarrier_arrive(F::v_empty(w.count % F::STAGES));
 }
 
-/* The burst between two tiles. */
+/* From packed weights of one tile to weights and U of the next. The scores of the next go first, so
+ * that their exponentials hide behind the products with the values. */
 template <class F>
-PTX_INLINE void forward_burst(struct forward_worker &w, struct forward_packed<F> &packed,
+PTX_INLINE void forward_burst(struct forward_worker &w, const struct forward_sm90_args &args,
+                              const struct forward_item &item, int key, bool border,
+                              struct forward_rows &rows, struct forward_packed<F> &packed,
                               float (&s)[F::SCORES], float (&u)[F::SCORES], float (&o)[F::OUTPUTS],
                               float (&e)[F::OUTPUTS])
 {
     int next = (w.count + 1) % F::STAGES;
-    forward_accumulate<F>(w, packed, o, e);
+    float factor[2];
+    forward_take_turn<F>(w.group);
     mbarrier_wait(F::k_full(next), (w.count + 1) / F::STAGES & 1);
     wgmma_fence();
     forward_scores<F>(s, F::Q, w.group, next);
+    forward_accumulate<F>(w, packed, o, e);
+    if (F::TURN <= 1) forward_pass_turn<F>(w.group);
     wgmma_wait<1>();
+    forward_weigh<F>(args, item, key, border, rows, s, factor);
+    if (__any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f)) {
+        wgmma_wait<0>();
+        registers_pin(o);
+        forward_rescale(o, factor);
+        if (F::PROBE) registers_pin(e);
+        if (F::PROBE) forward_rescale(e, factor);
+    }
     forward_accumulated<F>(w, packed, o, e);
     if (F::PROBE) {
         wgmma_fence();
         forward_scores<F>(u, F::R, w.group, next);
     }
-    forward_pass_turn(w.group);
+    if (F::TURN == 2) forward_pass_turn<F>(w.group);
     w.count++;
 }
 
