@@ -30,8 +30,8 @@
 
 /* Describes the item at a place; false for a slot without a tile. */
 static __device__ bool forward_describe(const struct attention_problem &p,
-                                        struct forward_sm90_place place, int rows,
-                                        int keys, struct forward_item *item, int *k_batch, int *k_start)
+                                        struct forward_sm90_place place, int rows, int keys,
+                                        struct forward_item *item, int *k_batch, int *k_start)
 {
     bool packed = p.q_offsets.data != NULL;
     int batch = packed ? 0 : place.pair / (int)p.H;
@@ -63,42 +63,68 @@ PTX_INLINE void forward_copy(uint32_t target, int box_bytes, const CUtensorMap *
         tma_load(target + box * box_bytes, map, box * FORWARD_BOX, head, row, batch, barrier);
 }
 
-template <class F> static __device__ void forward_load(const struct forward_sm90_args &args)
+/* Hands an item to the computing warpgroups and brings its queries and probes, each as soon as
+ * those of the item before are done with. */
+template <class F>
+static __device__ __forceinline__ void forward_load_rows(const struct forward_sm90_args &args,
+                                                         const struct forward_item &item,
+                                                         unsigned turn)
 {
-    const struct attention_problem &p = args.problem;
+    bool empty = item.end == item.begin;
+    int row = item.start + item.first;
+    mbarrier_wait(F::q_empty(), ~turn & 1);
+    F::items()[turn & 1] = item;
+    mbarrier_expect(F::q_full(), empty ? 0 : F::ROWS_BYTES);
+    if (!empty)
+        forward_copy<F>(F::at(F::Q), F::ROWS_BOX_BYTES, &args.q, item.head, row, item.batch,
+                        F::q_full());
+    if (!F::PROBE) return;
+    mbarrier_wait(F::r_empty(), ~turn & 1);
+    mbarrier_expect(F::r_full(), empty ? 0 : F::ROWS_BYTES);
+    if (!empty)
+        forward_copy<F>(F::at(F::R), F::ROWS_BOX_BYTES, &args.r, item.head, row, item.batch,
+                        F::r_full());
+}
+
+/* Keys and values of an item, as far ahead as the ring allows. */
+template <class F>
+static __device__ __forceinline__ void forward_load_keys(const struct forward_sm90_args &args,
+                                                         const struct forward_item &item,
+                                                         int k_batch, int k_start, unsigned *count)
+{
+    int kv_head = item.head / (int)(args.problem.H / args.problem.G);
+    for (int tile = item.end - 1; tile >= item.begin; tile--, ++*count) {
+        int stage = *count % F::STAGES, parity = ~(*count / F::STAGES) & 1;
+        int key = k_start + tile * F::KEYS;
+        mbarrier_wait(F::k_empty(stage), parity);
+        mbarrier_expect(F::k_full(stage), F::KEYS_BYTES);
+        forward_copy<F>(F::keys(stage), F::KEYS_BOX_BYTES, &args.k, kv_head, key, k_batch,
+                        F::k_full(stage));
+        mbarrier_wait(F::v_empty(stage), parity);
+        mbarrier_expect(F::v_full(stage), F::KEYS_BYTES);
+        forward_copy<F>(F::values(stage), F::KEYS_BOX_BYTES, &args.v, kv_head, key, k_batch,
+                        F::v_full(stage));
+    }
+}
+
+/* Two threads follow the plan, one for the rows and one for the keys, so that neither waits for
+ * what the other waits for. */
+template <class F>
+static __device__ void forward_load(const struct forward_sm90_args &args, bool rows)
+{
     struct forward_sm90_place place;
     unsigned turn = 0, count = 0;
     for (int round = 0; forward_sm90_place(&args.plan, blockIdx.x, round, &place); round++) {
         struct forward_item item;
         int k_batch, k_start;
-        if (!forward_describe(p, place, F::ROWS, F::KEYS, &item, &k_batch, &k_start)) continue;
-        mbarrier_wait(F::q_empty(), ~turn & 1);
-        F::items()[turn & 1] = item;
-        turn++;
-        if (item.end == item.begin) {
-            mbarrier_arrive(F::q_full());
+        if (!forward_describe(args.problem, place, F::ROWS, F::KEYS, &item, &k_batch, &k_start))
             continue;
-        }
-        mbarrier_expect(F::q_full(), (F::PROBE ? 2 : 1) * F::ROWS_BYTES);
-        int row = item.start + item.first, kv_head = item.head / (int)(p.H / p.G);
-        forward_copy<F>(F::at(F::Q), F::ROWS_BOX_BYTES, &args.q, item.head, row, item.batch,
-                        F::q_full());
-        if (F::PROBE)
-            forward_copy<F>(F::at(F::R), F::ROWS_BOX_BYTES, &args.r, item.head, row, item.batch,
-                            F::q_full());
-        for (int tile = item.end - 1; tile >= item.begin; tile--, count++) {
-            int stage = count % F::STAGES, parity = ~(count / F::STAGES) & 1;
-            int key = k_start + tile * F::KEYS;
-            mbarrier_wait(F::k_empty(stage), parity);
-            mbarrier_expect(F::k_full(stage), F::KEYS_BYTES);
-            forward_copy<F>(F::keys(stage), F::KEYS_BOX_BYTES, &args.k, kv_head, key, k_batch,
-                            F::k_full(stage));
-            mbarrier_wait(F::v_empty(stage), parity);
-            mbarrier_expect(F::v_full(stage), F::KEYS_BYTES);
-            forward_copy<F>(F::values(stage), F::KEYS_BOX_BYTES, &args.v, kv_head, key, k_batch,
-                            F::v_full(stage));
-        }
+        if (rows)
+            forward_load_rows<F>(args, item, turn++);
+        else
+            forward_load_keys<F>(args, item, k_batch, k_start, &count);
     }
+    if (!rows) return;
     mbarrier_wait(F::q_empty(), ~turn & 1);
     F::items()[turn & 1].last = true;
     mbarrier_arrive(F::q_full());
@@ -140,6 +166,33 @@ template <class F> static __device__ void forward_skip(struct forward_worker &w,
     }
 }
 
+/* The key tiles of an item that the rows see. */
+template <class F>
+static __device__ __forceinline__ void
+forward_walk_seen(struct forward_worker &w, const struct forward_sm90_args &args,
+                  const struct forward_item &item, const struct forward_span &span,
+                  struct forward_rows &rows, float (&s)[F::SCORES], float (&u)[F::SCORES],
+                  float (&o)[F::OUTPUTS], float (&e)[F::OUTPUTS])
+{
+    struct forward_packed<F> packed;
+    int tile = (span.end + F::KEYS - 1) / F::KEYS - 1, begin = span.begin / F::KEYS;
+    int key = tile * F::KEYS;
+    bool border = key + F::KEYS > span.all_end || key < span.all_begin;
+    forward_begin<F>(w, args, item, key, border, rows, s, u);
+    for (;; tile--) {
+        forward_combine<F>(w, border, tile == begin, rows, s, u, packed, o, e);
+        if (tile == begin) break;
+        key -= F::KEYS;
+        border = key + F::KEYS > span.all_end || key < span.all_begin;
+        forward_burst<F>(w, args, item, key, border, rows, packed, s, u, o, e);
+    }
+    forward_take_turn<F>(w.group);
+    forward_accumulate<F>(w, packed, o, e);
+    forward_pass_turn<F>(w.group);
+    forward_accumulated<F>(w, packed, o, e);
+    w.count++;
+}
+
 /* All key tiles of an item. */
 template <class F>
 static __device__ __forceinline__ void
@@ -164,26 +217,19 @@ forward_walk(struct forward_worker &w, const struct forward_sm90_args &args,
             barrier_sync(FORWARD_MEET + w.group, FORWARD_GROUP);
         }
         if (forward_leads()) mbarrier_arrive(F::q_empty());
+        if (F::PROBE && forward_leads()) mbarrier_arrive(F::r_empty());
         return;
     }
     float s[F::SCORES], u[F::SCORES];
-    struct forward_packed<F> packed;
-    bool precise = span.least < FORWARD_FEW;
     forward_skip<F>(w, item.end - end);
-    bool border = end * F::KEYS > span.all_end || (end - 1) * F::KEYS < span.all_begin;
-    forward_begin<F>(w, args, item, (end - 1) * F::KEYS, border, rows, s, u);
-    for (int tile = end - 1;; tile--) {
-        forward_combine<F>(w, border, tile == begin, precise, rows, s, u, packed, o, e);
-        if (tile == begin) break;
-        int key = (tile - 1) * F::KEYS;
-        border = key + F::KEYS > span.all_end || key < span.all_begin;
-        forward_burst<F>(w, args, item, key, border, rows, packed, s, u, o, e);
+    if (span.least < FORWARD_FEW) {
+        for (int tile = end - 1; tile >= begin; tile--)
+            forward_step_exact<F>(w, args, item, tile * F::KEYS, tile == begin, rows, s, u, o, e);
+        forward_take_turn<F>(w.group);
+        forward_pass_turn<F>(w.group);
+    } else {
+        forward_walk_seen<F>(w, args, item, span, rows, s, u, o, e);
     }
-    forward_take_turn<F>(w.group);
-    forward_accumulate<F>(w, packed, o, e);
-    forward_pass_turn<F>(w.group);
-    forward_accumulated<F>(w, packed, o, e);
-    w.count++;
     forward_skip<F>(w, begin - item.begin);
 }
 
@@ -282,12 +328,13 @@ forward_finish(const struct attention_problem &p, const struct forward_item &ite
 template <class F> static __device__ void forward_compute(const struct forward_sm90_args &args)
 {
     /* The same in every lane, and known to be: it selects barriers and addresses. */
-    struct forward_worker w = {__shfl_sync(0xffffffffu, (int)threadIdx.x / FORWARD_GROUP - 1, 0),
+    struct forward_worker w = {__shfl_sync(0xffffffffu, (int)threadIdx.x / FORWARD_GROUP - 1, 0), 0,
                                0};
-    if (w.group == F::GROUPS - 1) forward_pass_turn<F>(w.group); /* the first turn is warpgroup 0's */
-    for (unsigned turn = 0;; turn++) {
-        mbarrier_wait(F::q_full(), turn & 1);
-        const struct forward_item &item = F::items()[turn & 1];
+    if (w.group == F::GROUPS - 1)
+        forward_pass_turn<F>(w.group); /* the first turn is warpgroup 0's */
+    for (;; w.turn++) {
+        mbarrier_wait(F::q_full(), w.turn & 1);
+        const struct forward_item &item = F::items()[w.turn & 1];
         if (item.last) break;
         float o[F::OUTPUTS], e[F::OUTPUTS];
 #pragma unroll
@@ -311,6 +358,8 @@ __global__ void __launch_bounds__(F::THREADS, 1)
         if (F::at(0) % 1024 != 0) __trap(); /* the swizzle is a function of address bits */
         mbarrier_init(F::q_full(), 1);
         mbarrier_init(F::q_empty(), F::GROUPS);
+        mbarrier_init(F::r_full(), 1);
+        mbarrier_init(F::r_empty(), F::GROUPS);
         for (int stage = 0; stage < F::STAGES; stage++) {
             mbarrier_init(F::k_full(stage), 1);
             mbarrier_init(F::v_full(stage), 1);
@@ -322,7 +371,7 @@ __global__ void __launch_bounds__(F::THREADS, 1)
     __syncthreads(); /* barriers exist before anyone uses them */
     if (threadIdx.x < FORWARD_GROUP) {
         registers_shrink<F::LOAD_REGISTERS>();
-        if (threadIdx.x == 0) forward_load<F>(args);
+        if (threadIdx.x % 32 == 0 && threadIdx.x < 64) forward_load<F>(args, threadIdx.x == 0);
     } else {
         registers_grow<F::REGISTERS>();
         forward_compute<F>(args);

@@ -4,8 +4,8 @@
 #include <limits.h>
 
 /* Bytes of keys and values that a section may have, about half of the L2 cache; shared memory of a
- * block beside its tiles: barriers and the description of items; items that balancing looks at; rows of
- * the smallest query tile. */
+ * block beside its tiles: barriers and the description of items; items that balancing looks at;
+ * rows of the smallest query tile. */
 enum { SECTION_BYTES = 24 << 20, SHARED_EXTRA = 512, BALANCED_ITEMS = 1 << 16, FEWEST_ROWS = 128 };
 
 /* Axes of extent 1 are never stepped along, so their strides do not count. */
@@ -88,12 +88,11 @@ static int choose_section(const struct attention_problem *p, struct forward_sm90
 struct forward_sm90_plan forward_sm90_plan(const struct attention_problem *p,
                                            struct forward_sm90_tiles sizes, int processors)
 {
-    struct forward_sm90_plan plan = {.sizes = sizes,
-                                     .tiles = (int)tile_slots(p, sizes.rows),
-                                     .pairs = (int)head_pairs(p)};
+    struct forward_sm90_plan plan = {
+        .sizes = sizes, .tiles = (int)tile_slots(p, sizes.rows), .pairs = (int)head_pairs(p)};
     int row = (int)p->D * 2;
-    plan.shared_bytes = (p->probe ? 2 : 1) * sizes.rows * row +
-                        2 * sizes.stages * sizes.keys * row + SHARED_EXTRA;
+    plan.shared_bytes =
+        (p->probe ? 2 : 1) * sizes.rows * row + 2 * sizes.stages * sizes.keys * row + SHARED_EXTRA;
     plan.items = plan.tiles * plan.pairs;
     plan.grid = plan.items < processors ? plan.items : processors;
     plan.section = choose_section(p, plan);

@@ -1,11 +1,12 @@
 /* attention_forward_sm90_plan.h: which problems the forward kernels for Hopper take, and how they
  * spread them over a GPU. Pure functions of shapes, strides and addresses; no CUDA is needed.
  *
- * A block works on tiles of `rows` query rows of one head against tiles of `keys` keys. Blocks are as
- * many as multiprocessors and stay: in round r, block b takes item r * grid + b (every other round
- * in reverse, so that no block always gets the heavier end). Items are ordered by section (heads
- * whose keys and values fit the L2 cache together, where that leaves the work even), then from the
- * last query tile, which under a causal mask is the heaviest, to the first, then by head. */
+ * A block works on tiles of `rows` query rows of one head against tiles of `keys` keys. Blocks are
+ * as many as multiprocessors and stay: in round r, block b takes item r * grid + b (every other
+ * round in reverse, so that no block always gets the heavier end). Items are ordered by section
+ * (heads whose keys and values fit the L2 cache together, where that leaves the work even), then
+ * from the last query tile, which under a causal mask is the heaviest, to the first, then by head.
+ */
 #ifndef PLX_ATTENTION_FORWARD_SM90_PLAN_H
 #define PLX_ATTENTION_FORWARD_SM90_PLAN_H
 

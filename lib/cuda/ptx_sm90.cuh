@@ -161,8 +161,7 @@ template <int N> PTX_INLINE void registers_pin(uint32_t (&values)[N])
 #define WGMMA_8(c, d, n)                                                                           \
     c(d[n]), c(d[n + 1]), c(d[n + 2]), c(d[n + 3]), c(d[n + 4]), c(d[n + 5]), c(d[n + 6]),         \
         c(d[n + 7])
-#define WGMMA_32(c, d)                                                                             \
-    WGMMA_8(c, d, 0), WGMMA_8(c, d, 8), WGMMA_8(c, d, 16), WGMMA_8(c, d, 24)
+#define WGMMA_32(c, d) WGMMA_8(c, d, 0), WGMMA_8(c, d, 8), WGMMA_8(c, d, 16), WGMMA_8(c, d, 24)
 #define WGMMA_40(c, d) WGMMA_32(c, d), WGMMA_8(c, d, 32)
 #define WGMMA_48(c, d) WGMMA_40(c, d), WGMMA_8(c, d, 40)
 #define WGMMA_64(c, d) WGMMA_48(c, d), WGMMA_8(c, d, 48), WGMMA_8(c, d, 56)
@@ -178,18 +177,19 @@ template <int N> PTX_INLINE void registers_pin(uint32_t (&values)[N])
 #define WGMMA_OPCODE(columns, format)                                                              \
     "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." format "." format " "
 #define WGMMA_START(N, columns, format, a_name, b_name)                                            \
-    asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n" WGMMA_OPCODE(columns, format) "{"         \
-                 WGMMA_NAMES_##N "}, " a_name ", " b_name ", p, 1, 1, 0, 0;}"                      \
-                 : WGMMA_##N("=f", d)                                                              \
-                 : "l"(a), "l"(b))
+    asm volatile(                                                                                  \
+        "{.reg .pred p; setp.ne.b32 p, 0, 0;\n" WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N  \
+        "}, " a_name ", " b_name ", p, 1, 1, 0, 0;}"                                               \
+        : WGMMA_##N("=f", d)                                                                       \
+        : "l"(a), "l"(b))
 #define WGMMA_ADD(N, columns, format, a_name, b_name)                                              \
     asm volatile(WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N "}, " a_name ", " b_name        \
-                                               ", 1, 1, 1, 0, 0;"                                  \
+                                                                   ", 1, 1, 1, 0, 0;"              \
                  : WGMMA_##N("+f", d)                                                              \
                  : "l"(a), "l"(b))
 #define WGMMA_ADD_REGISTERS(N, columns, format, a_names, b_name)                                   \
     asm volatile(WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N "}, {" a_names "}, " b_name     \
-                                               ", 1, 1, 1, 1;"                                     \
+                                                                   ", 1, 1, 1, 1;"                 \
                  : WGMMA_##N("+f", d)                                                              \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
@@ -201,7 +201,7 @@ enum wgmma_format { WGMMA_BF16, WGMMA_F16 };
  * channels. */
 #define WGMMA_SHAPE(N, columns, x0, x1, x2, x3, x4)                                                \
     template <int FORMAT = WGMMA_BF16>                                                             \
-    PTX_INLINE void wgmma_start(float (&d)[N], uint64_t a, uint64_t b)                             \
+    PTX_INLINE void wgmma_start(float(&d)[N], uint64_t a, uint64_t b)                              \
     {                                                                                              \
         if constexpr (FORMAT == WGMMA_F16)                                                         \
             WGMMA_START(N, columns, "f16", x0, x1);                                                \
@@ -209,7 +209,7 @@ enum wgmma_format { WGMMA_BF16, WGMMA_F16 };
             WGMMA_START(N, columns, "bf16", x0, x1);                                               \
     }                                                                                              \
     template <int FORMAT = WGMMA_BF16>                                                             \
-    PTX_INLINE void wgmma_add(float (&d)[N], uint64_t a, uint64_t b)                               \
+    PTX_INLINE void wgmma_add(float(&d)[N], uint64_t a, uint64_t b)                                \
     {                                                                                              \
         if constexpr (FORMAT == WGMMA_F16)                                                         \
             WGMMA_ADD(N, columns, "f16", x0, x1);                                                  \
@@ -217,7 +217,7 @@ enum wgmma_format { WGMMA_BF16, WGMMA_F16 };
             WGMMA_ADD(N, columns, "bf16", x0, x1);                                                 \
     }                                                                                              \
     template <int FORMAT = WGMMA_BF16>                                                             \
-    PTX_INLINE void wgmma_add(float (&d)[N], const uint32_t *a, uint64_t b)                        \
+    PTX_INLINE void wgmma_add(float(&d)[N], const uint32_t *a, uint64_t b)                         \
     {                                                                                              \
         if constexpr (FORMAT == WGMMA_F16)                                                         \
             WGMMA_ADD_REGISTERS(N, columns, "f16", x0 "," x1 "," x2 "," x3, x4);                   \
@@ -248,14 +248,6 @@ PTX_INLINE uint32_t bf16_pack(float low, float high)
     return pair;
 }
 
-/* The same as f16. */
-PTX_INLINE uint32_t f16_pack(float low, float high)
-{
-    uint32_t pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
-
 PTX_INLINE float bf16_low(uint32_t pair)
 {
     return __uint_as_float(pair << 16);
@@ -264,6 +256,31 @@ PTX_INLINE float bf16_low(uint32_t pair)
 PTX_INLINE float bf16_high(uint32_t pair)
 {
     return __uint_as_float(pair & 0xffff0000u);
+}
+
+/* The same in the format of a product. */
+template <int FORMAT> PTX_INLINE uint32_t pair_pack(float low, float high)
+{
+    if constexpr (FORMAT == WGMMA_BF16) return bf16_pack(low, high);
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+template <int FORMAT> PTX_INLINE float pair_low(uint32_t pair)
+{
+    if constexpr (FORMAT == WGMMA_BF16) return bf16_low(pair);
+    float value;
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l;}" : "=f"(value) : "r"(pair));
+    return value;
+}
+
+template <int FORMAT> PTX_INLINE float pair_high(uint32_t pair)
+{
+    if constexpr (FORMAT == WGMMA_BF16) return bf16_high(pair);
+    float value;
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h;}" : "=f"(value) : "r"(pair));
+    return value;
 }
 
 #endif
