@@ -269,10 +269,12 @@ static __device__ __forceinline__ void forward_store(const struct plx_tensor &te
             low[n] = __float_as_uint(values[4 * (x + n) + 2 * half]);
             high[n] = __float_as_uint(values[4 * (x + n) + 2 * half + 1]);
         }
-        if (tensor.dtype == PLX_BF16) {
+        if (tensor.dtype != PLX_F32) {
 #pragma unroll
-            for (int n = 0; n < 4; n++)
-                low[n] = bf16_pack(__uint_as_float(low[n]), __uint_as_float(high[n]));
+            for (int n = 0; n < 4; n++) {
+                float a = __uint_as_float(low[n]), b = __uint_as_float(high[n]);
+                low[n] = tensor.dtype == PLX_F16 ? pair_pack<WGMMA_F16>(a, b) : bf16_pack(a, b);
+            }
             quad_transpose(low);
             if (write)
                 ((uint4 *)tensor.data)[place / 8] = make_uint4(low[0], low[1], low[2], low[3]);

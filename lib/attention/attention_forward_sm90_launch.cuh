@@ -11,8 +11,6 @@
 
 #include "cuda/check.cuh"
 
-#include <string.h>
-
 typedef CUresult (*tensor_map_encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
                                       const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                                       const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
@@ -22,10 +20,6 @@ static const char *forward_sm90_row_refuse(const void *problem, const plx_contex
 {
     if (context->device != PLX_CUDA) return "it runs on CUDA devices";
     if (context->capability != 90) return "it needs a Hopper GPU";
-    /* NOTES.md says which repairs have not run on a card; until they have, nobody gets this kernel
-     * without asking for it. */
-    if (strcmp(context->kernel, "cuda_sm90") != 0)
-        return "its present build has yet to pass the GPU tests; ask for it by name";
     return forward_sm90_refuse((const struct attention_problem *)problem);
 }
 
@@ -51,7 +45,9 @@ static plx_status forward_sm90_map(plx_context *context, tensor_map_encode encod
         strides[n] = (cuuint64_t)stride * plx_dtype_size(t->dtype);
     }
     cuuint32_t box[4] = {FORWARD_BOX, 1, (cuuint32_t)rows, 1}, steps[4] = {1, 1, 1, 1};
-    CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, t->data, extents, strides,
+    CUtensorMapDataType type = t->dtype == PLX_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                   : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    CUresult result = encode(map, type, 4, t->data, extents, strides,
                              box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PLX_OK;
@@ -90,8 +86,8 @@ static plx_status forward_sm90_launch(plx_context *context, struct forward_sm90_
     return PLX_OK;
 }
 
-/* WIDE and NARROW: the instances for 128 and 64 channels. */
-template <class WIDE, class NARROW>
+/* WIDE and NARROW: the instances for 128 and 64 channels, of any format. */
+template <template <int> class WIDE, template <int> class NARROW>
 static plx_status forward_sm90_run(plx_context *context, const void *problem, void *workspace,
                                    plx_stream stream)
 {
@@ -101,8 +97,12 @@ static plx_status forward_sm90_run(plx_context *context, const void *problem, vo
     const struct attention_problem *p = &args.problem;
     if (p->B == 0 || p->T == 0 || p->H == 0) return PLX_OK;
     args.log2_scale = (float)(p->scale * 1.4426950408889634);
-    if (p->D == 128) return forward_sm90_launch<WIDE>(context, &args, (cudaStream_t)stream);
-    return forward_sm90_launch<NARROW>(context, &args, (cudaStream_t)stream);
+    cudaStream_t queue = (cudaStream_t)stream;
+    if (p->dtype == PLX_F16)
+        return p->D == 128 ? forward_sm90_launch<WIDE<WGMMA_F16>>(context, &args, queue)
+                           : forward_sm90_launch<NARROW<WGMMA_F16>>(context, &args, queue);
+    return p->D == 128 ? forward_sm90_launch<WIDE<WGMMA_BF16>>(context, &args, queue)
+                       : forward_sm90_launch<NARROW<WGMMA_BF16>>(context, &args, queue);
 }
 
 #endif

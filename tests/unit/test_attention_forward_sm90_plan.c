@@ -31,7 +31,8 @@ static struct attention_problem problem_of(int64_t B, int64_t T, int64_t S, int6
                                   .sequences = B,
                                   .causal = true,
                                   .scale = 1,
-                                  .dtype = PLX_BF16};
+                                  .dtype = PLX_BF16,
+                                  .kv_dtype = PLX_BF16};
     p.q = p.o = plx_tensor_dense(NULL, PLX_BF16, 4, query);
     if (probe) p.r = p.value_mean = p.q;
     p.k = p.v = plx_tensor_dense(NULL, PLX_BF16, 4, key);
@@ -140,6 +141,9 @@ static void what_copies_cannot_express_is_refused(void **state)
     struct attention_problem good = problem_of(2, 100, 100, 4, 2, 64, true), p = good;
     assert_null(forward_sm90_refuse(&p));
     p.dtype = PLX_F32, assert_non_null(forward_sm90_refuse(&p)), p = good;
+    p.dtype = p.kv_dtype = PLX_F16, assert_null(forward_sm90_refuse(&p)), p = good;
+    p.kv_dtype = PLX_F8E4M3, assert_non_null(forward_sm90_refuse(&p)), p = good;
+    p.page = 16, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.D = 96, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.scale = -1, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.k.stride[1] += 4, assert_non_null(forward_sm90_refuse(&p)), p = good;
