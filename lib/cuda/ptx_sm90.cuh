@@ -6,8 +6,8 @@
  * bytes (mbarrier), copies of boxes of a tensor into shared memory (TMA), products of a warpgroup
  * on the tensor cores (wgmma), and small arithmetic.
  *
- * Shared memory addresses are 32-bit values of the shared window (shared_address). Compiled for
- * sm_90a only. */
+ * Shared memory addresses are 32-bit values of the shared window (shared_address). Products of a
+ * warpgroup exist on sm_90a only. */
 #ifndef PLX_CUDA_PTX_SM90_CUH
 #define PLX_CUDA_PTX_SM90_CUH
 
@@ -42,6 +42,12 @@ PTX_INLINE void mbarrier_expect(uint32_t barrier, uint32_t bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
+}
+
+/* Arrives when the asynchronous copies that this thread has begun are complete. */
+PTX_INLINE void mbarrier_arrive_copies(uint32_t barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 /* Waits for the end of the phase with this parity. */
@@ -103,6 +109,16 @@ PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, 
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(target),
                  "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+                 : "memory");
+}
+
+/* The same for a tensor of five axes. */
+PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, int z, int w, int a,
+                         uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(target),
+                 "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(a)
                  : "memory");
 }
 
