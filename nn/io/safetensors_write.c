@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/utf8.h"
+#include "io/fields.h"
 #include "io/file.h"
 
 #define HEADER_LIMIT 100000000u
@@ -67,8 +69,11 @@ static plx_status check_entry(const char *path, const struct safetensors_write *
 static json_t *describe(const struct plx_tensor *tensor, size_t begin)
 {
     json_t *shape = json_array();
-    for (int i = 0; i < tensor->rank; i++)
-        if (json_array_append_new(shape, json_integer(tensor->shape[i])) != 0) break;
+    for (int i = 0; i < tensor->rank; i++) {
+        if (json_array_append_new(shape, json_integer(tensor->shape[i])) == 0) continue;
+        json_decref(shape);
+        return NULL;
+    }
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", safetensors_dtype(tensor->dtype), "shape",
                      shape, "data_offsets", (json_int_t)begin,
                      (json_int_t)(begin + tensor_bytes(tensor)));
@@ -104,12 +109,11 @@ static plx_status add_to_header(const struct save *save, void *user,
     struct layout *layout = user;
     REQUIRE(save->err, json_object_get(layout->header, entry->name) == NULL, PLX_INVALID_ARGUMENT,
             "%s: two tensors are named %.200s", save->path, entry->name);
+    REQUIRE(save->err, utf8_is_text(entry->name), PLX_INVALID_ARGUMENT,
+            "%s: the name of tensor %.200s is not UTF-8", save->path, entry->name);
     json_t *description = describe(&entry->tensor, layout->end);
-    REQUIRE(save->err, description != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header",
-            save->path);
     REQUIRE(save->err, json_object_set_new(layout->header, entry->name, description) == 0,
-            PLX_INVALID_ARGUMENT, "%s: the name of tensor %.200s is not UTF-8", save->path,
-            entry->name);
+            PLX_OUT_OF_MEMORY, "%s: cannot format the header", save->path);
     layout->end += tensor_bytes(&entry->tensor);
     return PLX_OK;
 }
@@ -124,11 +128,14 @@ static plx_status add_metadata(const struct save *save, json_t *header,
                                const char *const (*metadata)[2], int count)
 {
     if (count == 0) return PLX_OK;
+    for (int i = 0; i < count; i++)
+        REQUIRE(save->err, utf8_is_text(metadata[i][0]) && utf8_is_text(metadata[i][1]),
+                PLX_INVALID_ARGUMENT, "%s: the metadata is not UTF-8", save->path);
     json_t *object = json_object();
     bool good = json_object_set_new(header, "__metadata__", object) == 0;
     for (int i = 0; good && i < count; i++)
         good = json_object_set_new(object, metadata[i][0], json_string(metadata[i][1])) == 0;
-    REQUIRE(save->err, good, PLX_INVALID_ARGUMENT, "%s: the metadata is not UTF-8", save->path);
+    REQUIRE(save->err, good, PLX_OUT_OF_MEMORY, "%s: cannot format the metadata", save->path);
     return PLX_OK;
 }
 
@@ -136,7 +143,7 @@ static plx_status add_metadata(const struct save *save, json_t *header,
 static plx_status format_header(const struct save *save, const json_t *header, char **bytes,
                                 size_t *size)
 {
-    char *text = json_dumps(header, JSON_COMPACT);
+    char *text = fields_print(header, JSON_COMPACT);
     REQUIRE(save->err, text != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header", save->path);
     size_t length = strlen(text);
     uint64_t padded = (length + 7) / 8 * 8;
