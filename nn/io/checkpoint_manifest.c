@@ -70,7 +70,7 @@ plx_status checkpoint_format_manifest(const struct checkpoint_manifest *manifest
 {
     json_t *root =
         json_pack("{s:i, s:o}", "version", MANIFEST_VERSION, "files", format_files(manifest));
-    *json = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    *json = root != NULL ? fields_print(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     REQUIRE(err, *json != NULL, PLX_OUT_OF_MEMORY, "manifest.json: out of memory");
     return PLX_OK;
