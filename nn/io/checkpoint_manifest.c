@@ -18,11 +18,9 @@ enum { MANIFEST_VERSION = 1, HASH_DIGITS = 16 };
 static const struct {
     const char *name;
     bool required;
-} checkpoint_files[] = {{"config.json", true},
-                        {"model.safetensors", true},
-                        {"tokenizer.json", false},
-                        {"optimizer.safetensors", true},
-                        {"state.json", true}};
+} checkpoint_files[] = {{"config.json", true},           {"model.safetensors", true},
+                        {"tokenizer.json", false},       {"tokenizer.model", false},
+                        {"optimizer.safetensors", true}, {"state.json", true}};
 enum { FILE_COUNT = sizeof checkpoint_files / sizeof *checkpoint_files };
 
 plx_status checkpoint_join(const char *folder, const char *name, char *path, struct error *err)
