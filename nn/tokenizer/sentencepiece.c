@@ -389,7 +389,8 @@ static plx_status make_parts(struct model *model, const char *bytes, size_t size
 plx_status tokenizer_parse_pieces(const char *bytes, size_t size, const char *name,
                                   struct tokenizer **tokenizer, struct error *err)
 {
-    struct model model = {.name = name, .err = err};
+    const unsigned char *none = (const unsigned char *)"";
+    struct model model = {.name = name, .trainer = none, .normalizer = none, .err = err};
     struct rules rules = {0};
     struct vocab vocab = {0};
     *tokenizer = NULL;
