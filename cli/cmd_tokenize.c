@@ -130,12 +130,12 @@ static plx_status decode_to(FILE *file, const struct tokenizer *tokenizer,
 {
     struct utf8_stream stream = {.file = file};
     plx_status status = PLX_OK;
+    struct token_decoder decoder = {tokenizer, values->special, false};
     int32_t id;
     for (const char *at = text, *end = text + size;
          next_id(&at, end, tokenizer_vocab_size(tokenizer), &id, &status, err);) {
         size_t bytes;
-        const char *token = values->special ? tokenizer_token_or_special(tokenizer, id, &bytes)
-                                            : tokenizer_token(tokenizer, id, &bytes);
+        const char *token = token_decoder_next(&decoder, id, &bytes);
         if (values->raw)
             fwrite(token, 1, bytes, file);
         else

@@ -17,11 +17,9 @@ enum { MANIFEST_VERSION = 1, HASH_DIGITS = 16 };
 static const struct {
     const char *name;
     bool required;
-} checkpoint_files[CHECKPOINT_FILES] = {{"config.json", true},
-                                        {"model.safetensors", true},
-                                        {"tokenizer.json", false},
-                                        {"optimizer.safetensors", true},
-                                        {"state.json", true}};
+} checkpoint_files[CHECKPOINT_FILES] = {
+    {"config.json", true},      {"model.safetensors", true},     {"tokenizer.json", false},
+    {"tokenizer.model", false}, {"optimizer.safetensors", true}, {"state.json", true}};
 
 plx_status checkpoint_join(const char *folder, const char *name, char *path, struct error *err)
 {

@@ -210,6 +210,6 @@ plx_status model_save(struct model *model, const struct tokenizer *tokenizer, co
     if (status != PLX_OK) return status;
     TRY(save_values(model_params(model), folder, dtype, err));
     if (tokenizer == NULL) return PLX_OK;
-    TRY(join(folder, "tokenizer.json", path, sizeof path, err));
+    TRY(join(folder, tokenizer_file_name(tokenizer), path, sizeof path, err));
     return tokenizer_save(tokenizer, path, err);
 }

@@ -229,9 +229,17 @@ static plx_status assemble_cached(struct vocab *vocab, const char *json, size_t 
     return status;
 }
 
+static bool is_json(const char *text, size_t size)
+{
+    size_t at = 0;
+    while (at < size && strchr(" \t\r\n", text[at]) != NULL) at++;
+    return at < size && (text[at] == '{' || text[at] == '[');
+}
+
 static plx_status load_text(const char *json, size_t size, const char *path,
                             struct tokenizer **tokenizer, struct error *err)
 {
+    if (!is_json(json, size)) return tokenizer_parse_pieces(json, size, path, tokenizer, err);
     struct vocab vocab;
     bool large = size >= CACHED_BYTES;
     if (large && cache_find(json, size, &vocab) &&

@@ -358,5 +358,6 @@ void rules_clear(struct rules *rules)
     for (int i = 0; i < rules->step_count; i++) pattern_destroy(rules->steps[i].pattern);
     for (int i = 0; i < rules->added_count; i++) free(rules->added[i].content);
     free(rules->added);
+    free(rules->scores);
     *rules = (struct rules){0};
 }

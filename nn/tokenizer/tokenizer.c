@@ -38,7 +38,7 @@ static plx_status index_added(struct tokenizer *tokenizer, const char *name, str
 static plx_status fill(struct tokenizer *tokenizer, const char *source, size_t size,
                        const char *name, struct error *err)
 {
-    for (int byte = 0; byte < 256; byte++)
+    for (int byte = 0; byte < 256 && tokenizer->rules.kind == RULES_BYTES; byte++)
         REQUIRE(err, tokenizer->vocab.header->byte_id[byte] >= 0, PLX_BAD_DATA,
                 "%s: the vocabulary has no token for byte 0x%02x", name, (unsigned)byte);
     tokenizer->source = malloc(size + 1);
@@ -121,12 +121,28 @@ const char *tokenizer_token(const struct tokenizer *tokenizer, int32_t id, size_
     return token_text(tokenizer, id, false, size);
 }
 
-const char *tokenizer_token_or_special(const struct tokenizer *tokenizer, int32_t id, size_t *size)
+const char *token_decoder_next(struct token_decoder *decoder, int32_t id, size_t *size)
 {
-    return token_text(tokenizer, id, true, size);
+    const struct rules *rules = &decoder->tokenizer->rules;
+    const char *text = token_text(decoder->tokenizer, id, decoder->specials, size);
+    bool piece = rules->kind != RULES_BYTES && id != rules->unknown_id;
+    if (decoder->inside || !piece || *size == 0 || text[0] != ' ' ||
+        !(rules->dummy_prefix || rules->trims_spaces)) {
+        decoder->inside = decoder->inside || *size > 0;
+        return text;
+    }
+    /* Where spaces are trimmed, a text begins with none; otherwise with one less. */
+    *size -= 1;
+    decoder->inside = *size > 0 || !rules->trims_spaces;
+    return text + 1;
 }
 
-/* ---- Loading by path ---- */
+/* ---- Files ---- */
+
+const char *tokenizer_file_name(const struct tokenizer *tokenizer)
+{
+    return tokenizer->rules.kind == RULES_BYTES ? "tokenizer.json" : "tokenizer.model";
+}
 
 plx_status tokenizer_load_folder(const char *folder, struct tokenizer **tokenizer,
                                  struct error *err)
