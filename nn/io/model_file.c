@@ -117,6 +117,7 @@ plx_status model_load_values(struct model *model, const char *folder, struct err
     for (int i = 0; status == PLX_OK && i < params->count; i++) {
         const struct weights_row *row = weights_find(weights, params->items[i].name);
         status = safetensors_read(row->entry, row->path, &params->items[i].value, err);
+        file_map_forget(row->entry->data, row->entry->bytes);
     }
     weights_close(weights);
     return status;
