@@ -41,10 +41,27 @@ static size_t param_bytes(const struct plx_tensor *tensor)
     return (size_t)plx_tensor_count(tensor) * plx_dtype_size(tensor->dtype);
 }
 
+void param_list_pack(struct param_list *list, enum packing packing)
+{
+    for (int i = 0; i < list->count; i++) {
+        const struct plx_tensor *value = &list->items[i].value;
+        if (value->rank == 2)
+            list->items[i].packed = (struct packed){
+                .kind = packing, .rows = value->shape[0], .columns = value->shape[1]};
+    }
+}
+
 void param_list_carve_values(struct param_list *list, struct arena *arena)
 {
-    for (int i = 0; i < list->count; i++)
-        list->items[i].value.data = arena_push(arena, param_bytes(&list->items[i].value));
+    for (int i = 0; i < list->count; i++) {
+        struct packed *packed = &list->items[i].packed;
+        if (packed->kind == PACKING_NONE) {
+            list->items[i].value.data = arena_push(arena, param_bytes(&list->items[i].value));
+            continue;
+        }
+        packed->data = arena_push(arena, packed_data_bytes(packed));
+        packed->scale = arena_push(arena, packed_scale_bytes(packed));
+    }
 }
 
 void param_list_carve_grads(struct param_list *list, struct arena *arena)
@@ -104,6 +121,7 @@ void param_list_init(struct param_list *list, uint64_t seed)
 {
     for (int i = 0; i < list->count; i++) {
         const struct plx_tensor *value = &list->items[i].value;
+        if (value->data == NULL) continue;
         struct rng stream = param_stream(&list->items[i], seed);
         param_start(&list->items[i], &stream, value->dtype, value->data, plx_tensor_count(value));
     }
