@@ -65,6 +65,11 @@ static const struct option_row rows[] = {
      "print counts and speed on stderr"},
     {"Computing", "dtype", OPTION_STRING, offsetof(struct sample_values, run.dtype), "f32",
      "f32|bf16", 0, 0, false, "operands of matrix products"},
+    {NULL, "weights", OPTION_STRING, offsetof(struct sample_values, run.weights), "f32",
+     "f32|bf16|int8", 0, 0, false,
+     "how matrices are held in memory: bf16 is exact for checkpoints of that type, int8 has a "
+     "scale "
+     "a row; what a token costs is reading them"},
     {NULL, "kernel", OPTION_STRING, offsetof(struct sample_values, run.kernel), NULL, "NAME", 0, 0,
      false, "force an attention kernel (parallax info lists them)"},
     {NULL, "portable", OPTION_BOOL, offsetof(struct sample_values, run.portable), "false", NULL, 0,
