@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "data/utf8.h"
 #include "io/fields.h"
 #include "io/file.h"
 #include "process.h"
@@ -22,6 +23,8 @@ static plx_status run_log_path(struct run_log *log, const char *run, struct erro
     int length = snprintf(log->path, sizeof log->path, "%s/log.jsonl", run);
     REQUIRE(err, length > 0 && (size_t)length < sizeof log->path, PLX_INVALID_ARGUMENT,
             "%s: the path is too long", run);
+    REQUIRE(err, utf8_is_text(run), PLX_INVALID_ARGUMENT,
+            "%s: the folder's name is not UTF-8 text, so the log could not name it", run);
     return PLX_OK;
 }
 
