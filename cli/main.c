@@ -17,14 +17,15 @@ static const struct command *const commands[] = {
     &command_train,
     &command_sample,
     &command_eval,
-    &command_bench_attention,
+    &command_convert,
+    &command_init,
+    &command_tokenize,
+    &command_tokenizer_train,
+    &command_tokenizer_check,
     &command_bench_attention,
     &command_bench_step,
     &command_info,
     &command_parity,
-    &command_tokenize,
-    &command_tokenizer_train,
-    &command_tokenizer_check,
 };
 
 static void print_overview(FILE *file)

@@ -301,14 +301,14 @@ static plx_status sample_continue(struct sample_state *state, const struct sampl
                                   struct error *err)
 {
     int32_t end = tokenizer_end_of_text(state->tokenizer);
-    int64_t model_end = model_get_config(state->model)->eos_id;
+    const struct model_config *config = model_get_config(state->model);
     struct rng rng = rng_make(options->seed, sample_stream);
     while (report->new_tokens < options->max_tokens) {
         TRY(sample_read_logits(state, err));
         int32_t id = sample_token(state->candidates_logits, state->vocab, state->ids, state->count,
                                   options, &rng, state->work);
-        bool stop = options->stop_id > 0 && id == options->stop_id;
-        if (!options->ignore_end && ((id == end && end >= 0) || id == model_end || stop)) {
+        bool stop = (end >= 0 && id == end) || (options->stop_id > 0 && id == options->stop_id);
+        if (!options->ignore_end && (stop || model_config_ends(config, id))) {
             report->ended = true;
             return PLX_OK;
         }

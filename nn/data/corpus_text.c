@@ -93,11 +93,8 @@ static plx_status add_line(struct corpus_reader *reader, const char *line, size_
 {
     json_error_t reason;
     json_t *object = json_loadb(line, size, JSON_REJECT_DUPLICATES, &reason);
-    if (object == NULL) {
-        utf8_make_printable(reason.text);
-        return error_set(err, PLX_BAD_DATA, "%s:%lld: not valid JSON at byte %d: %s", name, number,
-                         reason.position, reason.text);
-    }
+    REQUIRE(err, object != NULL, PLX_BAD_DATA, "%s:%lld: not valid JSON at byte %d: %s", name,
+            number, reason.position, reason.text);
     const char *field = reader->options->jsonl_field;
     if (field == NULL) field = "text";
     const json_t *text = json_object_get(object, field);

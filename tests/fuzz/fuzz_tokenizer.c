@@ -3,15 +3,7 @@
  * must read the same from its compiled form. */
 #include "tokenizer/parts.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 /* Whether the rules leave every byte of a text where it is. */
 static bool is_lossless(const struct rules *rules)
@@ -64,7 +56,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct error err = {0};
     struct tokenizer *tokenizer;
     plx_status status = tokenizer_parse((const char *)data, size, "fuzz", &tokenizer, &err);
-    check((status == PLX_OK) == (tokenizer != NULL) && (status == PLX_OK) == (err.text[0] == '\0'));
+    check_outcome(status, &err);
+    check((status == PLX_OK) == (tokenizer != NULL));
     if (status != PLX_OK) return 0;
     check_encoding(tokenizer);
     check_compiled(tokenizer);
