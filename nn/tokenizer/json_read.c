@@ -260,3 +260,42 @@ plx_status tokenizer_load(const char *path, struct tokenizer **tokenizer, struct
     free(text);
     return status;
 }
+
+static plx_status check_added_row(const json_t *row, const char *path,
+                                  const struct tokenizer *pieces, struct error *err)
+{
+    const char *content = json_string_value(json_object_get(row, "content"));
+    const json_t *id = json_object_get(row, "id");
+    REQUIRE(err, content != NULL && json_is_integer(id), PLX_BAD_DATA,
+            "%s: an added token has no text content or no whole id", path);
+    json_int_t number = json_integer_value(id);
+    bool named = tokenizer_added_id(pieces, content) == number;
+    bool unknown = number == pieces->rules.unknown_id;
+    size_t size = 0;
+    const char *text = number >= 0 && number < vocab_tokens(&pieces->vocab)
+                           ? vocab_text(&pieces->vocab, (int32_t)number, &size)
+                           : "";
+    bool piece = size == strlen(content) && memcmp(text, content, size) == 0;
+    REQUIRE(err, named || unknown || piece, PLX_BAD_DATA,
+            "%s: the added token '%s' (%lld) is not in the tokenizer.model beside it, and the "
+            "file's other rules are not followed by this version",
+            path, utf8_quote(content).text, (long long)number);
+    return PLX_OK;
+}
+
+plx_status json_check_added(const char *path, const struct tokenizer *pieces, struct error *err)
+{
+    char *text;
+    size_t size, index;
+    json_t *root = NULL;
+    const json_t *row;
+    TRY(file_read_all(path, MAX_FILE_BYTES, &text, &size, err));
+    plx_status status = parse_text(text, size, path, &root, err);
+    free(text);
+    json_array_foreach(json_object_get(root, "added_tokens"), index, row)
+    {
+        if (status == PLX_OK) status = check_added_row(row, path, pieces, err);
+    }
+    json_decref(root);
+    return status;
+}

@@ -100,6 +100,9 @@ plx_status tokenizer_assemble(struct vocab *vocab, struct rules *rules, const ch
                               size_t size, const char *name, struct tokenizer **tokenizer,
                               struct error *err);
 
+/* Refuses a tokenizer.json with added tokens that a tokenizer.model beside it lacks. */
+plx_status json_check_added(const char *path, const struct tokenizer *pieces, struct error *err);
+
 /* tokenizer.model from memory. */
 plx_status tokenizer_parse_pieces(const char *bytes, size_t size, const char *name,
                                   struct tokenizer **tokenizer, struct error *err);
