@@ -25,9 +25,9 @@ struct decode_maps {
  * lie in one page; or chunks of 16 bytes, each from its own place. */
 enum decode_feed { DECODE_BOXES, DECODE_CHUNKS };
 
-template <int D_, enum decode_feed FEED_, bool LIST_> struct decode_kind : decode_shape<D_> {
-    static constexpr enum decode_feed FEED = FEED_;
-    static constexpr bool LIST = LIST_;
+template <int D_, enum decode_feed FEED_, bool LIST_>
+struct decode_kind : decode_shape<D_> {
+    static constexpr enum decode_feed FEED = FEED_; static constexpr bool LIST = LIST_;
     /* Rows that warps leave for each other at a time. A block without a list leaves them in its
      * ring, which it needs no more. */
     static constexpr int ROWS = LIST ? 2 : DECODE_ROWS;
@@ -39,7 +39,7 @@ template <class KIND> struct decode_shared {
     struct decode_cursor current[DECODE_WARPS], next[DECODE_WARPS]; /* of a list; each warp's own */
     struct decode_cut cut;
     bool last;
-    struct decode_left<KIND::D, KIND::ROWS> left[KIND::LIST ? DECODE_WARPS : 1];
+    struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[DECODE_WARPS]; /* of a list */
 };
 
 /* ---- The ring -------------------------------------------------------------------------------- */
@@ -202,8 +202,8 @@ static __device__ __forceinline__ void decode_query(const struct decode_view &vi
                                                     const struct decode_row &row, int which,
                                                     uint32_t (&operands)[D / 16][4])
 {
-    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch +
-                           row.time * view.time + row.head * view.head + 2 * (threadIdx.x % 4);
+    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
+                           row.head * view.head + 2 * (threadIdx.x % 4);
     if ((uintptr_t)from % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
@@ -215,16 +215,17 @@ static __device__ __forceinline__ void decode_query(const struct decode_view &vi
         operands[i / 2][i % 2 * 2 + which] = from[8 * i] | (uint32_t)from[8 * i + 1] << 16;
 }
 
-/* Rows of q and r as left operands; zeros where there is none. */
+/* The block's rows of q and r as left operands; zeros where there is none. */
 template <int D, bool PROBE>
 static __device__ __forceinline__ void decode_queries(const struct decode_arguments &p, int batch,
-                                                      const struct decode_row &row, bool is_row,
                                                       uint32_t (&operands)[D / 16][4])
 {
+    int local = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
         operands[i][0] = operands[i][1] = operands[i][2] = operands[i][3] = 0;
-    if (!is_row) return;
+    if (local >= decode_rows_of(p)) return;
+    struct decode_row row = decode_row_of(p, local);
     decode_query<D>(p.q, batch, row, 0, operands);
     if (PROBE) decode_query<D>(p.r, batch, row, 1, operands);
 }
@@ -279,25 +280,22 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
     }
 }
 
-/* Queries become operands, and tiles become sums. */
+/* The tiles of a segment become sums. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
-decode_sum(const struct decode_arguments &p, const struct decode_maps &maps, int batch,
-           const struct decode_segment &segment, struct decode_ring &ring,
-           struct decode_ahead &ahead, struct decode_cursor *next,
+decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
+           const struct decode_segment &segment, const uint32_t (&q)[KIND::D / 16][4],
+           struct decode_ring &ring, struct decode_ahead &ahead, struct decode_cursor *next,
            struct decode_sums<KIND::D> &sums)
 {
     int local = threadIdx.x % 32 / 4;
-    bool is_row = local < decode_rows_of(p);
-    struct decode_row row = decode_row_of(p, local);
-    uint32_t q[KIND::D / 16][4];
-    decode_queries<KIND::D, PROBE>(p, batch, row, is_row, q);
+    struct decode_range range = decode_range_of(p, segment.lengths, decode_row_of(p, local).time);
     sums.state = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int j = 0; j < KIND::D / 8; j++)
         sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
-    struct decode_range range = decode_range_of(p, segment.lengths, row.time);
-    decode_walk<E, KIND, PROBE>(p, maps, segment, range, is_row, q, ring, ahead, next, sums);
+    decode_walk<E, KIND, PROBE>(p, maps, segment, range, local < decode_rows_of(p), q, ring, ahead,
+                                next, sums);
     sums.state.sum = quad_sum(sums.state.sum);
     sums.state.shift = quad_sum(sums.state.shift);
 }
@@ -314,11 +312,12 @@ decode_finish_block(const struct decode_arguments &p, int batch, bool whole, int
     constexpr int D = KIND::D, ROWS = KIND::ROWS;
     int rows = decode_rows_of(p);
     for (int first = 0; first < rows; first += ROWS) {
+        int here = min(ROWS, rows - first);
         if (first > 0) __syncthreads(); /* the rows before have been read */
-        decode_leave<E, D, PROBE>(
-            (struct decode_left<D, ROWS> *)(left + threadIdx.x / 32 * apart), sums, first);
+        decode_leave<E, D, PROBE>((struct decode_left<D, ROWS> *)(left + threadIdx.x / 32 * apart),
+                                  sums, first, here);
         __syncthreads();
-        for (int i = threadIdx.x; i < min(ROWS, rows - first) * D; i += DECODE_WARPS * 32) {
+        for (int i = threadIdx.x; i < here * D; i += DECODE_WARPS * 32) {
             int row = first + i / D, d = i % D;
             struct decode_channel x = decode_join_warps<D, PROBE, ROWS>(left, apart, i / D, d);
             if (whole) {
@@ -349,21 +348,21 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
                                decode_join_blocks<D, PROBE>(p, parts, i / D, i % D));
 }
 
-/* A segment from queries to results. parts: where the partial results of the pair are; slot: that
+/* A segment from tiles to results. parts: where the partial results of the pair are; slot: that
  * of this block. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_segment_run(const struct decode_arguments &p, const struct decode_maps &maps, int batch,
-                   const struct decode_segment &segment, const struct decode_parts &parts, int slot,
-                   struct decode_shared<KIND> *shared, struct decode_ring &ring,
-                   struct decode_ahead &ahead)
+                   const struct decode_segment &segment, const uint32_t (&q)[KIND::D / 16][4],
+                   const struct decode_parts &parts, int slot, struct decode_shared<KIND> *shared,
+                   struct decode_ring &ring, struct decode_ahead &ahead)
 {
     bool whole = segment.turns == segment.units;
     unsigned long long *counter = p.counters + (int64_t)batch * gridDim.x + blockIdx.x, seen = 0;
     if (threadIdx.x == 0 && !whole) seen = *(volatile unsigned long long *)counter;
     struct decode_sums<KIND::D> sums;
-    decode_sum<E, KIND, PROBE>(p, maps, batch, segment, ring, ahead,
-                               &shared->next[threadIdx.x / 32], sums);
+    decode_sum<E, KIND, PROBE>(p, maps, segment, q, ring, ahead, &shared->next[threadIdx.x / 32],
+                               sums);
     unsigned char *left = KIND::LIST ? (unsigned char *)shared->left : shared->ring[0][0];
     constexpr int APART = KIND::LIST ? sizeof shared->left[0] : sizeof shared->ring[0];
     decode_finish_block<E, KIND, PROBE>(p, batch, whole, slot, left, APART, sums);
@@ -391,7 +390,9 @@ decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
         struct decode_parts parts = {(2 * first + 1) * pairs + pair, (2 * first + 2) * pairs + pair,
                                      2 * pairs, last - first + 1};
         int slot = (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair;
-        decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, parts, slot, shared, ring,
+        uint32_t q[KIND::D / 16][4];
+        decode_queries<KIND::D, PROBE>(p, at.batch, q);
+        decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q, parts, slot, shared, ring,
                                            ahead);
         decode_next(segment, at);
         __syncthreads(); /* everybody has read what the next segment overwrites */
@@ -447,6 +448,8 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
         *next = at;
         __syncwarp();
     }
+    uint32_t q[KIND::D / 16][4]; /* of a list: read with each segment */
+    if (!KIND::LIST) decode_queries<KIND::D, PROBE>(p, at.batch, q);
 #pragma unroll 1
     for (int stage = 0; stage < DECODE_STAGES; stage++) {
         decode_ask<KIND>(p, maps, ahead, ring.tiles + stage * DECODE_TILE_BYTES,
@@ -458,7 +461,7 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
         return;
     }
     int pairs = (int)gridDim.x, slot = at.batch * p.parts * pairs + (int)blockIdx.x;
-    decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment,
+    decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q,
                                        {slot, slot + pairs, pairs, parts},
                                        slot + (int)blockIdx.y * pairs, shared, ring, ahead);
 }
