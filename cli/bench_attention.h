@@ -1,4 +1,4 @@
-/* bench_attention.h: timing the attention kernels against stated limits. */
+/* bench_attention.h: timing the attention kernels against stated limits, on the CPU or a GPU. */
 #ifndef BENCH_ATTENTION_H
 #define BENCH_ATTENTION_H
 
@@ -11,30 +11,35 @@ struct bench_shape {
     int64_t b, hq, hkv, l, d;
 };
 
-/* Every combination of the lists is timed. Empty lists and zeros take the defaults in brackets. */
+/* Every combination of the lists is timed. Empty lists and zeros take the device's defaults, which
+ * stand in a table at the head of bench_attention.c. */
 struct bench_attention_options {
-    const plx_pass *passes; /* [forward, backward] */
+    const char *device; /* "cpu" or "cuda" */
+    const plx_pass *passes;
     int pass_count;
-    const plx_mechanism *mechanisms; /* [parallax, softmax] */
+    const plx_mechanism *mechanisms;
     int mechanism_count;
-    const plx_dtype *dtypes; /* [f32] */
+    const plx_dtype *dtypes;
     int dtype_count;
-    const struct bench_shape *shapes; /* [1,4,4,4096,64 and 128; decode 1,8,1,32768,128] */
+    const struct bench_shape *shapes;
     int shape_count;
-    bool causal, full;  /* [both] decode is always causal, with one query */
-    int threads;        /* [all] */
-    const char *kernel; /* [NULL: the library's choice] */
-    const char *peer;   /* another kernel to time beside it, for example "portable"; NULL: none */
-    int repetitions;    /* at least so many timed calls [3] */
-    double seconds;     /* and at least so long [1] */
+    bool causal, full;   /* decode is always causal, with one query */
+    bool cold;           /* empty the caches before every call */
+    bool deterministic;  /* ask backward for the same bits on every run */
+    double probe_offset; /* standard deviations of r.k by which its mean is moved from 0 */
+    int threads;         /* of the CPU; 0: all */
+    const char *kernel;  /* NULL: the library's choice */
+    const char *peer;    /* another kernel to time beside it, or a file whose name ends in .jsonl
+                            with lines of peer_attention.py; NULL: the device's default; "none" */
+    int repetitions;     /* at least so many timed calls */
+    double seconds;      /* and at least so long */
+    bool plan;           /* say which kernel and workspace each case takes, and time nothing */
 };
 
-/* Writes one JSON object a line to json and one line of text a case to table; each may be NULL. The
- * time is that of the fastest call, the median is given beside it. Limits: the f32 multiply-adds
- * that the machine reaches in registers for forward and backward, counting 4 and 8 products for
- * Parallax and 2 and 5 for softmax attention, half of them if causal; the rate of reading memory
- * for decode, counting keys and values once. Fails with the library's status and sentence where a
- * kernel refuses. */
+/* Writes one JSON object a line to json and one line of text a case to table; each may be NULL.
+ * Limits: forward and backward are compared with the arithmetic, decode with the memory rate: on
+ * the CPU those that it reaches in the same process, on a GPU those of its data sheet. Fails with
+ * the library's status and sentence where a kernel refuses. */
 plx_status bench_attention(const struct bench_attention_options *options, FILE *json, FILE *table,
                            struct error *err);
 

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/device.h"
 #include "model_run.h"
 #include "mixers/mixer.h"
 #include "progress.h"
@@ -45,9 +46,9 @@ static const struct option_table *info_table(void)
 
 /* ---- Kernels ---- */
 
-/* Asks a context which kernel it would take for the problem. */
-static plx_status ask(plx_context *context, plx_mechanism mechanism, plx_pass pass,
-                      const struct info_values *values, const char **name)
+/* Asks a context of a device which kernel it would take for the problem. */
+static plx_status ask(plx_context *context, plx_device device, plx_mechanism mechanism,
+                      plx_pass pass, const struct info_values *values, const char **name)
 {
     plx_dtype dtype = strcmp(values->dtype, "bf16") == 0  ? PLX_BF16
                       : strcmp(values->dtype, "f64") == 0 ? PLX_F64
@@ -58,8 +59,10 @@ static plx_status ask(plx_context *context, plx_mechanism mechanism, plx_pass pa
     struct plx_tensor k = plx_tensor_4d(NULL, dtype, 1, S, values->kv_heads, D);
     struct plx_tensor row = plx_tensor_dense(NULL, saved, 3, (int64_t[]){1, T, values->heads});
     struct plx_attention attention = {.causal = true, .window = values->window};
+    q.device = k.device = row.device = device;
     if (values->packed && pass != PLX_DECODE)
         attention.q_offsets = plx_tensor_dense(NULL, PLX_I32, 1, (int64_t[]){3});
+    attention.q_offsets.device = device;
     if (mechanism == PLX_PARALLAX) {
         struct plx_parallax_args args = {.q = q,
                                          .r = q,
@@ -82,16 +85,17 @@ static plx_status ask(plx_context *context, plx_mechanism mechanism, plx_pass pa
 }
 
 /* One line a kernel: the one that would run, those that could, and why the others refuse. */
-static plx_status print_kernel(plx_mechanism mechanism, plx_pass pass, const char *kernel,
-                               const char *chosen, const struct info_values *values,
-                               struct error *err)
+static plx_status print_kernel(plx_device device, plx_mechanism mechanism, plx_pass pass,
+                               const char *kernel, const char *chosen,
+                               const struct info_values *values, struct error *err)
 {
-    struct plx_context_config config = {.threads = (int)values->threads, .kernel = kernel};
+    struct plx_context_config config = {
+        .device = device, .threads = (int)values->threads, .kernel = kernel};
     plx_context *context;
     plx_status status = plx_context_create(&config, &context);
     REQUIRE(err, status == PLX_OK, status, "kernel %s: %s", kernel, plx_status_text(status));
     const char *name = NULL;
-    if (ask(context, mechanism, pass, values, &name) != PLX_OK)
+    if (ask(context, device, mechanism, pass, values, &name) != PLX_OK)
         printf("    %-22s no: %s\n", kernel, plx_error(context));
     else
         printf("    %-22s %s\n", kernel,
@@ -100,28 +104,53 @@ static plx_status print_kernel(plx_mechanism mechanism, plx_pass pass, const cha
     return PLX_OK;
 }
 
-static plx_status print_kernels(plx_context *context, const struct info_values *values,
-                                struct error *err)
+/* Every kernel of every pass, in a context of the device. */
+static plx_status print_passes(plx_context *context, plx_device device,
+                               const struct info_values *values, struct error *err)
 {
     static const char *const mechanisms[] = {"softmax", "parallax"};
     static const char *const passes[] = {"forward", "backward", "decode"};
-    printf("\nkernels for %s, causal, %lld queries and keys, %lld query and %lld key/value heads "
-           "of %lld "
-           "channels\n",
-           values->dtype, (long long)values->length, (long long)values->heads,
-           (long long)values->kv_heads, (long long)values->head_dim);
-    for (int mechanism = PLX_SOFTMAX; mechanism <= PLX_PARALLAX; mechanism++)
-        for (int pass = PLX_FORWARD; pass <= PLX_DECODE; pass++) {
-            const char *chosen = NULL, *kernel;
-            printf("  %s %s\n", mechanisms[mechanism], passes[pass]);
-            if (ask(context, (plx_mechanism)mechanism, (plx_pass)pass, values, &chosen) != PLX_OK)
-                printf("    none runs: %s\n", plx_error(context));
-            for (int i = 0; (kernel = plx_kernel_name((plx_mechanism)mechanism, (plx_pass)pass, i));
-                 i++)
-                TRY(print_kernel((plx_mechanism)mechanism, (plx_pass)pass, kernel, chosen, values,
-                                 err));
-        }
+    for (int n = 0; n < 6; n++) {
+        const plx_mechanism mechanism = (plx_mechanism)(n / 3);
+        const plx_pass pass = (plx_pass)(n % 3);
+        const char *chosen = NULL, *kernel;
+        printf("  %s %s\n", mechanisms[mechanism], passes[pass]);
+        if (ask(context, device, mechanism, pass, values, &chosen) != PLX_OK)
+            printf("    none runs: %s\n", plx_error(context));
+        for (int i = 0; (kernel = plx_kernel_name(mechanism, pass, i)); i++)
+            TRY(print_kernel(device, mechanism, pass, kernel, chosen, values, err));
+    }
     return PLX_OK;
+}
+
+static plx_status print_kernels(const struct device *device, const struct info_values *values,
+                                struct error *err)
+{
+    struct plx_context_config config = {.device = device->kind, .threads = (int)values->threads};
+    plx_context *context;
+    plx_status status = plx_context_create(&config, &context);
+    REQUIRE(err, status == PLX_OK, status, "%s: %s", device->name, plx_status_text(status));
+    printf("\nkernels on %s for %s, causal, %lld queries and keys, %lld query and %lld key/value "
+           "heads of %lld channels\n",
+           device->name, values->dtype, (long long)values->length, (long long)values->heads,
+           (long long)values->kv_heads, (long long)values->head_dim);
+    status = print_passes(context, device->kind, values, err);
+    plx_context_destroy(context);
+    return status;
+}
+
+/* The first GPU, or why there is none. */
+static bool print_gpu(void)
+{
+    struct device_facts facts;
+    struct error why = {0};
+    const bool found = device_cuda.describe(0, &facts, &why) == PLX_OK;
+    if (found)
+        printf("gpu        %s, %s, %.1f GiB\n", facts.name, facts.details,
+               (double)facts.memory_bytes * 0x1p-30);
+    else
+        printf("gpu        none: %s\n", why.text);
+    return found;
 }
 
 static plx_status info_machine(const struct info_values *values, struct error *err)
@@ -142,12 +171,13 @@ static plx_status info_machine(const struct info_values *values, struct error *e
     for (int i = 0; i < COUNT_OF(features); i++)
         printf("  %-26s %s\n", features[i].name,
                plx_context_features(context) & features[i].bit ? "yes" : "no");
+    plx_context_destroy(context);
+    const bool gpu = print_gpu();
     printf("mixers    ");
     for (int i = 0; mixer_at(i); i++) printf(" %s", mixer_at(i)->name);
     printf("\noptimisers muon adamw\n");
-    status = print_kernels(context, values, err);
-    plx_context_destroy(context);
-    return status;
+    TRY(print_kernels(&device_cpu, values, err));
+    return gpu ? print_kernels(&device_cuda, values, err) : PLX_OK;
 }
 
 /* ---- A model ---- */
@@ -231,11 +261,12 @@ const struct command command_info = {
     .summary = "show the build, the processor and its kernels, or a model's parameters",
     .usage = "[MODEL] [OPTION...]",
     .explanation =
-        "Without a model: which build this is, what the processor can do, and for every attention "
-        "pass which kernel\n"
-        "would run the problem described by the options, and why the others refuse it. With a "
-        "model folder or a run\n"
-        "folder: its configuration and every parameter with shape, optimiser group and count.",
+        "Without a model: which build this is, what the processor can do, which GPU was found, and "
+        "for every attention\n"
+        "pass on each of them which kernel would run the problem described by the options, and why "
+        "the others refuse it.\n"
+        "With a model folder or a run folder: its configuration and every parameter with shape, "
+        "optimiser group and count.",
     .examples = {"parallax info --dtype bf16 --head-dim 80", "parallax info run"},
     .table = info_table,
     .max_words = 1,

@@ -221,9 +221,11 @@ static plx_status sample_encode(struct sample_state *state, const char *prompt, 
 {
     int64_t context = model_get_config(state->model)->max_position, count = 0;
     if (size > 0) {
-        plx_status status = tokenizer_encode(state->tokenizer, prompt, size, NULL, 0, &count, NULL);
+        struct error reason = {0};
+        plx_status status = tokenizer_encode_as(state->tokenizer, prompt, size, SAMPLE_ENCODING,
+                                                NULL, 0, &count, &reason);
         if (status != PLX_OK && status != PLX_WORKSPACE_TOO_SMALL)
-            return tokenizer_encode(state->tokenizer, prompt, size, NULL, 0, &count, err);
+            return error_set(err, status, "%s", reason.text);
     }
     if (count == 0) {
         REQUIRE(err, tokenizer_end_of_text(state->tokenizer) >= 0, PLX_INVALID_ARGUMENT,
@@ -242,7 +244,8 @@ static plx_status sample_encode(struct sample_state *state, const char *prompt, 
     state->ids[0] = tokenizer_end_of_text(state->tokenizer);
     state->count = length;
     if (count == 0) return PLX_OK;
-    return tokenizer_encode(state->tokenizer, prompt, size, state->ids, length, &count, err);
+    return tokenizer_encode_as(state->tokenizer, prompt, size, SAMPLE_ENCODING, state->ids, length,
+                               &count, err);
 }
 
 static plx_status sample_allocate(struct sample_state *state, int64_t max_tokens, struct error *err)

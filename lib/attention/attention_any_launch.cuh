@@ -16,7 +16,7 @@ static const char *any_refuse(const void *problem, const plx_context *context)
     const struct attention_problem *p = (const struct attention_problem *)problem;
     if (context->device != PLX_CUDA) return "it runs on CUDA devices";
     if (p->D > ANY_MAX_D) return "it takes at most 256 head channels";
-    if (p->dtype != PLX_F32 && p->dtype != PLX_BF16) return "it takes f32 and bf16";
+    if (p->dtype == PLX_F64) return "it takes no f64";
     return NULL;
 }
 

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
 #include "io/config_rows.h"
 #include "io/fields.h"
 #include "io/file.h"
@@ -455,7 +454,6 @@ plx_status model_config_parse(const char *json, size_t size, const char *name,
     struct fields fields = {root, name, err};
     plx_status status = read_config(&fields, config);
     json_decref(root);
-    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 

@@ -325,7 +325,6 @@ plx_status safetensors_parse(const void *memory, size_t size, const char *name,
         *file = made;
     else
         safetensors_close(made);
-    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 

@@ -35,6 +35,7 @@ static void run_mechanism(plx_mechanism mechanism)
         const struct attention_case *c = &attention_cases[n];
         conformance_run(&conformance, c, mechanism, PLX_F32, PLX_FORWARD, PLX_DECODE, seed);
         conformance_run(&conformance, c, mechanism, PLX_BF16, PLX_FORWARD, PLX_DECODE, seed);
+        conformance_run(&conformance, c, mechanism, PLX_F16, PLX_FORWARD, PLX_DECODE, seed);
     }
     int failed = conformance_report(&conformance, mechanism);
     for (int pass = 0; pass < 3; pass++) {

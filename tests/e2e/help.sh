@@ -23,10 +23,29 @@ refuses 2 'nearest is "bench step"' "$parallax" bench stop
 refuses 2 'nearest is --hidden-size' "$parallax" train --hiden-size 3
 refuses 2 'words are missing' "$parallax" sample
 refuses 2 'one word too many' "$parallax" train text
-refuses 2 'not five positive numbers' "$parallax" bench attention --shape 1,2,3
-refuses 2 '3 key/value heads do not divide 4' "$parallax" bench attention --shape 1,4,3,64,16
-"$parallax" bench attention --shape 1,2,1,64,16 --seconds 0.01 --json | grep -c '"what": "attention_' | grep -qx 8 ||
-    fail "bench attention does not print a line a case"
+refuses 2 'not five positive numbers' "$parallax" bench attention --shapes 1,2,3
+refuses 2 '3 key/value heads do not divide 4' "$parallax" bench attention --shapes 1,4,3,64,16
+refuses 2 'gives the shapes' "$parallax" bench attention --grid 216 --shapes 1,4,4,64,64
+refuses 1 'cannot be (read|opened)|No such file' "$parallax" bench attention --peer absent.jsonl
+small=(--shapes 1,2,1,64,16 --seconds 0.01)
+"$parallax" bench attention "${small[@]}" --peer none --json lines >/dev/null
+[ "$(grep -c '"mechanism"' lines)" -eq 8 ] || fail "bench attention does not print a line a case"
+keys='what mechanism kernel b hq hkv l d dtype causal cold page deterministic us tflops tb_s limit_pct err commit '
+grep '"mechanism"' lines | while read -r line; do
+    [ "$(grep -o '"[a-z_]*":' <<<"$line" | tr -d '":' | tr '\n' ' ')" = "$keys" ] || fail "not the keys of a line: $line"
+done
+echo '{"what": "train", "layout": "bthd", "b": 1, "hq": 2, "hkv": 1, "l": 64, "d": 16, "causal": true, "cudnn_fwd_ms": 9}' >peer.jsonl
+"$parallax" bench attention "${small[@]}" --peer peer.jsonl --pass forward >table
+[ "$(grep -c 'x cuDNN' table)" -eq 2 ] || fail "the causal forwards alone have a peer: $(cat table)"
+echo '{"what": "decode", "layout": "bthd", "b": "one"}' >peer.jsonl
+refuses 1 'peer.jsonl: line 1: "b" is not' "$parallax" bench attention "${small[@]}" --peer peer.jsonl
+"$parallax" bench attention "${small[@]}" --pass decode --plan | grep -q 'workspace' || fail "no plan"
+[ "$("$parallax" bench attention --grid 216 --list-shapes | sort -u | wc -l)" -eq 207 ] || fail "not the grid's 207 shapes"
+if "$parallax" info | grep -q '^gpu  *none: .*no CUDA'; then
+    refuses 2 'this build has no CUDA' "$parallax" bench attention --device cuda
+elif "$parallax" info | grep -q '^gpu  *none'; then
+    refuses 1 'no GPU' "$parallax" bench attention --device cuda
+fi
 "$parallax" bench step --hidden-size 32 --layers 1 --heads 1 --kv-heads 1 --context 32 --batch 2 --repeat 1 --json |
     grep -c '"bench":"step"' | grep -qx 2 || fail "bench step does not print itself and its peer"
 code=0

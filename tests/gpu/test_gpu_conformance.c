@@ -75,6 +75,7 @@ static void draw_decode(struct seeded *random, int number, struct drawn *d)
     static const int keys[] = {0,   1,   2,   15,  16,  17,  31,  32,  33,   48,   63,   64,  65,
                                127, 128, 129, 255, 257, 400, 511, 640, 1000, 1025, 2049, 4096};
     static const int ratios[] = {1, 1, 2, 3, 4, 5, 7, 8, 16}, windows[] = {1, 7, 16, 65, 500, 9999};
+    static const int pages[] = {1, 16, 16, 32, 48, 64, 64, 100, 256};
     static const enum view_kind views[] = {VIEW_ALIGNED, VIEW_ALIGNED, VIEW_SLICED, VIEW_DENSE,
                                            VIEW_HEAD_MAJOR};
     struct attention_case *c = &d->c;
@@ -99,6 +100,8 @@ static void draw_decode(struct seeded *random, int number, struct drawn *d)
     draw_lengths(random, d->k_lengths, c->S);
     draw_lengths(random, d->q_lengths, c->T);
     if (c->q_lengths) d->q_lengths[0] = (int32_t)c->T;
+    if (chance(random, 0.35)) c->page = PICK(random, pages);
+    c->f8 = chance(random, 0.15);
     name_drawn(d, "decode", number);
 }
 
@@ -138,11 +141,12 @@ static void draw_any(struct seeded *random, int number, struct drawn *d)
     name_drawn(d, "drawn", number);
 }
 
-/* Runs one case in both mechanisms and dtypes. */
+/* Runs one case in both mechanisms and every dtype. */
 static void run_both(const struct attention_case *c, plx_pass first, plx_pass last, uint64_t seed)
 {
     for (plx_mechanism mechanism = PLX_SOFTMAX; mechanism <= PLX_PARALLAX; mechanism++) {
         conformance_run(&all, c, mechanism, PLX_BF16, first, last, seed);
+        conformance_run(&all, c, mechanism, PLX_F16, first, last, seed);
         conformance_run(&all, c, mechanism, PLX_F32, first, last, seed);
     }
 }
@@ -177,6 +181,8 @@ static void drawn_decode(void **state)
             conformance_run(&all, &d.c, mechanism, PLX_BF16, PLX_DECODE, PLX_DECODE, seed);
             if (n % 4 == 0)
                 conformance_run(&all, &d.c, mechanism, PLX_F32, PLX_DECODE, PLX_DECODE, seed);
+            if (n % 4 == 2)
+                conformance_run(&all, &d.c, mechanism, PLX_F16, PLX_DECODE, PLX_DECODE, seed);
         }
     }
     assert_int_equal(failures() - before, 0);

@@ -146,6 +146,7 @@ static bool any_wanted(const struct conformance *conformance, const struct atten
                        struct case_call call, plx_pass first, plx_pass last)
 {
     for (call.pass = first; call.pass <= last; call.pass++) {
+        if (!case_has_pass(c, call.pass)) continue;
         for (int row = 0; plx_kernel_name(call.mechanism, call.pass, row); row++) {
             call.kernel = plx_kernel_name(call.mechanism, call.pass, row);
             if (wanted(conformance, c, &call)) return true;
@@ -162,7 +163,7 @@ static struct expected expect(struct conformance *conformance, const struct atte
     struct expected expected = {.oracle = case_data_create(c, call.dtype, seed)};
     expected.naive = case_data_copy(&expected.oracle);
     case_oracle(c, call.mechanism, deepest, &expected.oracle);
-    if (deepest == PLX_BACKWARD) expected.terms = term_sizes(c, call.mechanism, &expected.oracle);
+    expected.terms = term_sizes(c, call.mechanism, deepest, &expected.oracle);
     call.threads = 1;
     for (call.pass = PLX_FORWARD; call.pass <= deepest; call.pass++) {
         if (case_run(c, &call, &expected.naive, message, sizeof message) == CASE_DONE) continue;
@@ -178,10 +179,12 @@ void conformance_run(struct conformance *conformance, const struct attention_cas
 {
     struct case_call call = {.mechanism = mechanism, .kernel = "reference", .dtype = dtype};
     if (!any_wanted(conformance, c, call, first, last)) return;
-    bool to_backward = first <= PLX_BACKWARD && last >= PLX_BACKWARD;
+    bool to_backward =
+        first <= PLX_BACKWARD && last >= PLX_BACKWARD && case_has_pass(c, PLX_BACKWARD);
     struct expected expected =
         expect(conformance, c, call, to_backward ? PLX_BACKWARD : PLX_FORWARD, seed);
     for (call.pass = first; call.pass <= last; call.pass++) {
+        if (!case_has_pass(c, call.pass)) continue;
         for (int row = 0; plx_kernel_name(mechanism, call.pass, row); row++) {
             call.kernel = plx_kernel_name(mechanism, call.pass, row);
             if (wanted(conformance, c, &call)) run_row(conformance, c, call, row, &expected);

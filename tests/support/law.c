@@ -45,10 +45,10 @@ static bool law_applies(const struct law_row *row)
 void law_check(const struct test_options *options, const char *name, plx_mechanism mechanism,
                plx_pass pass, law_function law)
 {
-    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16};
+    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16, PLX_F16};
     failures = 0;
     for (int index = 0; plx_kernel_name(mechanism, pass, index); index++) {
-        for (int n = 0; n < 2; n++) {
+        for (int n = 0; n < 3; n++) {
             struct law_row row = {mechanism, pass, plx_kernel_name(mechanism, pass, index),
                                   dtypes[n], name, options};
             char full[256];
@@ -87,16 +87,13 @@ bool law_run_as(const struct law_row *row, plx_mechanism mechanism, plx_pass pas
     char message[512] = "";
     struct case_call call = {.mechanism = mechanism,
                              .pass = PLX_FORWARD,
-                             .kernel = "reference",
+                             .kernel = row->kernel,
                              .dtype = row->dtype,
                              .threads = threads};
-    if (pass == PLX_BACKWARD && case_run(c, &call, data, message, sizeof message) != CASE_DONE) {
-        law_fail(row, message);
-        return false;
-    }
+    enum case_result result = CASE_DONE;
+    if (pass == PLX_BACKWARD) result = case_run(c, &call, data, message, sizeof message);
     call.pass = pass;
-    call.kernel = row->kernel;
-    enum case_result result = case_run(c, &call, data, message, sizeof message);
+    if (result == CASE_DONE) result = case_run(c, &call, data, message, sizeof message);
     if (result == CASE_FAILED) law_fail(row, message);
     return result == CASE_DONE;
 }
@@ -115,8 +112,7 @@ struct law_limits law_limits(const struct law_row *row, const struct attention_c
     reference.kernel = "reference";
     case_oracle(c, row->mechanism, row->pass, &oracle);
     law_run(&reference, c, &naive);
-    struct term_sizes terms = {{{0, 0}}};
-    if (row->pass == PLX_BACKWARD) terms = term_sizes(c, row->mechanism, &oracle);
+    struct term_sizes terms = term_sizes(c, row->mechanism, row->pass, &oracle);
     for (int n = 0; n < CASE_TENSORS; n++) {
         if (!case_writes(row->mechanism, row->pass, (enum case_tensor)n)) continue;
         struct comparison base = compare_values(naive.values[n], oracle.values[n], data->counts[n]);

@@ -1,5 +1,4 @@
-/* terms.c: see terms.h. The formulas are those of the backward in parallax.h, each difference
- * replaced by the sum of its sides. */
+/* terms.c: see terms.h. The formulas are those of parallax.h and lib/parallax/NOTES.md. */
 #include "terms.h"
 
 #include <math.h>
@@ -29,46 +28,107 @@ static double largest(const double *a, int64_t count)
     return size;
 }
 
-/* Where sums over keys (dq, dr) and over queries (dk, dv) gather, one number a row and head. */
+/* Where the sums over keys (o to dr) and over queries (dk, dv) gather, one number a row and head.
+ */
 struct sums {
     double *of[CASE_TENSORS];
 };
 
-/* Adds what query row (index into [B,T,H]) and key row (into [B,S,G]) contribute to each other. */
-static void add_pair(const struct attention_case *c, bool probe, const struct case_data *x,
-                     double scale, int64_t row, int64_t key, struct sums *sums)
+/* A query row and a key row that it sees, with what the forward saved of the row. The softmax mean
+ * of the values is m, which is o without a probe. */
+struct pair {
+    const double *q, *r, *k, *v, *o, *m, *d_o;
+    int64_t row, key; /* index into [B,T,H] and [B,S,G] */
+    double weight;    /* p */
+    double x, u, t;   /* x = 1 + t - u; 1, 0 and 0 without a probe */
+    /* How far rounding the products moves the logit and u. */
+    double logit_error, u_error;
+};
+
+static struct pair pair_of(const struct attention_case *c, bool probe, const struct case_data *x,
+                           double scale, int64_t row, int64_t key)
 {
     const int64_t D = c->D;
-    const double *q = x->values[CASE_Q] + row * D, *k = x->values[CASE_K] + key * D;
-    const double *v = x->values[CASE_V] + key * D, *g = x->values[CASE_D_O] + row * D;
-    double weight = exp(scale * dot(q, k, D) - x->values[CASE_LSE][row]);
-    double a = dot_size(g, v, D), o = dot_size(g, x->values[CASE_O] + row * D, D);
-    double dl = a + o, du = 0, value = 1;
-    if (probe) {
-        const double *r = x->values[CASE_R] + row * D, *m = x->values[CASE_VALUE_MEAN] + row * D;
-        double t = x->values[CASE_PROBE_MEAN][row], u = dot(r, k, D), u_size = dot_size(r, k, D);
-        du = a + dot_size(g, m, D);
-        dl += fabs(t - u) * du + (fabs(t) + u_size) * fabs(dot(g, v, D) - dot(g, m, D));
-        value += fabs(t) + u_size;
-        sums->of[CASE_DR][row] += weight * du * largest(k, D);
-        sums->of[CASE_DK][key] += weight * du * largest(r, D);
+    struct pair p = {.q = x->values[CASE_Q] + row * D,
+                     .r = x->values[CASE_R] + row * D,
+                     .k = x->values[CASE_K] + key * D,
+                     .v = x->values[CASE_V] + key * D,
+                     .o = x->values[CASE_O] + row * D,
+                     .m = x->values[probe ? CASE_VALUE_MEAN : CASE_O] + row * D,
+                     .d_o = x->values[CASE_D_O] + row * D,
+                     .row = row,
+                     .key = key,
+                     .x = 1};
+    p.weight = exp(scale * dot(p.q, p.k, D) - x->values[CASE_LSE][row]);
+    p.logit_error = fabs(scale) * dot_size(p.q, p.k, D);
+    if (!probe) return p;
+    p.u = dot(p.r, p.k, D);
+    p.t = x->values[CASE_PROBE_MEAN][row];
+    p.x = 1 + p.t - p.u;
+    p.u_error = dot_size(p.r, p.k, D);
+    return p;
+}
+
+/* What the rounding of the logit and of u does to the outputs of the forward: their derivatives
+ *
+ *     do/dl = p (x (v - m) + m - o)    dm/dl = p (v - m)    dlse/dl = p    dt/dl = p (u - t)
+ *     do/du = -p (v - m)                                                   dt/du = p
+ *
+ * times the errors. The rest of the forward rounds at the size of its results. */
+static void add_forward(const struct pair *p, int64_t D, struct sums *sums)
+{
+    double o = 0, m = 0;
+    for (int64_t d = 0; d < D; d++) {
+        double apart = p->v[d] - p->m[d];
+        o = fmax(o, fabs(p->x * apart + p->m[d] - p->o[d]) * p->logit_error +
+                        fabs(apart) * p->u_error);
+        m = fmax(m, fabs(apart) * p->logit_error);
     }
-    sums->of[CASE_DQ][row] += fabs(scale) * weight * dl * largest(k, D);
-    sums->of[CASE_DK][key] += fabs(scale) * weight * dl * largest(q, D);
-    sums->of[CASE_DV][key] += weight * value * largest(g, D);
+    sums->of[CASE_O][p->row] += p->weight * o;
+    sums->of[CASE_VALUE_MEAN][p->row] += p->weight * m;
+    sums->of[CASE_LSE][p->row] += p->weight * p->logit_error;
+    sums->of[CASE_PROBE_MEAN][p->row] +=
+        p->weight * (p->u_error + fabs(p->u - p->t) * p->logit_error);
+}
+
+/* The terms of the gradients: each difference replaced by the sum of its sides, and, because p is
+ * the exponential of the rounded logit, what the logit's rounding does to p. */
+static void add_backward(const struct pair *p, int64_t D, bool probe, double scale,
+                         struct sums *sums)
+{
+    double a = dot(p->d_o, p->v, D), b = dot(p->d_o, p->m, D), c = dot(p->d_o, p->o, D);
+    double y_size = dot_size(p->d_o, p->v, D) + dot_size(p->d_o, p->m, D);
+    double x_size = fabs(p->t) + p->u_error;
+    double dl = y_size, du = y_size + p->logit_error * fabs(a - b), value = 1;
+    if (probe) {
+        dl = dot_size(p->d_o, p->v, D) + dot_size(p->d_o, p->o, D) + fabs(p->t - p->u) * y_size +
+             x_size * fabs(a - b);
+        value += x_size;
+        sums->of[CASE_DR][p->row] += p->weight * du * largest(p->k, D);
+        sums->of[CASE_DK][p->key] += p->weight * du * largest(p->r, D);
+    }
+    dl += p->logit_error * fabs(p->x * (a - b) + b - c);
+    value += p->logit_error * fabs(p->x);
+    sums->of[CASE_DQ][p->row] += fabs(scale) * p->weight * dl * largest(p->k, D);
+    sums->of[CASE_DK][p->key] += fabs(scale) * p->weight * dl * largest(p->q, D);
+    sums->of[CASE_DV][p->key] += p->weight * value * largest(p->d_o, D);
 }
 
 static void add_sequence(const struct attention_case *c, const struct attention_problem *p,
-                         int64_t n, bool probe, const struct case_data *oracle, struct sums *sums)
+                         int64_t n, bool probe, plx_pass last, const struct case_data *oracle,
+                         struct sums *sums)
 {
     struct attention_sequence s = attention_sequence(p, n);
     for (int64_t i = 0; i < s.T; i++) {
         struct attention_range keys = attention_keys(p, s.T, s.S, i);
         for (int64_t h = 0; h < c->H; h++) {
             int64_t row = (s.q_batch * c->T + s.q_start + i) * c->H + h, g = h / (c->H / c->G);
-            for (int64_t j = keys.first; j < keys.end; j++)
-                add_pair(c, probe, oracle, p->scale, row,
-                         (s.k_batch * c->S + s.k_start + j) * c->G + g, sums);
+            for (int64_t j = keys.first; j < keys.end; j++) {
+                struct pair pair = pair_of(c, probe, oracle, p->scale, row,
+                                           (s.k_batch * c->S + s.k_start + j) * c->G + g);
+                add_forward(&pair, c->D, sums);
+                if (last == PLX_BACKWARD) add_backward(&pair, c->D, probe, p->scale, sums);
+            }
         }
     }
 }
@@ -78,7 +138,7 @@ static struct plx_tensor list_view(const int32_t *list)
     return (struct plx_tensor){.data = (void *)(uintptr_t)list};
 }
 
-struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mechanism,
+struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mechanism, plx_pass last,
                              const struct case_data *oracle)
 {
     struct attention_problem p = {.T = c->T,
@@ -92,12 +152,12 @@ struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mecha
                                   .k_offsets = list_view(c->k_offsets)};
     struct term_sizes sizes = {{{0, 0}}};
     struct sums sums = {{NULL}};
-    for (int n = CASE_DQ; n <= CASE_DV; n++)
+    for (int n = CASE_O; n <= CASE_DV; n++)
         sums.of[n] = calloc((size_t)oracle->counts[n] + 1, sizeof(double));
     for (int64_t n = 0; n < (c->q_offsets ? c->sequences : c->B); n++)
-        add_sequence(c, &p, n, mechanism == PLX_PARALLAX, oracle, &sums);
-    for (int n = CASE_DQ; n <= CASE_DV; n++) {
-        int64_t rows = oracle->counts[n] / c->D;
+        add_sequence(c, &p, n, mechanism == PLX_PARALLAX, last, oracle, &sums);
+    for (int n = CASE_O; n <= CASE_DV; n++) {
+        int64_t rows = oracle->counts[n] / (oracle->ranks[n] == 4 ? c->D : 1);
         double squares = 0;
         for (int64_t row = 0; row < rows; row++) {
             if (!isfinite(sums.of[n][row])) continue;

@@ -1,8 +1,10 @@
-/* terms.h: how large the terms are whose sum a gradient is.
+/* terms.h: how large the terms are whose rounding every correct kernel leaves in a result.
  *
  * A gradient is a sum of differences that may cancel to exactly zero (one key only, constant rows),
- * where the naive implementation is right by luck because it rounds both sides alike. Every correct
- * kernel still leaves the rounding of the terms, so the tolerance must know their size. Within a
+ * where the naive implementation is right by luck because it rounds both sides alike. A logit is a
+ * product whose terms may be far larger than itself (an offset of all keys), and its rounding moves
+ * the weight p by as much again; over the few rows of a small case the naive implementation's
+ * largest error is a matter of luck too. So the tolerance must know the size of the terms. Within a
  * dot product rounding errors are taken as independent (root of the sum of squares), across keys
  * and queries as adding up. */
 #ifndef TEST_TERMS_H
@@ -14,12 +16,13 @@ struct term_size {
     double largest, rms; /* over the rows of the tensor */
 };
 
-/* For dq, dr, dk, dv from an oracle's data after backward; zero for every other tensor. */
+/* From an oracle's data: for what the forward writes, and for the gradients too where `last` is the
+ * backward; zero for every other tensor. */
 struct term_sizes {
     struct term_size of[CASE_TENSORS];
 };
 
-struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mechanism,
+struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mechanism, plx_pass last,
                              const struct case_data *oracle);
 
 #endif

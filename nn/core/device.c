@@ -1,0 +1,137 @@
+/* device.c: the CPU's row of device.h, and the rows by name. */
+#include "core/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static plx_status cpu_open(int index, struct error *err)
+{
+    REQUIRE(err, index == 0, PLX_INVALID_ARGUMENT, "device: cpu %d does not exist, only cpu 0",
+            index);
+    return PLX_OK;
+}
+
+/* The processor's own name, without what a line of JSON would have to escape. */
+static plx_status cpu_describe(int index, struct device_facts *facts, struct error *err)
+{
+    TRY(cpu_open(index, err));
+    *facts = (struct device_facts){.name = "unknown"};
+    char line[256];
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+        snprintf(facts->name, sizeof facts->name, "%.127s",
+                 colon[1] == ' ' ? colon + 2 : colon + 1);
+        facts->name[strcspn(facts->name, "\n\"\\")] = '\0';
+        break;
+    }
+    if (file) fclose(file);
+    return PLX_OK;
+}
+
+static plx_status cpu_allocate(void **memory, size_t bytes, plx_stream stream, struct error *err)
+{
+    (void)stream;
+    *memory = aligned_alloc(64, (bytes / 64 + 1) * 64);
+    REQUIRE(err, *memory, PLX_OUT_OF_MEMORY, "cpu: %zu bytes of memory are not available", bytes);
+    return PLX_OK;
+}
+
+static void cpu_release(void *memory, plx_stream stream)
+{
+    (void)stream;
+    free(memory);
+}
+
+/* Upload, download and copy are one thing here. */
+static plx_status cpu_copy(void *to, const void *from, size_t bytes, plx_stream stream,
+                           struct error *err)
+{
+    (void)stream;
+    (void)err;
+    if (bytes > 0) memcpy(to, from, bytes);
+    return PLX_OK;
+}
+
+static plx_status cpu_fill(void *memory, int byte, size_t bytes, plx_stream stream,
+                           struct error *err)
+{
+    (void)stream;
+    (void)err;
+    if (bytes > 0) memset(memory, byte, bytes);
+    return PLX_OK;
+}
+
+static plx_status cpu_stream_create(plx_stream *stream, struct error *err)
+{
+    (void)err;
+    *stream = NULL;
+    return PLX_OK;
+}
+
+static void cpu_stream_destroy(plx_stream stream)
+{
+    (void)stream;
+}
+
+static plx_status cpu_wait(plx_stream stream, struct error *err)
+{
+    (void)stream;
+    (void)err;
+    return PLX_OK;
+}
+
+static plx_status cpu_event_create(device_event *event, struct error *err)
+{
+    *event = calloc(1, sizeof(struct timespec));
+    REQUIRE(err, *event, PLX_OUT_OF_MEMORY, "cpu: no memory for an event");
+    return PLX_OK;
+}
+
+static plx_status cpu_event_record(device_event event, plx_stream stream, struct error *err)
+{
+    (void)stream;
+    (void)err;
+    clock_gettime(CLOCK_MONOTONIC, event);
+    return PLX_OK;
+}
+
+static plx_status cpu_event_elapsed(device_event begin, device_event end, double *seconds,
+                                    struct error *err)
+{
+    const struct timespec *from = begin, *to = end;
+    (void)err;
+    *seconds = (double)(to->tv_sec - from->tv_sec) + 1e-9 * (double)(to->tv_nsec - from->tv_nsec);
+    return PLX_OK;
+}
+
+const struct device device_cpu = {
+    .name = "cpu",
+    .kind = PLX_CPU,
+    .open = cpu_open,
+    .describe = cpu_describe,
+    .allocate = cpu_allocate,
+    .release = cpu_release,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .copy = cpu_copy,
+    .fill = cpu_fill,
+    .stream_create = cpu_stream_create,
+    .stream_destroy = cpu_stream_destroy,
+    .wait = cpu_wait,
+    .event_create = cpu_event_create,
+    .event_destroy = free,
+    .event_record = cpu_event_record,
+    .event_elapsed = cpu_event_elapsed,
+};
+
+const struct device *device_named(const char *name)
+{
+    static const struct device *const devices[] = {&device_cpu, &device_cuda};
+    for (size_t n = 0; n < sizeof devices / sizeof devices[0]; n++)
+        if (strcmp(devices[n]->name, name) == 0) return devices[n];
+    return NULL;
+}
