@@ -465,6 +465,27 @@ static void a_small_file_is_read(void **state)
     tokenizer_destroy(tokenizer);
 }
 
+/* The first token without any text. */
+static void the_unknown_piece_may_have_no_surface(void **state)
+{
+    (void)state;
+    struct bytes file = {.size = 0}, part = {.size = 0};
+    struct tokenizer *tokenizer;
+    int32_t ids[8];
+    int64_t count;
+    size_t size;
+    put_usual_pieces(&file);
+    put_bytes(&part, 44, "", 0);
+    put_bytes(&file, 2, part.data, part.size);
+    assert_ok(tokenizer_parse_pieces((const char *)file.data, file.size, "good", &tokenizer, &err),
+              &err);
+    assert_ok(tokenizer_encode(tokenizer, "x", 1, ids, 8, &count, &err), &err);
+    assert_int_equal(ids[count - 1], 0);
+    tokenizer_token(tokenizer, 0, &size);
+    assert_int_equal(size, 0);
+    tokenizer_destroy(tokenizer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +499,7 @@ int main(void)
         cmocka_unit_test(wrong_files_are_refused),
         cmocka_unit_test(damaged_files_do_no_harm),
         cmocka_unit_test(a_small_file_is_read),
+        cmocka_unit_test(the_unknown_piece_may_have_no_surface),
     };
     return cmocka_run_group_tests_name("sentencepiece", tests, io_folder_make, io_folder_remove);
 }
