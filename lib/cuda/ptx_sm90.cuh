@@ -106,6 +106,23 @@ PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, 
                  : "memory");
 }
 
+/* Bytes in a row, a multiple of 16 at a multiple of 16; completes on barrier. */
+PTX_INLINE void bulk_load(uint32_t target, const void *source, int bytes, uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(target),
+                 "l"(source), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+/* Adds four values in a row to f32 in global memory, at a multiple of 16 bytes. */
+PTX_INLINE void global_add(float *target, float a, float b, float c, float d)
+{
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(target), "f"(a),
+                 "f"(b), "f"(c), "f"(d)
+                 : "memory");
+}
+
 /* ---- Products of a warpgroup -------------------------------------------------------------------
  */
 
@@ -226,6 +243,52 @@ PTX_INLINE void wgmma_add(float (&d)[64], const uint32_t *a, uint64_t b)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+/* d = a b and d += a b with both in shared memory: 64 rows of a, 16 rows of b with 64 or 128
+ * channels. */
+PTX_INLINE void wgmma_start_product(float (&d)[32], uint64_t a, uint64_t b)
+{
+    asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " WGMMA_LIST_32
+                 ", %32, %33, p, 1, 1, 0, 1;}"
+                 : WGMMA_32("=f", d, 0)
+                 : "l"(a), "l"(b));
+}
+
+PTX_INLINE void wgmma_start_product(float (&d)[64], uint64_t a, uint64_t b)
+{
+    asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_LIST_64
+                 ", %64, %65, p, 1, 1, 0, 1;}"
+                 : WGMMA_64("=f", d)
+                 : "l"(a), "l"(b));
+}
+
+PTX_INLINE void wgmma_add_product(float (&d)[32], uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " WGMMA_LIST_32
+                 ", %32, %33, 1, 1, 1, 0, 1;"
+                 : WGMMA_32("+f", d, 0)
+                 : "l"(a), "l"(b));
+}
+
+PTX_INLINE void wgmma_add_product(float (&d)[64], uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_LIST_64
+                 ", %64, %65, 1, 1, 1, 0, 1;"
+                 : WGMMA_64("+f", d)
+                 : "l"(a), "l"(b));
+}
+
+/* Stores four 8x8 matrices of 16-bit elements, each transposed; lanes 8n..8n+7 give the addresses
+ * of the rows of transposed matrix n. */
+PTX_INLINE void store_matrices_transposed(uint32_t address, const uint32_t *m)
+{
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+        "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
+        : "memory");
+}
+
 /* ---- Arithmetic --------------------------------------------------------------------------------
  */
 
@@ -243,6 +306,21 @@ PTX_INLINE uint32_t bf16_pack(float low, float high)
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
+}
+
+/* Two values as fp16, the first in the lower half, and back. */
+PTX_INLINE uint32_t half_pack(float low, float high)
+{
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+PTX_INLINE void half_unpack(uint32_t pair, float &low, float &high)
+{
+    asm("{.reg .f16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}"
+        : "=f"(low), "=f"(high)
+        : "r"(pair));
 }
 
 PTX_INLINE float bf16_low(uint32_t pair)
