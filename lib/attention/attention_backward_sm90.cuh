@@ -436,7 +436,7 @@ template <class F> static __device__ void backward_compute(const struct backward
  */
 
 template <class F>
-__global__ void __launch_bounds__(FORWARD_THREADS, 1)
+__global__ void __launch_bounds__(BACKWARD_THREADS, 1)
     backward_sm90_kernel(const __grid_constant__ struct backward_sm90_args args)
 {
     if (threadIdx.x == 0) {

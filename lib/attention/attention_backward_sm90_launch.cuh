@@ -47,7 +47,7 @@ static plx_status backward_sm90_launch(plx_context *context, const struct backwa
                cudaFuncSetAttribute(backward_sm90_kernel<F>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, (int)F::BYTES));
     backward_sm90_kernel<F>
-        <<<(unsigned)(grid.tiles * grid.pairs), FORWARD_THREADS, F::BYTES, stream>>>(args);
+        <<<(unsigned)(grid.tiles * grid.pairs), BACKWARD_THREADS, F::BYTES, stream>>>(args);
     CHECK_CUDA(context, cudaGetLastError());
     return PLX_OK;
 }

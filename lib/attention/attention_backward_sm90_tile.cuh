@@ -15,7 +15,7 @@ extern "C" {
 
 /* Weights are computed times 2^BITS, so that fp16 holds those down to 2^-29 with 11 bits; sums are
  * divided by it at the end, which rounds nothing. */
-enum { BACKWARD_BITS = 15 };
+enum { BACKWARD_BITS = 15, BACKWARD_THREADS = 3 * FORWARD_GROUP };
 
 /* Scalars of a query row, from the statistics that forward saved. Without the probe: LSE and B, and
  * B is d_o.o. */
