@@ -220,7 +220,8 @@ struct plx_attention {
     struct plx_tensor k_lengths; /* i32 [B], 0..S; optional */
     struct plx_tensor q_offsets; /* i32 [N+1]; optional */
     struct plx_tensor k_offsets; /* i32 [N+1]; optional, only with q_offsets */
-    bool deterministic;          /* for devices whose fastest backward is not; the CPU always is */
+    bool deterministic;          /* the same bits on every run, also from devices whose fastest
+                                    backward adds in no fixed order; the CPU always keeps them */
     struct plx_tensor k_pages;   /* i32 [B,P]; optional; not in backward */
     struct plx_tensor k_scales;  /* f32 [G]; optional, only with k of f8e4m3 */
     struct plx_tensor v_scales;  /* f32 [G]; optional, only with v of f8e4m3 */

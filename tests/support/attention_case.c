@@ -203,6 +203,7 @@ static void prepare(const struct attention_case *c, const struct case_call *call
     m->attention = (struct plx_attention){.causal = c->causal,
                                           .window = c->window,
                                           .scale = c->scale,
+                                          .deterministic = call->deterministic,
                                           .q_lengths = list_view(c->q_lengths, c->B),
                                           .k_lengths = list_view(c->k_lengths, c->B),
                                           .q_offsets = list_view(c->q_offsets, c->sequences + 1),

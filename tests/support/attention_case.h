@@ -85,6 +85,7 @@ struct case_call {
     int threads;        /* 0: the default */
     plx_device device;  /* on a GPU the call works on copies of the guarded memory */
     bool bare;          /* forward without lse, probe_mean, value_mean */
+    bool deterministic; /* asked for */
 };
 
 /* True for the tensors that the mechanism has and the pass reads or writes. */

@@ -5,8 +5,9 @@
  * case is drawn once a dtype; the oracle (reference in double, proven by finite differences) and
  * the naive result (reference in float, same storage dtype) are computed once; then every row that
  * accepts the case runs twice on poisoned guarded memory, on the CPU with one thread and with two,
- * and must give the same bits both times and an error within the rule of compare.h; on a GPU it
- * runs once more without the optional outputs. Backward reads what the forward of the same name
+ * and must give the same bits both times and an error within the rule of compare.h. On a GPU it
+ * runs once more: forward and decode without the optional outputs, backward without the promise of
+ * equal bits. Backward reads what the forward of the same name
  * saved. */
 #ifndef TEST_CONFORMANCE_H
 #define TEST_CONFORMANCE_H
