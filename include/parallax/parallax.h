@@ -20,15 +20,16 @@
  *     never modified. Outputs may not overlap inputs or each other. Workspace contents are
  *     undefined before and after a call.
  *   - A failing call returns a status, leaves a sentence for plx_error(), and has written nothing.
- *   - Any zero extent is a valid call that needs no workspace; outputs that exist are written.
- *     Rows that see no key give a zero output, zero gradients, lse = -infinity, probe_mean = 0.
+ *   - Any zero extent but D's is a valid call that needs no workspace; outputs that exist are
+ * written. Rows that see no key give a zero output, zero gradients, lse = -infinity, probe_mean =
+ * 0.
  *   - Results on the CPU are the same bits on every run and for every number of threads.
  *   - Query head h reads key/value head h / (H / G); G must divide H.
  *
  * A context may be used by one host thread at a time; create one for each. They are cheap.
  *
- * The order of reading: status, context, tensor, attention (masks), then Parallax; softmax repeats
- * it without the probe.
+ * The order of reading: status, context, tensor, attention (masks and caches), appending to a
+ * cache, then Parallax; softmax repeats it without the probe.
  */
 #ifndef PARALLAX_H
 #define PARALLAX_H
@@ -106,6 +107,10 @@ struct plx_context_config {
                            that it cannot serve, or that has no such kernel, returns
                            PLX_UNSUPPORTED. Copied. NULL: the first that supports the call */
     uint32_t disabled_features; /* plx_feature bits to treat as absent */
+    bool validate; /* PLX_CUDA: before launching anything, wait for the stream, copy lengths,
+                      offsets and page tables to the host and check them, as the CPU always does;
+                      such a call cannot be captured in a graph. Without it entries out of range
+                      are the caller's fault: kernels clamp lengths, and believe page tables */
 };
 
 typedef struct plx_context plx_context;
@@ -130,14 +135,17 @@ PLX_API int plx_context_threads(const plx_context *context);
 
 typedef enum plx_dtype {
     PLX_F32 = 0,
-    PLX_BF16 = 1, /* upper half of an f32; stored as uint16_t */
-    PLX_F64 = 2,  /* reference kernels only */
-    PLX_I32 = 3   /* lengths and offsets */
+    PLX_BF16 = 1,  /* upper half of an f32; stored as uint16_t */
+    PLX_F64 = 2,   /* reference kernels only */
+    PLX_I32 = 3,   /* lengths, offsets and page tables */
+    PLX_F16 = 4,   /* IEEE half; stored as uint16_t */
+    PLX_F8E4M3 = 5 /* 1 sign, 4 exponent and 3 mantissa bits, largest 448, no infinity: keys and
+                      values of a cache only; stored as uint8_t */
 } plx_dtype;
 
 /* Bytes of one element; 0 for a value that is not a dtype. */
 PLX_API size_t plx_dtype_size(plx_dtype dtype);
-/* "f32", "bf16", "f64", "i32", or "unknown". Static storage. */
+/* "f32", "bf16", "f64", "i32", "f16", "f8e4m3", or "unknown". Static storage. */
 PLX_API const char *plx_dtype_name(plx_dtype dtype);
 
 #define PLX_MAX_RANK 4
@@ -171,8 +179,8 @@ PLX_API struct plx_tensor plx_tensor_split_heads(struct plx_tensor tensor, int64
 /* Product of the extents; 0 for rank 0. */
 PLX_API int64_t plx_tensor_count(const struct plx_tensor *tensor);
 
-/* Copies src into dst element by element, converting between f32, bf16 (round to nearest even) and
- * f64. Equal shapes; any strides. CPU. */
+/* Copies src into dst element by element, converting between the floating-point dtypes: rounds to
+ * nearest even, and f8e4m3 saturates at 448. Equal shapes; any strides. CPU. */
 PLX_API plx_status plx_convert(plx_context *context, const struct plx_tensor *src,
                                const struct plx_tensor *dst);
 
@@ -193,6 +201,14 @@ PLX_API plx_status plx_convert(plx_context *context, const struct plx_tensor *sr
  * For a sequence of T queries and S keys, query i sits at key position S - T + i (the mask is
  * aligned to the end). causal: it sees keys at positions <= its own. window W > 0: of these only
  * the last W, its own included (FlashAttention's window_size = (W-1, 0)); window requires causal.
+ *
+ * Forward and decode also read caches, dense or ragged:
+ *   paged   with k_pages, i32 [B,P], k and v are pools [N,page,G,D] of any page size, and key j of
+ *           sequence b is row j % page of page k_pages[b][j / page], in 0..N-1; S is P * page.
+ *           k_lengths is required; entries of pages that no key of a length lies in are not looked
+ *           at. Sequences may share pages.
+ *   f8e4m3  k and v may have this dtype beside a q of f32, bf16 or f16. The key is k_scales[g]
+ * times what is stored, the value v_scales[g]; absent scales are 1.
  */
 struct plx_attention {
     bool causal;
@@ -203,6 +219,9 @@ struct plx_attention {
     struct plx_tensor q_offsets; /* i32 [N+1]; optional */
     struct plx_tensor k_offsets; /* i32 [N+1]; optional, only with q_offsets */
     bool deterministic;          /* for devices whose fastest backward is not; the CPU always is */
+    struct plx_tensor k_pages;   /* i32 [B,P]; optional; not in backward */
+    struct plx_tensor k_scales;  /* f32 [G]; optional, only with k of f8e4m3 */
+    struct plx_tensor v_scales;  /* f32 [G]; optional, only with v of f8e4m3 */
 };
 
 typedef enum plx_pass { PLX_FORWARD = 0, PLX_BACKWARD = 1, PLX_DECODE = 2 } plx_pass;
@@ -216,15 +235,47 @@ typedef void *plx_stream;
  * last. Tests and benchmarks force each in turn through plx_context_config.kernel. */
 PLX_API const char *plx_kernel_name(plx_mechanism mechanism, plx_pass pass, int index);
 
+/* ---- Cache ----------------------------------------------------------------------------------- */
+
+/* New keys and values, the cache that they join, and what a decode step turns with them. F f32,
+ * bf16 or f16, q, r, k and v alike; C f32, bf16, f16 or f8e4m3, both caches alike. */
+struct plx_cache_append_args {
+    struct plx_tensor k;         /* F [B,T,G,D] new keys */
+    struct plx_tensor v;         /* F [B,T,G,D] new values */
+    struct plx_tensor k_cache;   /* C [B,S,G,D], or with k_pages [N,page,G,D] */
+    struct plx_tensor v_cache;   /* C the same */
+    struct plx_tensor cosines;   /* f32 [positions,D/2]; optional: rotary positions */
+    struct plx_tensor sines;     /* f32 the same; with cosines */
+    struct plx_tensor q;         /* F [B,T,H,D] optional, with the tables only: turned like k ... */
+    struct plx_tensor r;         /* F [B,T,H,D] optional, with q: likewise */
+    struct plx_tensor q_rotated; /* F ... and written here, which may be q itself */
+    struct plx_tensor r_rotated; /* F likewise for r */
+};
+
+/* Writes new row t of sequence b as key and value number k_lengths[b] - T + t of the cache, so that
+ * k_lengths counts the new rows already: one list, raised once a step, serves the append and the
+ * decode after it, also in a captured graph. Rows whose number is negative are skipped, and with
+ * length 0 a sequence is left out. Nothing else of the cache is touched; two sequences may not
+ * append to the same page.
+ *
+ * Looks at k_lengths (required), k_pages, k_scales and v_scales of attention; q_lengths and offsets
+ * are refused, masks ignored. f8e4m3 stores the nearest to key / scale.
+ *
+ * With the tables, the channels (x, y) = (i, i + D/2) of a key, of q and of r become
+ * (x cos - y sin, y cos + x sin) with entry i of the row of the key's number (of row 0 where that
+ * is negative), computed in f32 and rounded once. D is even and positions at least S. */
+PLX_API plx_status plx_cache_append(plx_context *context, const struct plx_attention *attention,
+                                    const struct plx_cache_append_args *args, plx_stream stream);
+
 /* ---- Parallax -------------------------------------------------------------------------------- */
 
 /* The tensors of every pass. A pass looks only at the members marked for it: F forward, B backward,
  * D decode; lower case means optional there.
  *
- * dtypes: q, r, k, v share one of f32, bf16, f64. o, value_mean, d_o and the gradients have that
- * dtype or f32. lse and probe_mean are f32, or f64 where q is f64. D is 1..256 (any value with the
- * reference kernel). k and v of decode are a cache: S is its capacity and k_lengths says how much
- * of it is filled. */
+ * dtypes: q, r, k, v share one of f32, bf16, f16, f64 (k and v of a cache: see above). o,
+ * value_mean, d_o and the gradients have that dtype or f32. lse and probe_mean are f32, or f64
+ * where q is f64. D is 1..256 (any value with the reference kernel). k and v of decode are a cache:
+ * S is its capacity and k_lengths says how much of it is filled. */
 struct plx_parallax_args {
     struct plx_tensor q;          /* FBD  [B,T,H,D] query */
     struct plx_tensor r;          /* FBD  [B,T,H,D] probe */
@@ -284,7 +335,7 @@ struct plx_parallax_partial {
 /* Joins count >= 1 partial results over disjoint key ranges into *out, whose lse, probe_mean and
  * value_mean are optional and whose tensors may not overlap the parts. With w_s = exp(lse_s - lse):
  *     t = sum w_s t_s     m = sum w_s m_s     o = m - sum w_s ((m_s - o_s) + (t_s - t)(m_s - m))
- * which no common offset of the keys can upset. f32, bf16 or f64 as in the args. */
+ * which no common offset of the keys can upset. dtypes as in the args. */
 PLX_API plx_status plx_parallax_merge(plx_context *context,
                                       const struct plx_parallax_partial *parts, int count,
                                       const struct plx_parallax_partial *out);

@@ -30,16 +30,13 @@ struct attention_sequence attention_sequence(const struct attention_problem *pro
     return sequence;
 }
 
-/* Stores a constant in count elements; zero and -infinity are exact in every dtype. */
+/* Stores a constant in count elements; zero and -infinity are exact in every dtype of an
+ * output. */
 static void attention_fill(const struct plx_tensor *tensor, int64_t offset, int64_t count,
                            float value)
 {
     void *data = tensor_at(tensor, offset);
-    for (int64_t n = 0; n < count; n++) {
-        if (tensor->dtype == PLX_F32) ((float *)data)[n] = value;
-        if (tensor->dtype == PLX_F64) ((double *)data)[n] = (double)value;
-        if (tensor->dtype == PLX_BF16) ((uint16_t *)data)[n] = dtype_f32_to_bf16(value);
-    }
+    for (int64_t n = 0; n < count; n++) dtype_store(data, tensor->dtype, n, (double)value);
 }
 
 /* Rows first .. end - 1 of batch entry b of [B,T,H,D] or [B,T,H]; an absent tensor has rank 0. */
@@ -81,6 +78,8 @@ plx_status attention_run(plx_context *context, struct kernel_table table,
     const struct attention_problem *p = problem;
     CHECK(context, stream == NULL || context->device != PLX_CPU, PLX_INVALID_ARGUMENT,
           "stream: must be NULL on the CPU");
+    if (context->device == PLX_CPU || context->validate)
+        TRY(attention_check_lists(context, problem, stream));
     const struct kernel_row *row;
     TRY(dispatch_choose(context, table, problem, &row));
 

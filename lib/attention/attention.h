@@ -18,11 +18,16 @@ struct attention_problem {
     int64_t B, T, S, H, G, D; /* extents of q and k as passed */
     int64_t sequences;        /* B, or N of packed offsets */
     bool causal;
-    int64_t window;  /* 0: unlimited */
-    double scale;    /* resolved: never 0 by default */
-    plx_dtype dtype; /* of q, r, k, v */
+    int64_t window;     /* 0: unlimited */
+    double scale;       /* resolved: never 0 by default */
+    plx_dtype dtype;    /* of q, r, and of k and v that are no f8e4m3 cache */
+    plx_dtype kv_dtype; /* of k, v */
     int threads;
     struct plx_tensor q_lengths, k_lengths, q_offsets, k_offsets; /* absent: data NULL */
+    int32_t page;                         /* rows of a page; 0: k and v are [B,S,G,D] */
+    int64_t pages;                        /* N of the pools where they are paged */
+    struct plx_tensor k_pages;            /* [B,P]; S is P * page */
+    struct plx_tensor k_scales, v_scales; /* [G]; absent: data NULL, and 1 */
     struct plx_tensor q, r, k, v;
     struct plx_tensor o, lse, probe_mean, value_mean; /* the last three may be absent: rank 0 */
     struct plx_tensor d_o, dq, dr, dk, dv;
@@ -62,24 +67,53 @@ ATTENTION_INLINE struct attention_range attention_keys(const struct attention_pr
     return keys;
 }
 
-/* True where the call has nothing to compute: no query, no key, or no head or channel at all. */
-static inline bool attention_is_empty(const struct attention_problem *p)
+/* Elements from the start of k or v to the row of key j of a sequence, which is found through the
+ * page table where there is one. */
+ATTENTION_INLINE int64_t attention_key_offset(const struct attention_problem *problem,
+                                              const struct plx_tensor *tensor,
+                                              const struct attention_sequence *sequence, int64_t j,
+                                              int64_t g)
 {
-    return p->B == 0 || p->T == 0 || p->S == 0 || p->H == 0 || p->D == 0;
+    int64_t b = sequence->k_batch, row = sequence->k_start + j;
+    if (problem->page > 0) {
+        const int32_t *table = (const int32_t *)problem->k_pages.data;
+        int32_t key = (int32_t)j; /* S of a paged cache fits it */
+        b = table[b * problem->k_pages.stride[0] + key / problem->page];
+        row = key % problem->page;
+    }
+    return b * tensor->stride[0] + row * tensor->stride[1] + g * tensor->stride[2];
 }
 
-/* Checks dtypes, ranks, shapes, strides, devices and (unless shapes_only) pointers, lengths and
- * offsets, and fills in extents, scale, dtype and threads. Sets the context's error on failure. The
+/* True where keys and values are neither pages nor f8e4m3: tensors like any other. */
+ATTENTION_INLINE bool attention_keys_are_plain(const struct attention_problem *problem)
+{
+    return problem->page == 0 && problem->kv_dtype != PLX_F8E4M3;
+}
+
+/* True where the call has nothing to compute: no query, no key, or no head at all. */
+static inline bool attention_is_empty(const struct attention_problem *p)
+{
+    return p->B == 0 || p->T == 0 || p->S == 0 || p->H == 0;
+}
+
+/* Checks dtypes, ranks, shapes, strides, devices and (unless shapes_only) pointers, and fills in
+ * extents, scale, dtypes and threads. Sets the context's error on failure. The
  * pass, the probe and the tensors of *problem are set by the caller before; those that the pass
  * does not look at, and optional ones that are absent, come back with rank 0 and data NULL. */
 plx_status attention_check(plx_context *context, const struct plx_attention *attention,
                            struct attention_problem *problem, bool shapes_only);
 
-/* Choose, check the workspace, clear, run; shared by every verb of both mechanisms. Clearing means:
- * what lies behind q_lengths and k_lengths in the outputs is written here (zero; lse -infinity),
- * and a call without any query or without any key never reaches a kernel. So a kernel writes the
- * rows of its sequences and nothing else; single sequences may still have T == 0 or S == 0, and
- * their rows must be written as rows that see no key. */
+/* Checks what lengths, offsets and page tables contain, wherever they lie; waits for the stream on
+ * a GPU. */
+plx_status attention_check_lists(plx_context *context, const struct attention_problem *problem,
+                                 plx_stream stream);
+
+/* Check the lists (on a GPU only where the context asks for it), choose, check the workspace,
+ * clear, run; shared by every verb of both mechanisms. Clearing means: what lies behind q_lengths
+ * and k_lengths in the outputs is written here (zero; lse -infinity), and a call without any query
+ * or without any key never reaches a kernel. So a kernel writes the rows of its sequences and
+ * nothing else; single sequences may still have T == 0 or S == 0, and their rows must be written as
+ * rows that see no key. */
 plx_status attention_run(plx_context *context, struct kernel_table table,
                          const struct attention_problem *problem, void *workspace,
                          size_t workspace_bytes, plx_stream stream);

@@ -113,6 +113,22 @@ static __device__ void any_load(float *shared, const struct plx_tensor &tensor, 
     }
 }
 
+/* The same for keys or values first .. first + 31 of a sequence, wherever its cache has them. */
+static __device__ void any_load_keys(float *shared, const struct attention_problem &p,
+                                     const struct plx_tensor &tensor,
+                                     const struct plx_tensor &scales,
+                                     const struct attention_sequence &s, int64_t head,
+                                     int64_t first, int D)
+{
+    float scale = scales.data != NULL ? ((const float *)scales.data)[head] : 1.0f;
+    for (int row = threadIdx.x / 32; row < ANY_KEYS; row += ANY_WARPS) {
+        bool live = first + row < s.S;
+        int64_t source = live ? attention_key_offset(&p, &tensor, &s, first + row, head) : 0;
+        for (int d = threadIdx.x % 32; d < D; d += 32)
+            shared[row * (D + 1) + d] = live ? scale * element_load(tensor, source + d) : 0.0f;
+    }
+}
+
 /* Channels summed before they join the total: a sum of sums, which keeps long rows accurate. */
 enum { ANY_RUN = 16 };
 

@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(ANY_THREADS)
         int64_t key0 = first_key + j * ANY_KEYS;
         /* 1: the previous tile's values must have been read by all. */
         __syncthreads();
-        any_load(keys, p.k, s.k_batch, s.k_start, kv_head, key0, s.S, ANY_KEYS, D);
+        any_load_keys(keys, p, p.k, p.k_scales, s, kv_head, key0, D);
         __syncthreads();
         /* 2 */
         float score[ANY_WARP_ROWS], u[ANY_WARP_ROWS];
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(ANY_THREADS)
         }
         __syncthreads();
         /* 3: the scores are done with the keys. */
-        any_load(keys, p.v, s.k_batch, s.k_start, kv_head, key0, s.S, ANY_KEYS, D);
+        any_load_keys(keys, p, p.v, p.v_scales, s, kv_head, key0, D);
         __syncthreads();
         /* 4 */
 #pragma unroll

@@ -16,8 +16,8 @@
  *     3. [d_q; d_r] = [dl; du] K, added to the gradients
  *     4. d_k += [dl; du]' [q; r]     d_v += W' d_o      (read transposed by the product)
  *
- * Gradients that are stored in bf16 are summed in f32 in the workspace and rounded once at the end.
- * Next: NOTES.md for the derivation, attention_plan.c for the sizes. */
+ * Gradients that are stored in a narrower type are summed in f32 in the workspace and rounded once
+ * at the end. Next: NOTES.md for the derivation, attention_plan.c for the sizes. */
 #ifndef PLX_ATTENTION_BACKWARD_BODY_H
 #define PLX_ATTENTION_BACKWARD_BODY_H
 
@@ -130,14 +130,8 @@ static void gradient_round(const struct gradient *gradient, int64_t b, int64_t t
 {
     const struct plx_tensor *out = gradient->out;
     if (out->rank == 0 || out->dtype == PLX_F32 || t >= out->shape[1]) return;
-    for (int64_t h = 0; h < out->shape[2]; h++) {
-        const float *row = gradient_row(gradient, b, t, h);
-        uint16_t *to = tensor_at(out, tensor_offset(out, b, t, h));
-        for (int64_t d = 0; d < out->shape[3]; d += VEC_WIDTH) {
-            int lanes = lanes_left(out->shape[3], d);
-            vec_store_bf16_part(to + d, vec_load_part(row + d, lanes), lanes);
-        }
-    }
+    for (int64_t h = 0; h < out->shape[2]; h++)
+        store_row(out, b, t, h, gradient_row(gradient, b, t, h), out->shape[3]);
 }
 
 static void clear_task(void *pointer, int64_t index, int thread)

@@ -3,15 +3,16 @@
  * What each pass expects of each tensor is data (attention_rules); the code below walks it. The
  * query is checked first because its extents and dtype are what everything else is compared with.
  * Each failing rule leaves a sentence that names the argument and both values. */
-#include "attention/attention.h"
+#include "attention/attention_check.h"
 
 #include <inttypes.h>
 #include <math.h>
 
+#include "core/dtype.h"
 #include "core/tensor.h"
 
 enum attention_extent { EXTENT_QUERY, EXTENT_KEY, EXTENT_ROW }; /* [B,T,H,D] [B,S,G,D] [B,T,H] */
-enum attention_type { TYPE_SAME, TYPE_SAME_OR_F32, TYPE_STATISTIC };
+enum attention_type { TYPE_SAME, TYPE_KEY, TYPE_SAME_OR_F32, TYPE_STATISTIC };
 
 struct attention_rule {
     const char *name;
@@ -29,8 +30,8 @@ struct attention_rule {
 static const struct attention_rule attention_rules[] = {
     {RULE(q), "rrr", false, EXTENT_QUERY, TYPE_SAME},
     {RULE(r), "rrr", true, EXTENT_QUERY, TYPE_SAME},
-    {RULE(k), "rrr", false, EXTENT_KEY, TYPE_SAME},
-    {RULE(v), "rrr", false, EXTENT_KEY, TYPE_SAME},
+    {RULE(k), "rrr", false, EXTENT_KEY, TYPE_KEY},
+    {RULE(v), "rrr", false, EXTENT_KEY, TYPE_KEY},
     {RULE(o), "wrw", false, EXTENT_QUERY, TYPE_SAME_OR_F32},
     {RULE(lse), "oro", false, EXTENT_ROW, TYPE_STATISTIC},
     {RULE(probe_mean), "oro", true, EXTENT_ROW, TYPE_STATISTIC},
@@ -48,11 +49,29 @@ static const struct attention_rule attention_rules[] = {
  */
 enum { ATTENTION_MAX_D = 65536 };
 
-static plx_status attention_check_type(plx_context *context, const struct attention_rule *rule,
-                                       const struct plx_tensor *tensor, plx_dtype dtype)
+/* k and v share the dtype of q, or are f8e4m3 both. */
+static plx_status attention_check_key_type(plx_context *context, const char *name,
+                                           const struct plx_tensor *tensor,
+                                           const struct attention_problem *p)
 {
+    const bool f8 = p->kv_dtype == PLX_F8E4M3;
+    CHECK(context, !f8 || p->pass != PLX_BACKWARD, PLX_INVALID_ARGUMENT,
+          "%s: dtype f8e4m3 is that of a cache, which backward does not take", name);
+    CHECK(context, !f8 || p->dtype != PLX_F64, PLX_INVALID_ARGUMENT,
+          "%s: dtype f8e4m3 is not taken beside a f64 q", name);
+    CHECK(context, tensor->dtype == (f8 ? PLX_F8E4M3 : p->dtype), PLX_INVALID_ARGUMENT,
+          "%s: dtype %s differs from the %s of %s", name, plx_dtype_name(tensor->dtype),
+          plx_dtype_name(f8 ? PLX_F8E4M3 : p->dtype), f8 ? "k" : "q");
+    return PLX_OK;
+}
+
+static plx_status attention_check_type(plx_context *context, const struct attention_rule *rule,
+                                       const struct plx_tensor *tensor,
+                                       const struct attention_problem *p)
+{
+    const plx_dtype dtype = p->dtype, statistic = dtype == PLX_F64 ? PLX_F64 : PLX_F32;
     const char *have = plx_dtype_name(tensor->dtype);
-    plx_dtype statistic = dtype == PLX_F64 ? PLX_F64 : PLX_F32;
+    if (rule->type == TYPE_KEY) return attention_check_key_type(context, rule->name, tensor, p);
     if (rule->type == TYPE_SAME)
         CHECK(context, tensor->dtype == dtype, PLX_INVALID_ARGUMENT,
               "%s: dtype %s differs from the %s of q", rule->name, have, plx_dtype_name(dtype));
@@ -74,19 +93,21 @@ static plx_status attention_check_extents(plx_context *context, const struct att
                                           const struct plx_tensor *tensor,
                                           const struct attention_problem *p)
 {
-    static const char *const words[2][4] = {{"batch", "time", "heads", "channels"},
-                                            {"batch", "keys", "heads", "channels"}};
-    const int64_t query[4] = {p->B, p->T, p->H, p->D}, key[4] = {p->B, p->S, p->G, p->D};
-    bool is_key = rule->extent == EXTENT_KEY;
+    static const char *const words[3][4] = {{"batch", "time", "heads", "channels"},
+                                            {"batch", "keys", "heads", "channels"},
+                                            {"pages", "page size", "heads", "channels"}};
+    const bool is_key = rule->extent == EXTENT_KEY, paged = is_key && p->k_pages.rank != 0;
+    const int64_t query[4] = {p->B, p->T, p->H, p->D};
+    const int64_t key[4] = {paged ? p->pages : p->B, paged ? p->page : p->S, p->G, p->D};
     int rank = rule->extent == EXTENT_ROW ? 3 : 4;
     CHECK(context, tensor->rank == rank, PLX_INVALID_ARGUMENT, "%s: rank is %d but must be %d",
           rule->name, tensor->rank, rank);
     for (int axis = 0; axis < rank; axis++) {
         int64_t want = is_key ? key[axis] : query[axis];
-        bool from_k = is_key && (axis == 1 || axis == 2);
+        bool from_k = is_key && (axis == 1 || axis == 2 || (axis == 0 && paged));
         CHECK(context, tensor->shape[axis] == want, PLX_INVALID_ARGUMENT,
               "%s: %s %" PRId64 " differs from the %" PRId64 " of %s", rule->name,
-              words[is_key][axis], tensor->shape[axis], want, from_k ? "k" : "q");
+              words[is_key + paged][axis], tensor->shape[axis], want, from_k ? "k" : "q");
     }
     return PLX_OK;
 }
@@ -102,41 +123,63 @@ static plx_status attention_check_tensor(plx_context *context, const struct atte
     }
     TRY(tensor_check(context, rule->name, tensor));
     TRY(attention_check_extents(context, rule, tensor, p));
-    TRY(attention_check_type(context, rule, tensor, p->dtype));
-    if (use != 'r' && plx_tensor_count(tensor) > 0)
-        for (int axis = 0; axis < tensor->rank; axis++)
-            CHECK(context, tensor->shape[axis] <= 1 || tensor->stride[axis] > 0,
-                  PLX_INVALID_ARGUMENT,
-                  "%s: stride 0 of axis %d makes its %" PRId64 " entries share memory", rule->name,
-                  axis, tensor->shape[axis]);
+    TRY(attention_check_type(context, rule, tensor, p));
+    if (use != 'r') TRY(tensor_check_written(context, rule->name, tensor));
     CHECK(context, shapes_only || tensor->data || plx_tensor_count(tensor) == 0,
           PLX_INVALID_ARGUMENT, "%s: data is NULL", rule->name);
     return PLX_OK;
 }
 
+plx_status attention_check_pages(plx_context *context, struct attention_problem *p,
+                                 bool shapes_only)
+{
+    const struct plx_tensor *table = &p->k_pages, *k = &p->k;
+    CHECK(context, p->pass != PLX_BACKWARD, PLX_INVALID_ARGUMENT,
+          "k_pages: given although backward takes no paged cache");
+    TRY(tensor_check(context, "k_pages", table));
+    CHECK(context, table->rank == 2, PLX_INVALID_ARGUMENT, "k_pages: rank is %d but must be 2",
+          table->rank);
+    CHECK(context, table->dtype == PLX_I32, PLX_INVALID_ARGUMENT, "k_pages: dtype %s must be i32",
+          plx_dtype_name(table->dtype));
+    CHECK(context, table->shape[0] == p->B, PLX_INVALID_ARGUMENT,
+          "k_pages: %" PRId64 " sequences must be %" PRId64, table->shape[0], p->B);
+    CHECK(context, shapes_only || table->data || plx_tensor_count(table) == 0, PLX_INVALID_ARGUMENT,
+          "k_pages: data is NULL");
+    CHECK(context, p->k_lengths.rank != 0, PLX_INVALID_ARGUMENT,
+          "k_lengths: absent although k_pages is given");
+    CHECK(context, table->shape[1] * k->shape[1] <= INT32_MAX, PLX_INVALID_ARGUMENT,
+          "k_pages: %" PRId64 " pages of %" PRId64 " keys are more than %d keys", table->shape[1],
+          k->shape[1], INT32_MAX);
+    p->pages = k->shape[0];
+    p->page = (int32_t)k->shape[1];
+    p->S = table->shape[1] * k->shape[1];
+    return PLX_OK;
+}
+
 /* q and k give the extents that every other tensor is compared with. */
-static plx_status attention_check_leaders(plx_context *context, struct attention_problem *p)
+static plx_status attention_check_leaders(plx_context *context, struct attention_problem *p,
+                                          bool shapes_only)
 {
     const struct plx_tensor *q = &p->q, *k = &p->k;
     TRY(tensor_check(context, "q", q));
     CHECK(context, q->rank == 4, PLX_INVALID_ARGUMENT, "q: rank is %d but must be 4", q->rank);
-    CHECK(context, q->dtype != PLX_I32, PLX_INVALID_ARGUMENT,
-          "q: dtype i32 is not one of f32, bf16, f64");
+    CHECK(context, dtype_is_float(q->dtype) && q->dtype != PLX_F8E4M3, PLX_INVALID_ARGUMENT,
+          "q: dtype %s is not one of f32, bf16, f16, f64", plx_dtype_name(q->dtype));
     TRY(tensor_check(context, "k", k));
     CHECK(context, k->rank == 4, PLX_INVALID_ARGUMENT, "k: rank is %d but must be 4", k->rank);
     p->dtype = q->dtype;
     p->B = q->shape[0], p->T = q->shape[1], p->H = q->shape[2], p->D = q->shape[3];
-    p->S = k->shape[1], p->G = k->shape[2];
+    p->S = k->shape[1], p->G = k->shape[2], p->kv_dtype = k->dtype;
+    if (p->k_pages.rank != 0) TRY(attention_check_pages(context, p, shapes_only));
     CHECK(context, p->G == 0 ? p->H == 0 : p->H % p->G == 0, PLX_INVALID_ARGUMENT,
           "k: %" PRId64 " heads do not divide the %" PRId64 " heads of q", p->G, p->H);
-    CHECK(context, p->D <= ATTENTION_MAX_D, PLX_INVALID_ARGUMENT,
-          "q: %" PRId64 " channels are more than %d", p->D, ATTENTION_MAX_D);
+    CHECK(context, p->D >= 1 && p->D <= ATTENTION_MAX_D, PLX_INVALID_ARGUMENT,
+          "q: %" PRId64 " channels are not in 1..%d", p->D, ATTENTION_MAX_D);
     return PLX_OK;
 }
 
-/* An i32 list of the given count; absent (rank 0) becomes all zero. */
-static plx_status attention_check_list(plx_context *context, const char *name,
-                                       struct plx_tensor *list, int64_t count, bool shapes_only)
+plx_status attention_check_list(plx_context *context, const char *name, struct plx_tensor *list,
+                                plx_dtype dtype, int64_t count, bool shapes_only)
 {
     if (list->rank == 0) {
         *list = (struct plx_tensor){0};
@@ -145,8 +188,8 @@ static plx_status attention_check_list(plx_context *context, const char *name,
     TRY(tensor_check(context, name, list));
     CHECK(context, list->rank == 1, PLX_INVALID_ARGUMENT, "%s: rank is %d but must be 1", name,
           list->rank);
-    CHECK(context, list->dtype == PLX_I32, PLX_INVALID_ARGUMENT, "%s: dtype %s must be i32", name,
-          plx_dtype_name(list->dtype));
+    CHECK(context, list->dtype == dtype, PLX_INVALID_ARGUMENT, "%s: dtype %s must be %s", name,
+          plx_dtype_name(list->dtype), plx_dtype_name(dtype));
     CHECK(context, list->shape[0] == count, PLX_INVALID_ARGUMENT,
           "%s: %" PRId64 " entries must be %" PRId64, name, list->shape[0], count);
     CHECK(context, shapes_only || list->data || count == 0, PLX_INVALID_ARGUMENT,
@@ -154,30 +197,15 @@ static plx_status attention_check_list(plx_context *context, const char *name,
     return PLX_OK;
 }
 
-static plx_status attention_check_lengths(plx_context *context, const char *name,
-                                          const struct plx_tensor *lengths, int64_t limit)
+plx_status attention_check_scales(plx_context *context, struct attention_problem *p,
+                                  bool shapes_only)
 {
-    const int32_t *length = lengths->data;
-    for (int64_t b = 0; b < lengths->shape[0]; b++)
-        CHECK(context, length[b] >= 0 && length[b] <= limit, PLX_INVALID_ARGUMENT,
-              "%s: entry %" PRId64 " is %d, not in 0..%" PRId64, name, b, length[b], limit);
-    return PLX_OK;
-}
-
-static plx_status attention_check_offsets(plx_context *context, const char *name,
-                                          const struct plx_tensor *offsets, int64_t limit)
-{
-    const int32_t *offset = offsets->data;
-    int64_t last = offsets->shape[0] - 1;
-    CHECK(context, offset[0] == 0, PLX_INVALID_ARGUMENT, "%s: entry 0 is %d but must be 0", name,
-          offset[0]);
-    for (int64_t n = 1; n <= last; n++)
-        CHECK(context, offset[n] >= offset[n - 1], PLX_INVALID_ARGUMENT,
-              "%s: entry %" PRId64 " is %d, less than the %d before it", name, n, offset[n],
-              offset[n - 1]);
-    CHECK(context, offset[last] == limit, PLX_INVALID_ARGUMENT,
-          "%s: entry %" PRId64 " is %d but must be %" PRId64, name, last, offset[last], limit);
-    return PLX_OK;
+    const bool scaled = p->k_scales.rank != 0 || p->v_scales.rank != 0;
+    CHECK(context, !scaled || p->kv_dtype == PLX_F8E4M3, PLX_INVALID_ARGUMENT,
+          "%s: given although k and v are %s, not f8e4m3",
+          p->k_scales.rank ? "k_scales" : "v_scales", plx_dtype_name(p->kv_dtype));
+    TRY(attention_check_list(context, "k_scales", &p->k_scales, PLX_F32, p->G, shapes_only));
+    return attention_check_list(context, "v_scales", &p->v_scales, PLX_F32, p->G, shapes_only);
 }
 
 /* Which of the three layouts, and its lists. */
@@ -199,16 +227,19 @@ static plx_status attention_check_layout(plx_context *context, struct attention_
     CHECK(context, !packed || p->q_offsets.shape[0] >= 2, PLX_INVALID_ARGUMENT,
           "q_offsets: %" PRId64 " entries are fewer than 2", p->q_offsets.shape[0]);
     p->sequences = packed ? p->q_offsets.shape[0] - 1 : p->B;
-    TRY(attention_check_list(context, "q_lengths", &p->q_lengths, p->B, shapes_only));
-    TRY(attention_check_list(context, "k_lengths", &p->k_lengths, p->B, shapes_only));
-    TRY(attention_check_list(context, "q_offsets", &p->q_offsets, p->sequences + 1, shapes_only));
-    TRY(attention_check_list(context, "k_offsets", &p->k_offsets, p->sequences + 1, shapes_only));
-    /* On a GPU the lists are in its memory; kernels clamp what they read. */
-    if (shapes_only || context->device != PLX_CPU) return PLX_OK;
-    if (p->q_lengths.rank) TRY(attention_check_lengths(context, "q_lengths", &p->q_lengths, p->T));
-    if (p->k_lengths.rank) TRY(attention_check_lengths(context, "k_lengths", &p->k_lengths, p->S));
-    if (p->q_offsets.rank) TRY(attention_check_offsets(context, "q_offsets", &p->q_offsets, p->T));
-    if (p->k_offsets.rank) TRY(attention_check_offsets(context, "k_offsets", &p->k_offsets, p->S));
+    const struct {
+        const char *name;
+        struct plx_tensor *list;
+        int64_t count;
+    } lists[] = {
+        {"q_lengths", &p->q_lengths, p->B},
+        {"k_lengths", &p->k_lengths, p->B},
+        {"q_offsets", &p->q_offsets, p->sequences + 1},
+        {"k_offsets", &p->k_offsets, p->sequences + 1},
+    };
+    for (size_t n = 0; n < sizeof lists / sizeof lists[0]; n++)
+        TRY(attention_check_list(context, lists[n].name, lists[n].list, PLX_I32, lists[n].count,
+                                 shapes_only));
     return PLX_OK;
 }
 
@@ -219,7 +250,9 @@ plx_status attention_check(plx_context *context, const struct plx_attention *att
     CHECK(context, attention, PLX_INVALID_ARGUMENT, "attention: is NULL");
     CHECK(context, p->pass >= PLX_FORWARD && p->pass <= PLX_DECODE, PLX_INVALID_ARGUMENT,
           "pass: %d is not a pass", (int)p->pass);
-    TRY(attention_check_leaders(context, p));
+    p->k_lengths = attention->k_lengths;
+    p->k_pages = attention->k_pages;
+    TRY(attention_check_leaders(context, p, shapes_only));
     for (size_t n = 0; n < sizeof attention_rules / sizeof attention_rules[0]; n++) {
         struct plx_tensor *tensor =
             (struct plx_tensor *)(void *)((char *)p + attention_rules[n].offset);
@@ -237,8 +270,10 @@ plx_status attention_check(plx_context *context, const struct plx_attention *att
     p->scale = attention->scale != 0 ? attention->scale : 1 / sqrt(p->D > 0 ? (double)p->D : 1);
     p->threads = context->threads;
     p->q_lengths = attention->q_lengths;
-    p->k_lengths = attention->k_lengths;
     p->q_offsets = attention->q_offsets;
     p->k_offsets = attention->k_offsets;
+    p->k_scales = attention->k_scales;
+    p->v_scales = attention->v_scales;
+    TRY(attention_check_scales(context, p, shapes_only));
     return attention_check_layout(context, p, shapes_only);
 }

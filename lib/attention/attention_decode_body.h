@@ -55,13 +55,19 @@ static float *decode_partial(const struct decode_job *job, const struct row_tile
 }
 
 /* Keys or values of a tile as f32 rows of whole vectors: in place where they are that already and
- * no group of keys is cut off by the end of the tile, otherwise copied to `copy`. */
+ * neither the end of the tile nor of a page cuts them off, otherwise copied to `copy`. */
 static struct rows decode_rows_ready(const struct attention_problem *p,
-                                     const struct attention_plan *plan, struct rows rows,
-                                     int64_t keys, float *copy)
+                                     const struct attention_plan *plan, const struct row_tile *tile,
+                                     const struct plx_tensor *tensor,
+                                     const struct plx_tensor *scales, int64_t key0, int64_t keys,
+                                     float *copy)
 {
-    if (rows.dtype == PLX_F32 && p->D == plan->depth && keys % VEC_WIDTH == 0) return rows;
-    pack_rows(copy, rows, keys, attention_round_up(keys, VEC_WIDTH), p->D, plan->depth);
+    int64_t run = keys;
+    const struct rows rows = key_rows(p, tensor, &tile->seq, tile->g, key0, &run);
+    if (rows.dtype == PLX_F32 && p->D == plan->depth && keys % VEC_WIDTH == 0 && run == keys)
+        return rows;
+    pack_keys(copy, p, tensor, scales, &tile->seq, tile->g, key0, keys,
+              attention_round_up(keys, VEC_WIDTH), plan->depth);
     return (struct rows){copy, plan->depth, PLX_F32};
 }
 
@@ -106,33 +112,38 @@ static void decode_scores(const struct attention_plan *plan, const float *q, int
 
 /* Asks for the rows of a tile ahead of their use: heads lie far apart, so that a row is a few cache
  * lines at a new page for the hardware. */
-static inline void decode_prefetch(struct rows rows, int64_t count, int64_t D)
+static inline void decode_prefetch(const struct attention_problem *p,
+                                   const struct plx_tensor *tensor, const struct row_tile *tile,
+                                   int64_t key0, int64_t keys)
 {
-    const int64_t size = (int64_t)plx_dtype_size(rows.dtype);
-    for (int64_t j = 0; j < count; j++)
-        for (int64_t byte = 0; byte < D * size; byte += 64)
-            __builtin_prefetch((const char *)rows.data + j * rows.stride * size + byte);
+    const int64_t size = (int64_t)plx_dtype_size(tensor->dtype);
+    for (int64_t done = 0, run; done < keys; done += run) {
+        run = keys - done;
+        const struct rows rows = key_rows(p, tensor, &tile->seq, tile->g, key0 + done, &run);
+        for (int64_t j = 0; j < run; j++)
+            for (int64_t byte = 0; byte < p->D * size; byte += 64)
+                __builtin_prefetch((const char *)rows.data + j * rows.stride * size + byte);
+    }
 }
 
 static void decode_keys(const struct attention_problem *p, const struct attention_plan *plan,
                         const struct row_tile *tile, float *scratch, int64_t key0, int64_t keys,
                         int64_t next)
 {
-    const struct attention_sequence *seq = &tile->seq;
     const int64_t depth = plan->depth, stacked = ATTENTION_STACK * block_pairs(tile->rows);
-    const struct rows k = rows_of(&p->k, seq->k_batch, seq->k_start + key0, tile->g);
-    const struct rows v = rows_of(&p->v, seq->k_batch, seq->k_start + key0, tile->g);
     float *scores = scratch + plan->offset[PIECE_SCORES];
     const struct attention_range columns = {0, attention_round_up(keys, VEC_WIDTH)};
 
-    decode_prefetch(rows_of(&p->k, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
-    struct rows ready = decode_rows_ready(p, plan, k, keys, scratch + plan->offset[PIECE_KEY_ROWS]);
+    decode_prefetch(p, &p->k, tile, key0 + keys, next);
+    struct rows ready = decode_rows_ready(p, plan, tile, &p->k, &p->k_scales, key0, keys,
+                                          scratch + plan->offset[PIECE_KEY_ROWS]);
     decode_scores(plan, scratch + plan->offset[PIECE_QUERIES], stacked, block_pairs(tile->rows),
                   (float)p->scale, ready, columns.end, scores);
     block_update(p, plan, tile, scratch, 0, key0, columns);
 
-    decode_prefetch(rows_of(&p->v, seq->k_batch, seq->k_start + key0 + keys, tile->g), next, p->D);
-    ready = decode_rows_ready(p, plan, v, keys, scratch + plan->offset[PIECE_VALUES]);
+    decode_prefetch(p, &p->v, tile, key0 + keys, next);
+    ready = decode_rows_ready(p, plan, tile, &p->v, &p->v_scales, key0, keys,
+                              scratch + plan->offset[PIECE_VALUES]);
     const struct product sum = {.a = scores,
                                 .a_row = plan->keys,
                                 .a_step = 1,

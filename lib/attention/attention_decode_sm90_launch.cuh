@@ -26,6 +26,7 @@ static const char *decode_sm90_refuse(const void *problem, const plx_context *co
     if (strcmp(context->kernel, "cuda_sm90") != 0)
         return "its present build has yet to pass the GPU tests; ask for it by name";
     if (p->dtype != PLX_BF16) return "it takes bf16 only";
+    if (!attention_keys_are_plain(p)) return "it takes neither pages nor f8e4m3 keys";
     if (p->D != 64 && p->D != 128) return "it takes 64 or 128 head channels";
     if (p->q_offsets.rank != 0) return "it takes no packed batches";
     if (p->H > 0 && p->T * (p->H / p->G) > DECODE_MAX_ROWS)

@@ -71,6 +71,23 @@ static void forward_block(const struct attention_problem *p, const struct attent
     product_run(&sum);
 }
 
+/* Packs a tile of keys by channels; those of a cache are collected by rows first. */
+static void forward_keys(const struct attention_problem *p, const struct attention_plan *plan,
+                         const struct row_tile *tile, float *scratch, int64_t key0, int64_t keys)
+{
+    float *packed = scratch + plan->offset[PIECE_KEYS];
+    int64_t run = keys;
+    if (attention_keys_are_plain(p)) {
+        const struct rows rows = key_rows(p, &p->k, &tile->seq, tile->g, key0, &run);
+        pack_transposed(packed, rows, keys, plan->keys, p->D, plan->depth);
+        return;
+    }
+    const struct rows copy = {scratch + plan->offset[PIECE_KEY_ROWS], plan->depth, PLX_F32};
+    pack_keys(scratch + plan->offset[PIECE_KEY_ROWS], p, &p->k, &p->k_scales, &tile->seq, tile->g,
+              key0, keys, keys, plan->depth);
+    pack_transposed(packed, copy, keys, plan->keys, plan->depth, plan->depth);
+}
+
 static void forward_tile_run(const struct attention_problem *p, const struct attention_plan *plan,
                              const struct row_tile *tile, float *scratch)
 {
@@ -81,12 +98,9 @@ static void forward_tile_run(const struct attention_problem *p, const struct att
     const int64_t end = attention_keys(p, seq->T, seq->S, tile->first + tile->queries - 1).end;
     for (int64_t key0 = begin / plan->keys * plan->keys; key0 < end; key0 += plan->keys) {
         const int64_t keys = attention_least(plan->keys, seq->S - key0);
-        pack_transposed(scratch + plan->offset[PIECE_KEYS],
-                        rows_of(&p->k, seq->k_batch, seq->k_start + key0, tile->g), keys,
-                        plan->keys, p->D, depth);
-        pack_rows(scratch + plan->offset[PIECE_VALUES],
-                  rows_of(&p->v, seq->k_batch, seq->k_start + key0, tile->g), keys,
-                  attention_round_up(keys, VEC_WIDTH), p->D, depth);
+        forward_keys(p, plan, tile, scratch, key0, keys);
+        pack_keys(scratch + plan->offset[PIECE_VALUES], p, &p->v, &p->v_scales, seq, tile->g, key0,
+                  keys, attention_round_up(keys, VEC_WIDTH), depth);
         for (int64_t first = 0; first < tile->rows; first += plan->row_block)
             forward_block(p, plan, tile, scratch, first, key0, keys);
     }

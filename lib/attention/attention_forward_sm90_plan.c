@@ -35,6 +35,7 @@ static int64_t head_pairs(const struct attention_problem *p)
 const char *forward_sm90_refuse(const struct attention_problem *p)
 {
     if (p->dtype != PLX_BF16) return "it takes bf16";
+    if (!attention_keys_are_plain(p)) return "it takes neither pages nor f8e4m3 keys";
     if (p->D != 64 && p->D != 128) return "it takes 64 or 128 head channels";
     if (!(p->scale > 0)) return "it takes positive scales";
     const struct plx_tensor *copied[] = {&p->q, &p->k, &p->v, &p->r};

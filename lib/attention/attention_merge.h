@@ -10,8 +10,9 @@
 /* Channels that a merge keeps on the stack, so that each weight is computed once a block. */
 enum { MERGE_BLOCK = 64 };
 
-/* Checks [B,T,H,D] of f32, bf16 or f64 (rank 4), or [B,T,H] of f32 or f64 (rank 3): present, with
- * the extents of like. A sentence names parts[index].member, or out.member where index is negative.
+/* Checks [B,T,H,D] of f32, bf16, f16 or f64 (rank 4), or [B,T,H] of f32 or f64 (rank 3): present,
+ * with the extents of like. A sentence names parts[index].member, or out.member where index is
+ * negative.
  */
 plx_status attention_merge_check(plx_context *context, int index, const char *member,
                                  const struct plx_tensor *tensor, int rank,

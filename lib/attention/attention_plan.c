@@ -59,6 +59,7 @@ struct attention_plan attention_plan_forward(const struct attention_problem *p,
     if (plan.queries < 1) plan.queries = 1;
     plan_rows(&plan, p, isa);
     plan.piece[PIECE_KEYS] = (size_t)(plan.keys * plan.depth);
+    if (!attention_keys_are_plain(p)) plan.piece[PIECE_KEY_ROWS] = plan.piece[PIECE_KEYS];
     plan_place(&plan, p->threads);
     return plan;
 }

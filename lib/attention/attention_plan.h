@@ -25,7 +25,7 @@ enum attention_piece {
     PIECE_QUERIES,   /* q and r, stacked by row block */
     PIECE_GRADIENTS, /* d_o (backward) */
     PIECE_KEYS,      /* the key tile by channels: [depth, keys] */
-    PIECE_KEY_ROWS,  /* the key tile as it is: [keys, depth] (backward, decode) */
+    PIECE_KEY_ROWS,  /* the key tile as it is: [keys, depth] (backward, decode, caches) */
     PIECE_VALUES,    /* the value tile: [keys, depth]; backward: [depth, keys] */
     PIECE_SCORES,    /* scores and probe products of a row block, stacked: [rows, keys] */
     PIECE_WEIGHTS,   /* a_ij, then the weights of d_o (backward) */

@@ -13,7 +13,7 @@ static inline const char *attention_refuse_portable(const void *problem, const p
     const struct attention_problem *p = problem;
     const char *elsewhere = attention_refuse_none(problem, context);
     if (elsewhere) return elsewhere;
-    if (p->dtype != PLX_F32 && p->dtype != PLX_BF16) return "takes f32 and bf16 only";
+    if (p->dtype == PLX_F64) return "takes no f64";
     if (p->D > ATTENTION_TILE_MAX_D) return "takes at most 256 channels";
     return NULL;
 }
@@ -24,7 +24,7 @@ static inline const char *attention_refuse_avx512(const void *problem, const plx
     const struct attention_problem *p = problem;
     if (!(plx_context_features(context) & PLX_FEATURE_AVX512))
         return "needs AVX-512 (F, BW, DQ and VL)";
-    if (p->dtype != dtype) return dtype == PLX_F32 ? "takes f32 only" : "takes bf16 only";
+    if (p->dtype != dtype) return "takes another dtype of q";
     return attention_refuse_portable(problem, context);
 }
 

@@ -68,7 +68,11 @@ static inline vec rows_load(struct rows rows, int64_t row, int64_t d, int count)
         const float *p = (const float *)rows.data + place;
         return count == VEC_WIDTH ? vec_load(p) : vec_load_part(p, count);
     }
+    if (rows.dtype == PLX_F8E4M3)
+        return vec_load_f8_part((const uint8_t *)rows.data + place, count);
     const uint16_t *p = (const uint16_t *)rows.data + place;
+    if (rows.dtype == PLX_F16)
+        return count == VEC_WIDTH ? vec_load_f16(p) : vec_load_f16_part(p, count);
     return count == VEC_WIDTH ? vec_load_bf16(p) : vec_load_bf16_part(p, count);
 }
 
@@ -87,18 +91,22 @@ static inline __attribute__((always_inline)) void pack_row(float *out, struct ro
     if (d < depth) vec_store(out + d, rows_load(rows, row, d, (int)(D - d)));
 }
 
-/* out[i][0 .. depth) = row i, zero behind D and behind `valid` rows. The dtype is a constant in
- * each of the loops. */
+/* Rows that are known to have this dtype, which is a constant of the caller. */
+static inline __attribute__((always_inline)) void
+pack_rows_of(float *out, struct rows rows, plx_dtype dtype, int64_t count, int64_t D, int64_t depth)
+{
+    const struct rows typed = {rows.data, rows.stride, dtype};
+    for (int64_t i = 0; i < count; i++) pack_row(out + i * depth, typed, i, D, depth);
+}
+
+/* out[i][0 .. depth) = row i, zero behind D and behind `valid` rows. */
 static void pack_rows(float *out, struct rows rows, int64_t valid, int64_t count, int64_t D,
                       int64_t depth)
 {
-    if (rows.dtype == PLX_F32) {
-        const struct rows wide = {rows.data, rows.stride, PLX_F32};
-        for (int64_t i = 0; i < valid; i++) pack_row(out + i * depth, wide, i, D, depth);
-    } else {
-        const struct rows narrow = {rows.data, rows.stride, PLX_BF16};
-        for (int64_t i = 0; i < valid; i++) pack_row(out + i * depth, narrow, i, D, depth);
-    }
+    if (rows.dtype == PLX_F32) pack_rows_of(out, rows, PLX_F32, valid, D, depth);
+    if (rows.dtype == PLX_BF16) pack_rows_of(out, rows, PLX_BF16, valid, D, depth);
+    if (rows.dtype == PLX_F16) pack_rows_of(out, rows, PLX_F16, valid, D, depth);
+    if (rows.dtype == PLX_F8E4M3) pack_rows_of(out, rows, PLX_F8E4M3, valid, D, depth);
     if (count > valid)
         memset(out + valid * depth, 0, (size_t)((count - valid) * depth) * sizeof(float));
 }
@@ -125,17 +133,54 @@ static void pack_transposed(float *out, struct rows rows, int64_t valid, int64_t
         }
 }
 
-/* Stores D floats as a row of a [B,T,H,D] view of f32 or bf16. */
+/* ---- Keys and values ---------------------------------------------------------------------------
+ */
+
+/* Rows of k or v from key j of a sequence on, and how many of the next `keys` lie behind each
+ * other: all of them, or those up to the end of the page. */
+static inline struct rows key_rows(const struct attention_problem *p,
+                                   const struct plx_tensor *tensor,
+                                   const struct attention_sequence *seq, int64_t g, int64_t j,
+                                   int64_t *keys)
+{
+    if (p->page > 0) *keys = attention_least(*keys, p->page - j % p->page);
+    return (struct rows){tensor_at(tensor, attention_key_offset(p, tensor, seq, j, g)),
+                         tensor->stride[1], tensor->dtype};
+}
+
+/* Keys or values j .. j + keys - 1 of a sequence as f32 rows, and zeros up to count: collected from
+ * their pages, times the scale of their head. */
+static void pack_keys(float *out, const struct attention_problem *p,
+                      const struct plx_tensor *tensor, const struct plx_tensor *scales,
+                      const struct attention_sequence *seq, int64_t g, int64_t j, int64_t keys,
+                      int64_t count, int64_t depth)
+{
+    for (int64_t done = 0, run; done < keys; done += run) {
+        run = keys - done;
+        const struct rows rows = key_rows(p, tensor, seq, g, j + done, &run);
+        pack_rows(out + done * depth, rows, run, run, p->D, depth);
+    }
+    memset(out + keys * depth, 0, (size_t)((count - keys) * depth) * sizeof(float));
+    if (!scales->data) return;
+    const vec scale = vec_set(((const float *)scales->data)[g]);
+    for (int64_t n = 0; n < keys * depth; n += VEC_WIDTH)
+        vec_store(out + n, vec_mul(scale, vec_load(out + n)));
+}
+
+/* ---- Results -----------------------------------------------------------------------------------
+ */
+
+/* Stores D floats as a row of a [B,T,H,D] view of f32, bf16 or f16. */
 static void store_row(const struct plx_tensor *tensor, int64_t b, int64_t t, int64_t h,
                       const float *row, int64_t D)
 {
     void *out = tensor_at(tensor, tensor_offset(tensor, b, t, h));
     for (int64_t d = 0; d < D; d += VEC_WIDTH) {
         int lanes = lanes_left(D, d);
-        if (tensor->dtype == PLX_F32)
-            vec_store_part((float *)out + d, vec_load(row + d), lanes);
-        else
-            vec_store_bf16_part((uint16_t *)out + d, vec_load(row + d), lanes);
+        vec x = vec_load_part(row + d, lanes);
+        if (tensor->dtype == PLX_F32) vec_store_part((float *)out + d, x, lanes);
+        if (tensor->dtype == PLX_BF16) vec_store_bf16_part((uint16_t *)out + d, x, lanes);
+        if (tensor->dtype == PLX_F16) vec_store_f16_part((uint16_t *)out + d, x, lanes);
     }
 }
 

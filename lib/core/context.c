@@ -31,6 +31,7 @@ plx_status plx_context_create(const struct plx_context_config *config, plx_conte
     created->device = config->device;
     created->device_index = config->device_index;
     created->capability = capability;
+    created->validate = config->validate;
     created->threads = config->threads > 0 ? config->threads : cpu_threads();
     created->features = cpu_features() & ~config->disabled_features;
     if (config->kernel) strcpy(created->kernel, config->kernel);

@@ -14,6 +14,7 @@ struct plx_context {
     int capability;    /* of the GPU: 90 for compute capability 9.0; 0 on the CPU */
     int threads;       /* resolved: at least 1 */
     uint32_t features; /* detected, less the disabled ones */
+    bool validate;     /* check what lists on a GPU contain */
     char kernel[64];   /* forced kernel, empty: none */
     const char
         *last_kernel; /* name of the kernel that ran last, NULL before the first; static storage */

@@ -5,49 +5,35 @@
 
 #include "core/tensor.h"
 
+static const struct {
+    const char *name;
+    size_t size;
+} dtypes[] = {
+    [PLX_F32] = {"f32", 4}, [PLX_BF16] = {"bf16", 2}, [PLX_F64] = {"f64", 8},
+    [PLX_I32] = {"i32", 4}, [PLX_F16] = {"f16", 2},   [PLX_F8E4M3] = {"f8e4m3", 1},
+};
+
+static bool dtype_exists(plx_dtype dtype)
+{
+    return (size_t)dtype < sizeof dtypes / sizeof dtypes[0];
+}
+
 size_t plx_dtype_size(plx_dtype dtype)
 {
-    switch (dtype) {
-    case PLX_F32:
-    case PLX_I32:
-        return 4;
-    case PLX_BF16:
-        return 2;
-    case PLX_F64:
-        return 8;
-    }
-    return 0;
+    return dtype_exists(dtype) ? dtypes[dtype].size : 0;
 }
 
 const char *plx_dtype_name(plx_dtype dtype)
 {
-    switch (dtype) {
-    case PLX_F32:
-        return "f32";
-    case PLX_BF16:
-        return "bf16";
-    case PLX_F64:
-        return "f64";
-    case PLX_I32:
-        return "i32";
-    }
-    return "unknown";
+    return dtype_exists(dtype) ? dtypes[dtype].name : "unknown";
 }
 
 /* One run of count elements; each step is exact or rounds once. */
 static void dtype_convert_run(const void *src, plx_dtype from, int64_t src_step, void *dst,
                               plx_dtype to, int64_t dst_step, int64_t count)
 {
-    for (int64_t n = 0; n < count; n++) {
-        double value = 0;
-        int64_t s = n * src_step, d = n * dst_step;
-        if (from == PLX_F32) value = ((const float *)src)[s];
-        if (from == PLX_BF16) value = dtype_bf16_to_f32(((const uint16_t *)src)[s]);
-        if (from == PLX_F64) value = ((const double *)src)[s];
-        if (to == PLX_F32) ((float *)dst)[d] = (float)value;
-        if (to == PLX_BF16) ((uint16_t *)dst)[d] = dtype_f64_to_bf16(value);
-        if (to == PLX_F64) ((double *)dst)[d] = value;
-    }
+    for (int64_t n = 0; n < count; n++)
+        dtype_store(dst, to, n * dst_step, dtype_load(src, from, n * src_step));
 }
 
 static plx_status dtype_check_pair(plx_context *context, const struct plx_tensor *src,
@@ -55,20 +41,16 @@ static plx_status dtype_check_pair(plx_context *context, const struct plx_tensor
 {
     TRY(tensor_check(context, "src", src));
     TRY(tensor_check(context, "dst", dst));
-    CHECK(context, src->dtype != PLX_I32 && dst->dtype != PLX_I32, PLX_INVALID_ARGUMENT,
+    CHECK(context, dtype_is_float(src->dtype) && dtype_is_float(dst->dtype), PLX_INVALID_ARGUMENT,
           "src: %s to %s is not a conversion between floating-point dtypes",
           plx_dtype_name(src->dtype), plx_dtype_name(dst->dtype));
     CHECK(context, src->rank == dst->rank, PLX_INVALID_ARGUMENT,
           "dst: rank %d differs from the rank %d of src", dst->rank, src->rank);
-    for (int axis = 0; axis < src->rank; axis++) {
+    for (int axis = 0; axis < src->rank; axis++)
         CHECK(context, src->shape[axis] == dst->shape[axis], PLX_INVALID_ARGUMENT,
               "dst: extent %" PRId64 " of axis %d differs from the %" PRId64 " of src",
               dst->shape[axis], axis, src->shape[axis]);
-        CHECK(context, dst->shape[axis] <= 1 || dst->stride[axis] > 0 || plx_tensor_count(dst) == 0,
-              PLX_INVALID_ARGUMENT,
-              "dst: stride 0 of axis %d makes its %" PRId64 " entries share memory", axis,
-              dst->shape[axis]);
-    }
+    TRY(tensor_check_written(context, "dst", dst));
     bool pointers = plx_tensor_count(src) == 0 || (src->data && dst->data);
     CHECK(context, pointers, PLX_INVALID_ARGUMENT, "%s: data is NULL", src->data ? "dst" : "src");
     return PLX_OK;

@@ -1,7 +1,7 @@
 /* real.h: the number type of a reference source, which the build compiles once as float and once as
- * double. REAL(name) is the name with the type's suffix. Rows of f32, bf16 and f64 tensors are read
- * into arrays of real and written back from them; a store to a narrower type is the only place that
- * rounds. */
+ * double. REAL(name) is the name with the type's suffix. Rows of tensors of any
+ * floating-point dtype are read into arrays of real and written back from them; a store to a
+ * narrower type is the only place that rounds. */
 #ifndef PLX_REAL_H
 #define PLX_REAL_H
 
@@ -40,21 +40,14 @@ static inline void real_load(real *values, const struct plx_tensor *tensor, int6
     else if (tensor->dtype == PLX_F64)
         for (int64_t n = 0; n < count; n++) values[n] = (real)((const double *)data)[n];
     else
-        for (int64_t n = 0; n < count; n++)
-            values[n] = (real)dtype_bf16_to_f32(((const uint16_t *)data)[n]);
+        for (int64_t n = 0; n < count; n++) values[n] = (real)dtype_load(data, tensor->dtype, n);
 }
 
 static inline void real_store(const real *values, const struct plx_tensor *tensor, int64_t offset,
                               int64_t count)
 {
     void *data = tensor_at(tensor, offset);
-    if (tensor->dtype == PLX_F32)
-        for (int64_t n = 0; n < count; n++) ((float *)data)[n] = (float)values[n];
-    else if (tensor->dtype == PLX_F64)
-        for (int64_t n = 0; n < count; n++) ((double *)data)[n] = (double)values[n];
-    else
-        for (int64_t n = 0; n < count; n++)
-            ((uint16_t *)data)[n] = dtype_f64_to_bf16((double)values[n]);
+    for (int64_t n = 0; n < count; n++) dtype_store(data, tensor->dtype, n, (double)values[n]);
 }
 
 static inline real real_dot(const real *a, const real *b, int64_t count)

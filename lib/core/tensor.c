@@ -94,3 +94,14 @@ plx_status tensor_check(plx_context *context, const char *name, const struct plx
           "%s: stride %" PRId64 " of the last axis must be 1", name, tensor->stride[last]);
     return PLX_OK;
 }
+
+plx_status tensor_check_written(plx_context *context, const char *name,
+                                const struct plx_tensor *tensor)
+{
+    if (plx_tensor_count(tensor) == 0) return PLX_OK;
+    for (int axis = 0; axis < tensor->rank; axis++)
+        CHECK(context, tensor->shape[axis] <= 1 || tensor->stride[axis] > 0, PLX_INVALID_ARGUMENT,
+              "%s: stride 0 of axis %d makes its %" PRId64 " entries share memory", name, axis,
+              tensor->shape[axis]);
+    return PLX_OK;
+}

@@ -20,5 +20,8 @@ static inline void *tensor_at(const struct plx_tensor *tensor, int64_t offset)
 /* Rules of every view: rank 1..4, a dtype, extents and strides not negative and within reach, the
  * last stride 1. The sentence begins with name. */
 plx_status tensor_check(plx_context *context, const char *name, const struct plx_tensor *tensor);
+/* The rule of a view that is written besides: no two entries share memory through a stride of 0. */
+plx_status tensor_check_written(plx_context *context, const char *name,
+                                const struct plx_tensor *tensor);
 
 #endif

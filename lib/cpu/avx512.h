@@ -75,6 +75,36 @@ static inline void vec_store_bf16_part(uint16_t *p, vec x, int count)
     _mm256_mask_storeu_epi16(p, vec_mask(count), half);
 }
 
+static inline vec vec_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
+}
+
+static inline vec vec_load_f16_part(const uint16_t *p, int count)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_mask(count), p));
+}
+
+/* Rounds to nearest even. */
+static inline void vec_store_f16_part(uint16_t *p, vec x, int count)
+{
+    __m256i half = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_mask_storeu_epi16(p, vec_mask(count), half);
+}
+
+/* As dtype_f8_to_f32: the fields move to their places and a product corrects the exponent. */
+static inline vec vec_load_f8_part(const uint8_t *p, int count)
+{
+    __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(vec_mask(count), p));
+    __m512i size = _mm512_and_si512(wide, _mm512_set1_epi32(0x7f));
+    __m512i sign = _mm512_slli_epi32(_mm512_xor_si512(wide, size), 24);
+    __mmask16 nan = _mm512_cmpeq_epi32_mask(size, _mm512_set1_epi32(0x7f));
+    __m512 value = _mm512_castsi512_ps(_mm512_slli_epi32(size, 20));
+    __m512i bits = _mm512_castps_si512(_mm512_mul_ps(value, vec_set(0x1p120f)));
+    bits = _mm512_mask_mov_epi32(bits, nan, _mm512_set1_epi32(0x7fc00000));
+    return _mm512_castsi512_ps(_mm512_or_si512(bits, sign));
+}
+
 static inline vec vec_add(vec a, vec b)
 {
     return _mm512_add_ps(a, b);

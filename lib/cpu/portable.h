@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "core/dtype.h"
+
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t vec_bits __attribute__((vector_size(16)));
 
@@ -62,15 +64,31 @@ static inline vec vec_load_bf16_part(const uint16_t *p, int count)
 
 static inline void vec_store_bf16_part(uint16_t *p, vec x, int count)
 {
-    for (int i = 0; i < count; i++) {
-        float value = x[i];
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        if (value != value)
-            p[i] = (uint16_t)(bits >> 16 | 0x40);
-        else
-            p[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    }
+    for (int i = 0; i < count; i++) p[i] = dtype_f32_to_bf16(x[i]);
+}
+
+static inline vec vec_load_f16_part(const uint16_t *p, int count)
+{
+    vec x = vec_set(0.0f);
+    for (int i = 0; i < count; i++) x[i] = dtype_f16_to_f32(p[i]);
+    return x;
+}
+
+static inline vec vec_load_f16(const uint16_t *p)
+{
+    return vec_load_f16_part(p, VEC_WIDTH);
+}
+
+static inline void vec_store_f16_part(uint16_t *p, vec x, int count)
+{
+    for (int i = 0; i < count; i++) p[i] = dtype_f32_to_f16(x[i]);
+}
+
+static inline vec vec_load_f8_part(const uint8_t *p, int count)
+{
+    vec x = vec_set(0.0f);
+    for (int i = 0; i < count; i++) x[i] = dtype_f8_to_f32(p[i]);
+    return x;
 }
 
 static inline vec vec_add(vec a, vec b)

@@ -4,6 +4,7 @@
 extern "C" {
 #include "cuda/device.h"
 }
+#include "cuda/check.cuh"
 
 plx_status cuda_device_open(int index, int *capability)
 {
@@ -33,4 +34,26 @@ void cuda_device_leave(int previous)
 {
     int current;
     if (cudaGetDevice(&current) == cudaSuccess && current != previous) cudaSetDevice(previous);
+}
+
+static plx_status device_read(plx_context *context, void *host, const void *device, size_t bytes,
+                              cudaStream_t stream)
+{
+    cudaStreamCaptureStatus capture;
+    CHECK_CUDA(context, cudaStreamIsCapturing(stream, &capture));
+    CHECK(context, capture == cudaStreamCaptureStatusNone, PLX_INVALID_ARGUMENT,
+          "validate: a call on a stream that is being captured cannot wait for its lists");
+    CHECK_CUDA(context, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream));
+    CHECK_CUDA(context, cudaStreamSynchronize(stream));
+    return PLX_OK;
+}
+
+plx_status cuda_device_read(plx_context *context, void *host, const void *device, size_t bytes,
+                            plx_stream stream)
+{
+    int previous;
+    TRY(cuda_device_enter(context, &previous));
+    plx_status status = device_read(context, host, device, bytes, (cudaStream_t)stream);
+    cuda_device_leave(previous);
+    return status;
 }

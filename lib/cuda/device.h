@@ -16,4 +16,10 @@ plx_status cuda_device_open(int index, int *capability);
 plx_status cuda_device_enter(plx_context *context, int *previous);
 void cuda_device_leave(int previous);
 
+/* Copies bytes from the context's GPU to the host, after everything that was launched to the stream
+ * before, and waits for them. PLX_INVALID_ARGUMENT on a stream that is being captured, where
+ * nothing can be waited for. */
+plx_status cuda_device_read(plx_context *context, void *host, const void *device, size_t bytes,
+                            plx_stream stream);
+
 #endif

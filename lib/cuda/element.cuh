@@ -6,6 +6,8 @@
 #define PLX_CUDA_ELEMENT_CUH
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <stdint.h>
 
 #include "parallax/parallax.h"
@@ -14,6 +16,8 @@ static __device__ __forceinline__ float element_load(const struct plx_tensor &te
 {
     if (tensor.dtype == PLX_BF16)
         return __bfloat162float(((const __nv_bfloat16 *)tensor.data)[index]);
+    if (tensor.dtype == PLX_F16) return __half2float(((const __half *)tensor.data)[index]);
+    if (tensor.dtype == PLX_F8E4M3) return (float)((const __nv_fp8_e4m3 *)tensor.data)[index];
     return ((const float *)tensor.data)[index];
 }
 
@@ -22,6 +26,10 @@ static __device__ __forceinline__ void element_store(const struct plx_tensor &te
 {
     if (tensor.dtype == PLX_BF16)
         ((__nv_bfloat16 *)tensor.data)[index] = __float2bfloat16_rn(value);
+    else if (tensor.dtype == PLX_F16)
+        ((__half *)tensor.data)[index] = __float2half_rn(value);
+    else if (tensor.dtype == PLX_F8E4M3)
+        ((__nv_fp8_e4m3 *)tensor.data)[index] = __nv_fp8_e4m3(value);
     else
         ((float *)tensor.data)[index] = value;
 }

@@ -1,5 +1,6 @@
 /* none.c: the answers of a build without CUDA, and the rows of its kernels, which refuse. Compiled
  * only where no CUDA compiler was found. */
+#include "attention/cache_append.h"
 #include "cuda/device.h"
 #include "parallax/parallax_impl.h"
 #include "softmax/softmax_impl.h"
@@ -20,6 +21,24 @@ plx_status cuda_device_enter(plx_context *context, int *previous)
 void cuda_device_leave(int previous)
 {
     (void)previous;
+}
+
+plx_status cuda_device_read(plx_context *context, void *host, const void *device, size_t bytes,
+                            plx_stream stream)
+{
+    (void)host;
+    (void)device;
+    (void)bytes;
+    (void)stream;
+    return context_fail(context, PLX_UNSUPPORTED, "device: this build has no CUDA");
+}
+
+plx_status cache_append_cuda(plx_context *context, const struct cache_append *append,
+                             plx_stream stream)
+{
+    (void)append;
+    (void)stream;
+    return context_fail(context, PLX_UNSUPPORTED, "device: this build has no CUDA");
 }
 
 static const char *none_refuse(const void *problem, const plx_context *context)

@@ -54,6 +54,7 @@ static const struct kernel_row *const forward_rows[] = {
 #ifdef __x86_64__
     &parallax_forward_avx512_f32,
     &parallax_forward_avx512_bf16,
+    &parallax_forward_avx512_f16,
 #endif
     &parallax_forward_portable,
     &forward_reference,
@@ -62,13 +63,14 @@ static const struct kernel_row *const backward_rows[] = {
     &parallax_backward_any,        &amx_bf16,
 #ifdef __x86_64__
     &parallax_backward_avx512_f32, &parallax_backward_avx512_bf16,
+    &parallax_backward_avx512_f16,
 #endif
     &parallax_backward_portable,   &backward_reference,
 };
 static const struct kernel_row *const decode_rows[] = {
     &parallax_decode_sm90,       &parallax_forward_any,        &amx_bf16,
 #ifdef __x86_64__
-    &parallax_decode_avx512_f32, &parallax_decode_avx512_bf16,
+    &parallax_decode_avx512_f32, &parallax_decode_avx512_bf16, &parallax_decode_avx512_f16,
 #endif
     &parallax_decode_portable,   &forward_reference,
 };

@@ -26,12 +26,15 @@ void parallax_ref_backward_double(const struct attention_problem *problem, void 
 /* Tiled kernels: parallax_avx512.c (x86-64 only) and parallax_portable.c. */
 extern const struct kernel_row parallax_forward_avx512_f32;
 extern const struct kernel_row parallax_forward_avx512_bf16;
+extern const struct kernel_row parallax_forward_avx512_f16;
 extern const struct kernel_row parallax_forward_portable;
 extern const struct kernel_row parallax_backward_avx512_f32;
 extern const struct kernel_row parallax_backward_avx512_bf16;
+extern const struct kernel_row parallax_backward_avx512_f16;
 extern const struct kernel_row parallax_backward_portable;
 extern const struct kernel_row parallax_decode_avx512_f32;
 extern const struct kernel_row parallax_decode_avx512_bf16;
+extern const struct kernel_row parallax_decode_avx512_f16;
 extern const struct kernel_row parallax_decode_portable;
 
 #endif

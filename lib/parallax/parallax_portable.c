@@ -1,4 +1,4 @@
-/* parallax_portable.c: Parallax for any processor, in f32 and bf16: the same bodies as
+/* parallax_portable.c: Parallax for any processor, in f32, bf16 and f16: the same bodies as
  * parallax_avx512.c in the words of cpu/portable.h. */
 #include "cpu/portable.h"
 

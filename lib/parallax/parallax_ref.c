@@ -19,7 +19,7 @@
 
 #include <omp.h>
 
-#include "core/real.h"
+#include "attention/attention_ref.h"
 
 /* Per thread: two rows of S numbers and nine of D, in whole cache lines. */
 static int64_t thread_reals(const struct attention_problem *p)
@@ -50,7 +50,7 @@ static void forward_row(const struct attention_problem *p, const struct attentio
 
     real largest = -(real)INFINITY, sum = 0, t = 0;
     for (int64_t j = keys.first; j < keys.end; j++) {
-        real_load(row, &p->k, tensor_offset(&p->k, seq->k_batch, seq->k_start + j, g), D);
+        ref_load_key(row, p, &p->k, &p->k_scales, seq, j, g);
         weight[j] = scale * real_dot(q, row, D);
         u[j] = real_dot(r, row, D);
         if (!(weight[j] <= largest))
@@ -65,7 +65,7 @@ static void forward_row(const struct attention_problem *p, const struct attentio
         t += weight[j] * u[j];
     }
     for (int64_t j = keys.first; j < keys.end; j++) {
-        real_load(row, &p->v, tensor_offset(&p->v, seq->k_batch, seq->k_start + j, g), D);
+        ref_load_key(row, p, &p->v, &p->v_scales, seq, j, g);
         real_add(o, weight[j] * (1 + t - u[j]), row, D);
         real_add(m, weight[j], row, D);
     }

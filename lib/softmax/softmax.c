@@ -50,7 +50,7 @@ static const struct kernel_row backward_reference = {"reference", attention_refu
 static const struct kernel_row *const forward_rows[] = {
     &softmax_forward_sm90,       &softmax_forward_any,         &amx_bf16,
 #ifdef __x86_64__
-    &softmax_forward_avx512_f32, &softmax_forward_avx512_bf16,
+    &softmax_forward_avx512_f32, &softmax_forward_avx512_bf16, &softmax_forward_avx512_f16,
 #endif
     &softmax_forward_portable,   &forward_reference,
 };
@@ -58,13 +58,14 @@ static const struct kernel_row *const backward_rows[] = {
     &softmax_backward_any,        &amx_bf16,
 #ifdef __x86_64__
     &softmax_backward_avx512_f32, &softmax_backward_avx512_bf16,
+    &softmax_backward_avx512_f16,
 #endif
     &softmax_backward_portable,   &backward_reference,
 };
 static const struct kernel_row *const decode_rows[] = {
     &softmax_decode_sm90,       &softmax_forward_any,        &amx_bf16,
 #ifdef __x86_64__
-    &softmax_decode_avx512_f32, &softmax_decode_avx512_bf16,
+    &softmax_decode_avx512_f32, &softmax_decode_avx512_bf16, &softmax_decode_avx512_f16,
 #endif
     &softmax_decode_portable,   &forward_reference,
 };

@@ -26,12 +26,15 @@ void softmax_ref_backward_double(const struct attention_problem *problem, void *
 /* Tiled kernels: softmax_avx512.c (x86-64 only) and softmax_portable.c. */
 extern const struct kernel_row softmax_forward_avx512_f32;
 extern const struct kernel_row softmax_forward_avx512_bf16;
+extern const struct kernel_row softmax_forward_avx512_f16;
 extern const struct kernel_row softmax_forward_portable;
 extern const struct kernel_row softmax_backward_avx512_f32;
 extern const struct kernel_row softmax_backward_avx512_bf16;
+extern const struct kernel_row softmax_backward_avx512_f16;
 extern const struct kernel_row softmax_backward_portable;
 extern const struct kernel_row softmax_decode_avx512_f32;
 extern const struct kernel_row softmax_decode_avx512_bf16;
+extern const struct kernel_row softmax_decode_avx512_f16;
 extern const struct kernel_row softmax_decode_portable;
 
 #endif

@@ -14,7 +14,7 @@
 
 #include <omp.h>
 
-#include "core/real.h"
+#include "attention/attention_ref.h"
 
 /* Per thread: one row of S numbers and seven of D, in whole cache lines. */
 static int64_t thread_reals(const struct attention_problem *p)
@@ -42,7 +42,7 @@ static void forward_row(const struct attention_problem *p, const struct attentio
 
     real largest = -(real)INFINITY, sum = 0;
     for (int64_t j = keys.first; j < keys.end; j++) {
-        real_load(row, &p->k, tensor_offset(&p->k, seq->k_batch, seq->k_start + j, g), D);
+        ref_load_key(row, p, &p->k, &p->k_scales, seq, j, g);
         weight[j] = scale * real_dot(q, row, D);
         if (!(weight[j] <= largest))
             largest = weight[j]; /* a NaN stays and shows in every output */
@@ -52,7 +52,7 @@ static void forward_row(const struct attention_problem *p, const struct attentio
         sum += weight[j];
     }
     for (int64_t j = keys.first; j < keys.end; j++) {
-        real_load(row, &p->v, tensor_offset(&p->v, seq->k_batch, seq->k_start + j, g), D);
+        ref_load_key(row, p, &p->v, &p->v_scales, seq, j, g);
         weight[j] /= sum;
         real_add(o, weight[j], row, D);
     }

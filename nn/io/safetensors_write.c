@@ -25,6 +25,10 @@ const char *safetensors_dtype(plx_dtype dtype)
         return "F64";
     case PLX_I32:
         return "I32";
+    case PLX_F16:
+        return "F16";
+    case PLX_F8E4M3:
+        return "F8_E4M3";
     }
     return NULL;
 }

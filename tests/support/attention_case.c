@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "case_cache.h"
 #include "core/dtype.h"
 #include "device_memory.h"
 
@@ -30,9 +31,9 @@ static void *must(void *pointer)
 
 static double rounded(double value, plx_dtype dtype)
 {
-    if (dtype == PLX_F32) return (double)(float)value;
-    if (dtype == PLX_BF16) return dtype_bf16_to_f32(dtype_f64_to_bf16(value));
-    return value;
+    double stored = 0; /* room for any dtype */
+    dtype_store(&stored, dtype, 0, value);
+    return dtype_load(&stored, dtype, 0);
 }
 
 /* One row of an input: D numbers. */
@@ -59,7 +60,10 @@ static void fill_input(const struct attention_case *c, enum case_tensor tensor,
         double *row = values + n * c->D;
         fill_row(c, tensor, &random, row);
         if (c->values == VALUES_CONSTANT && n > 0) memcpy(row, values, sizeof *row * (size_t)c->D);
-        for (int t = 0; t < dtypes->count; t++)
+        const bool f8 = c->f8 && (tensor == CASE_K || tensor == CASE_V);
+        for (int64_t d = 0; f8 && d < c->D; d++)
+            row[d] = case_f8_rounded(row[d], tensor, n % heads);
+        for (int t = 0; !f8 && t < dtypes->count; t++)
             for (int64_t d = 0; d < c->D; d++) row[d] = rounded(row[d], dtypes->of[t]);
         if (c->values == VALUES_NAN_QUERY && tensor == CASE_Q && n == (c->T / 2) * heads)
             for (int64_t d = 0; d < c->D; d++) row[d] = NAN;
@@ -114,6 +118,11 @@ void case_data_destroy(struct case_data *data)
 
 /* ---- Calls --------------------------------------------------------------------------------- */
 
+bool case_has_pass(const struct attention_case *c, plx_pass pass)
+{
+    return pass != PLX_BACKWARD || (c->page == 0 && !c->f8);
+}
+
 bool case_uses(plx_mechanism mechanism, plx_pass pass, enum case_tensor tensor)
 {
     bool probe = tensor == CASE_R || tensor == CASE_PROBE_MEAN || tensor == CASE_VALUE_MEAN ||
@@ -134,6 +143,7 @@ plx_dtype case_dtype(const struct attention_case *c, const struct case_call *cal
 {
     if (call->dtype == PLX_F64) return PLX_F64;
     if (tensor == CASE_LSE || tensor == CASE_PROBE_MEAN) return PLX_F32;
+    if (c->f8 && (tensor == CASE_K || tensor == CASE_V)) return PLX_F8E4M3;
     return c->wide && tensor > CASE_V ? PLX_F32 : call->dtype;
 }
 
@@ -148,6 +158,8 @@ void case_call_name(char *text, size_t size, const struct case_call *call, const
 /* Everything one call needs: the arguments of both mechanisms, of which one is used. */
 struct call_memory {
     struct test_tensor tensors[CASE_TENSORS];
+    const double *written[CASE_TENSORS]; /* what the inputs contain */
+    struct case_cache cache;
     struct plx_attention attention;
     struct plx_parallax_args parallax;
     struct plx_softmax_args softmax;
@@ -179,16 +191,25 @@ static void fill_arguments(struct call_memory *m)
 static void prepare(const struct attention_case *c, const struct case_call *call,
                     const struct case_data *data, struct call_memory *m)
 {
+    const bool cached = case_is_cached(c, call->dtype);
+    if (cached) m->cache = case_cache_create(c, data);
     for (int n = 0; n < CASE_TENSORS; n++) {
         enum case_tensor tensor = (enum case_tensor)n;
         bool statistic = n >= CASE_LSE && n <= CASE_VALUE_MEAN;
+        int64_t shape[PLX_MAX_RANK];
+        memcpy(shape, data->shapes[n], sizeof shape);
+        m->written[n] = data->values[n];
+        if (cached && (tensor == CASE_K || tensor == CASE_V)) {
+            case_cache_shape(&m->cache, c, shape);
+            m->written[n] = m->cache.stored[tensor == CASE_V];
+        }
         if (!case_uses(call->mechanism, call->pass, tensor)) continue;
         if (call->bare && statistic && call->pass != PLX_BACKWARD) continue;
-        m->tensors[n] = test_tensor_create(case_dtype(c, call, tensor), c->view, data->ranks[n],
-                                           data->shapes[n]);
+        m->tensors[n] =
+            test_tensor_create(case_dtype(c, call, tensor), c->view, data->ranks[n], shape);
         m->tensors[n].view.device = call->device;
         if (!case_writes(call->mechanism, call->pass, tensor))
-            test_tensor_write(&m->tensors[n], data->values[n]);
+            test_tensor_write(&m->tensors[n], m->written[n]);
     }
     m->attention = (struct plx_attention){
         .causal = c->causal,
@@ -199,6 +220,7 @@ static void prepare(const struct attention_case *c, const struct case_call *call
         .k_lengths = list_view(c->k_lengths, c->B, call->device),
         .q_offsets = list_view(c->q_offsets, c->sequences + 1, call->device),
         .k_offsets = list_view(c->k_offsets, c->sequences + 1, call->device)};
+    if (cached) case_cache_attention(&m->cache, c, call->device, &m->attention);
     fill_arguments(m);
 }
 
@@ -231,14 +253,14 @@ static plx_status call_pass(plx_context *context, const struct case_call *call,
 /* The arguments of a call on a GPU: every guarded allocation, red zones included, has a copy there,
  * and views point into the copies. */
 struct call_copies {
-    void *base[CASE_TENSORS], *lists[4];
+    void *base[CASE_TENSORS], *lists[7];
     struct call_memory memory;
 };
 
 static struct plx_tensor copy_list(struct plx_tensor list, void **copy)
 {
     if (list.rank == 0) return list;
-    *copy = device_upload(list.data, sizeof(int32_t) * (size_t)list.shape[0]);
+    *copy = device_upload(list.data, plx_dtype_size(list.dtype) * (size_t)plx_tensor_count(&list));
     list.data = *copy;
     return list;
 }
@@ -260,6 +282,9 @@ static void copies_create(const struct call_memory *m, struct call_copies *copie
     attention->k_lengths = copy_list(m->attention.k_lengths, &copies->lists[1]);
     attention->q_offsets = copy_list(m->attention.q_offsets, &copies->lists[2]);
     attention->k_offsets = copy_list(m->attention.k_offsets, &copies->lists[3]);
+    attention->k_pages = copy_list(m->attention.k_pages, &copies->lists[4]);
+    attention->k_scales = copy_list(m->attention.k_scales, &copies->lists[5]);
+    attention->v_scales = copy_list(m->attention.v_scales, &copies->lists[6]);
     for (int n = 0; n < CASE_TENSORS; n++)
         copies->memory.tensors[n].view = copy_view(&m->tensors[n], &copies->base[n]);
     fill_arguments(&copies->memory);
@@ -273,7 +298,7 @@ static void copies_collect(struct call_copies *copies, struct call_memory *m)
             device_download(m->tensors[n].memory.base, copies->base[n],
                             guarded_total(&m->tensors[n].memory));
     for (int n = 0; n < CASE_TENSORS; n++) device_free(copies->base[n]);
-    for (int n = 0; n < 4; n++) device_free(copies->lists[n]);
+    for (int n = 0; n < 7; n++) device_free(copies->lists[n]);
 }
 
 /* A call of the pass with its workspace, which on a GPU is a copy too. */
@@ -349,13 +374,14 @@ static enum case_result collect(const struct case_call *call, const struct call_
         }
         struct test_tensor again = test_tensor_create(tensor->view.dtype, VIEW_DENSE,
                                                       tensor->view.rank, tensor->view.shape);
-        test_tensor_write(&again, data->values[n]);
-        double *now = must(malloc(sizeof(double) * (size_t)data->counts[n] + 1));
-        double *before = must(malloc(sizeof(double) * (size_t)data->counts[n] + 1));
+        const int64_t count = plx_tensor_count(&tensor->view);
+        test_tensor_write(&again, m->written[n]);
+        double *now = must(malloc(sizeof(double) * (size_t)count + 1));
+        double *before = must(malloc(sizeof(double) * (size_t)count + 1));
         test_tensor_read(tensor, now);
         test_tensor_read(&again, before);
         bool same = true;
-        for (int64_t i = 0; i < data->counts[n]; i++)
+        for (int64_t i = 0; i < count; i++)
             same &= now[i] == before[i] || (isnan(now[i]) && isnan(before[i]));
         free(now);
         free(before);
@@ -394,6 +420,7 @@ enum case_result case_run(const struct attention_case *c, const struct case_call
     if (result == CASE_DONE) result = collect(call, &memory, data, message, message_size);
     for (int n = 0; n < CASE_TENSORS; n++)
         if (memory.tensors[n].view.rank) test_tensor_destroy(&memory.tensors[n]);
+    case_cache_destroy(&memory.cache);
     plx_context_destroy(context);
     return result;
 }

@@ -31,7 +31,12 @@ struct attention_case {
     const int32_t *q_lengths, *k_lengths; /* [B] */
     const int32_t *q_offsets, *k_offsets; /* [sequences + 1] */
     int64_t sequences;                    /* of the offsets */
+    int64_t page; /* rows of a page, where keys and values are paged; then there is no backward */
+    bool f8;      /* keys and values are f8e4m3 with scales; then there is no backward either */
 };
+
+/* False for the backward of a cache. */
+bool case_has_pass(const struct attention_case *c, plx_pass pass);
 
 /* The table that every device runs. */
 extern const struct attention_case attention_cases[];

@@ -1,10 +1,10 @@
 /* attention_cases.c: the case table of attention; see attention_case.h. One table for every device:
- * lengths around tile sizes, head ratios, head channels, windows, memory layouts, batch layouts and
- * values that strain the arithmetic. */
+ * lengths around tile sizes, head ratios, head channels, windows, memory layouts, batch layouts,
+ * caches and values that strain the arithmetic. */
 #include "attention_case.h"
 
 static const int32_t ragged_q[] = {37, 0, 64, 1}, ragged_k[] = {37, 5, 64, 70};
-static const int32_t short_k[] = {3, 0, 33};
+static const int32_t short_k[] = {3, 0, 33}, cache_k[] = {300, 17, 128};
 static const int32_t packed_q[] = {0, 5, 5, 69, 70, 130};
 static const int32_t packed_k[] = {0, 9, 12, 12, 100, 117};
 
@@ -79,6 +79,26 @@ const struct attention_case attention_cases[] = {
      .k_offsets = packed_k, .sequences = 5},
     {"packed_keys_full", 1, 130, 117, 2, 1, 64, .q_offsets = packed_q, .k_offsets = packed_k,
      .sequences = 5},
+    /* Caches: pages of sizes that divide tiles and of others, f8e4m3 with scales, and both. */
+    {"page_1", 2, 3, 37, 4, 2, 64, .causal = true, .page = 1},
+    {"page_16", 3, 1, 300, 8, 2, 64, .causal = true, .k_lengths = cache_k, .page = 16},
+    {"page_16_window", 1, 20, 150, 2, 1, 64, .causal = true, .window = 65, .page = 16},
+    {"page_64", 3, 2, 300, 4, 1, 128, .causal = true, .k_lengths = cache_k, .page = 64},
+    {"page_64_full", 4, 64, 70, 2, 1, 64, .q_lengths = ragged_q, .k_lengths = ragged_k, .page = 64},
+    {"page_100", 3, 4, 300, 6, 2, 128, .causal = true, .k_lengths = cache_k, .page = 100},
+    {"page_100_prefill", 1, 100, 250, 2, 1, 80, .causal = true, .page = 100, .view = VIEW_PADDED},
+    {"page_heads", 2, 5, 70, 4, 2, 64, .causal = true, .page = 16, .view = VIEW_HEAD_MAJOR},
+    {"page_empty", 2, 5, 0, 2, 1, 64, .causal = true, .page = 16},
+    {"page_key_offset", 1, 40, 150, 2, 1, 64, .causal = true, .page = 64, .values = VALUES_OFFSET},
+    {"f8", 2, 1, 300, 8, 2, 128, .causal = true, .f8 = true},
+    {"f8_lengths", 3, 4, 300, 6, 2, 64, .causal = true, .k_lengths = cache_k, .f8 = true},
+    {"f8_prefill", 1, 100, 150, 4, 2, 60, .causal = true, .f8 = true, .view = VIEW_PADDED},
+    {"f8_wide", 1, 7, 257, 4, 1, 128, .causal = true, .f8 = true, .wide = true},
+    {"f8_large_logits", 1, 5, 150, 2, 1, 64, .causal = true, .f8 = true, .values = VALUES_LARGE},
+    {"f8_page_16", 3, 1, 300, 8, 2, 128, .causal = true, .k_lengths = cache_k, .page = 16,
+     .f8 = true},
+    {"f8_page_100", 3, 40, 300, 2, 1, 64, .causal = true, .k_lengths = cache_k, .page = 100,
+     .f8 = true},
     /* Values. */
     {"scale", 1, 66, 66, 2, 1, 64, .causal = true, .scale = 0.03},
     {"negative_scale", 1, 66, 66, 2, 1, 64, .causal = true, .scale = -0.1},

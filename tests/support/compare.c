@@ -39,7 +39,9 @@ struct comparison compare_values(const double *got, const double *reference, int
 
 double compare_unit(plx_dtype storage)
 {
-    return storage == PLX_BF16 ? 0x1p-7 : storage == PLX_F32 ? 4 * 0x1p-23 : 4 * 0x1p-52;
+    if (storage == PLX_BF16) return 0x1p-7;
+    if (storage == PLX_F16) return 0x1p-10;
+    return storage == PLX_F32 ? 4 * 0x1p-23 : 4 * 0x1p-52;
 }
 
 double compare_limit(const struct comparison *naive, plx_dtype storage,

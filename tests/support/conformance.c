@@ -204,6 +204,7 @@ static bool any_wanted(const struct conformance *conformance, const struct atten
                        struct case_call call, plx_pass first, plx_pass last)
 {
     for (call.pass = first; call.pass <= last; call.pass++) {
+        if (!case_has_pass(c, call.pass)) continue;
         for (int row = 0; plx_kernel_name(call.mechanism, call.pass, row); row++) {
             call.kernel = plx_kernel_name(call.mechanism, call.pass, row);
             if (wanted(conformance, c, &call)) return true;
@@ -229,7 +230,6 @@ static struct expected expect(struct conformance *conformance, const struct atte
     char message[512];
     struct expected expected = {.exact = exact, .naive = case_data_copy(inputs)};
     call.kernel = "reference";
-    call.threads = 1;
     for (call.pass = PLX_FORWARD; call.pass <= deepest; call.pass++) {
         if (case_run(c, &call, &expected.naive, message, sizeof message) == CASE_DONE) continue;
         report(conformance, &call, c, message);
@@ -248,6 +248,7 @@ static void run_dtype(struct conformance *conformance, const struct attention_ca
 {
     struct expected expected = expect(conformance, c, call, inputs, deepest, exact);
     for (call.pass = first; call.pass <= last; call.pass++) {
+        if (!case_has_pass(c, call.pass)) continue;
         for (int row = 0; plx_kernel_name(call.mechanism, call.pass, row); row++) {
             call.kernel = plx_kernel_name(call.mechanism, call.pass, row);
             if (wanted(conformance, c, &call)) run_row(conformance, c, call, row, &expected);
@@ -260,7 +261,8 @@ void conformance_run(struct conformance *conformance, const struct attention_cas
                      plx_mechanism mechanism, const struct case_dtypes *dtypes, plx_pass first,
                      plx_pass last, uint64_t seed)
 {
-    const bool to_backward = first <= PLX_BACKWARD && last >= PLX_BACKWARD;
+    const bool to_backward =
+        first <= PLX_BACKWARD && last >= PLX_BACKWARD && case_has_pass(c, PLX_BACKWARD);
     const plx_pass deepest = to_backward ? PLX_BACKWARD : PLX_FORWARD;
     struct case_data inputs = {0};
     struct exact exact = {0};

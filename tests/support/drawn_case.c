@@ -71,6 +71,7 @@ void drawn_decode(struct seeded *random, int number, struct drawn_case *d)
     static const int keys[] = {0,   1,   2,   15,  16,  17,  31,  32,  33,   48,   63,   64,  65,
                                127, 128, 129, 255, 257, 400, 511, 640, 1000, 1025, 2049, 4096};
     static const int ratios[] = {1, 1, 2, 3, 4, 5, 7, 8, 16}, windows[] = {1, 7, 16, 65, 500, 9999};
+    static const int pages[] = {1, 16, 16, 32, 48, 64, 64, 100, 256};
     static const enum view_kind views[] = {VIEW_ALIGNED, VIEW_ALIGNED, VIEW_SLICED, VIEW_DENSE,
                                            VIEW_HEAD_MAJOR};
     struct attention_case *c = &d->c;
@@ -90,6 +91,8 @@ void drawn_decode(struct seeded *random, int number, struct drawn_case *d)
     if (c->causal && chance(random, 0.3)) c->window = PICK(random, windows);
     draw_layout(random, false, 0.2, 0.4, d);
     if (c->q_lengths) d->q_lengths[0] = (int32_t)c->T;
+    if (chance(random, 0.35)) c->page = PICK(random, pages);
+    c->f8 = chance(random, 0.15);
     name_case("decode", number, d);
 }
 

@@ -109,26 +109,19 @@ static int64_t element_offset(const struct plx_tensor *view, int64_t n)
 static void write_row(const struct plx_tensor *view, int64_t offset, const double *values,
                       int64_t count)
 {
-    for (int64_t n = 0; view->dtype == PLX_F32 && n < count; n++)
-        ((float *)view->data)[offset + n] = (float)values[n];
-    for (int64_t n = 0; view->dtype == PLX_F64 && n < count; n++)
-        ((double *)view->data)[offset + n] = values[n];
-    for (int64_t n = 0; view->dtype == PLX_BF16 && n < count; n++)
-        ((uint16_t *)view->data)[offset + n] = dtype_f64_to_bf16(values[n]);
-    for (int64_t n = 0; view->dtype == PLX_I32 && n < count; n++)
-        ((int32_t *)view->data)[offset + n] = (int32_t)values[n];
+    for (int64_t n = 0; n < count; n++) {
+        if (view->dtype == PLX_I32)
+            ((int32_t *)view->data)[offset + n] = (int32_t)values[n];
+        else
+            dtype_store(view->data, view->dtype, offset + n, values[n]);
+    }
 }
 
 static void read_row(const struct plx_tensor *view, int64_t offset, double *values, int64_t count)
 {
-    for (int64_t n = 0; view->dtype == PLX_F32 && n < count; n++)
-        values[n] = ((const float *)view->data)[offset + n];
-    for (int64_t n = 0; view->dtype == PLX_F64 && n < count; n++)
-        values[n] = ((const double *)view->data)[offset + n];
-    for (int64_t n = 0; view->dtype == PLX_BF16 && n < count; n++)
-        values[n] = dtype_bf16_to_f32(((const uint16_t *)view->data)[offset + n]);
-    for (int64_t n = 0; view->dtype == PLX_I32 && n < count; n++)
-        values[n] = ((const int32_t *)view->data)[offset + n];
+    for (int64_t n = 0; n < count; n++)
+        values[n] = view->dtype == PLX_I32 ? ((const int32_t *)view->data)[offset + n]
+                                           : dtype_load(view->data, view->dtype, offset + n);
 }
 
 /* Elements of the last axis, which lie side by side. */

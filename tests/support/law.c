@@ -45,10 +45,10 @@ static bool law_applies(const struct law_row *row)
 void law_check(const struct test_options *options, const char *name, plx_mechanism mechanism,
                plx_pass pass, law_function law)
 {
-    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16};
+    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16, PLX_F16};
     failures = 0;
     for (int index = 0; plx_kernel_name(mechanism, pass, index); index++) {
-        for (int n = 0; n < 2; n++) {
+        for (int n = 0; n < 3; n++) {
             struct law_row row = {mechanism, pass, plx_kernel_name(mechanism, pass, index),
                                   dtypes[n], name, options};
             char full[256];

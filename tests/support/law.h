@@ -19,8 +19,8 @@ struct law_row {
     const struct test_options *options;
 };
 
-/* Every row of the mechanism and pass in f32 and bf16, a few rounds each; fails the cmocka test at
- * the end where a round failed. */
+/* Every row of the mechanism and pass in f32, bf16 and f16, a few rounds each; fails the cmocka
+ * test at the end where a round failed. */
 typedef void (*law_function)(const struct law_row *row, struct seeded *random);
 void law_check(const struct test_options *options, const char *name, plx_mechanism mechanism,
                plx_pass pass, law_function law);

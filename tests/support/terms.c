@@ -120,14 +120,18 @@ static void add_pair(const struct sums *s, const struct query *query, int64_t ke
     if (s->backward) add_backward(s, query, &pair, key);
 }
 
-static void add_sequence(const struct attention_problem *p, int64_t n, const struct sums *sums)
+/* The query heads of one key/value head of one sequence, whose sums no other pair of the two
+ * touches.
+ */
+static void add_head(const struct attention_problem *p, int64_t n, int64_t g,
+                     const struct sums *sums)
 {
     const struct attention_case *c = sums->c;
+    const int64_t group = c->H / c->G;
     struct attention_sequence s = attention_sequence(p, n);
     for (int64_t i = 0; i < s.T; i++) {
         struct attention_range keys = attention_keys(p, s.T, s.S, i);
-        for (int64_t h = 0; h < c->H; h++) {
-            const int64_t g = h / (c->H / c->G);
+        for (int64_t h = g * group; h < (g + 1) * group; h++) {
             struct query query = query_of(sums, (s.q_batch * c->T + s.q_start + i) * c->H + h);
             for (int64_t j = keys.first; j < keys.end; j++)
                 add_pair(sums, &query, (s.k_batch * c->S + s.k_start + j) * c->G + g);
@@ -173,7 +177,9 @@ struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mecha
                         .scale = p.scale};
     for (int n = CASE_O; n < CASE_TENSORS; n++)
         sums.of[n] = calloc((size_t)oracle->counts[n] + 1, sizeof(double));
-    for (int64_t n = 0; n < (c->q_offsets ? c->sequences : c->B); n++) add_sequence(&p, n, &sums);
+    const int64_t sequences = c->q_offsets ? c->sequences : c->B;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t n = 0; n < sequences * c->G; n++) add_head(&p, n / c->G, n % c->G, &sums);
     for (int n = CASE_O; n < CASE_TENSORS; n++) {
         sizes.of[n] = size_of(sums.of[n], oracle->counts[n] / (oracle->ranks[n] == 4 ? c->D : 1));
         free(sums.of[n]);

@@ -19,6 +19,7 @@ enum { B = 2, T = 5, S = 6, H = 4, G = 2, D = 8 };
 static struct fixture {
     plx_context *context;
     float q[B * T * H * D], k[B * S * G * D], row[B * T * H], o[B * T * H * D];
+    float pool[5 * 3 * G * D];
     float out[6][B * S * H * D];
     _Alignas(64) unsigned char workspace[1 << 22];
     int32_t lengths[B], offsets[4];
@@ -177,7 +178,8 @@ static void extents(void **state)
     f.args.dk.shape[1] = 7, expect_in(PLX_BACKWARD, "dk: keys 7 differs from the 6 of k");
     f.args.k.shape[2] = 3, expect("k: 3 heads do not divide the 4 heads of q");
     f.args.k.shape[2] = 0, expect("k: 0 heads do not divide the 4 heads of q");
-    f.args.q.shape[3] = 65537, expect("q: 65537 channels are more than 65536");
+    f.args.q.shape[3] = 65537, expect("q: 65537 channels are not in 1..65536");
+    f.args.q.shape[3] = 0, expect("q: 0 channels are not in 1..65536");
     f.args.q.shape[1] = -1, expect("q: extent -1 of axis 1 is not in 0..2147483647");
     f.args.v.shape[0] = (int64_t)1 << 40;
     expect("v: extent 1099511627776 of axis 0 is not in 0..2147483647");
@@ -205,7 +207,7 @@ static void dtypes(void **state)
 {
     (void)state;
     reset();
-    f.args.q.dtype = PLX_I32, expect("q: dtype i32 is not one of f32, bf16, f64");
+    f.args.q.dtype = PLX_I32, expect("q: dtype i32 is not one of f32, bf16, f16, f64");
     f.args.q.dtype = (plx_dtype)8, expect("q: dtype 8 is not a dtype");
     f.args.r.dtype = PLX_BF16, expect("r: dtype bf16 differs from the f32 of q");
     f.args.k.dtype = PLX_F64, expect("k: dtype f64 differs from the f32 of q");
@@ -289,6 +291,84 @@ static void offsets(void **state)
     f.attention.k_offsets = list(keys, 4), expect("q_offsets: entry 3 is 4 but must be 5");
     pack(0, 2, 2, 5), f.attention.k_offsets = f.attention.q_offsets = list(f.offsets, 4);
     expect("k_offsets: entry 3 is 5 but must be 6");
+}
+
+/* Two sequences of two pages of three keys in a pool of five. */
+static void page(int32_t a, int32_t b, int32_t c, int32_t d)
+{
+    static int32_t table[4];
+    reset();
+    table[0] = a, table[1] = b, table[2] = c, table[3] = d;
+    f.lengths[0] = 6, f.lengths[1] = 3;
+    f.attention.k_lengths = list(f.lengths, B);
+    f.attention.k_pages = plx_tensor_dense(table, PLX_I32, 2, (int64_t[]){B, 2});
+    f.args.k = f.args.v = plx_tensor_4d(f.pool, PLX_F32, 5, 3, G, D);
+}
+
+static void pages(void **state)
+{
+    (void)state;
+    for (plx_pass pass = PLX_FORWARD; pass <= PLX_DECODE; pass += 2) {
+        page(4, 0, 2, -9); /* no length reaches the last */
+        assert_int_equal(run(pass), PLX_OK);
+        page(4, 4, 4, 7); /* sequences may share pages */
+        assert_int_equal(run(pass), PLX_OK);
+    }
+    page(4, 5, 2, 0);
+    expect("k_pages: entry 1 of sequence 0 is 5, not one of the 5 pages of k");
+    page(4, 3, -1, 0);
+    expect_in(PLX_DECODE, "k_pages: entry 0 of sequence 1 is -1, not one of the 5 pages of k");
+    page(0, 1, 2, 3), f.lengths[1] = 7, expect("k_lengths: entry 1 is 7, not in 0..6");
+    page(0, 1, 2, 3), f.attention.k_lengths = (struct plx_tensor){0};
+    expect("k_lengths: absent although k_pages is given");
+    page(0, 1, 2, 3), f.attention.k_pages.dtype = PLX_F32;
+    expect("k_pages: dtype f32 must be i32");
+    page(0, 1, 2, 3), f.attention.k_pages.shape[0] = 1;
+    expect("k_pages: 1 sequences must be 2");
+    page(0, 1, 2, 3), f.attention.k_pages = list(f.lengths, B);
+    expect("k_pages: rank is 1 but must be 2");
+    page(0, 1, 2, 3), f.attention.k_pages.data = NULL, expect("k_pages: data is NULL");
+    page(0, 1, 2, 3), f.args.v.shape[0] = 4, expect("v: pages 4 differs from the 5 of k");
+    page(0, 1, 2, 3), f.args.v.shape[1] = 2, expect("v: page size 2 differs from the 3 of k");
+    page(0, 1, 2, 3), f.args.k.shape[1] = f.args.v.shape[1] = INT32_MAX;
+    f.args.k.stride[0] = f.args.v.stride[0] = 0;
+    expect("k_pages: 2 pages of 2147483647 keys are more than 2147483647 keys");
+    page(0, 1, 2, 3);
+    expect_in(PLX_BACKWARD, "k_pages: given although backward takes no paged cache");
+}
+
+static void f8_caches(void **state)
+{
+    (void)state;
+    const int64_t heads = G, one = 1;
+    struct plx_tensor scales = plx_tensor_dense(f.row, PLX_F32, 1, &heads);
+    for (int n = 0; n < 2; n++) {
+        reset();
+        f.args.k.dtype = f.args.v.dtype = PLX_F8E4M3;
+        if (n) f.attention.k_scales = f.attention.v_scales = scales;
+        f.args.lse = (struct plx_tensor){0};
+        assert_int_equal(run(PLX_DECODE), PLX_OK);
+    }
+    reset();
+    f.args.q.dtype = PLX_F8E4M3, expect("q: dtype f8e4m3 is not one of f32, bf16, f16, f64");
+    f.args.k.dtype = PLX_F8E4M3, expect("v: dtype f32 differs from the f8e4m3 of k");
+    f.args.v.dtype = PLX_F8E4M3, expect("v: dtype f8e4m3 differs from the f32 of q");
+    f.args.k.dtype = f.args.v.dtype = PLX_F8E4M3;
+    expect_in(PLX_BACKWARD, "k: dtype f8e4m3 is that of a cache, which backward does not take");
+    f.args.k.dtype = f.args.v.dtype = PLX_F8E4M3, f.args.q.dtype = f.args.r.dtype = PLX_F64;
+    expect("k: dtype f8e4m3 is not taken beside a f64 q");
+    f.args.o.dtype = PLX_F8E4M3, expect("o: dtype f8e4m3 must be f32 beside a f32 q");
+    f.attention.v_scales = scales;
+    expect("v_scales: given although k and v are f32, not f8e4m3");
+    f.args.k.dtype = f.args.v.dtype = PLX_F8E4M3;
+    f.attention.k_scales = plx_tensor_dense(f.row, PLX_F32, 1, &one);
+    expect("k_scales: 1 entries must be 2");
+    f.args.k.dtype = f.args.v.dtype = PLX_F8E4M3;
+    f.attention.v_scales = scales, f.attention.v_scales.dtype = PLX_BF16;
+    expect("v_scales: dtype bf16 must be f32");
+    f.args.k.dtype = f.args.v.dtype = PLX_F8E4M3;
+    f.attention.k_scales = scales, f.attention.k_scales.data = NULL;
+    expect("k_scales: data is NULL");
 }
 
 static void workspace_and_stream(void **state)
@@ -418,7 +498,7 @@ static void merges_check_their_parts(void **state)
     assert_string_equal(plx_error(f.context), "parts[1].probe_mean: rank 0 is not in 1..4");
     parts[1] = part, out.o.dtype = PLX_I32;
     assert_int_equal(plx_parallax_merge(f.context, parts, 2, &out), PLX_INVALID_ARGUMENT);
-    assert_string_equal(plx_error(f.context), "out.o: dtype i32 is not one of f32, bf16, f64");
+    assert_string_equal(plx_error(f.context), "out.o: dtype i32 is not one of f32, bf16, f16, f64");
     soft.lse.dtype = PLX_BF16;
     assert_int_equal(plx_softmax_merge(f.context, &soft, 1, &soft_out), PLX_INVALID_ARGUMENT);
     assert_string_equal(plx_error(f.context), "parts[0].lse: dtype bf16 is not one of f32, f64");
@@ -441,6 +521,8 @@ int main(void)
         cmocka_unit_test(masks),
         cmocka_unit_test(lengths),
         cmocka_unit_test(offsets),
+        cmocka_unit_test(pages),
+        cmocka_unit_test(f8_caches),
         cmocka_unit_test(workspace_and_stream),
         cmocka_unit_test(shapes_are_enough_to_ask),
         cmocka_unit_test(empty_calls_are_valid),

@@ -38,6 +38,10 @@ static void dtypes_have_sizes_and_names(void **state)
     assert_int_equal(plx_dtype_size((plx_dtype)9), 0);
     assert_string_equal(plx_dtype_name(PLX_F32), "f32");
     assert_string_equal(plx_dtype_name(PLX_BF16), "bf16");
+    assert_string_equal(plx_dtype_name(PLX_F16), "f16");
+    assert_string_equal(plx_dtype_name(PLX_F8E4M3), "f8e4m3");
+    assert_int_equal(plx_dtype_size(PLX_F16), 2);
+    assert_int_equal(plx_dtype_size(PLX_F8E4M3), 1);
     assert_string_equal(plx_dtype_name(PLX_F64), "f64");
     assert_string_equal(plx_dtype_name(PLX_I32), "i32");
     assert_string_equal(plx_dtype_name((plx_dtype)9), "unknown");
@@ -152,26 +156,87 @@ static void bf16_keeps_nan_and_infinity(void **state)
     assert_int_equal(bf16_of(-INFINITY, PLX_F64), 0xff80);
 }
 
-static void every_bf16_survives_a_round_trip(void **state)
+/* A narrow dtype by its codes: those of positive finite numbers are 0 .. most, in order. */
+struct narrow {
+    plx_dtype dtype;
+    uint32_t most, nan, sign;
+};
+
+static const struct narrow narrows[] = {{PLX_BF16, 0x7f7f, 0x7fc0, 0x8000},
+                                        {PLX_F16, 0x7bff, 0x7e00, 0x8000},
+                                        {PLX_F8E4M3, 0x7e, 0x7f, 0x80}};
+
+static double value_of(const struct narrow *narrow, uint32_t code)
+{
+    uint64_t bytes = code;
+    return dtype_load(&bytes, narrow->dtype, 0);
+}
+
+static uint32_t code_of(const struct narrow *narrow, double value)
+{
+    uint64_t bytes = 0;
+    dtype_store(&bytes, narrow->dtype, 0, value);
+    return (uint32_t)bytes;
+}
+
+static void every_narrow_number_survives_a_round_trip(void **state)
 {
     (void)state;
-    for (uint32_t bits = 0; bits <= 0xffff; bits++) {
-        float value = dtype_bf16_to_f32((uint16_t)bits);
-        if (isnan(value)) continue;
-        assert_int_equal(dtype_f32_to_bf16(value), bits);
-        assert_int_equal(dtype_f64_to_bf16((double)value), bits);
+    for (size_t n = 0; n < sizeof narrows / sizeof narrows[0]; n++) {
+        const struct narrow *narrow = &narrows[n];
+        double before = -1;
+        for (uint32_t code = 0; code <= narrow->most; code++) {
+            double value = value_of(narrow, code);
+            assert_true(value > before && isfinite(value));
+            assert_int_equal(code_of(narrow, value), code);
+            assert_int_equal(code_of(narrow, -value), code | narrow->sign);
+            before = value;
+        }
+        assert_true(isnan(value_of(narrow, narrow->nan)));
+        assert_int_equal(code_of(narrow, NAN) & ~narrow->sign, narrow->nan);
     }
+}
+
+/* Between two neighbours the nearer one, and half way the one with an even code; from f64, so that
+ * a rounding through f32 on the way would show. */
+static void narrow_numbers_round_to_nearest_even(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < sizeof narrows / sizeof narrows[0]; n++) {
+        const struct narrow *narrow = &narrows[n];
+        for (uint32_t code = 0; code < narrow->most; code++) {
+            double low = value_of(narrow, code), middle = (low + value_of(narrow, code + 1)) / 2;
+            assert_int_equal(code_of(narrow, middle), code + code % 2);
+            assert_int_equal(code_of(narrow, nextafter(middle, 0)), code);
+            assert_int_equal(code_of(narrow, -nextafter(middle, INFINITY)),
+                             (code + 1) | narrow->sign);
+        }
+    }
+}
+
+static void numbers_past_the_largest(void **state)
+{
+    (void)state;
+    const struct narrow *half = &narrows[1], *eighth = &narrows[2];
+    assert_true(value_of(half, 0x7bff) == 65504 && value_of(half, 1) == 0x1p-24);
+    assert_int_equal(code_of(half, 65519.99), 0x7bff);
+    assert_int_equal(code_of(half, 65520), 0x7c00);
+    assert_int_equal(code_of(half, -INFINITY), 0xfc00);
+    assert_true(value_of(half, 0xfc00) == -INFINITY && isnan(value_of(half, 0xfc01)));
+    assert_true(value_of(eighth, 0x7e) == 448 && value_of(eighth, 1) == 0x1p-9);
+    assert_int_equal(code_of(eighth, 1e9), 0x7e);
+    assert_int_equal(code_of(eighth, -INFINITY), 0xfe);
 }
 
 static void views_of_any_stride_convert(void **state)
 {
     (void)state;
-    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16, PLX_F64};
+    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16, PLX_F64, PLX_F16, PLX_F8E4M3};
     const int64_t shape[] = {2, 3, 4, 5};
     double values[120], back[120];
-    for (int n = 0; n < 120; n++) values[n] = n * 0.25 - 10; /* exact in every dtype */
-    for (int from = 0; from < 3; from++) {
-        for (int to = 0; to < 3; to++) {
+    for (int n = 0; n < 120; n++) values[n] = n % 25 * 0.5 - 4; /* exact in every dtype */
+    for (int from = 0; from < 5; from++) {
+        for (int to = 0; to < 5; to++) {
             struct test_tensor src = test_tensor_create(dtypes[from], VIEW_PADDED, 4, shape);
             struct test_tensor dst = test_tensor_create(dtypes[to], VIEW_HEAD_MAJOR, 4, shape);
             test_tensor_write(&src, values);
@@ -237,7 +302,9 @@ int main(void)
         cmocka_unit_test(heads_split_without_a_copy),
         cmocka_unit_test(bf16_rounds_to_nearest_even),
         cmocka_unit_test(bf16_keeps_nan_and_infinity),
-        cmocka_unit_test(every_bf16_survives_a_round_trip),
+        cmocka_unit_test(every_narrow_number_survives_a_round_trip),
+        cmocka_unit_test(narrow_numbers_round_to_nearest_even),
+        cmocka_unit_test(numbers_past_the_largest),
         cmocka_unit_test(views_of_any_stride_convert),
         cmocka_unit_test(impossible_conversions_are_refused),
     };
