@@ -164,9 +164,9 @@ struct drawn_list {
 };
 
 static const struct drawn_list drawn_lists[] = {
-    {"decode", drawn_decode, 1400, 24, {PLX_DECODE, PLX_DECODE}},
-    {"any", drawn_any, 900, 24, {PLX_FORWARD, PLX_DECODE}},
-    {"tiles", drawn_tiles, 1400, 24, {PLX_FORWARD, PLX_BACKWARD}},
+    {"decode", drawn_decode, 900, 24, {PLX_DECODE, PLX_DECODE}},
+    {"any", drawn_any, 500, 24, {PLX_FORWARD, PLX_DECODE}},
+    {"tiles", drawn_tiles, 700, 24, {PLX_FORWARD, PLX_BACKWARD}},
 };
 enum { DRAWN_LISTS = sizeof drawn_lists / sizeof drawn_lists[0] };
 
