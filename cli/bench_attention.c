@@ -161,6 +161,7 @@ static plx_status for_cases(struct bench *bench, case_action action, struct erro
                                              .mechanism = o->mechanisms[m],
                                              .dtype = o->dtypes[t],
                                              .cold = o->cold,
+                                             .page = o->passes[p] == PLX_DECODE ? o->page : 0,
                                              .deterministic =
                                                  o->deterministic && o->passes[p] == PLX_BACKWARD};
                 TRY(for_shapes(bench, c, action, err));

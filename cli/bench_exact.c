@@ -25,11 +25,6 @@ static int64_t query_row(const struct bench_case *c, struct place at)
     return (at.b * time + at.i) * c->shape.hq + at.h;
 }
 
-static int64_t key_row(const struct bench_case *c, int64_t b, int64_t j, int64_t g)
-{
-    return (b * c->shape.l + j) * c->shape.hkv + g;
-}
-
 static double dot(const float *a, const float *b, int64_t count)
 {
     double sum = 0;
@@ -50,7 +45,7 @@ static plx_status query_create(const struct bench_tensors *x, const struct bench
     query->a = query->u + query->keys;
     double largest = -INFINITY, sum = 0;
     for (int64_t j = 0; j < query->keys; j++) {
-        const float *k = bench_tensors_row(x, SLOT_K, key_row(c, at.b, j, g));
+        const float *k = bench_tensors_row(x, SLOT_K, bench_key_row(c, at.b, j, g));
         query->p[j] = dot(q, k, s.d) / sqrt((double)s.d);
         query->u[j] = c->mechanism == PLX_PARALLAX ? dot(r, k, s.d) : 0;
         largest = fmax(largest, query->p[j]);
@@ -63,7 +58,7 @@ static plx_status query_create(const struct bench_tensors *x, const struct bench
     if (c->pass != PLX_BACKWARD) return PLX_OK;
     const float *d_o = bench_tensors_row(x, SLOT_D_O, row);
     for (int64_t j = 0; j < query->keys; j++) {
-        query->a[j] = dot(d_o, bench_tensors_row(x, SLOT_V, key_row(c, at.b, j, g)), s.d);
+        query->a[j] = dot(d_o, bench_tensors_row(x, SLOT_V, bench_key_row(c, at.b, j, g)), s.d);
         query->g_m += query->p[j] * query->a[j];
         query->g_o += query->p[j] * (1 + query->t - query->u[j]) * query->a[j];
     }
@@ -119,8 +114,8 @@ static plx_status sum_keys(const struct bench_tensors *x, const struct bench_cas
     struct query query;
     TRY(query_create(x, c, at, &query));
     for (int64_t j = 0; j < query.keys; j++)
-        add_scaled(scale * factor(&query, j), bench_tensors_row(x, summed, key_row(c, at.b, j, g)),
-                   d, sample->exact);
+        add_scaled(scale * factor(&query, j),
+                   bench_tensors_row(x, summed, bench_key_row(c, at.b, j, g)), d, sample->exact);
     query_destroy(&query);
     return PLX_OK;
 }
@@ -148,7 +143,7 @@ static plx_status add_query(const struct bench_tensors *x, const struct bench_ca
 static plx_status sum_queries(const struct bench_tensors *x, const struct bench_case *c, int64_t b,
                               int64_t g, int64_t j, struct bench_exact *exact)
 {
-    const int64_t row = key_row(c, b, j, g), group = c->shape.hq / c->shape.hkv;
+    const int64_t row = bench_key_row(c, b, j, g), group = c->shape.hq / c->shape.hkv;
     double *dk = add_sample(exact, SLOT_DK, row)->exact,
            *dv = add_sample(exact, SLOT_DV, row)->exact;
     const int64_t first = c->causal ? j : 0, queries = c->shape.l - first;
@@ -246,12 +241,11 @@ static plx_status convert(double *exact, plx_dtype dtype, void *stored, double *
 }
 
 plx_status bench_exact_compare(const struct bench_tensors *tensors,
-                               const struct plx_parallax_args *args,
-                               const struct bench_exact *exact, double *error, double *equal,
-                               struct error *err)
+                               const struct bench_arguments *args, const struct bench_exact *exact,
+                               double *error, double *equal, struct error *err)
 {
     double worst[SLOTS] = {0}, largest[SLOTS] = {0};
-    struct plx_parallax_args views = *args;
+    struct bench_arguments views = *args;
     int64_t same = 0, all = 0;
     for (int n = 0; n < exact->count; n++) {
         const struct bench_sample *sample = &exact->samples[n];

@@ -27,8 +27,7 @@ plx_status bench_exact_create(const struct bench_tensors *tensors, const struct 
 /* Of the outputs in args: the largest error in a tensor over its largest exact value, largest over
  * the tensors; and the share of numbers that are the exact ones rounded to the output's dtype. */
 plx_status bench_exact_compare(const struct bench_tensors *tensors,
-                               const struct plx_parallax_args *args,
-                               const struct bench_exact *exact, double *error, double *equal,
-                               struct error *err);
+                               const struct bench_arguments *args, const struct bench_exact *exact,
+                               double *error, double *equal, struct error *err);
 
 #endif

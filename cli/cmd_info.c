@@ -30,8 +30,8 @@ static const struct option_row rows[] = {
      "channels of a head"},
     {NULL, "window", OPTION_INT, offsetof(struct info_values, window), "0", "KEYS", 0, 1 << 24,
      false, "keys a query sees, its own included; 0: all before it"},
-    {NULL, "dtype", OPTION_STRING, offsetof(struct info_values, dtype), "f32", "f32|bf16|f64", 0, 0,
-     false, "of queries, keys and values"},
+    {NULL, "dtype", OPTION_STRING, offsetof(struct info_values, dtype), "f32", "f32|bf16|f16|f64",
+     0, 0, false, "of queries, keys and values"},
     {NULL, "packed", OPTION_BOOL, offsetof(struct info_values, packed), "false", NULL, 0, 0, false,
      "two sequences packed by offsets"},
     {NULL, "threads", OPTION_INT, offsetof(struct info_values, threads), "0", "N", 0, 4096, false,
@@ -50,9 +50,10 @@ static const struct option_table *info_table(void)
 static plx_status ask(plx_context *context, plx_device device, plx_mechanism mechanism,
                       plx_pass pass, const struct info_values *values, const char **name)
 {
-    plx_dtype dtype = strcmp(values->dtype, "bf16") == 0  ? PLX_BF16
-                      : strcmp(values->dtype, "f64") == 0 ? PLX_F64
-                                                          : PLX_F32;
+    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16, PLX_F16, PLX_F64};
+    plx_dtype dtype = PLX_F32;
+    for (int n = 0; n < COUNT_OF(dtypes); n++)
+        if (strcmp(values->dtype, plx_dtype_name(dtypes[n])) == 0) dtype = dtypes[n];
     plx_dtype saved = dtype == PLX_F64 ? PLX_F64 : PLX_F32;
     int64_t T = pass == PLX_DECODE ? 1 : values->length, S = values->length, D = values->head_dim;
     struct plx_tensor q = plx_tensor_4d(NULL, dtype, 1, T, values->heads, D);
