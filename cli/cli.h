@@ -18,7 +18,8 @@ struct command {
 };
 
 extern const struct command command_train, command_sample, command_eval, command_bench_attention,
-    command_bench_step, command_info, command_parity;
+    command_bench_step, command_info, command_parity, command_convert, command_init,
+    command_tokenize, command_tokenizer_train, command_tokenizer_check;
 
 /* Every option of a training run; values are struct train_options. `bench step` shares most rows.
  */

@@ -64,7 +64,7 @@ static plx_status load_data(const struct model_run *run, const struct eval_value
                                      .path_count = values->data.count,
                                      .tokenizer = run->tokenizer,
                                      .vocab_size = config->vocab_size,
-                                     .separator = (int32_t)config->eos_id,
+                                     .separator = (int32_t)model_config_end(config),
                                      .max_bytes = values->max_data_bytes,
                                      .jsonl_field = values->jsonl_field};
     int64_t skipped = 0;

@@ -185,17 +185,22 @@ static plx_status info_machine(const struct info_values *values, struct error *e
 
 static void print_config(const struct model_config *config)
 {
+    printf("model type %s, ", model_family_name(model_config_family(config)));
     printf("layers %lld, width %lld, FFN %lld, vocabulary %lld, context %lld\n",
            (long long)config->layers, (long long)config->hidden_size,
            (long long)config->intermediate_size, (long long)config->vocab_size,
            (long long)config->max_position);
     printf("heads %lld, key/value heads %lld, channels %lld, rope base %g, norm eps %g\n",
            (long long)config->heads, (long long)config->kv_heads, (long long)config->head_dim,
-           config->rope_theta, config->norm_eps);
-    printf("tied embeddings %s, q/k norm %s, probe norm %s, probe rope %s, probe gate %s\n",
-           config->tie_embeddings ? "yes" : "no", config->qk_norm ? "yes" : "no",
-           config->probe_norm ? "yes" : "no", config->probe_rope ? "yes" : "no",
-           config->probe_gate ? "yes" : "no");
+           config->rope.theta, config->norm_eps);
+    if (config->rope.factor > 0)
+        printf("rope stretched %g times beyond %g positions\n", config->rope.factor,
+               config->rope.original_positions);
+    printf("tied embeddings %s, q/k/v bias %s, q/k norm %s, probe norm %s, probe rope %s, probe "
+           "gate %s\n",
+           config->tie_embeddings ? "yes" : "no", config->qkv_bias ? "yes" : "no",
+           config->qk_norm ? "yes" : "no", config->probe_norm ? "yes" : "no",
+           config->probe_rope ? "yes" : "no", config->probe_gate ? "yes" : "no");
     printf("mixers");
     for (int64_t i = 0; i < config->layers; i++) {
         printf(" %s", config->layer[i].mixer->name);

@@ -1,20 +1,16 @@
 /* cmd_sample.c: `parallax sample`: continues a prompt and streams the text as it comes. */
 #include "cli.h"
 
-#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "io/file.h"
 #include "io/model_file.h"
 #include "model_run.h"
 #include "sample.h"
+#include "text_input.h"
 #include "utf8_stream.h"
-
-/* A prompt is bounded by the context anyway; this bounds what is read before that is known. */
-#define PROMPT_LIMIT ((size_t)64 << 20)
 
 struct sample_values {
     char *file;
@@ -68,55 +64,6 @@ static const struct option_table *sample_table(void)
     return &table;
 }
 
-/* ---- The prompt ---- */
-
-static plx_status read_stdin(char **prompt, size_t *size, struct error *err)
-{
-    char *text = NULL;
-    size_t used = 0, room = 0;
-    for (;;) {
-        if (used == room) {
-            room = room ? 2 * room : 65536;
-            char *grown = used <= PROMPT_LIMIT ? realloc(text, room) : NULL;
-            if (!grown) {
-                free(text);
-                return error_set(err, PLX_BAD_DATA,
-                                 "standard input: a prompt of more than %zu bytes", used);
-            }
-            text = grown;
-        }
-        ssize_t count = read(STDIN_FILENO, text + used, room - used);
-        if (count < 0 && errno == EINTR) continue;
-        if (count < 0) {
-            free(text);
-            return error_set(err, PLX_IO_ERROR, "standard input: cannot be read: %s",
-                             strerror(errno));
-        }
-        if (count == 0) break;
-        used += (size_t)count;
-    }
-    *prompt = text;
-    *size = used;
-    return PLX_OK;
-}
-
-/* From the argument, --file, or standard input ("-", or nothing given and no terminal there). */
-static plx_status read_prompt(const struct option_settings *settings,
-                              const struct sample_values *values, char **prompt, size_t *size,
-                              struct error *err)
-{
-    const char *word = settings->positional_count > 1 ? settings->positionals[1] : NULL;
-    REQUIRE(err, !(word && values->file[0]), PLX_INVALID_ARGUMENT,
-            "--file: a prompt is given as an argument (\"%s\") as well", word);
-    if (values->file[0]) return file_read_all(values->file, PROMPT_LIMIT, prompt, size, err);
-    bool from_stdin = word ? strcmp(word, "-") == 0 : !isatty(STDIN_FILENO);
-    if (from_stdin) return read_stdin(prompt, size, err);
-    *prompt = strdup(word ? word : "");
-    REQUIRE(err, *prompt, PLX_OUT_OF_MEMORY, "no memory for the prompt");
-    *size = strlen(*prompt);
-    return PLX_OK;
-}
-
 /* ---- The text ---- */
 
 /* Where tokens go: through the UTF-8 stream, or as they are. */
@@ -163,7 +110,8 @@ static plx_status sample_prompt(struct model_run *run, const struct option_setti
     /* The default number of tokens gives way to the context; a number that was asked for does not.
      */
     int64_t context = model_get_config(run->model)->max_position, count = 0;
-    plx_status status = tokenizer_encode(run->tokenizer, prompt, size, NULL, 0, &count, NULL);
+    plx_status status =
+        tokenizer_encode_as(run->tokenizer, prompt, size, SAMPLE_ENCODING, NULL, 0, &count, NULL);
     if (!option_is_set(settings, "max_tokens") && status == PLX_WORKSPACE_TOO_SMALL &&
         count < context && count + options.max_tokens > context)
         options.max_tokens = context - count;
@@ -183,10 +131,11 @@ static plx_status run_sample(const struct option_settings *settings,
 {
     struct model_run run;
     TRY(model_run_open(&run, settings->positionals[0], &values->run, err));
+    const char *word = settings->positional_count > 1 ? settings->positionals[1] : NULL;
     char *prompt = NULL;
     size_t size = 0;
     plx_status status =
-        run.tokenizer ? read_prompt(settings, values, &prompt, &size, err)
+        run.tokenizer ? text_input_read(word, values->file, &prompt, &size, err)
                       : error_set(err, PLX_IO_ERROR, "%s: holds no tokenizer.json", run.folder);
     if (status == PLX_OK) status = sample_prompt(&run, settings, values, prompt, size, err);
     free(prompt);

@@ -14,8 +14,18 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const struct command *const commands[] = {
-    &command_train,           &command_sample,     &command_eval, &command_bench_attention,
-    &command_bench_attention, &command_bench_step, &command_info, &command_parity,
+    &command_train,
+    &command_sample,
+    &command_eval,
+    &command_convert,
+    &command_init,
+    &command_tokenize,
+    &command_tokenizer_train,
+    &command_tokenizer_check,
+    &command_bench_attention,
+    &command_bench_step,
+    &command_info,
+    &command_parity,
 };
 
 static void print_overview(FILE *file)
@@ -123,15 +133,28 @@ static bool print_family(const char *word)
     return found;
 }
 
+/* Whether some commands of two words begin with this one. */
+static bool is_family(const char *word)
+{
+    for (int i = 0; i < COUNT_OF(commands); i++) {
+        size_t first = strcspn(commands[i]->name, " ");
+        if (commands[i]->name[first] && strlen(word) == first &&
+            strncmp(word, commands[i]->name, first) == 0)
+            return true;
+    }
+    return false;
+}
+
 static int report_unknown(int argc, char **argv)
 {
+    static const char *const families[] = {"bench", "tokenizer"};
     struct error err = {0};
-    const char *names[COUNT_OF(commands) + 2];
+    const char *names[COUNT_OF(commands) + COUNT_OF(families) + 1];
     for (int i = 0; i < COUNT_OF(commands); i++) names[i] = commands[i]->name;
-    names[COUNT_OF(commands)] = "bench"; /* the family of the two-word commands */
-    names[COUNT_OF(commands) + 1] = NULL;
+    for (int i = 0; i < COUNT_OF(families); i++) names[COUNT_OF(commands) + i] = families[i];
+    names[COUNT_OF(commands) + COUNT_OF(families)] = NULL;
     char typed[128];
-    bool two = strcmp(argv[1], "bench") == 0 && argc > 2;
+    bool two = is_family(argv[1]) && argc > 2;
     snprintf(typed, sizeof typed, "%s%s%s", argv[1], two ? " " : "", two ? argv[2] : "");
     error_set(&err, PLX_INVALID_ARGUMENT, "there is no command \"%s\"; the nearest is \"%s\"",
               typed, nearest_word(typed, names));

@@ -1,7 +1,6 @@
 /* model_run.c: see model_run.h. */
 #include "model_run.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,13 +13,11 @@ void model_run_hold_portable(void)
 
 static plx_status open_tokenizer(struct model_run *run, struct error *err)
 {
-    char path[4096 + 32];
-    snprintf(path, sizeof path, "%s/tokenizer.json", run->folder);
-    if (!file_exists(path)) return PLX_OK;
-    TRY(tokenizer_load(path, &run->tokenizer, err));
+    TRY(tokenizer_load_folder(run->folder, &run->tokenizer, err));
+    if (run->tokenizer == NULL) return PLX_OK;
     int64_t vocab = model_get_config(run->model)->vocab_size;
     REQUIRE(err, tokenizer_vocab_size(run->tokenizer) <= vocab, PLX_BAD_DATA,
-            "%s: has %lld tokens but the model's vocabulary is %lld", path,
+            "%s: the tokenizer has %lld tokens but the model's vocabulary is %lld", run->folder,
             (long long)tokenizer_vocab_size(run->tokenizer), (long long)vocab);
     return PLX_OK;
 }
@@ -61,4 +58,20 @@ void model_run_close(struct model_run *run)
     model_destroy(run->model);
     if (run->backend_exists) backend_destroy(&run->backend);
     memset(run, 0, sizeof *run);
+}
+
+plx_status model_run_open_tokenizer(const char *path, struct tokenizer **tokenizer,
+                                    struct error *err)
+{
+    char folder[4096];
+    *tokenizer = NULL;
+    if (!file_is_folder(path)) return tokenizer_load(path, tokenizer, err);
+    /* A folder with a tokenizer and no model is enough here. */
+    TRY(tokenizer_load_folder(path, tokenizer, err));
+    if (*tokenizer != NULL) return PLX_OK;
+    TRY(model_folder_find(path, folder, sizeof folder, err));
+    TRY(tokenizer_load_folder(folder, tokenizer, err));
+    REQUIRE(err, *tokenizer != NULL, PLX_IO_ERROR,
+            "%s: holds neither tokenizer.json nor tokenizer.model", folder);
+    return PLX_OK;
 }

@@ -28,5 +28,8 @@ void model_run_hold_portable(void);
 plx_status model_run_open(struct model_run *run, const char *path,
                           const struct model_run_options *options, struct error *err);
 void model_run_close(struct model_run *run);
+/* The tokenizer alone: of a model folder, of a run folder, or a file. */
+plx_status model_run_open_tokenizer(const char *path, struct tokenizer **tokenizer,
+                                    struct error *err);
 
 #endif

@@ -415,6 +415,8 @@ static plx_status set_json_object(const struct option_table *table, json_t *obje
 {
     const char *key;
     json_t *value;
+    REQUIRE(err, json_is_object(object), PLX_INVALID_ARGUMENT,
+            "%s: is %s but must be an object of options", name, json_kind(object));
     json_object_foreach(object, key, value)
     {
         const struct option_row *row = find_row(table, key);
@@ -433,12 +435,9 @@ plx_status options_set_json(const struct option_table *table, const char *json, 
 {
     json_error_t problem;
     json_t *object = json_loadb(json, size, JSON_REJECT_DUPLICATES, &problem);
-    REQUIRE(err, object, PLX_INVALID_ARGUMENT, "%s: line %d: %s", name, problem.line, problem.text);
-    plx_status status =
-        json_is_object(object)
-            ? set_json_object(table, object, name, values, err)
-            : error_set(err, PLX_INVALID_ARGUMENT, "%s: is %s but must be an object of options",
-                        name, json_kind(object));
+    plx_status status = object ? set_json_object(table, object, name, values, err)
+                               : error_set(err, PLX_INVALID_ARGUMENT, "%s: line %d: %s", name,
+                                           problem.line, problem.text);
     json_decref(object);
     return status;
 }

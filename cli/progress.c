@@ -119,3 +119,18 @@ void progress_share(struct progress *progress, const char *what, int64_t done, i
     progress->open = true;
     fflush(stdout);
 }
+
+void progress_bytes(struct progress *progress, const char *what, size_t done, size_t total,
+                    double started)
+{
+    double now = process_seconds();
+    if (!progress->terminal || now - progress->shown < REDRAW_SECONDS) return;
+    progress->shown = now;
+    char done_text[32], total_text[32], left[32];
+    double share = total > 0 ? (double)done / (double)total : 1;
+    printf("%s%s %.0f %% (%s of %s), %s left", LINE_START, what, 100 * share,
+           format_bytes(done, done_text), format_bytes(total, total_text),
+           format_duration(share > 0 ? (now - started) * (1 - share) / share : NAN, left));
+    progress->open = true;
+    fflush(stdout);
+}

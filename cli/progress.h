@@ -18,6 +18,10 @@ void progress_message(struct progress *progress, const char *sentence);
 void progress_step(struct progress *progress, const struct train_progress *step);
 /* "WHAT 40 % (1,234 of 3,000 tokens)", on a terminal only. */
 void progress_share(struct progress *progress, const char *what, int64_t done, int64_t total);
+/* "WHAT 40 % (1.2 GiB of 3.0 GiB), 12s left", on a terminal only; started is process_seconds of the
+ * first byte. */
+void progress_bytes(struct progress *progress, const char *what, size_t done, size_t total,
+                    double started);
 /* Leaves the rewritten line. */
 void progress_end(struct progress *progress);
 

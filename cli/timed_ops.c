@@ -100,12 +100,26 @@ static plx_status timed_rmsnorm_backward(struct backend *be, const struct plx_te
     return book(TIMED_OTHER, start, inner->rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
 }
 
-static plx_status timed_rope(struct backend *be, const struct plx_tensor *y,
-                             const struct plx_tensor *x, const struct plx_tensor *positions,
-                             double theta, bool inverse)
+static plx_status timed_bias(struct backend *be, const struct plx_tensor *y,
+                             const struct plx_tensor *x, const struct plx_tensor *bias)
 {
     double start = process_seconds();
-    return book(TIMED_OTHER, start, inner->rope(be, y, x, positions, theta, inverse));
+    return book(TIMED_OTHER, start, inner->bias(be, y, x, bias));
+}
+
+static plx_status timed_bias_backward(struct backend *be, const struct plx_tensor *dbias,
+                                      const struct plx_tensor *dy)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->bias_backward(be, dbias, dy));
+}
+
+static plx_status timed_rope(struct backend *be, const struct plx_tensor *y,
+                             const struct plx_tensor *x, const struct plx_tensor *positions,
+                             const struct rope *rope, bool inverse)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->rope(be, y, x, positions, rope, inverse));
 }
 
 static plx_status timed_swiglu(struct backend *be, const struct plx_tensor *y,
@@ -213,6 +227,8 @@ const struct ops timed_ops = {
     .gemm = timed_gemm,
     .rmsnorm = timed_rmsnorm,
     .rmsnorm_backward = timed_rmsnorm_backward,
+    .bias = timed_bias,
+    .bias_backward = timed_bias_backward,
     .rope = timed_rope,
     .swiglu = timed_swiglu,
     .swiglu_backward = timed_swiglu_backward,

@@ -39,6 +39,9 @@ enum recompute {
 plx_status model_create(struct backend *be, const struct model_config *config,
                         struct model **model);
 void model_destroy(struct model *model);
+/* The parameter table alone, without values: what a folder of such a model holds. */
+plx_status model_describe(const struct model_config *config, struct param_list *params,
+                          struct error *err);
 const struct model_config *model_get_config(const struct model *model);
 struct param_list *model_params(struct model *model);
 void model_init(struct model *model, uint64_t seed);

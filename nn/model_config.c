@@ -19,15 +19,43 @@ struct model_config model_config_default(void)
 {
     return (struct model_config){.norm_eps = 1e-6,
                                  .qk_norm_eps = 1e-6,
-                                 .rope_theta = 1e6,
+                                 .rope = {.theta = 1e6},
                                  .initializer_range = 0.02,
                                  .tie_embeddings = true,
                                  .qk_norm = true,
                                  .probe_norm = true,
                                  .probe_rope = true,
                                  .probe_start = PROBE_START_NORMAL,
-                                 .bos_id = -1,
-                                 .eos_id = -1};
+                                 .bos_id = -1};
+}
+
+const char *model_family_name(enum model_family family)
+{
+    static const char *const names[MODEL_FAMILIES] = {
+        [FAMILY_QWEN3] = "qwen3",     [FAMILY_QWEN2] = "qwen2",  [FAMILY_LLAMA] = "llama",
+        [FAMILY_MISTRAL] = "mistral", [FAMILY_FLA] = "parallax", [FAMILY_OURS] = "qwen3_parallax",
+    };
+    return names[family];
+}
+
+int64_t model_config_end(const struct model_config *config)
+{
+    return config->end_count > 0 ? config->end_ids[0] : -1;
+}
+
+bool model_config_ends(const struct model_config *config, int64_t id)
+{
+    for (int i = 0; i < config->end_count; i++)
+        if (config->end_ids[i] == id) return true;
+    return false;
+}
+
+const struct tensor_names *model_tensor_names(enum model_family family)
+{
+    static const struct tensor_names hugging_face = {"model.embed_tokens", "self_attn",
+                                                     "input_layernorm", "post_attention_layernorm"};
+    static const struct tensor_names fla = {"model.embeddings", "attn", "attn_norm", "mlp_norm"};
+    return family == FAMILY_FLA ? &fla : &hugging_face;
 }
 
 static plx_status check_extents(const struct model_config *config, const char *where,
@@ -90,7 +118,7 @@ static plx_status check_numbers(const struct model_config *config, const char *w
     } fields[] = {
         {"rms_norm_eps", config->norm_eps, false},
         {"qk_norm_eps", config->qk_norm_eps, false},
-        {"rope_theta", config->rope_theta, false},
+        {"rope_theta", config->rope.theta, false},
         {"initializer_range", config->initializer_range, true},
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
@@ -99,14 +127,43 @@ static plx_status check_numbers(const struct model_config *config, const char *w
                     (fields[i].value > 0 || (fields[i].zero_allowed && fields[i].value == 0)),
                 PLX_BAD_DATA, "%s: %s is %g but must be %s and finite", where, fields[i].name,
                 fields[i].value, fields[i].zero_allowed ? "at least 0" : "above 0");
-    const struct {
-        const char *name;
-        int64_t value;
-    } ids[] = {{"bos_token_id", config->bos_id}, {"eos_token_id", config->eos_id}};
-    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
-        REQUIRE(err, ids[i].value >= -1 && ids[i].value < config->vocab_size, PLX_BAD_DATA,
-                "%s: %s is %lld but must be below vocab_size %lld, or -1 for none", where,
-                ids[i].name, (long long)ids[i].value, (long long)config->vocab_size);
+    return PLX_OK;
+}
+
+static plx_status check_ids(const struct model_config *config, const char *where, struct error *err)
+{
+    const long long V = config->vocab_size;
+    REQUIRE(err, config->bos_id >= -1 && config->bos_id < V, PLX_BAD_DATA,
+            "%s: bos_token_id is %lld but must be below vocab_size %lld, or -1 for none", where,
+            (long long)config->bos_id, V);
+    REQUIRE(err, config->end_count >= 0 && config->end_count <= MODEL_MAX_ENDS, PLX_BAD_DATA,
+            "%s: eos_token_id lists %d tokens but at most %d are supported", where,
+            config->end_count, MODEL_MAX_ENDS);
+    for (int i = 0; i < config->end_count; i++)
+        REQUIRE(err, config->end_ids[i] >= 0 && config->end_ids[i] < V, PLX_BAD_DATA,
+                "%s: eos_token_id is %lld but must be from 0 to below vocab_size %lld", where,
+                (long long)config->end_ids[i], V);
+    return PLX_OK;
+}
+
+/* Positions stretched as Llama-3 does, if at all. */
+static plx_status check_rope(const struct model_config *config, const char *where,
+                             struct error *err)
+{
+    const struct rope *rope = &config->rope;
+    if (rope->factor == 0) return PLX_OK;
+    REQUIRE(err, isfinite(rope->factor) && rope->factor >= 1, PLX_BAD_DATA,
+            "%s: the factor of rope is %g but must be at least 1 and finite", where, rope->factor);
+    REQUIRE(err,
+            rope->low_freq_factor > 0 && rope->low_freq_factor < rope->high_freq_factor &&
+                isfinite(rope->high_freq_factor),
+            PLX_BAD_DATA,
+            "%s: rope's low_freq_factor is %g and its high_freq_factor %g, but they must be above "
+            "0 and the second larger",
+            where, rope->low_freq_factor, rope->high_freq_factor);
+    REQUIRE(err, isfinite(rope->original_positions) && rope->original_positions >= 1, PLX_BAD_DATA,
+            "%s: rope's original_max_position_embeddings is %g but must be at least 1 and finite",
+            where, rope->original_positions);
     return PLX_OK;
 }
 
@@ -137,6 +194,8 @@ plx_status model_config_check(const struct model_config *config, const char *whe
     TRY(check_extents(config, where, err));
     TRY(check_products(config, where, err));
     TRY(check_numbers(config, where, err));
+    TRY(check_ids(config, where, err));
+    TRY(check_rope(config, where, err));
     REQUIRE(err,
             config->probe_start == PROBE_START_NORMAL ||
                 config->probe_start == PROBE_START_ZERO_GAIN ||

@@ -18,6 +18,7 @@
 #define NN_OP_H
 
 #include "core/arena.h"
+#include "core/rope.h"
 
 struct ops;
 
@@ -85,11 +86,18 @@ struct ops {
                                    const struct plx_tensor *x, const struct plx_tensor *gain,
                                    const struct plx_tensor *rstd);
 
-    /* Rotary positions on x [N,H,D], D even: channel pair (i, i + D/2) turns by position *
-     * theta^(-2i/D). positions i32 [N]. inverse turns back, which is the backward pass. In place
+    /* y[n,:] = x[n,:] + bias; x [N,E], bias [E]; in place allowed. */
+    plx_status (*bias)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                       const struct plx_tensor *bias);
+    /* dbias accumulated: the sum of dy over its rows. */
+    plx_status (*bias_backward)(struct backend *be, const struct plx_tensor *dbias,
+                                const struct plx_tensor *dy);
+
+    /* Rotary positions on x [N,H,D], D even: channel pair (i, i + D/2) turns by position * its
+     * frequency. positions i32 [N]. inverse turns back, which is the backward pass. In place
      * allowed. */
     plx_status (*rope)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                       const struct plx_tensor *positions, double theta, bool inverse);
+                       const struct plx_tensor *positions, const struct rope *rope, bool inverse);
 
     /* y = silu(gate) * up, all [N,F]. */
     plx_status (*swiglu)(struct backend *be, const struct plx_tensor *y,

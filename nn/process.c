@@ -29,3 +29,15 @@ size_t process_resident_peak(void)
     if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
     return (size_t)usage.ru_maxrss * 1024; /* Linux counts in KiB */
 }
+
+size_t process_available(void)
+{
+    FILE *file = fopen("/proc/meminfo", "r");
+    if (!file) return 0;
+    char line[128];
+    unsigned long kib = 0;
+    while (kib == 0 && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %lu kB", &kib) != 1) kib = 0;
+    fclose(file);
+    return (size_t)kib * 1024;
+}

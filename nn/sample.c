@@ -221,9 +221,11 @@ static plx_status sample_encode(struct sample_state *state, const char *prompt, 
 {
     int64_t context = model_get_config(state->model)->max_position, count = 0;
     if (size > 0) {
-        plx_status status = tokenizer_encode(state->tokenizer, prompt, size, NULL, 0, &count, NULL);
+        struct error reason = {0};
+        plx_status status = tokenizer_encode_as(state->tokenizer, prompt, size, SAMPLE_ENCODING,
+                                                NULL, 0, &count, &reason);
         if (status != PLX_OK && status != PLX_WORKSPACE_TOO_SMALL)
-            return tokenizer_encode(state->tokenizer, prompt, size, NULL, 0, &count, err);
+            return error_set(err, status, "%s", reason.text);
     }
     if (count == 0) {
         REQUIRE(err, tokenizer_end_of_text(state->tokenizer) >= 0, PLX_INVALID_ARGUMENT,
@@ -242,7 +244,8 @@ static plx_status sample_encode(struct sample_state *state, const char *prompt, 
     state->ids[0] = tokenizer_end_of_text(state->tokenizer);
     state->count = length;
     if (count == 0) return PLX_OK;
-    return tokenizer_encode(state->tokenizer, prompt, size, state->ids, length, &count, err);
+    return tokenizer_encode_as(state->tokenizer, prompt, size, SAMPLE_ENCODING, state->ids, length,
+                               &count, err);
 }
 
 static plx_status sample_allocate(struct sample_state *state, int64_t max_tokens, struct error *err)
@@ -296,13 +299,13 @@ static plx_status sample_continue(struct sample_state *state, const struct sampl
                                   struct error *err)
 {
     int32_t end = tokenizer_end_of_text(state->tokenizer);
-    int64_t model_end = model_get_config(state->model)->eos_id;
+    const struct model_config *config = model_get_config(state->model);
     struct rng rng = rng_make(options->seed, sample_stream);
     while (report->new_tokens < options->max_tokens) {
         TRY(sample_read_logits(state, err));
         int32_t id = sample_token(state->candidates_logits, state->vocab, state->ids, state->count,
                                   options, &rng, state->work);
-        if (!options->ignore_end && ((id == end && end >= 0) || id == model_end)) {
+        if (!options->ignore_end && ((id == end && end >= 0) || model_config_ends(config, id))) {
             report->ended = true;
             return PLX_OK;
         }

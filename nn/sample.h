@@ -29,6 +29,9 @@ int32_t sample_token(float *logits, int64_t vocab, const int32_t *history, int64
                      const struct sample_options *options, struct rng *rng,
                      struct sample_candidate *work);
 
+/* How a prompt becomes ids: names of special tokens in it are meant. */
+enum { SAMPLE_ENCODING = TOKENIZER_ADDED | TOKENIZER_FRAME };
+
 /* Called with every new token's bytes as they come; returning false stops. */
 typedef bool (*sample_sink)(void *user, const char *bytes, size_t size);
 

@@ -85,7 +85,7 @@ plx_status train_model_config(const struct train_options *options, int64_t vocab
     config->max_position = options->context;
     config->norm_eps = options->norm_eps;
     config->qk_norm_eps = options->norm_eps;
-    config->rope_theta = options->rope_theta;
+    config->rope.theta = options->rope_theta;
     config->initializer_range = options->initializer_range;
     config->tie_embeddings = options->tie_embeddings;
     config->qk_norm = options->qk_norm;
@@ -96,7 +96,8 @@ plx_status train_model_config(const struct train_options *options, int64_t vocab
     TRY(word_find(starts, WORD_COUNT(starts), "--probe-start", options->probe_start, &start, err));
     config->probe_start = (enum probe_start)start;
     config->bos_id = -1;
-    config->eos_id = end_of_text;
+    config->end_count = end_of_text >= 0;
+    config->end_ids[0] = end_of_text;
     REQUIRE(err, options->layers >= 1 && options->layers <= MODEL_MAX_LAYERS, PLX_INVALID_ARGUMENT,
             "--layers: %lld is not between 1 and %d", (long long)options->layers, MODEL_MAX_LAYERS);
     for (int i = 0; i < options->layers; i++) TRY(set_layer(options, i, &config->layer[i], err));

@@ -196,8 +196,9 @@ static plx_status check_samples(struct train_session *session)
     REQUIRE(session->err, session->tokenizer, PLX_INVALID_ARGUMENT,
             "--sample-every: needs a tokenizer, but --tokenizer is none");
     int64_t count = 0;
-    plx_status status = tokenizer_encode(session->tokenizer, options->sample_prompt,
-                                         strlen(options->sample_prompt), NULL, 0, &count, NULL);
+    plx_status status =
+        tokenizer_encode_as(session->tokenizer, options->sample_prompt,
+                            strlen(options->sample_prompt), SAMPLE_ENCODING, NULL, 0, &count, NULL);
     if (status != PLX_OK && status != PLX_WORKSPACE_TOO_SMALL)
         return error_set(session->err, status, "--sample-prompt: cannot be tokenised");
     REQUIRE(session->err, count + options->sample_tokens <= options->context, PLX_INVALID_ARGUMENT,

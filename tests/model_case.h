@@ -87,7 +87,7 @@ static inline struct model_config case_config(int layers, const char *mixer)
     config.head_dim = 8;
     config.max_position = 64;
     config.initializer_range = 0.25;
-    config.rope_theta = 100;
+    config.rope.theta = 100;
     for (int l = 0; l < layers; l++) config.layer[l].mixer = mixer_find(mixer);
     return config;
 }

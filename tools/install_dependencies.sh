@@ -32,6 +32,8 @@ need pkg-config command -v pkg-config
 need libdnnl-dev has_header dnnl.h
 need libjansson-dev has_header jansson.h
 need libxxhash-dev has_header xxhash.h
+need libpcre2-dev test -e /usr/include/pcre2.h
+need libutf8proc-dev has_header utf8proc.h
 case "${1:-}" in
 --tests)
     need g++ command -v g++

@@ -259,7 +259,7 @@ struct plx_cache_append_args {
  * append to the same page.
  *
  * Looks at k_lengths (required), k_pages, k_scales and v_scales of attention; q_lengths and offsets
- * are refused, masks ignored. f8e4m3 stores the nearest to key / scale.
+ * are refused, masks ignored. f8e4m3 stores key / scale, rounded.
  *
  * With the tables, the channels (x, y) = (i, i + D/2) of a key, of q and of r become
  * (x cos - y sin, y cos + x sin) with entry i of the row of the key's number (of row 0 where that

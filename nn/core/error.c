@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "data/utf8.h"
+
 plx_status error_set(struct error *err, plx_status status, const char *format, ...)
 {
     if (err == NULL || err->status != PLX_OK) return status;
@@ -12,6 +14,7 @@ plx_status error_set(struct error *err, plx_status status, const char *format, .
     va_start(arguments, format);
     vsnprintf(err->text, sizeof err->text, format, arguments);
     va_end(arguments);
+    utf8_make_printable(err->text); /* names and values may come from hostile files */
     return status;
 }
 

@@ -16,8 +16,8 @@ struct error {
     char text[1024];
 };
 
-/* Stores status and sentence and returns status. The first failure wins: a second call on a struct
- * that already holds one leaves its text alone. err may be NULL. */
+/* Stores status and sentence, control bytes replaced, and returns status. The first failure wins: a
+ * second call on a struct that already holds one leaves its text alone. err may be NULL. */
 plx_status error_set(struct error *err, plx_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void error_clear(struct error *err);

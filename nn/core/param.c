@@ -74,19 +74,29 @@ static double start_value(const struct param *param, struct rng *rng)
     return 0.0;
 }
 
+struct rng param_stream(const struct param *param, uint64_t seed)
+{
+    return rng_make(seed, name_hash(param->name));
+}
+
+void param_start(const struct param *param, struct rng *stream, plx_dtype dtype, void *values,
+                 int64_t count)
+{
+    for (int64_t e = 0; e < count; e++) {
+        double value = start_value(param, stream);
+        if (dtype == PLX_F64)
+            ((double *)values)[e] = value;
+        else
+            ((float *)values)[e] = (float)value;
+    }
+}
+
 void param_list_init(struct param_list *list, uint64_t seed)
 {
     for (int i = 0; i < list->count; i++) {
-        struct param *param = &list->items[i];
-        struct rng rng = rng_make(seed, name_hash(param->name));
-        int64_t count = plx_tensor_count(&param->value);
-        for (int64_t e = 0; e < count; e++) {
-            double value = start_value(param, &rng);
-            if (param->value.dtype == PLX_F64)
-                ((double *)param->value.data)[e] = value;
-            else
-                ((float *)param->value.data)[e] = (float)value;
-        }
+        const struct plx_tensor *value = &list->items[i].value;
+        struct rng stream = param_stream(&list->items[i], seed);
+        param_start(&list->items[i], &stream, value->dtype, value->data, plx_tensor_count(value));
     }
 }
 

@@ -54,6 +54,10 @@ void param_list_carve_grads(struct param_list *list, struct arena *arena);
 /* Each row draws from its own stream, derived from seed and name, so adding a parameter does not
  * change the start of the others. */
 void param_list_init(struct param_list *list, uint64_t seed);
+/* The same in pieces: the stream of a row, and the next count of its start values as f32 or f64. */
+struct rng param_stream(const struct param *param, uint64_t seed);
+void param_start(const struct param *param, struct rng *stream, plx_dtype dtype, void *values,
+                 int64_t count);
 struct param *param_find(struct param_list *list, const char *name);
 int64_t param_list_elements(const struct param_list *list);
 /* "matrix", "thin", "embedding", "head", "norm", "bias". */

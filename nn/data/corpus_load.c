@@ -280,6 +280,7 @@ plx_status corpus_load(const struct corpus_options *options, struct corpus **cor
     else
         corpus_destroy(walk->reader.corpus);
     *skipped = walk->skipped;
+    corpus_reader_clear(&walk->reader);
     free(walk->seen.slots);
     free(walk);
     return status;

@@ -60,8 +60,13 @@ plx_status corpus_own_map(struct corpus *corpus, const struct file_map *map, str
 struct corpus_reader {
     struct corpus *corpus;
     const struct corpus_options *options;
-    int64_t bytes_left; /* of max_bytes */
+    int64_t bytes_left;      /* of max_bytes */
+    struct encoder *encoder; /* made with the first text */
+    void *narrowed;          /* ids of the text at hand, of the corpus's width */
+    int64_t narrow_count, narrow_capacity;
 };
+/* Frees what reading needed; the corpus stays. */
+void corpus_reader_clear(struct corpus_reader *reader);
 
 /* One text as one document, whole or cut where bytes_left ends; text must be UTF-8 without NUL.
  * Empty text adds nothing. */

@@ -1,15 +1,13 @@
 /* corpus_text.c: text and JSONL into documents; see corpus_parts.h.
  *
- * A text is encoded in pieces through a small buffer and narrowed into the store, so that loading
- * needs no memory beyond the tokens themselves. Pieces may be cut anywhere because a token of this
- * version is one byte. */
+ * A text's ids come from the encoder some thousands at a time and are narrowed into a buffer that
+ * the reader keeps, then copied into the store, because only then their number is known. */
 #include "data/corpus_parts.h"
 #include "data/utf8.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
-
-enum { PIECE_TOKENS = 4096 };
 
 /* Two bytes hold every id of a vocabulary of up to 65,536. */
 static uint8_t token_width(const struct tokenizer *tokenizer)
@@ -17,12 +15,37 @@ static uint8_t token_width(const struct tokenizer *tokenizer)
     return tokenizer_vocab_size(tokenizer) <= 65536 ? 2 : 4;
 }
 
-static void narrow(const int32_t *ids, int64_t count, int width, void *tokens, int64_t at)
+/* The encoder's sink; user is the reader. */
+static plx_status narrow(void *user, const int32_t *ids, int64_t count, struct error *err)
 {
-    if (width == 2)
-        for (int64_t i = 0; i < count; i++) ((uint16_t *)tokens)[at + i] = (uint16_t)ids[i];
-    else
-        memcpy((int32_t *)tokens + at, ids, (size_t)count * sizeof *ids);
+    struct corpus_reader *reader = user;
+    int64_t needed = reader->narrow_count + count;
+    if (needed > reader->narrow_capacity) {
+        int64_t capacity = 2 * needed;
+        void *narrowed = realloc(reader->narrowed, (size_t)capacity * sizeof *ids);
+        REQUIRE(err, narrowed != NULL, PLX_OUT_OF_MEMORY, "no memory for a document of %lld tokens",
+                (long long)needed);
+        reader->narrowed = narrowed;
+        reader->narrow_capacity = capacity;
+    }
+    if (token_width(reader->options->tokenizer) == 2) {
+        uint16_t *tokens = (uint16_t *)reader->narrowed + reader->narrow_count;
+        for (int64_t i = 0; i < count; i++) tokens[i] = (uint16_t)ids[i];
+    } else {
+        memcpy((int32_t *)reader->narrowed + reader->narrow_count, ids,
+               (size_t)count * sizeof *ids);
+    }
+    reader->narrow_count = needed;
+    return PLX_OK;
+}
+
+void corpus_reader_clear(struct corpus_reader *reader)
+{
+    encoder_destroy(reader->encoder);
+    free(reader->narrowed);
+    reader->encoder = NULL;
+    reader->narrowed = NULL;
+    reader->narrow_capacity = 0;
 }
 
 plx_status corpus_add_text(struct corpus_reader *reader, const char *text, size_t size,
@@ -36,23 +59,23 @@ plx_status corpus_add_text(struct corpus_reader *reader, const char *text, size_
     reader->bytes_left = whole ? reader->bytes_left - (int64_t)size : 0;
     if (size == 0) return PLX_OK;
 
+    if (reader->encoder == NULL) TRY(encoder_create(options->tokenizer, &reader->encoder, err));
+    reader->narrow_count = 0;
+    TRY(encoder_encode(reader->encoder, text, size, TOKENIZER_PLAIN, narrow, reader, err));
     /* A document that is cut short has no end, so it gets no separator either. */
     bool separated = whole && options->separator >= 0;
-    struct corpus_document document = {
-        .bytes = (int64_t)size, .width = token_width(options->tokenizer), .silent = separated};
+    if (separated) TRY(narrow(reader, &options->separator, 1, err));
+    struct corpus_document document = {.bytes = (int64_t)size,
+                                       .width = token_width(options->tokenizer),
+                                       .count = reader->narrow_count,
+                                       .silent = separated};
+    if (document.count == 0) return PLX_OK;
+    size_t bytes = (size_t)document.count * document.width;
     void *tokens;
-    TRY(corpus_take(reader->corpus, (size + 1) * document.width, &tokens, err));
-    int32_t ids[PIECE_TOKENS];
-    for (size_t at = 0; at < size; at += PIECE_TOKENS) {
-        int64_t count;
-        size_t take = size - at < PIECE_TOKENS ? size - at : PIECE_TOKENS;
-        TRY(tokenizer_encode(options->tokenizer, text + at, take, ids, PIECE_TOKENS, &count, err));
-        narrow(ids, count, document.width, tokens, document.count);
-        document.count += count;
-    }
-    if (separated) narrow(&options->separator, 1, document.width, tokens, document.count++);
+    TRY(corpus_take(reader->corpus, bytes, &tokens, err));
+    memcpy(tokens, reader->narrowed, bytes);
     document.tokens = tokens;
-    corpus_keep(reader->corpus, (size_t)document.count * document.width);
+    corpus_keep(reader->corpus, bytes);
     return corpus_add(reader->corpus, &document, err);
 }
 
@@ -70,11 +93,8 @@ static plx_status add_line(struct corpus_reader *reader, const char *line, size_
 {
     json_error_t reason;
     json_t *object = json_loadb(line, size, JSON_REJECT_DUPLICATES, &reason);
-    if (object == NULL) {
-        utf8_make_printable(reason.text);
-        return error_set(err, PLX_BAD_DATA, "%s:%lld: not valid JSON at byte %d: %s", name, number,
-                         reason.position, reason.text);
-    }
+    REQUIRE(err, object != NULL, PLX_BAD_DATA, "%s:%lld: not valid JSON at byte %d: %s", name,
+            number, reason.position, reason.text);
     const char *field = reader->options->jsonl_field;
     if (field == NULL) field = "text";
     const json_t *text = json_object_get(object, field);

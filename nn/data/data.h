@@ -1,6 +1,5 @@
 /* data.h: from files to batches.
  *
- *   tokenizer   text <-> token ids
  *   corpus      documents as token runs, from text files, folders, JSONL or token shards
  *   loader      a corpus and a seed -> an endless, resumable stream of packed batches
  *
@@ -11,29 +10,7 @@
 
 #include "core/random.h"
 #include "model.h"
-
-/* ---- Tokenizer ---- */
-struct tokenizer;
-
-/* Bytes 0..255 are ids 0..255, <|endoftext|> is 256; vocabulary size 257. */
-plx_status tokenizer_create_bytes(struct tokenizer **tokenizer, struct error *err);
-/* tokenizer.json of a model folder. Byte-level without merges is what this version reads; others
- * are refused by name. */
-plx_status tokenizer_load(const char *path, struct tokenizer **tokenizer, struct error *err);
-/* The same from memory (size bytes, need not end in NUL); name is for messages. */
-plx_status tokenizer_parse(const char *json, size_t size, const char *name,
-                           struct tokenizer **tokenizer, struct error *err);
-plx_status tokenizer_save(const struct tokenizer *tokenizer, const char *path, struct error *err);
-void tokenizer_destroy(struct tokenizer *tokenizer);
-int64_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
-int32_t tokenizer_end_of_text(const struct tokenizer *tokenizer); /* -1: none */
-/* Ids of size bytes of text; ids has room for capacity. *count is how many there are, even where
- * capacity is less (then PLX_WORKSPACE_TOO_SMALL, and nothing is written). Added tokens are not
- * looked for: text stays text. */
-plx_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t size,
-                            int32_t *ids, int64_t capacity, int64_t *count, struct error *err);
-/* Bytes of one id, not terminated; 0 bytes for ids without text (specials, out of range). */
-const char *tokenizer_token(const struct tokenizer *tokenizer, int32_t id, size_t *size);
+#include "tokenizer/tokenizer.h"
 
 /* ---- Corpus ---- */
 struct corpus;

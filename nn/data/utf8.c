@@ -48,6 +48,13 @@ size_t utf8_first_bad(const char *text, size_t size)
     return size;
 }
 
+size_t utf8_first_invalid(const char *text, size_t size)
+{
+    size_t at = utf8_first_bad(text, size);
+    while (at < size && text[at] == '\0') at += 1 + utf8_first_bad(text + at + 1, size - at - 1);
+    return at;
+}
+
 size_t utf8_cut(const char *text, size_t limit)
 {
     /* A character has at most three continuation bytes; text that is no UTF-8 is cut where asked.
@@ -61,4 +68,15 @@ void utf8_make_printable(char *text)
 {
     for (; *text != '\0'; text++)
         if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = '?';
+}
+
+struct utf8_quote utf8_quote(const char *text)
+{
+    struct utf8_quote quoted;
+    size_t size = strlen(text), limit = sizeof quoted.text - 1;
+    size_t cut = size > limit ? utf8_cut(text, limit) : size;
+    memcpy(quoted.text, text, cut);
+    quoted.text[cut] = '\0';
+    utf8_make_printable(quoted.text);
+    return quoted;
 }

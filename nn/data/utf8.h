@@ -3,13 +3,50 @@
 #define NN_UTF8_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Offset of the first byte that is NUL or not part of well-formed UTF-8 (RFC 3629: no overlong
  * forms, no surrogates, nothing above U+10FFFF); size where there is none. */
 size_t utf8_first_bad(const char *text, size_t size);
+/* The same, but NUL is a character like any other. */
+size_t utf8_first_invalid(const char *text, size_t size);
 /* The largest cut <= limit that does not divide a character; limit < size. */
 size_t utf8_cut(const char *text, size_t limit);
+
+/* Bytes of the character at text, which is well-formed; at most size, at least 1 where size is. */
+static inline size_t utf8_character_size(const char *text, size_t size)
+{
+    unsigned char lead = (unsigned char)*text;
+    size_t length = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    return length < size ? length : size;
+}
+
+/* Code point of the character at text, which is well-formed; *size is its bytes. */
+static inline uint32_t utf8_decode(const char *text, size_t *size)
+{
+    const unsigned char *t = (const unsigned char *)text;
+    if (t[0] < 0x80) {
+        *size = 1;
+        return t[0];
+    }
+    if (t[0] < 0xe0) {
+        *size = 2;
+        return (t[0] & 0x1fu) << 6 | (t[1] & 0x3fu);
+    }
+    if (t[0] < 0xf0) {
+        *size = 3;
+        return (t[0] & 0x0fu) << 12 | (t[1] & 0x3fu) << 6 | (t[2] & 0x3fu);
+    }
+    *size = 4;
+    return (t[0] & 0x07u) << 18 | (t[1] & 0x3fu) << 12 | (t[2] & 0x3fu) << 6 | (t[3] & 0x3fu);
+}
+
 /* Replaces control bytes in place, so that quoting a file's content cannot steer a terminal. */
 void utf8_make_printable(char *text);
+/* At most 64 bytes of a string from a file, safe to print. */
+struct utf8_quote {
+    char text[65];
+};
+struct utf8_quote utf8_quote(const char *text);
 
 #endif

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
 #include "io/checkpoint_parts.h"
 #include "io/fields.h"
 #include "io/file.h"
@@ -18,12 +17,11 @@ enum { MANIFEST_VERSION = 1, HASH_DIGITS = 16 };
 static const struct {
     const char *name;
     bool required;
-} checkpoint_files[] = {{"config.json", true},
-                        {"model.safetensors", true},
-                        {"tokenizer.json", false},
-                        {"optimizer.safetensors", true},
-                        {"state.json", true}};
-enum { FILE_COUNT = sizeof checkpoint_files / sizeof *checkpoint_files };
+} checkpoint_files[CHECKPOINT_FILES] = {{"config.json", true},
+                                        {"model.safetensors", true},
+                                        {"tokenizer.json", false},
+                                        {"optimizer.safetensors", true},
+                                        {"state.json", true}};
 
 plx_status checkpoint_join(const char *folder, const char *name, char *path, struct error *err)
 {
@@ -35,20 +33,46 @@ plx_status checkpoint_join(const char *folder, const char *name, char *path, str
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
-static plx_status describe_files(const char *folder, json_t *files, struct error *err)
+static plx_status describe_files(const char *folder, struct checkpoint_manifest *manifest,
+                                 struct error *err)
 {
-    for (int i = 0; i < FILE_COUNT; i++) {
-        char path[CHECKPOINT_PATH], text[HASH_DIGITS + 1];
-        uint64_t hash;
+    for (int i = 0; i < CHECKPOINT_FILES; i++) {
+        char path[CHECKPOINT_PATH];
         size_t bytes;
+        struct checkpoint_file *file = &manifest->files[i];
         TRY(checkpoint_join(folder, checkpoint_files[i].name, path, err));
-        if (!checkpoint_files[i].required && !file_exists(path)) continue;
-        TRY(file_hash(path, &hash, &bytes, err));
-        snprintf(text, sizeof text, "%016" PRIx64, hash);
-        json_t *file = json_pack("{s:I, s:s}", "size", (json_int_t)bytes, "xxh64", text);
-        REQUIRE(err, json_object_set_new(files, checkpoint_files[i].name, file) == 0,
-                PLX_OUT_OF_MEMORY, "%s: out of memory", path);
+        file->present = checkpoint_files[i].required || file_exists(path);
+        if (!file->present) continue;
+        TRY(file_hash(path, &file->hash, &bytes, err));
+        file->size = (int64_t)bytes;
     }
+    return PLX_OK;
+}
+
+static json_t *format_files(const struct checkpoint_manifest *manifest)
+{
+    json_t *files = json_object();
+    for (int i = 0; i < CHECKPOINT_FILES; i++) {
+        const struct checkpoint_file *file = &manifest->files[i];
+        char hash[HASH_DIGITS + 1];
+        if (!file->present) continue;
+        snprintf(hash, sizeof hash, "%016" PRIx64, file->hash);
+        json_t *entry = json_pack("{s:I, s:s}", "size", (json_int_t)file->size, "xxh64", hash);
+        if (json_object_set_new(files, checkpoint_files[i].name, entry) == 0) continue;
+        json_decref(files);
+        return NULL;
+    }
+    return files;
+}
+
+plx_status checkpoint_format_manifest(const struct checkpoint_manifest *manifest, char **json,
+                                      struct error *err)
+{
+    json_t *root =
+        json_pack("{s:i, s:o}", "version", MANIFEST_VERSION, "files", format_files(manifest));
+    *json = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    REQUIRE(err, *json != NULL, PLX_OUT_OF_MEMORY, "manifest.json: out of memory");
     return PLX_OK;
 }
 
@@ -64,28 +88,17 @@ static plx_status write_text(const char *path, const char *text, struct error *e
 
 plx_status checkpoint_write_manifest(const char *folder, struct error *err)
 {
-    char path[CHECKPOINT_PATH];
+    char path[CHECKPOINT_PATH], *text;
+    struct checkpoint_manifest manifest = {0};
     TRY(checkpoint_join(folder, "manifest.json", path, err));
-    json_t *files = json_object();
-    plx_status status = describe_files(folder, files, err);
-    json_t *root = json_pack("{s:i, s:o}", "version", MANIFEST_VERSION, "files", files);
-    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
-    if (status == PLX_OK && text == NULL)
-        status = error_set(err, PLX_OUT_OF_MEMORY, "%s: out of memory", path);
-    if (status == PLX_OK) status = write_text(path, text, err);
+    TRY(describe_files(folder, &manifest, err));
+    TRY(checkpoint_format_manifest(&manifest, &text, err));
+    plx_status status = write_text(path, text, err);
     free(text);
-    json_decref(root);
     return status;
 }
 
 /* ---- Verifying ------------------------------------------------------------------------------- */
-
-/* What the manifest says of one file. */
-struct expected {
-    int64_t size;
-    uint64_t hash;
-    bool present;
-};
 
 static plx_status read_hash(const struct fields *fields, uint64_t *hash)
 {
@@ -99,10 +112,10 @@ static plx_status read_hash(const struct fields *fields, uint64_t *hash)
 }
 
 static plx_status read_expected(const struct fields *files, const char *name,
-                                struct expected *expected)
+                                struct checkpoint_file *expected)
 {
     const json_t *file = fields_get(files, name);
-    *expected = (struct expected){.present = file != NULL};
+    *expected = (struct checkpoint_file){.present = file != NULL};
     if (file == NULL) return PLX_OK;
     if (!json_is_object(file)) return fields_refuse(files, name, file, "an object");
     struct fields fields = {file, files->where, files->err};
@@ -113,12 +126,12 @@ static plx_status read_expected(const struct fields *files, const char *name,
 
 static bool is_checkpoint_file(const char *name)
 {
-    for (int i = 0; i < FILE_COUNT; i++)
+    for (int i = 0; i < CHECKPOINT_FILES; i++)
         if (strcmp(checkpoint_files[i].name, name) == 0) return true;
     return false;
 }
 
-static plx_status read_manifest(const struct fields *fields, struct expected expected[FILE_COUNT])
+static plx_status read_manifest(const struct fields *fields, struct checkpoint_manifest *manifest)
 {
     int64_t version = 0;
     TRY(fields_require(fields, "version"));
@@ -134,15 +147,28 @@ static plx_status read_manifest(const struct fields *fields, struct expected exp
         REQUIRE(fields->err, is_checkpoint_file(name), PLX_BAD_DATA,
                 "%s: lists %.100s, which is no file of a checkpoint", fields->where, name);
     }
-    for (int i = 0; i < FILE_COUNT; i++) {
-        TRY(read_expected(&files, checkpoint_files[i].name, &expected[i]));
-        REQUIRE(fields->err, expected[i].present || !checkpoint_files[i].required, PLX_BAD_DATA,
-                "%s: does not list %s", fields->where, checkpoint_files[i].name);
+    for (int i = 0; i < CHECKPOINT_FILES; i++) {
+        TRY(read_expected(&files, checkpoint_files[i].name, &manifest->files[i]));
+        REQUIRE(fields->err, manifest->files[i].present || !checkpoint_files[i].required,
+                PLX_BAD_DATA, "%s: does not list %s", fields->where, checkpoint_files[i].name);
     }
     return PLX_OK;
 }
 
-static plx_status verify_size(const char *path, const struct expected *expected, struct error *err)
+plx_status checkpoint_parse_manifest(const char *json, size_t size, const char *name,
+                                     struct checkpoint_manifest *manifest, struct error *err)
+{
+    json_t *root;
+    *manifest = (struct checkpoint_manifest){0};
+    TRY(fields_parse(json, size, name, &root, err));
+    struct fields fields = {root, name, err};
+    plx_status status = read_manifest(&fields, manifest);
+    json_decref(root);
+    return status;
+}
+
+static plx_status verify_size(const char *path, const struct checkpoint_file *expected,
+                              struct error *err)
 {
     struct file_map map;
     REQUIRE(err, file_exists(path), PLX_BAD_DATA, "%s: is missing", path);
@@ -154,7 +180,8 @@ static plx_status verify_size(const char *path, const struct expected *expected,
     return PLX_OK;
 }
 
-static plx_status verify_hash(const char *path, const struct expected *expected, struct error *err)
+static plx_status verify_hash(const char *path, const struct checkpoint_file *expected,
+                              struct error *err)
 {
     uint64_t hash;
     size_t bytes;
@@ -165,37 +192,31 @@ static plx_status verify_hash(const char *path, const struct expected *expected,
     return PLX_OK;
 }
 
-static plx_status load_manifest(const char *folder, struct expected expected[FILE_COUNT],
+static plx_status load_manifest(const char *folder, struct checkpoint_manifest *manifest,
                                 struct error *err)
 {
     char path[CHECKPOINT_PATH], *text;
     size_t size;
-    json_t *root;
     TRY(checkpoint_join(folder, "manifest.json", path, err));
     REQUIRE(err, file_exists(path), PLX_BAD_DATA,
             "%s: has no manifest.json, so it is not a completed checkpoint", folder);
     TRY(file_read_all(path, 1 << 20, &text, &size, err));
-    plx_status status = fields_parse(text, size, path, &root, err);
+    plx_status status = checkpoint_parse_manifest(text, size, path, manifest, err);
     free(text);
-    if (status != PLX_OK) return status;
-    struct fields fields = {root, path, err};
-    status = read_manifest(&fields, expected);
-    json_decref(root);
-    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 
 plx_status checkpoint_verify(const char *folder, struct error *err)
 {
     char path[CHECKPOINT_PATH];
-    struct expected expected[FILE_COUNT];
-    TRY(load_manifest(folder, expected, err));
+    struct checkpoint_manifest manifest;
+    TRY(load_manifest(folder, &manifest, err));
     for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < FILE_COUNT; i++) {
-            if (!expected[i].present) continue;
+        for (int i = 0; i < CHECKPOINT_FILES; i++) {
+            const struct checkpoint_file *file = &manifest.files[i];
+            if (!file->present) continue;
             TRY(checkpoint_join(folder, checkpoint_files[i].name, path, err));
-            TRY(pass == 0 ? verify_size(path, &expected[i], err)
-                          : verify_hash(path, &expected[i], err));
+            TRY(pass == 0 ? verify_size(path, file, err) : verify_hash(path, file, err));
         }
     return PLX_OK;
 }

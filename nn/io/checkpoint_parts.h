@@ -21,6 +21,21 @@ plx_status checkpoint_parse_steps(const char *json, size_t size, const char *nam
 plx_status checkpoint_load_steps(const char *folder, struct train_state *state,
                                  int64_t *optimizer_steps, struct error *err);
 
+/* manifest.json: size and XXH64 of every file that a checkpoint may hold, in the order of
+ * checkpoint_manifest.c; all zero where it is not present. */
+enum { CHECKPOINT_FILES = 5 };
+struct checkpoint_manifest {
+    struct checkpoint_file {
+        int64_t size;
+        uint64_t hash;
+        bool present;
+    } files[CHECKPOINT_FILES];
+};
+/* The text is malloc'd. */
+plx_status checkpoint_format_manifest(const struct checkpoint_manifest *manifest, char **json,
+                                      struct error *err);
+plx_status checkpoint_parse_manifest(const char *json, size_t size, const char *name,
+                                     struct checkpoint_manifest *manifest, struct error *err);
 /* Hashes every file that a checkpoint holds and writes manifest.json. */
 plx_status checkpoint_write_manifest(const char *folder, struct error *err);
 

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
 #include "io/checkpoint_parts.h"
 #include "io/fields.h"
 #include "io/file.h"
@@ -130,7 +129,6 @@ plx_status checkpoint_parse_steps(const char *json, size_t size, const char *nam
     json_decref(root);
     if (status == PLX_OK) return PLX_OK;
     train_state_clear(state);
-    if (err != NULL) utf8_make_printable(err->text);
     return status;
 }
 

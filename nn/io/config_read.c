@@ -1,17 +1,17 @@
 /* config_read.c: config.json to struct model_config.
  *
- * Three layouts, told apart by model_type: Hugging Face's qwen3, flash-linear-attention's parallax,
- * and our qwen3_parallax, which is qwen3 plus mixer_types and the probe's options. Members that are
- * absent take the defaults of the code that writes the layout. Whatever would change what the model
- * computes and is not understood here is refused by name; other members are ignored, since Hugging
- * Face writes many that say nothing about the model. */
+ * A layout a family, told apart by model_type: Hugging Face's qwen3, qwen2, llama and mistral,
+ * flash-linear-attention's parallax, and our qwen3_parallax, which is qwen3 plus mixer_types and
+ * the probe's options. Members that are absent take the defaults of the code that writes the
+ * layout. Whatever would change what the model computes and is not understood here is refused by
+ * name; other members are ignored, since Hugging Face writes many that say nothing about the model.
+ */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
 #include "io/config_rows.h"
 #include "io/fields.h"
 #include "io/file.h"
@@ -40,13 +40,15 @@ static plx_status read_row(const struct fields *fields, const struct config_row 
 
 static plx_status refuse_unsupported(const struct fields *fields)
 {
-    static const char *const must_be_false[] = {"attention_bias", "qkv_bias", "mlp_bias"};
+    static const struct {
+        const char *key, *reason;
+    } must_be_false[] = {{"attention_bias", "a bias of the output projection is not supported"},
+                         {"mlp_bias", "biases of the MLP are not supported"}};
     for (size_t i = 0; i < sizeof must_be_false / sizeof *must_be_false; i++) {
         bool set = false;
-        TRY(fields_bool(fields, must_be_false[i], &set));
-        REQUIRE(fields->err, !set, PLX_UNSUPPORTED,
-                "%s: %s is true, but projections with biases are not supported", fields->where,
-                must_be_false[i]);
+        TRY(fields_bool(fields, must_be_false[i].key, &set));
+        REQUIRE(fields->err, !set, PLX_UNSUPPORTED, "%s: %s is true, but %s", fields->where,
+                must_be_false[i].key, must_be_false[i].reason);
     }
     static const char *const must_be_null[] = {"attnres_block_size", "quantization_config"};
     for (size_t i = 0; i < sizeof must_be_null / sizeof *must_be_null; i++) {
@@ -66,56 +68,115 @@ static plx_status refuse_unsupported(const struct fields *fields)
 /* ---- Rope ------------------------------------------------------------------------------------ */
 
 /* rope_type of rope_parameters or rope_scaling; older files call it type. */
-static plx_status check_rope_type(const struct fields *rope, const char *key)
+static plx_status read_rope_type(const struct fields *rope, const char *key, bool *stretched)
 {
-    const char *type = "default";
+    const char *type = *stretched ? "llama3" : "default";
     TRY(fields_text(rope, key, &type));
-    REQUIRE(rope->err, strcmp(type, "default") == 0, PLX_UNSUPPORTED,
-            "%s: %s is \"%.40s\", but only \"default\" is supported", rope->where, key, type);
+    *stretched = strcmp(type, "llama3") == 0;
+    REQUIRE(rope->err, *stretched || strcmp(type, "default") == 0, PLX_UNSUPPORTED,
+            "%s: %s is \"%.40s\", but only \"default\" and \"llama3\" are supported", rope->where,
+            key, type);
     return PLX_OK;
 }
 
-/* One object that describes rope; its theta, where it has one, must agree with a theta found
- * before. */
-static plx_status read_rope_object(const struct fields *fields, const char *key, bool *known,
-                                   double *theta)
+static plx_status refuse_partial_rotary(const struct fields *fields)
+{
+    double partial = 1;
+    TRY(fields_real(fields, "partial_rotary_factor", &partial));
+    REQUIRE(fields->err, partial == 1, PLX_UNSUPPORTED,
+            "%s: partial_rotary_factor is %g, but only 1 is supported", fields->where, partial);
+    return PLX_OK;
+}
+
+/* One number of rope; where another place has said it too, both must agree. */
+static plx_status read_rope_number(const struct fields *rope, const char *key, bool known,
+                                   double *value)
+{
+    double found = *value;
+    TRY(fields_real(rope, key, &found));
+    REQUIRE(rope->err, !known || found == *value, PLX_BAD_DATA,
+            "%s: %s is %g here, but %g elsewhere", rope->where, key, found, *value);
+    *value = found;
+    return PLX_OK;
+}
+
+/* What one object says of rope, beyond what is known of theta and the stretching. */
+struct rope_known {
+    bool theta, stretching;
+};
+
+static plx_status read_rope_members(const struct fields *rope, struct rope_known *known,
+                                    struct rope *values)
+{
+    const char *member;
+    json_t *value;
+    json_object_foreach((json_t *)rope->object, member, value)
+    {
+        if (json_is_object(value))
+            return fields_refuse(rope, member, value, "no object: one rope serves all layers");
+    }
+    bool stretched = false;
+    TRY(read_rope_type(rope, "type", &stretched));
+    TRY(read_rope_type(rope, "rope_type", &stretched));
+    TRY(refuse_partial_rotary(rope));
+    TRY(read_rope_number(rope, "rope_theta", known->theta, &values->theta));
+    known->theta = known->theta || fields_get(rope, "rope_theta") != NULL;
+    if (!stretched) return PLX_OK;
+    for (int i = 0; i < rope_row_count; i++) {
+        TRY(fields_require(rope, rope_rows[i].key));
+        TRY(read_rope_number(rope, rope_rows[i].key, known->stretching,
+                             (double *)((char *)values + rope_rows[i].offset)));
+    }
+    REQUIRE(rope->err, values->factor != 0, PLX_BAD_DATA, "%s: factor is 0 but must be at least 1",
+            rope->where);
+    known->stretching = true;
+    return PLX_OK;
+}
+
+static plx_status read_rope_object(const struct fields *fields, const char *key,
+                                   struct rope_known *known, struct rope *values)
 {
     const json_t *object = fields_get(fields, key);
     if (object == NULL) return PLX_OK;
     if (!json_is_object(object)) return fields_refuse(fields, key, object, "an object or null");
     char where[256];
     snprintf(where, sizeof where, "%.200s: %s", fields->where, key);
-    struct fields rope = {object, where, fields->err};
-    TRY(check_rope_type(&rope, "rope_type"));
-    TRY(check_rope_type(&rope, "type"));
-    const char *member;
-    json_t *value;
-    json_object_foreach((json_t *)object, member, value)
-    {
-        if (json_is_object(value))
-            return fields_refuse(&rope, member, value, "no object: one rope serves all layers");
-    }
-    double partial = 1, found = *theta;
-    TRY(fields_real(&rope, "partial_rotary_factor", &partial));
-    REQUIRE(fields->err, partial == 1, PLX_UNSUPPORTED,
-            "%s: partial_rotary_factor is %g, but only 1 is supported", where, partial);
-    TRY(fields_real(&rope, "rope_theta", &found));
-    REQUIRE(fields->err, !*known || found == *theta, PLX_BAD_DATA,
-            "%s: rope_theta is %g here, but %g at the top", where, found, *theta);
-    if (fields_get(&rope, "rope_theta") != NULL) *known = true;
-    *theta = found;
-    return PLX_OK;
+    return read_rope_members(&(struct fields){object, where, fields->err}, known, values);
 }
 
+/* Both spellings of rope: newer files have rope_parameters, older ones rope_theta and rope_scaling
+ * at the top. */
 static plx_status read_rope(const struct fields *fields, struct model_config *config)
 {
-    bool known = fields_get(fields, "rope_theta") != NULL;
-    double partial = 1;
-    TRY(read_rope_object(fields, "rope_parameters", &known, &config->rope_theta));
-    TRY(read_rope_object(fields, "rope_scaling", &known, &config->rope_theta));
-    TRY(fields_real(fields, "partial_rotary_factor", &partial));
-    REQUIRE(fields->err, partial == 1, PLX_UNSUPPORTED,
-            "%s: partial_rotary_factor is %g, but only 1 is supported", fields->where, partial);
+    struct rope_known known = {.theta = fields_get(fields, "rope_theta") != NULL};
+    TRY(read_rope_object(fields, "rope_parameters", &known, &config->rope));
+    TRY(read_rope_object(fields, "rope_scaling", &known, &config->rope));
+    return refuse_partial_rotary(fields);
+}
+
+/* ---- Ends of text ---------------------------------------------------------------------------- */
+
+/* One number, or a list of them; -1 is none. */
+static plx_status read_ends(const struct fields *fields, struct model_config *config)
+{
+    const char *key = "eos_token_id";
+    const json_t *found = fields_get(fields, key);
+    int64_t id = -1;
+    if (!json_is_array(found)) {
+        TRY(fields_integer(fields, key, -1, INT32_MAX, &id));
+        config->end_count = id >= 0;
+        config->end_ids[0] = id;
+        return PLX_OK;
+    }
+    REQUIRE(fields->err, json_array_size(found) <= MODEL_MAX_ENDS, PLX_UNSUPPORTED,
+            "%s: eos_token_id lists %zu tokens, more than the %d supported", fields->where,
+            json_array_size(found), MODEL_MAX_ENDS);
+    for (size_t i = 0; i < json_array_size(found); i++) {
+        const json_t *item = json_array_get(found, i);
+        if (!json_is_integer(item))
+            return fields_refuse(fields, key, item, "made of whole numbers");
+        config->end_ids[config->end_count++] = json_integer_value(item);
+    }
     return PLX_OK;
 }
 
@@ -172,7 +233,7 @@ static plx_status read_windows(const struct fields *fields, struct model_config 
     return read_layer_types(fields, use ? window : 0, config);
 }
 
-/* ---- The three layouts ----------------------------------------------------------------------- */
+/* ---- The layouts ----------------------------------------------------------------------------- */
 
 static plx_status set_mixers(const struct fields *fields, const char *name,
                              struct model_config *config)
@@ -194,15 +255,47 @@ static plx_status derive_head_dim(const struct fields *fields, struct model_conf
     return PLX_OK;
 }
 
-static plx_status read_qwen3(const struct fields *fields, struct model_config *config)
+/* What the plain softmax models of transformers share. */
+static plx_status read_softmax(const struct fields *fields, struct model_config *config)
 {
     if (config->head_dim == 0) TRY(derive_head_dim(fields, config));
-    TRY(read_windows(fields, config));
     config->qk_norm_eps = config->norm_eps;
     REQUIRE(fields->err, fields_get(fields, "mixer_types") == NULL, PLX_BAD_DATA,
-            "%s: mixer_types belongs to model_type \"qwen3_parallax\", but model_type is \"qwen3\"",
-            fields->where);
+            "%s: mixer_types belongs to model_type \"qwen3_parallax\", but model_type is \"%s\"",
+            fields->where, model_family_name(config->family));
     return set_mixers(fields, "softmax", config);
+}
+
+static plx_status read_qwen3(const struct fields *fields, struct model_config *config)
+{
+    config->qk_norm = true;
+    TRY(read_windows(fields, config));
+    return read_softmax(fields, config);
+}
+
+static plx_status read_qwen2(const struct fields *fields, struct model_config *config)
+{
+    config->qkv_bias = true;
+    TRY(read_windows(fields, config));
+    return read_softmax(fields, config);
+}
+
+static plx_status read_llama(const struct fields *fields, struct model_config *config)
+{
+    return read_softmax(fields, config);
+}
+
+/* Every layer slides; a width that is absent is 4096, and null means no window. */
+static plx_status read_mistral(const struct fields *fields, struct model_config *config)
+{
+    const json_t *given = json_object_get(fields->object, "sliding_window");
+    int64_t window = given == NULL ? 4096 : 0;
+    TRY(fields_integer(fields, "sliding_window", 1, INT32_MAX, &window));
+    REQUIRE(fields->err, fields_get(fields, "layer_types") == NULL, PLX_UNSUPPORTED,
+            "%s: layer_types is given, but the layers of a mistral model are all alike",
+            fields->where);
+    for (int l = 0; l < config->layers; l++) config->layer[l].window = window;
+    return read_softmax(fields, config);
 }
 
 /* flash-linear-attention widens the MLP to hidden_ratio * 2/3 of the model, rounded up to 256. */
@@ -226,7 +319,6 @@ static plx_status read_fla(const struct fields *fields, struct model_config *con
     if (config->intermediate_size == 0) TRY(derive_intermediate(fields, config));
     TRY(fields_integer(fields, "window_size", 1, INT32_MAX, &window));
     for (int l = 0; l < config->layers; l++) config->layer[l].window = window;
-    config->fla_names = true;
     config->qk_norm_eps = config_fla_qk_norm_eps;
     config->probe_norm = config->qk_norm;
     return set_mixers(fields, "parallax", config);
@@ -298,44 +390,56 @@ static plx_status read_ours(const struct fields *fields, struct model_config *co
 
 static const struct {
     plx_status (*read)(const struct fields *fields, struct model_config *config);
-    int64_t max_position; /* where the file does not say */
-} layouts[CONFIG_TYPES] = {
-    [CONFIG_QWEN3] = {read_qwen3, 32768},
-    [CONFIG_FLA] = {read_fla, 2048},
-    [CONFIG_OURS] = {read_ours, 32768},
+    int64_t max_position, kv_heads; /* where the file does not say; 0: as many as query heads */
+} layouts[MODEL_FAMILIES] = {
+    [FAMILY_QWEN3] = {read_qwen3, 32768, 0}, [FAMILY_QWEN2] = {read_qwen2, 32768, 0},
+    [FAMILY_LLAMA] = {read_llama, 2048, 0},  [FAMILY_MISTRAL] = {read_mistral, 131072, 8},
+    [FAMILY_FLA] = {read_fla, 2048, 0},      [FAMILY_OURS] = {read_ours, 32768, 0},
 };
 
-static plx_status find_type(const struct fields *fields, enum config_type *type)
+static plx_status find_family(const struct fields *fields, enum model_family *family)
 {
     const char *name = NULL;
     TRY(fields_require(fields, "model_type"));
     TRY(fields_text(fields, "model_type", &name));
-    for (*type = 0; *type < CONFIG_TYPES; (*type)++)
-        if (strcmp(config_type_names[*type], name) == 0) return PLX_OK;
+    for (*family = 0; *family < MODEL_FAMILIES; (*family)++)
+        if (strcmp(model_family_name(*family), name) == 0) return PLX_OK;
+    char known[256] = "";
+    for (int f = 0; f < MODEL_FAMILIES; f++) {
+        size_t length = strlen(known);
+        snprintf(known + length, sizeof known - length, "%s\"%s\"",
+                 f == 0                    ? ""
+                 : f + 1 == MODEL_FAMILIES ? " and "
+                                           : ", ",
+                 model_family_name((enum model_family)f));
+    }
     return error_set(fields->err, PLX_UNSUPPORTED,
-                     "%s: model_type is \"%.60s\", but only \"%s\", \"%s\" and \"%s\" are known",
-                     fields->where, name, config_type_names[CONFIG_QWEN3],
-                     config_type_names[CONFIG_FLA], config_type_names[CONFIG_OURS]);
+                     "%s: model_type is \"%.60s\", but only %s are known", fields->where, name,
+                     known);
 }
 
 static plx_status read_config(const struct fields *fields, struct model_config *config)
 {
-    enum config_type type;
-    TRY(find_type(fields, &type));
+    enum model_family family;
+    TRY(find_family(fields, &family));
     *config = model_config_default();
+    config->family = family;
     config->tie_embeddings = false;
-    config->rope_theta = 10000;
-    config->qk_norm = type != CONFIG_FLA;
-    config->max_position = layouts[type].max_position;
+    config->rope.theta = 10000;
+    config->qk_norm = family == FAMILY_OURS;
+    config->max_position = layouts[family].max_position;
+    config->kv_heads =
+        fields_get(fields, "num_key_value_heads") == NULL ? layouts[family].kv_heads : 0;
     for (int i = 0; i < config_row_count; i++)
-        if (config_rows[i].types & 1u << type) TRY(read_row(fields, &config_rows[i], config));
+        if (config_rows[i].families & 1u << family) TRY(read_row(fields, &config_rows[i], config));
     REQUIRE(fields->err, config->layers <= MODEL_MAX_LAYERS, PLX_UNSUPPORTED,
             "%s: num_hidden_layers is %" PRId64 ", more than the %d supported", fields->where,
             config->layers, MODEL_MAX_LAYERS);
     if (config->kv_heads == 0) config->kv_heads = config->heads;
     TRY(refuse_unsupported(fields));
     TRY(read_rope(fields, config));
-    TRY(layouts[type].read(fields, config));
+    TRY(read_ends(fields, config));
+    TRY(layouts[family].read(fields, config));
     return model_config_check(config, fields->where, fields->err);
 }
 
@@ -347,7 +451,6 @@ plx_status model_config_parse(const char *json, size_t size, const char *name,
     struct fields fields = {root, name, err};
     plx_status status = read_config(&fields, config);
     json_decref(root);
-    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 

@@ -8,8 +8,6 @@
 
 #include "model_config.h"
 
-enum config_type { CONFIG_QWEN3, CONFIG_FLA, CONFIG_OURS, CONFIG_TYPES };
-
 enum row_kind { ROW_EXTENT, ROW_REAL, ROW_BOOL, ROW_ID };
 
 struct config_row {
@@ -17,14 +15,19 @@ struct config_row {
     enum row_kind kind;
     size_t offset; /* in struct model_config */
     bool required;
-    unsigned types; /* bit 1 << config_type: where the row belongs */
+    unsigned families; /* bit 1 << model_family: where the row belongs */
 };
 
 extern const struct config_row config_rows[];
 extern const int config_row_count;
 
-/* "qwen3", "parallax", "qwen3_parallax". */
-extern const char *const config_type_names[CONFIG_TYPES];
+/* Members of rope_parameters where rope_type is "llama3"; offsets in struct rope. */
+struct rope_row {
+    const char *key;
+    size_t offset;
+};
+extern const struct rope_row rope_rows[];
+extern const int rope_row_count;
 /* The norms on q, k and r in flash-linear-attention's layer, whatever its norm_eps says. */
 extern const double config_fla_qk_norm_eps;
 extern const char *const config_probe_starts[3];

@@ -190,6 +190,15 @@ void file_unmap(struct file_map *map)
     *map = (struct file_map){0};
 }
 
+void file_map_forget(const void *data, size_t bytes)
+{
+    /* Only pages that lie wholly inside: the others may be in use by a neighbour. */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)data + bytes) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 /* Fills the buffer unless the file ends first; *got says how much. */
 static plx_status read_fully(int descriptor, const char *path, void *buffer, size_t bytes,
                              size_t *got, struct error *err)

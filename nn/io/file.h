@@ -16,6 +16,9 @@ struct file_map {
 };
 plx_status file_map(const char *path, struct file_map *map, struct error *err);
 void file_unmap(struct file_map *map);
+/* Lets go of the memory of a part of a map that has been read: it is read from the file again
+ * when it is needed again. */
+void file_map_forget(const void *data, size_t bytes);
 /* A whole file of at most limit bytes into malloc'd memory, with a NUL behind it. */
 plx_status file_read_all(const char *path, size_t limit, char **text, size_t *size,
                          struct error *err);

@@ -78,9 +78,16 @@ static plx_status check_redundant_head(struct param_list *params, const struct w
     return PLX_OK;
 }
 
-/* Every parameter is there in its shape, and nothing else is. */
-static plx_status check_weights(struct param_list *params, const struct weights *weights,
-                                struct error *err)
+/* Old checkpoints of Llama store the frequencies of rope, which follow from config.json. */
+static bool is_rope_buffer(const char *name)
+{
+    static const char end[] = ".rotary_emb.inv_freq";
+    size_t length = strlen(name), tail = sizeof end - 1;
+    return length > tail && strcmp(name + length - tail, end) == 0;
+}
+
+plx_status model_check_weights(struct param_list *params, const struct weights *weights,
+                               struct error *err)
 {
     for (int i = 0; i < params->count; i++) {
         const struct param *param = &params->items[i];
@@ -91,10 +98,11 @@ static plx_status check_weights(struct param_list *params, const struct weights 
     }
     for (int i = 0; i < weights_count(weights); i++) {
         const struct weights_row *row = weights_at(weights, i);
-        if (param_find(params, row->entry->name) != NULL) continue;
-        REQUIRE(err, strcmp(row->entry->name, "lm_head.weight") == 0, PLX_BAD_DATA,
+        const char *name = row->entry->name;
+        if (param_find(params, name) != NULL || is_rope_buffer(name)) continue;
+        REQUIRE(err, strcmp(name, "lm_head.weight") == 0, PLX_BAD_DATA,
                 "%s: tensor %.200s is no part of the model that config.json describes", row->path,
-                row->entry->name);
+                name);
         TRY(check_redundant_head(params, weights, row, err));
     }
     return PLX_OK;
@@ -105,7 +113,7 @@ plx_status model_load_values(struct model *model, const char *folder, struct err
     struct param_list *params = model_params(model);
     struct weights *weights;
     TRY(weights_open(folder, &weights, err));
-    plx_status status = check_weights(params, weights, err);
+    plx_status status = model_check_weights(params, weights, err);
     for (int i = 0; status == PLX_OK && i < params->count; i++) {
         const struct weights_row *row = weights_find(weights, params->items[i].name);
         status = safetensors_read(row->entry, row->path, &params->items[i].value, err);

@@ -1,8 +1,8 @@
 /* model_file.h: a model folder: config.json, model.safetensors, tokenizer.json, shaped as Hugging
  * Face does.
  *
- * Reads model_type qwen3, parallax (flash-linear-attention) and qwen3_parallax (ours). A model
- * whose layers are all softmax attention is written as plain qwen3. */
+ * Reads model_type qwen3, qwen2, llama, mistral, parallax (flash-linear-attention) and
+ * qwen3_parallax (ours), and writes a model in its own family's layout where that can say it. */
 #ifndef NN_MODEL_FILE_H
 #define NN_MODEL_FILE_H
 
@@ -13,6 +13,11 @@
 plx_status model_config_parse(const char *json, size_t size, const char *name,
                               struct model_config *config, struct error *err);
 plx_status model_config_load(const char *path, struct model_config *config, struct error *err);
+/* The family whose layout model_config_format writes; and whether a family's layout can say the
+ * model, PLX_UNSUPPORTED with the reason if not. */
+enum model_family model_config_family(const struct model_config *config);
+plx_status model_config_can_be(const struct model_config *config, enum model_family family,
+                               struct error *err);
 /* malloc'd JSON text of a config. */
 plx_status model_config_format(const struct model_config *config, char **json, struct error *err);
 
@@ -24,6 +29,10 @@ plx_status model_folder_find(const char *folder, char *path, size_t size, struct
 plx_status model_folder_find_noting(const char *folder, char *path, size_t size,
                                     void (*note)(void *user, const char *sentence), void *user,
                                     struct error *err);
+struct weights;
+/* Every parameter is there in its shape, and nothing else is but what model_load_values ignores. */
+plx_status model_check_weights(struct param_list *params, const struct weights *weights,
+                               struct error *err);
 /* Values of every parameter from FOLDER/model.safetensors (or its shards by index.json). Missing,
  * surplus and misshapen tensors are errors that name the tensor and both shapes; a redundant
  * lm_head of a tied model is checked equal and ignored. */

@@ -325,7 +325,6 @@ plx_status safetensors_parse(const void *memory, size_t size, const char *name,
         *file = made;
     else
         safetensors_close(made);
-    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 
@@ -351,6 +350,13 @@ void safetensors_close(struct safetensors *file)
     file_unmap(&file->map);
     free(file->name);
     free(file);
+}
+
+unsigned safetensors_dtype_bits(const char *dtype)
+{
+    for (size_t i = 0; i < sizeof dtype_table / sizeof *dtype_table; i++)
+        if (strcmp(dtype_table[i].name, dtype) == 0) return dtype_table[i].bits;
+    return 0;
 }
 
 /* ---- What a file holds ----------------------------------------------------------------------- */

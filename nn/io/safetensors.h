@@ -5,7 +5,7 @@
 #ifndef NN_SAFETENSORS_H
 #define NN_SAFETENSORS_H
 
-#include "core/error.h"
+#include "io/file.h"
 
 enum { SAFETENSORS_MAX_RANK = 8 };
 
@@ -36,12 +36,47 @@ const char *safetensors_metadata(const struct safetensors *file, const char *key
 plx_status safetensors_read(const struct safetensors_entry *entry, const char *file_name,
                             const struct plx_tensor *tensor, struct error *err);
 
+/* Elements first .. first + count - 1 of an entry in another type of floating-point numbers: "F32",
+ * "BF16", "F16" or "F64". */
+plx_status safetensors_convert(const struct safetensors_entry *entry, const char *file_name,
+                               int64_t first, int64_t count, const char *dtype, void *out,
+                               struct error *err);
+/* Bytes of a number of such a type; 0 for every other dtype. */
+size_t safetensors_float_bytes(const char *dtype);
+/* Bits of a number of any dtype that files have; 0 for other names. */
+unsigned safetensors_dtype_bits(const char *dtype);
+
 /* Whether safetensors_read could: the shapes are equal and the types convertible. */
 plx_status safetensors_check(const struct safetensors_entry *entry, const char *file_name,
                              const struct plx_tensor *tensor, struct error *err);
 
 /* The name of a dtype in files: "F32" and so on; NULL for a value that is not a dtype. */
 const char *safetensors_dtype(plx_dtype dtype);
+
+/* A file written tensor by tensor, for data that is not in memory all at once: first the header,
+ * then the data of each tensor in the order of the specs, in any pieces. Wide elements should come
+ * first, so that every tensor is aligned to its elements. After a failure only
+ * safetensors_writer_abandon is left to call. */
+struct safetensors_spec {
+    const char *name, *dtype; /* dtype as written in files */
+    int rank;
+    int64_t shape[SAFETENSORS_MAX_RANK];
+};
+struct safetensors_writer {
+    struct file_writer file;
+    size_t promised; /* bytes of the file by its header */
+};
+plx_status safetensors_writer_open(struct safetensors_writer *writer, const char *path,
+                                   const struct safetensors_spec *specs, int count,
+                                   const char *const (*metadata)[2], int metadata_count,
+                                   struct error *err);
+plx_status safetensors_writer_data(struct safetensors_writer *writer, const void *data,
+                                   size_t bytes, struct error *err);
+/* Fsyncs; refuses where less or more than the header promised was written. */
+plx_status safetensors_writer_close(struct safetensors_writer *writer, struct error *err);
+void safetensors_writer_abandon(struct safetensors_writer *writer);
+/* Bytes of a tensor; its dtype must be one that files have. */
+size_t safetensors_spec_bytes(const struct safetensors_spec *spec);
 
 struct safetensors_write {
     const char *name;

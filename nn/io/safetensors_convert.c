@@ -1,9 +1,10 @@
-/* safetensors_convert.c: copying values out of a safetensors file into a tensor.
+/* safetensors_convert.c: numbers of a safetensors file in another type.
  *
  * Equal types are copied byte for byte. Otherwise values go through double in blocks: every F32,
  * BF16, F16 and F64 is exactly a double, so a conversion rounds once, to nearest even. A finite
  * value that the target cannot hold is refused rather than turned into infinity. Data in the file
- * may lie at any address, so it is only ever touched by memcpy. */
+ * may lie at any address, so it is only ever touched by memcpy. The loops of a block have no
+ * branches, so that the compiler can vectorise them, and threads share the blocks. */
 #include "io/safetensors.h"
 
 #include <inttypes.h>
@@ -12,6 +13,34 @@
 #include <string.h>
 
 enum { BLOCK = 512, SHAPE_TEXT = 200 };
+
+static inline uint64_t double_bits(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline double bits_double(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t float_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float bits_float(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 /* ---- Decoding: count elements at source as doubles ------------------------------------------- */
 
@@ -34,51 +63,38 @@ static void decode_bf16(const unsigned char *source, int count, double *values)
     for (int i = 0; i < count; i++) {
         uint16_t half;
         memcpy(&half, source + 2 * i, sizeof half);
-        uint32_t bits = (uint32_t)half << 16;
-        float value;
-        memcpy(&value, &bits, sizeof value);
-        values[i] = (double)value;
+        values[i] = (double)bits_float((uint32_t)half << 16);
     }
 }
 
-/* 1 sign, 5 exponent, 10 fraction bits; exponent 0 is subnormal, 31 infinity or NaN. */
-static double f16_value(uint16_t half)
-{
-    int exponent = half >> 10 & 31, fraction = half & 1023;
-    double value;
-    if (exponent == 31)
-        value = fraction == 0 ? INFINITY : NAN;
-    else if (exponent == 0)
-        value = ldexp(fraction, -24);
-    else
-        value = ldexp(1024 + fraction, exponent - 25);
-    return half & 0x8000 ? -value : value;
-}
-
+/* 1 sign, 5 exponent, 10 fraction bits. As the high bits of a double, exponent and fraction are the
+ * value times 2^-1008, subnormals included; exponent 31 is infinity or NaN. */
 static void decode_f16(const unsigned char *source, int count, double *values)
 {
     for (int i = 0; i < count; i++) {
         uint16_t half;
         memcpy(&half, source + 2 * i, sizeof half);
-        values[i] = f16_value(half);
+        uint64_t magnitude = (uint64_t)(half & 0x7fff) << 42, sign = (uint64_t)(half & 0x8000)
+                                                                     << 48;
+        uint64_t special = (uint64_t)0 - (uint64_t)((half & 0x7c00) == 0x7c00);
+        uint64_t bits = double_bits(bits_double(magnitude) * 0x1p1008);
+        uint64_t endless = UINT64_C(0x7ff) << 52 | (magnitude & UINT64_C(0xfffffffffffff));
+        values[i] = bits_double((bits & ~special) | (endless & special) | sign);
     }
 }
 
 /* ---- Encoding -------------------------------------------------------------------------------- */
 
-/* Rounds to bf16 once. The step through float rounds to odd: whatever was cut off leaves a trace in
- * the last bit, so that the second rounding sees on which side of a half the value lies. */
-static uint16_t bf16_bits(double value)
+/* The float below or above a value that has its last bit set where the value is no float ("round to
+ * odd"): whatever was cut off leaves a trace, so that a second rounding to fewer bits sees on which
+ * side of a half the value lies. */
+static inline uint32_t odd_float_bits(double value)
 {
-    if (isnan(value)) return signbit(value) ? 0xffc0 : 0x7fc0;
     float narrow = (float)value;
-    uint32_t bits;
-    memcpy(&bits, &narrow, sizeof bits);
-    if (isfinite(value) && (double)narrow != value) {
-        if (fabs((double)narrow) > fabs(value)) bits--;
-        bits |= 1;
-    }
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    uint32_t bits = float_bits(narrow);
+    uint32_t inexact = (uint32_t)((double)narrow != value) & (uint32_t)(value == value);
+    uint32_t above = inexact & (uint32_t)(fabs((double)narrow) > fabs(value));
+    return (bits - above) | inexact;
 }
 
 static void encode_f32(const double *values, int count, void *target)
@@ -93,76 +109,133 @@ static void encode_f64(const double *values, int count, void *target)
 
 static void encode_bf16(const double *values, int count, void *target)
 {
-    for (int i = 0; i < count; i++) ((uint16_t *)target)[i] = bf16_bits(values[i]);
+    for (int i = 0; i < count; i++) {
+        uint32_t bits = odd_float_bits(values[i]);
+        uint32_t nan = (uint32_t)0 - (uint32_t)(values[i] != values[i]);
+        uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        uint32_t quiet = (bits >> 16 & 0x8000) | 0x7fc0;
+        ((uint16_t *)target)[i] = (uint16_t)((rounded & ~nan) | (quiet & nan));
+    }
 }
 
-/* Largest magnitude that rounds to a finite value; NaN and infinity pass unchecked. */
-struct target_type {
-    plx_dtype dtype;
-    const char *file_dtype;
-    double limit;
-    void (*encode)(const double *values, int count, void *target);
-};
+/* Below 2^-14 the result is subnormal: adding 1/2 lets the processor round to multiples of 2^-24,
+ * which are then the low bits of the sum. */
+static void encode_f16(const double *values, int count, void *target)
+{
+    for (int i = 0; i < count; i++) {
+        uint32_t bits = odd_float_bits(values[i]), sign = bits >> 16 & 0x8000;
+        uint32_t magnitude = bits & 0x7fffffff;
+        uint32_t normal = (magnitude + 0xc8000fffu + (magnitude >> 13 & 1)) >> 13;
+        uint32_t small = float_bits(bits_float(magnitude) + 0.5f) - 0x3f000000;
+        uint32_t is_small = (uint32_t)0 - (uint32_t)(magnitude < 0x38800000);
+        uint32_t is_large = (uint32_t)0 - (uint32_t)(magnitude >= 0x47800000);
+        uint32_t is_nan = (uint32_t)0 - (uint32_t)(values[i] != values[i]);
+        uint32_t finite = (small & is_small) | (normal & ~is_small);
+        uint32_t endless = 0x7c00 | (0x0200 & is_nan);
+        ((uint16_t *)target)[i] =
+            (uint16_t)((finite & ~(is_large | is_nan)) | (endless & (is_large | is_nan)) | sign);
+    }
+}
 
-static const struct target_type target_types[] = {
-    {PLX_F32, "F32", 0x1.ffffffp127, encode_f32},
-    {PLX_BF16, "BF16", 0x1.ffp127, encode_bf16},
-    {PLX_F64, "F64", INFINITY, encode_f64},
-};
-
-static const struct source_type {
+/* The types of floating-point numbers. From limit on a magnitude does not round to a finite value;
+ * NaN and infinity pass unchecked. */
+static const struct float_type {
     const char *dtype;
     int bytes;
+    double limit;
     void (*decode)(const unsigned char *source, int count, double *values);
-} source_types[] = {{"F32", 4, decode_f32},
-                    {"BF16", 2, decode_bf16},
-                    {"F16", 2, decode_f16},
-                    {"F64", 8, decode_f64}};
+    void (*encode)(const double *values, int count, void *target);
+} float_types[] = {{"F32", 4, 0x1.ffffffp127, decode_f32, encode_f32},
+                   {"BF16", 2, 0x1.ffp127, decode_bf16, encode_bf16},
+                   {"F16", 2, 65520, decode_f16, encode_f16},
+                   {"F64", 8, INFINITY, decode_f64, encode_f64}};
+
+/* NULL where the name is that of no such type. */
+static const struct float_type *find_float(const char *dtype)
+{
+    for (size_t i = 0; dtype != NULL && i < sizeof float_types / sizeof *float_types; i++)
+        if (strcmp(float_types[i].dtype, dtype) == 0) return &float_types[i];
+    return NULL;
+}
+
+size_t safetensors_float_bytes(const char *dtype)
+{
+    const struct float_type *type = find_float(dtype);
+    return type != NULL ? (size_t)type->bytes : 0;
+}
 
 /* ---- The two kinds of copy ------------------------------------------------------------------- */
 
-struct copy {
-    const struct safetensors_entry *entry;
-    const char *file_name;
-    const struct plx_tensor *tensor;
-    int64_t count;
-    struct error *err;
-};
-
-static plx_status copy_floats(const struct copy *copy, const struct source_type *source,
-                              const struct target_type *target)
+/* One block; returns the index of the first value that the target cannot hold, or count. */
+static int convert_block(const struct float_type *source, const struct float_type *target,
+                         const unsigned char *data, int count, void *out)
 {
     double values[BLOCK];
-    size_t width = plx_dtype_size(target->dtype);
-    for (int64_t start = 0; start < copy->count; start += BLOCK) {
-        int count = (int)(copy->count - start < BLOCK ? copy->count - start : BLOCK);
-        source->decode(copy->entry->data + start * source->bytes, count, values);
-        for (int i = 0; i < count; i++)
-            REQUIRE(copy->err, !(fabs(values[i]) >= target->limit) || isinf(values[i]),
-                    PLX_BAD_DATA, "%s: tensor %.200s: element %" PRId64 " is %g, too large for %s",
-                    copy->file_name, copy->entry->name, start + i, values[i],
-                    plx_dtype_name(target->dtype));
-        target->encode(values, count, (char *)copy->tensor->data + (size_t)start * width);
-    }
-    return PLX_OK;
+    source->decode(data, count, values);
+    int beyond = 0;
+    for (int i = 0; i < count; i++)
+        beyond += (fabs(values[i]) >= target->limit) & (fabs(values[i]) <= 0x1.fffffffffffffp1023);
+    target->encode(values, count, out);
+    if (beyond == 0) return count;
+    int at = 0;
+    while (!(fabs(values[at]) >= target->limit) || isinf(values[at])) at++;
+    return at;
 }
 
-static plx_status copy_integers(const struct copy *copy)
+static plx_status refuse_large(const struct safetensors_entry *entry, const char *file_name,
+                               const struct float_type *source, int64_t element, const char *target,
+                               struct error *err)
 {
-    bool wide = strcmp(copy->entry->dtype, "I64") == 0;
-    int32_t *target = copy->tensor->data;
-    for (int64_t i = 0; i < copy->count; i++) {
+    double value;
+    source->decode(entry->data + element * source->bytes, 1, &value);
+    return error_set(err, PLX_BAD_DATA,
+                     "%s: tensor %.200s: element %" PRId64 " is %g, too large for %s", file_name,
+                     entry->name, element, value, target);
+}
+
+plx_status safetensors_convert(const struct safetensors_entry *entry, const char *file_name,
+                               int64_t first, int64_t count, const char *dtype, void *out,
+                               struct error *err)
+{
+    const struct float_type *source = find_float(entry->dtype), *target = find_float(dtype);
+    REQUIRE(err, source != NULL && target != NULL, PLX_UNSUPPORTED,
+            "%s: tensor %.200s is of dtype %s, which cannot be read as %s", file_name, entry->name,
+            entry->dtype, dtype);
+    const unsigned char *data = entry->data + first * source->bytes;
+    if (source == target) {
+        if (count > 0) memcpy(out, data, (size_t)count * (size_t)source->bytes);
+        return PLX_OK;
+    }
+    int64_t refused = count;
+#pragma omp parallel for schedule(static) reduction(min : refused) if (count > 64 * BLOCK)
+    for (int64_t start = 0; start < count; start += BLOCK) {
+        int length = (int)(count - start < BLOCK ? count - start : BLOCK);
+        int good = convert_block(source, target, data + start * source->bytes, length,
+                                 (char *)out + start * target->bytes);
+        if (good < length && start + good < refused) refused = start + good;
+    }
+    if (refused == count) return PLX_OK;
+    return refuse_large(entry, file_name, source, first + refused, target->dtype, err);
+}
+
+static plx_status copy_integers(const struct safetensors_entry *entry, const char *file_name,
+                                const struct plx_tensor *tensor, struct error *err)
+{
+    bool wide = strcmp(entry->dtype, "I64") == 0;
+    int32_t *target = tensor->data;
+    int64_t count = plx_tensor_count(tensor);
+    for (int64_t i = 0; i < count; i++) {
         int64_t value;
         int32_t narrow;
         if (wide)
-            memcpy(&value, copy->entry->data + 8 * i, sizeof value);
+            memcpy(&value, entry->data + 8 * i, sizeof value);
         else {
-            memcpy(&narrow, copy->entry->data + 4 * i, sizeof narrow);
+            memcpy(&narrow, entry->data + 4 * i, sizeof narrow);
             value = narrow;
         }
-        REQUIRE(copy->err, value >= INT32_MIN && value <= INT32_MAX, PLX_BAD_DATA,
+        REQUIRE(err, value >= INT32_MIN && value <= INT32_MAX, PLX_BAD_DATA,
                 "%s: tensor %.200s: element %" PRId64 " is %" PRId64 ", which i32 cannot hold",
-                copy->file_name, copy->entry->name, i, value);
+                file_name, entry->name, i, value);
         target[i] = (int32_t)value;
     }
     return PLX_OK;
@@ -172,18 +245,6 @@ static bool is_integer_copy(const struct safetensors_entry *entry, const struct 
 {
     return tensor->dtype == PLX_I32 &&
            (strcmp(entry->dtype, "I32") == 0 || strcmp(entry->dtype, "I64") == 0);
-}
-
-/* The rows that a copy of floating-point numbers needs; NULL where there is none. */
-static void find_types(const struct safetensors_entry *entry, const struct plx_tensor *tensor,
-                       const struct target_type **target, const struct source_type **source)
-{
-    *target = NULL;
-    *source = NULL;
-    for (size_t i = 0; i < sizeof target_types / sizeof *target_types; i++)
-        if (target_types[i].dtype == tensor->dtype) *target = &target_types[i];
-    for (size_t i = 0; i < sizeof source_types / sizeof *source_types; i++)
-        if (strcmp(source_types[i].dtype, entry->dtype) == 0) *source = &source_types[i];
 }
 
 /* "[2, 3]" */
@@ -210,12 +271,11 @@ plx_status safetensors_check(const struct safetensors_entry *entry, const char *
             "%s: tensor %.200s has shape %s, but shape %s is expected", file_name, entry->name,
             shape_text(entry->rank, entry->shape, found),
             shape_text(tensor->rank, tensor->shape, wanted));
-    const struct target_type *target;
-    const struct source_type *source;
-    find_types(entry, tensor, &target, &source);
-    REQUIRE(err, is_integer_copy(entry, tensor) || (source != NULL && target != NULL),
-            PLX_UNSUPPORTED, "%s: tensor %.200s is of dtype %s, which cannot be read as %s",
-            file_name, entry->name, entry->dtype, plx_dtype_name(tensor->dtype));
+    bool floats =
+        find_float(entry->dtype) != NULL && find_float(safetensors_dtype(tensor->dtype)) != NULL;
+    REQUIRE(err, is_integer_copy(entry, tensor) || floats, PLX_UNSUPPORTED,
+            "%s: tensor %.200s is of dtype %s, which cannot be read as %s", file_name, entry->name,
+            entry->dtype, plx_dtype_name(tensor->dtype));
     return PLX_OK;
 }
 
@@ -223,12 +283,7 @@ plx_status safetensors_read(const struct safetensors_entry *entry, const char *f
                             const struct plx_tensor *tensor, struct error *err)
 {
     TRY(safetensors_check(entry, file_name, tensor, err));
-    struct copy copy = {entry, file_name, tensor, plx_tensor_count(tensor), err};
-    if (is_integer_copy(entry, tensor)) return copy_integers(&copy);
-    const struct target_type *target;
-    const struct source_type *source;
-    find_types(entry, tensor, &target, &source);
-    if (strcmp(entry->dtype, target->file_dtype) != 0) return copy_floats(&copy, source, target);
-    if (entry->bytes > 0) memcpy(tensor->data, entry->data, entry->bytes);
-    return PLX_OK;
+    if (is_integer_copy(entry, tensor)) return copy_integers(entry, file_name, tensor, err);
+    return safetensors_convert(entry, file_name, 0, plx_tensor_count(tensor),
+                               safetensors_dtype(tensor->dtype), tensor->data, err);
 }

@@ -67,81 +67,61 @@ static plx_status check_entry(const char *path, const struct safetensors_write *
     return PLX_OK;
 }
 
+/* ---- Tensor by tensor ------------------------------------------------------------------------ */
+
+size_t safetensors_spec_bytes(const struct safetensors_spec *spec)
+{
+    size_t count = 1;
+    for (int i = 0; i < spec->rank; i++) count *= (size_t)spec->shape[i];
+    return count * safetensors_dtype_bits(spec->dtype) / 8;
+}
+
 /* {"dtype":..., "shape":[...], "data_offsets":[begin, end]}; NULL when out of memory. */
-static json_t *describe(const struct plx_tensor *tensor, size_t begin)
+static json_t *describe(const struct safetensors_spec *spec, size_t begin)
 {
     json_t *shape = json_array();
-    for (int i = 0; i < tensor->rank; i++)
-        if (json_array_append_new(shape, json_integer(tensor->shape[i])) != 0) break;
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", safetensors_dtype(tensor->dtype), "shape",
-                     shape, "data_offsets", (json_int_t)begin,
-                     (json_int_t)(begin + tensor_bytes(tensor)));
+    for (int i = 0; i < spec->rank; i++)
+        if (json_array_append_new(shape, json_integer(spec->shape[i])) != 0) break;
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", spec->dtype, "shape", shape, "data_offsets",
+                     (json_int_t)begin, (json_int_t)(begin + safetensors_spec_bytes(spec)));
 }
 
-struct save {
-    const char *path;
-    const struct safetensors_write *entries;
-    int count;
-    struct error *err;
-};
-
-/* Calls visit for every entry in the order of the file: wide elements first. */
-static plx_status in_file_order(const struct save *save, void *user,
-                                plx_status (*visit)(const struct save *save, void *user,
-                                                    const struct safetensors_write *entry))
+/* Members of the header, and the bytes of data that they promise. */
+static plx_status add_specs(const char *path, const struct safetensors_spec *specs, int count,
+                            json_t *header, size_t *data_bytes, struct error *err)
 {
-    for (size_t width = 8; width > 0; width /= 2)
-        for (int i = 0; i < save->count; i++)
-            if (plx_dtype_size(save->entries[i].tensor.dtype) == width)
-                TRY(visit(save, user, &save->entries[i]));
+    *data_bytes = 0;
+    for (int i = 0; i < count; i++) {
+        REQUIRE(err, json_object_get(header, specs[i].name) == NULL, PLX_INVALID_ARGUMENT,
+                "%s: two tensors are named %.200s", path, specs[i].name);
+        json_t *description = describe(&specs[i], *data_bytes);
+        REQUIRE(err, description != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header", path);
+        REQUIRE(err, json_object_set_new(header, specs[i].name, description) == 0,
+                PLX_INVALID_ARGUMENT, "%s: the name of tensor %.200s is not UTF-8", path,
+                specs[i].name);
+        *data_bytes += safetensors_spec_bytes(&specs[i]);
+    }
     return PLX_OK;
 }
 
-struct layout {
-    json_t *header;
-    size_t end;
-};
-
-static plx_status add_to_header(const struct save *save, void *user,
-                                const struct safetensors_write *entry)
-{
-    struct layout *layout = user;
-    REQUIRE(save->err, json_object_get(layout->header, entry->name) == NULL, PLX_INVALID_ARGUMENT,
-            "%s: two tensors are named %.200s", save->path, entry->name);
-    json_t *description = describe(&entry->tensor, layout->end);
-    REQUIRE(save->err, description != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header",
-            save->path);
-    REQUIRE(save->err, json_object_set_new(layout->header, entry->name, description) == 0,
-            PLX_INVALID_ARGUMENT, "%s: the name of tensor %.200s is not UTF-8", save->path,
-            entry->name);
-    layout->end += tensor_bytes(&entry->tensor);
-    return PLX_OK;
-}
-
-static plx_status write_data(const struct save *save, void *user,
-                             const struct safetensors_write *entry)
-{
-    return file_write(user, entry->tensor.data, tensor_bytes(&entry->tensor), save->err);
-}
-
-static plx_status add_metadata(const struct save *save, json_t *header,
-                               const char *const (*metadata)[2], int count)
+static plx_status add_metadata(const char *path, json_t *header, const char *const (*metadata)[2],
+                               int count, struct error *err)
 {
     if (count == 0) return PLX_OK;
     json_t *object = json_object();
     bool good = json_object_set_new(header, "__metadata__", object) == 0;
     for (int i = 0; good && i < count; i++)
         good = json_object_set_new(object, metadata[i][0], json_string(metadata[i][1])) == 0;
-    REQUIRE(save->err, good, PLX_INVALID_ARGUMENT, "%s: the metadata is not UTF-8", save->path);
+    REQUIRE(err, good, PLX_INVALID_ARGUMENT, "%s: the metadata is not UTF-8", path);
     return PLX_OK;
 }
 
 /* The length field and the padded JSON text, malloc'd. */
-static plx_status format_header(const struct save *save, const json_t *header, char **bytes,
-                                size_t *size)
+static plx_status format_header(const char *path, const json_t *header, char **bytes, size_t *size,
+                                struct error *err)
 {
     char *text = json_dumps(header, JSON_COMPACT);
-    REQUIRE(save->err, text != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header", save->path);
+    REQUIRE(err, text != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header", path);
     size_t length = strlen(text);
     uint64_t padded = (length + 7) / 8 * 8;
     *size = 8 + (size_t)padded;
@@ -152,39 +132,102 @@ static plx_status format_header(const struct save *save, const json_t *header, c
         memset(*bytes + 8 + length, ' ', (size_t)padded - length);
     }
     free(text);
-    REQUIRE(save->err, *bytes != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header",
-            save->path);
-    REQUIRE(save->err, padded <= HEADER_LIMIT, PLX_INVALID_ARGUMENT,
-            "%s: the header would have %" PRIu64 " bytes, more than the %u allowed", save->path,
-            padded, HEADER_LIMIT);
+    REQUIRE(err, *bytes != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header", path);
+    REQUIRE(err, padded <= HEADER_LIMIT, PLX_INVALID_ARGUMENT,
+            "%s: the header would have %" PRIu64 " bytes, more than the %u allowed", path, padded,
+            HEADER_LIMIT);
     return PLX_OK;
 }
 
-static plx_status write_file(const struct save *save, const char *header, size_t header_size)
+plx_status safetensors_writer_open(struct safetensors_writer *writer, const char *path,
+                                   const struct safetensors_spec *specs, int count,
+                                   const char *const (*metadata)[2], int metadata_count,
+                                   struct error *err)
 {
-    struct file_writer writer;
-    plx_status status = file_writer_open(&writer, save->path, save->err);
-    if (status == PLX_OK) status = file_write(&writer, header, header_size, save->err);
-    if (status == PLX_OK) status = in_file_order(save, &writer, write_data);
-    if (status == PLX_OK) status = file_writer_close(&writer, NULL, save->err);
-    if (status != PLX_OK) file_writer_abandon(&writer);
+    *writer = (struct safetensors_writer){.file = {.descriptor = -1}};
+    json_t *header = json_object();
+    REQUIRE(err, header != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory", path);
+    char *bytes = NULL;
+    size_t size = 0, data_bytes = 0;
+    plx_status status = add_metadata(path, header, metadata, metadata_count, err);
+    if (status == PLX_OK) status = add_specs(path, specs, count, header, &data_bytes, err);
+    if (status == PLX_OK) status = format_header(path, header, &bytes, &size, err);
+    if (status == PLX_OK) status = file_writer_open(&writer->file, path, err);
+    if (status == PLX_OK) status = file_write(&writer->file, bytes, size, err);
+    writer->promised = size + data_bytes;
+    free(bytes);
+    json_decref(header);
+    return status;
+}
+
+plx_status safetensors_writer_data(struct safetensors_writer *writer, const void *data,
+                                   size_t bytes, struct error *err)
+{
+    return file_write(&writer->file, data, bytes, err);
+}
+
+plx_status safetensors_writer_close(struct safetensors_writer *writer, struct error *err)
+{
+    REQUIRE(err, writer->file.bytes == writer->promised, PLX_INTERNAL,
+            "%s: %zu bytes were written, but its header promises %zu", writer->file.path,
+            writer->file.bytes, writer->promised);
+    return file_writer_close(&writer->file, NULL, err);
+}
+
+void safetensors_writer_abandon(struct safetensors_writer *writer)
+{
+    file_writer_abandon(&writer->file);
+}
+
+/* ---- Tensors in memory ----------------------------------------------------------------------- */
+
+/* The entries in the order of the file, wide elements first; specs has room for all. */
+static void order_entries(const struct safetensors_write *entries, int count,
+                          const struct safetensors_write **order, struct safetensors_spec *specs)
+{
+    int placed = 0;
+    for (size_t width = 8; width > 0; width /= 2)
+        for (int i = 0; i < count; i++) {
+            const struct plx_tensor *tensor = &entries[i].tensor;
+            if (plx_dtype_size(tensor->dtype) != width) continue;
+            order[placed] = &entries[i];
+            specs[placed] = (struct safetensors_spec){
+                entries[i].name, safetensors_dtype(tensor->dtype), tensor->rank, {0}};
+            memcpy(specs[placed++].shape, tensor->shape,
+                   (size_t)tensor->rank * sizeof *tensor->shape);
+        }
+}
+
+static plx_status save_ordered(const char *path, const struct safetensors_write *const *order,
+                               const struct safetensors_spec *specs, int count,
+                               const char *const (*metadata)[2], int metadata_count,
+                               struct error *err)
+{
+    struct safetensors_writer writer;
+    plx_status status =
+        safetensors_writer_open(&writer, path, specs, count, metadata, metadata_count, err);
+    for (int i = 0; status == PLX_OK && i < count; i++)
+        status = safetensors_writer_data(&writer, order[i]->tensor.data,
+                                         tensor_bytes(&order[i]->tensor), err);
+    if (status == PLX_OK) status = safetensors_writer_close(&writer, err);
+    if (status != PLX_OK) safetensors_writer_abandon(&writer);
     return status;
 }
 
 plx_status safetensors_save(const char *path, const struct safetensors_write *entries, int count,
                             const char *const (*metadata)[2], int metadata_count, struct error *err)
 {
-    struct save save = {path, entries, count, err};
     for (int i = 0; i < count; i++) TRY(check_entry(path, &entries[i], err));
-    struct layout layout = {.header = json_object()};
-    REQUIRE(err, layout.header != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory", path);
-    char *header = NULL;
-    size_t header_size = 0;
-    plx_status status = add_metadata(&save, layout.header, metadata, metadata_count);
-    if (status == PLX_OK) status = in_file_order(&save, &layout, add_to_header);
-    if (status == PLX_OK) status = format_header(&save, layout.header, &header, &header_size);
-    if (status == PLX_OK) status = write_file(&save, header, header_size);
-    free(header);
-    json_decref(layout.header);
+    const struct safetensors_write **order = calloc((size_t)count + 1, sizeof *order);
+    struct safetensors_spec *specs = calloc((size_t)count + 1, sizeof *specs);
+    plx_status status = PLX_OK;
+    if (order == NULL || specs == NULL)
+        status = error_set(err, PLX_OUT_OF_MEMORY, "%s: out of memory", path);
+    if (status == PLX_OK) {
+        order_entries(entries, count, order, specs);
+        status = save_ordered(path, order, specs, count, metadata, metadata_count, err);
+    }
+    free(order);
+    free(specs);
     return status;
 }

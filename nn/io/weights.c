@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
 #include "io/file.h"
 
 struct shard {
@@ -166,7 +165,6 @@ plx_status weights_open(const char *folder, struct weights **weights, struct err
         *weights = made;
     else
         weights_close(made);
-    if (status != PLX_OK && err != NULL) utf8_make_printable(err->text);
     return status;
 }
 

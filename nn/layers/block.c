@@ -1,8 +1,7 @@
 /* block.c: the pre-norm residual block, h = x + mixer(norm(x)), y = h + mlp(norm(h)).
  *
  * Forward is six numbered steps; backward cites the step it reverses; decode is the same six with
- * nothing kept. Parameter names follow Hugging Face's Qwen-3, or flash-linear-attention where the
- * configuration says so. */
+ * nothing kept. Parameter names are those of the configuration's family. */
 #include "layers/block.h"
 
 #include <stdio.h>
@@ -10,20 +9,20 @@
 bool block_create(struct block *block, const struct model_config *config, int layer,
                   plx_dtype dtype, struct param_list *params)
 {
-    const bool fla = config->fla_names;
+    const struct tensor_names *names = model_tensor_names(config->family);
     const int64_t E = config->hidden_size;
     char prefix[64], mixer_prefix[96], mlp_prefix[96];
     snprintf(prefix, sizeof prefix, "model.layers.%d", layer);
-    snprintf(mixer_prefix, sizeof mixer_prefix, "%s.%s", prefix, fla ? "attn" : "self_attn");
+    snprintf(mixer_prefix, sizeof mixer_prefix, "%s.%s", prefix, names->mixer);
     snprintf(mlp_prefix, sizeof mlp_prefix, "%s.mlp", prefix);
     *block = (struct block){.kind = config->layer[layer].mixer, .width = E, .dtype = dtype};
     if (!rmsnorm_create(&block->mixer_norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE,
-                        prefix, fla ? "attn_norm" : "input_layernorm"))
+                        prefix, names->mixer_norm))
         return false;
     block->mixer = block->kind->create(block->kind, config, layer, mixer_prefix, dtype, params);
     return block->mixer != NULL &&
            rmsnorm_create(&block->mlp_norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE,
-                          prefix, fla ? "mlp_norm" : "post_attention_layernorm") &&
+                          prefix, names->mlp_norm) &&
            mlp_create(&block->mlp, params, dtype, E, config->intermediate_size,
                       config->initializer_range, mlp_prefix);
 }

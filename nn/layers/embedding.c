@@ -9,7 +9,7 @@ int embedding_add(struct param_list *params, plx_dtype dtype, int64_t vocab, int
                   double std, const char *name)
 {
     return param_add(params, dtype, 2, (int64_t[]){vocab, width}, PARAM_INIT_NORMAL, std,
-                     PARAM_EMBEDDING, "%s", name);
+                     PARAM_EMBEDDING, "%s.weight", name);
 }
 
 plx_status embedding_forward(struct backend *be, int table, const struct param_list *params,

@@ -1,4 +1,4 @@
-/* heads.c: how a token becomes queries, probes and keys: out = rope(gate(norm(x W^T))).
+/* heads.c: how a token becomes queries, probes and keys: out = rope(gate(norm(x W^T + b))).
  *
  * Each step but the projection is optional. The gate is a Parallax option: z = x W_g^T has one
  * number a head, and the head is multiplied by sigmoid(z) after the norm, so that a head can switch
@@ -33,6 +33,7 @@ plx_status heads_forward(struct backend *be, const struct heads *heads,
                          const struct plx_tensor *x, const struct heads_record *record)
 {
     TRY(linear_forward(be, heads->weight, params, x, &record->raw));
+    TRY(bias_forward(be, heads->bias, params, &record->raw));
     if (heads->has_norm)
         TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
                             &record->rstd));
@@ -40,8 +41,8 @@ plx_status heads_forward(struct backend *be, const struct heads *heads,
         TRY(linear_forward(be, heads->gate, params, x, &record->z));
         TRY(be->ops->gate(be, &record->out, &record->normed, &record->z));
     }
-    if (!heads->rope) return PLX_OK;
-    return be->ops->rope(be, &record->out, &record->out, positions, heads->rope_theta, false);
+    if (!heads->has_rope) return PLX_OK;
+    return be->ops->rope(be, &record->out, &record->out, positions, &heads->rope, false);
 }
 
 /* Gradient of the gate's input, and what flows into x through W_g. */
@@ -64,7 +65,7 @@ plx_status heads_backward(struct backend *be, const struct heads *heads,
 {
     size_t mark = arena_mark(&be->scratch);
     struct plx_tensor dnormed = *dout, draw;
-    if (heads->rope) TRY(be->ops->rope(be, dout, dout, positions, heads->rope_theta, true));
+    if (heads->has_rope) TRY(be->ops->rope(be, dout, dout, positions, &heads->rope, true));
     if (heads->gate >= 0) {
         dnormed = arena_tensor(&be->scratch, heads->dtype, 3, dout->shape);
         TRY(gate_backward(be, heads, params, x, record, dout, &dnormed, dx, accumulate));
@@ -76,6 +77,7 @@ plx_status heads_backward(struct backend *be, const struct heads *heads,
         TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd,
                              &draw));
     }
+    TRY(bias_backward(be, heads->bias, params, &draw));
     TRY(linear_backward(be, heads->weight, params, &draw, x, dx, accumulate));
     arena_release(&be->scratch, mark);
     return PLX_OK;

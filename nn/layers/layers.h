@@ -24,6 +24,19 @@ plx_status linear_backward(struct backend *be, int weight, const struct param_li
                            const struct plx_tensor *dy, const struct plx_tensor *x,
                            const struct plx_tensor *dx, bool accumulate);
 
+/* Where a projection has a bias, it is a layer of its own behind the product: the index of b [out],
+ * or -1 for none, with which the two functions below do nothing. */
+
+/* Adds PREFIX.NAME.bias [out], zero; -1 when out of memory. */
+int bias_add(struct param_list *params, plx_dtype dtype, int64_t out, const char *prefix,
+             const char *name);
+/* y += b, y [N,out] or with further axes that make up out. */
+plx_status bias_forward(struct backend *be, int bias, const struct param_list *params,
+                        const struct plx_tensor *y);
+/* db += the sum of dy over tokens. */
+plx_status bias_backward(struct backend *be, int bias, const struct param_list *params,
+                         const struct plx_tensor *dy);
+
 /* ---- rmsnorm.c: rows scaled to unit root mean square, then by a learned gain ---- */
 
 struct rmsnorm {
@@ -50,17 +63,18 @@ struct heads {
     int64_t heads, channels;
     plx_dtype dtype;
     int weight;          /* [heads * channels, E] */
+    int bias;            /* [heads * channels]; -1: none */
     bool has_norm;       /* RMSNorm over the channels of every head, one gain for all heads */
     struct rmsnorm norm; /* gain [channels] */
     int gate;            /* [heads, E]: every head times sigmoid of one number; -1: none */
-    bool rope;
-    double rope_theta;
+    bool has_rope;
+    struct rope rope;
 };
 
 /* raw -> norm -> gate -> rope. A step that is absent makes its two tensors one, and rope works in
  * place, so exactly what backward reads is kept. */
 struct heads_record {
-    struct plx_tensor raw;    /* [N,h,D] x W^T, which the norm's backward reads */
+    struct plx_tensor raw;    /* [N,h,D] x W^T + b, which the norm's backward reads */
     struct plx_tensor rstd;   /* [N*h]   absent without norm */
     struct plx_tensor normed; /* [N,h,D] which the gate's backward reads */
     struct plx_tensor z;      /* [N,h]   gate before the sigmoid; absent without gate */
@@ -107,7 +121,7 @@ plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct 
 
 /* ---- embedding.c: rows of a table; the layer is the table's index ---- */
 
-/* Adds NAME [vocab,width]; -1 when out of memory. */
+/* Adds NAME.weight [vocab,width]; -1 when out of memory. */
 int embedding_add(struct param_list *params, plx_dtype dtype, int64_t vocab, int64_t width,
                   double std, const char *name);
 /* ids i32 [N], y [N,E]. */

@@ -1,7 +1,8 @@
 /* linear.c: y = x W^T and its gradients, dx = dy W and dW += dy^T x.
  *
  * Weights are [out,in], as checkpoints store them, so the forward product transposes its second
- * operand and nothing is ever copied. There are no biases: Qwen-3 has none. */
+ * operand and nothing is ever copied. Biases come behind as layers of their own: Qwen-2 alone has
+ * any. */
 #include "layers/layers.h"
 #include "layers/view.h"
 
@@ -43,4 +44,27 @@ plx_status linear_backward(struct backend *be, int weight, const struct param_li
                                         .alpha = 1,
                                         .beta = accumulate ? 1 : 0};
     return be->ops->gemm(be, &input_gradient);
+}
+
+int bias_add(struct param_list *params, plx_dtype dtype, int64_t out, const char *prefix,
+             const char *name)
+{
+    return param_add(params, dtype, 1, &out, PARAM_INIT_ZERO, 0, PARAM_BIAS, "%s.%s.bias", prefix,
+                     name);
+}
+
+plx_status bias_forward(struct backend *be, int bias, const struct param_list *params,
+                        const struct plx_tensor *y)
+{
+    if (bias < 0) return PLX_OK;
+    struct plx_tensor rows = view_matrix(y, y->shape[0]);
+    return be->ops->bias(be, &rows, &rows, &params->items[bias].value);
+}
+
+plx_status bias_backward(struct backend *be, int bias, const struct param_list *params,
+                         const struct plx_tensor *dy)
+{
+    if (bias < 0) return PLX_OK;
+    struct plx_tensor rows = view_matrix(dy, dy->shape[0]);
+    return be->ops->bias_backward(be, &params->items[bias].grad, &rows);
 }

@@ -1,6 +1,6 @@
 /* attention_family.c: softmax attention and Parallax as mixers.
  *
- *     q, k, r = heads(x)      v = x W_v^T      o = attend(q, r, k, v)      y = o W_o^T
+ *     q, k, r = heads(x)      v = x W_v^T + b_v      o = attend(q, r, k, v)      y = o W_o^T
  *
  * heads (layers/heads.c) projects, norms, gates and rotates. Parallax adds r, the probe: projected
  * like q, with its own norm gain, an optional gate, and q's positions. Softmax attention is the
@@ -24,6 +24,7 @@ struct mixer {
     struct heads q, k;
     struct heads r;    /* Parallax only */
     int value, output; /* weights [G D, E] and [E, H D] */
+    int value_bias;    /* [G D]; -1: none */
 };
 
 struct attention_record {
@@ -52,7 +53,7 @@ struct heads_plan {
     const char *projection, *norm;
     double std;
     enum param_init gain;
-    bool rope;
+    bool has_rope;
 };
 
 static bool heads_create(struct heads *heads, const struct heads_plan *plan,
@@ -64,12 +65,17 @@ static bool heads_create(struct heads *heads, const struct heads_plan *plan,
                             .channels = D,
                             .dtype = dtype,
                             .has_norm = plan->norm != NULL,
+                            .bias = -1,
                             .gate = -1,
-                            .rope = plan->rope,
-                            .rope_theta = config->rope_theta};
+                            .has_rope = plan->has_rope,
+                            .rope = config->rope};
     heads->weight = linear_add(params, dtype, plan->heads * D, config->hidden_size, plan->std,
                                PARAM_MATRIX, prefix, plan->projection);
     if (heads->weight < 0) return false;
+    if (config->qkv_bias) {
+        heads->bias = bias_add(params, dtype, plan->heads * D, prefix, plan->projection);
+        if (heads->bias < 0) return false;
+    }
     return !heads->has_norm || rmsnorm_create(&heads->norm, params, dtype, D, config->qk_norm_eps,
                                               plan->gain, prefix, plan->norm);
 }
@@ -87,7 +93,7 @@ static bool probe_create(struct mixer *mixer, const struct model_config *config,
         .norm = config->probe_norm ? "r_norm" : NULL,
         .std = config->probe_start == PROBE_START_ZERO_WEIGHT ? 0 : std,
         .gain = config->probe_start == PROBE_START_ZERO_GAIN ? PARAM_INIT_ZERO : PARAM_INIT_ONE,
-        .rope = config->probe_rope};
+        .has_rope = config->probe_rope};
     if (!heads_create(&mixer->r, &plan, config, prefix, mixer->dtype, params)) return false;
     if (!config->probe_gate) return true;
     mixer->r.gate = linear_add(params, mixer->dtype, H, config->hidden_size, std,
@@ -108,7 +114,7 @@ static struct mixer *attention_create(const struct mixer_kind *kind,
                                  .norm = config->qk_norm ? "q_norm" : NULL,
                                  .std = std,
                                  .gain = PARAM_INIT_ONE,
-                                 .rope = true};
+                                 .has_rope = true};
     struct heads_plan k = q;
     k.heads = G;
     k.projection = "k_proj";
@@ -122,6 +128,11 @@ static struct mixer *attention_create(const struct mixer_kind *kind,
                     heads_create(&mixer->k, &k, config, prefix, dtype, params) &&
                     (!has_probe(mixer) || probe_create(mixer, config, prefix, params));
     mixer->value = linear_add(params, dtype, G * D, E, std, PARAM_MATRIX, prefix, "v_proj");
+    mixer->value_bias = -1;
+    if (config->qkv_bias) {
+        mixer->value_bias = bias_add(params, dtype, G * D, prefix, "v_proj");
+        complete = complete && mixer->value_bias >= 0;
+    }
     mixer->output = linear_add(params, dtype, E, H * D, std, PARAM_MATRIX, prefix, "o_proj");
     if (complete && mixer->value >= 0 && mixer->output >= 0) return mixer;
     free(mixer);
@@ -201,7 +212,8 @@ static plx_status project(struct backend *be, const struct mixer *mixer, struct 
     TRY(heads_forward(be, &mixer->q, params, positions, x, &keep->q));
     TRY(heads_forward(be, &mixer->k, params, positions, x, &keep->k));
     if (has_probe(mixer)) TRY(heads_forward(be, &mixer->r, params, positions, x, &keep->r));
-    return linear_forward(be, mixer->value, params, x, &keep->v);
+    TRY(linear_forward(be, mixer->value, params, x, &keep->v));
+    return bias_forward(be, mixer->value_bias, params, &keep->v);
 }
 
 static plx_status attention_forward(struct backend *be, const struct mixer *mixer,
@@ -253,6 +265,7 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
     args.dv = packed(&d.v);
     TRY(be->ops->attend_backward(be, &(struct attend){mixer->mechanism, &attention, &args}));
     /* q, k, r and v all come from x: the first of the four overwrites dx. */
+    TRY(bias_backward(be, mixer->value_bias, params, &d.v));
     TRY(linear_backward(be, mixer->value, params, &d.v, x, dx, false));
     if (has_probe(mixer))
         TRY(heads_backward(be, &mixer->r, params, positions, x, &keep->r, &d.r, dx, true));

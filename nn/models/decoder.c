@@ -13,17 +13,15 @@
 /* ---- Building ---- */
 
 /* In the order in which checkpoints list them: embedding, blocks, final norm, head. */
-static bool create_layers(struct model *model)
+static bool create_layers(struct model *model, plx_dtype dtype)
 {
     const struct model_config *config = &model->config;
     const int64_t V = config->vocab_size, E = config->hidden_size, L = config->layers;
     const double std = config->initializer_range;
-    const plx_dtype dtype = model->be->storage;
     struct param_list *params = &model->params;
     model->blocks = calloc((size_t)L, sizeof *model->blocks);
     model->table =
-        embedding_add(params, dtype, V, E, std,
-                      config->fla_names ? "model.embeddings.weight" : "model.embed_tokens.weight");
+        embedding_add(params, dtype, V, E, std, model_tensor_names(config->family)->embedding);
     if (model->blocks == NULL || model->table < 0) return false;
     for (int l = 0; l < L; l++)
         if (!block_create(&model->blocks[l], config, l, dtype, params)) return false;
@@ -40,7 +38,7 @@ static bool create_layers(struct model *model)
 static plx_status build(struct model *model)
 {
     struct error *err = model->be->err;
-    REQUIRE(err, create_layers(model), PLX_OUT_OF_MEMORY,
+    REQUIRE(err, create_layers(model, model->be->storage), PLX_OUT_OF_MEMORY,
             "out of memory for the tables of a model of %lld layers",
             (long long)model->config.layers);
     struct arena measuring = arena_measuring();
@@ -64,6 +62,24 @@ plx_status model_create(struct backend *be, const struct model_config *config, s
     else
         model_destroy(made);
     return status;
+}
+
+plx_status model_describe(const struct model_config *config, struct param_list *params,
+                          struct error *err)
+{
+    *params = (struct param_list){0};
+    TRY(model_config_check(config, "model", err));
+    struct model *made = calloc(1, sizeof *made);
+    if (made != NULL) made->config = *config;
+    bool complete = made != NULL && create_layers(made, PLX_F32);
+    if (complete) {
+        *params = made->params;
+        made->params = (struct param_list){0};
+    }
+    model_destroy(made);
+    REQUIRE(err, complete, PLX_OUT_OF_MEMORY,
+            "out of memory for the table of a model's parameters");
+    return PLX_OK;
 }
 
 void model_destroy(struct model *model)

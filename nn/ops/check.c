@@ -183,6 +183,30 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
     return check_count(be, op, "rstd", rstd, be->storage, rows, "x", x);
 }
 
+/* A matrix, and a bias for each of its columns. */
+static plx_status check_columns(struct backend *be, const char *op, const char *name,
+                                const struct plx_tensor *x, const char *bias_name,
+                                const struct plx_tensor *bias)
+{
+    TRY(check_dense(be, op, name, x, be->storage));
+    TRY(check_rank(be, op, name, x, 2));
+    TRY(check_rank(be, op, bias_name, bias, 1));
+    return check_count(be, op, bias_name, bias, be->storage, x->shape[1], name, x);
+}
+
+plx_status check_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                      const struct plx_tensor *bias)
+{
+    TRY(check_columns(be, "bias", "x", x, "bias", bias));
+    return check_like(be, "bias", "y", y, "x", x);
+}
+
+plx_status check_bias_backward(struct backend *be, const struct plx_tensor *dbias,
+                               const struct plx_tensor *dy)
+{
+    return check_columns(be, "bias_backward", "dy", dy, "dbias", dbias);
+}
+
 plx_status check_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                       const struct plx_tensor *positions)
 {

@@ -54,8 +54,12 @@ plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                 const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                 const struct plx_tensor *x, const struct plx_tensor *gain,
                                 const struct plx_tensor *rstd);
+plx_status cpu_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                    const struct plx_tensor *bias);
+plx_status cpu_bias_backward(struct backend *be, const struct plx_tensor *dbias,
+                             const struct plx_tensor *dy);
 plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                    const struct plx_tensor *positions, double theta, bool inverse);
+                    const struct plx_tensor *positions, const struct rope *rope, bool inverse);
 plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *gate,
                       const struct plx_tensor *up);
 plx_status cpu_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,

@@ -1,7 +1,7 @@
 /* layer_cpu.c: ops_cpu's operations on rows: norms, rotary positions, gates, embedding, loss.
  *
  * Tokens are shared among threads. The two gradients that sum over tokens are kept in a fixed
- * order: a gain's is summed per block of SCRATCH_NORM_ROWS rows and then over blocks; the
+ * order: a gain's is summed per block of SCRATCH_PARTIAL_ROWS rows and then over blocks; the
  * embedding's is cut by columns, each of which one thread adds in the order of the tokens. */
 #include "ops/check.h"
 #include "ops/cpu_state.h"
@@ -50,19 +50,19 @@ plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
     TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
     size_t mark = arena_mark(&be->scratch);
     void *block;
-    plx_status status = scratch_push(be, "rmsnorm_backward", scratch_rmsnorm_backward(x), &block);
+    plx_status status = scratch_push(be, "rmsnorm_backward", scratch_row_partials(x), &block);
     if (status == PLX_OK) {
         const struct rows *rows = cpu_rows(be);
         int64_t E = gain->shape[0], R = plx_tensor_count(rstd);
-        int64_t blocks = layer_blocks(R, SCRATCH_NORM_ROWS);
+        int64_t blocks = layer_blocks(R, SCRATCH_PARTIAL_ROWS);
         double *partials = block;
         float *out = dx->data;
         const float *up = dy->data, *in = x->data, *weight = gain->data, *saved = rstd->data;
 #pragma omp parallel for num_threads(cpu_threads(be, R *E)) schedule(static)
         for (int64_t b = 0; b < blocks; b++) {
-            int64_t r = b * SCRATCH_NORM_ROWS;
+            int64_t r = b * SCRATCH_PARTIAL_ROWS;
             rows->rmsnorm_backward(out + r * E, partials + b * E, up + r * E, in + r * E, weight,
-                                   saved + r, layer_length(R, b, SCRATCH_NORM_ROWS), E);
+                                   saved + r, layer_length(R, b, SCRATCH_PARTIAL_ROWS), E);
         }
         rows->add_partials(dgain->data, partials, blocks, E);
     }
@@ -70,8 +70,44 @@ plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
     return status;
 }
 
+plx_status cpu_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                    const struct plx_tensor *bias)
+{
+    TRY(check_bias(be, y, x, bias));
+    const struct rows *rows = cpu_rows(be);
+    int64_t N = x->shape[0], E = bias->shape[0];
+    float *out = y->data;
+    const float *in = x->data, *shift = bias->data;
+#pragma omp parallel for num_threads(cpu_threads(be, N *E)) schedule(static)
+    for (int64_t n = 0; n < N; n++) rows->add(out + n * E, in + n * E, shift, E);
+    return PLX_OK;
+}
+
+plx_status cpu_bias_backward(struct backend *be, const struct plx_tensor *dbias,
+                             const struct plx_tensor *dy)
+{
+    TRY(check_bias_backward(be, dbias, dy));
+    size_t mark = arena_mark(&be->scratch);
+    void *block;
+    plx_status status = scratch_push(be, "bias_backward", scratch_row_partials(dy), &block);
+    if (status == PLX_OK) {
+        const struct rows *rows = cpu_rows(be);
+        int64_t N = dy->shape[0], E = dbias->shape[0];
+        int64_t blocks = layer_blocks(N, SCRATCH_PARTIAL_ROWS);
+        double *partials = block;
+        const float *up = dy->data;
+#pragma omp parallel for num_threads(cpu_threads(be, N *E)) schedule(static)
+        for (int64_t b = 0; b < blocks; b++)
+            rows->sum_rows(partials + b * E, up + b * SCRATCH_PARTIAL_ROWS * E,
+                           layer_length(N, b, SCRATCH_PARTIAL_ROWS), E);
+        rows->add_partials(dbias->data, partials, blocks, E);
+    }
+    arena_release(&be->scratch, mark);
+    return status;
+}
+
 plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                    const struct plx_tensor *positions, double theta, bool inverse)
+                    const struct plx_tensor *positions, const struct rope *rope, bool inverse)
 {
     TRY(check_rope(be, y, x, positions));
     size_t mark = arena_mark(&be->scratch);
@@ -84,7 +120,7 @@ plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct
         float *out = y->data;
         const float *in = x->data;
         const int32_t *position = positions->data;
-        for (int64_t i = 0; i < D / 2; i++) frequency[i] = pow(theta, -2.0 * (double)i / (double)D);
+        for (int64_t i = 0; i < D / 2; i++) frequency[i] = rope_frequency(rope, i, D);
 #pragma omp parallel for num_threads(cpu_threads(be, N *H *D)) schedule(static)
         for (int64_t n = 0; n < N; n++)
             rows->rope(out + n * H * D, in + n * H * D, sign * position[n], frequency, H, D);

@@ -83,14 +83,27 @@ static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tens
                                        const struct plx_tensor *rstd)
 {
     TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
-    return dry_count(be, "rmsnorm_backward", scratch_rmsnorm_backward(x));
+    return dry_count(be, "rmsnorm_backward", scratch_row_partials(x));
+}
+
+static plx_status dry_bias(struct backend *be, const struct plx_tensor *y,
+                           const struct plx_tensor *x, const struct plx_tensor *bias)
+{
+    return check_bias(be, y, x, bias);
+}
+
+static plx_status dry_bias_backward(struct backend *be, const struct plx_tensor *dbias,
+                                    const struct plx_tensor *dy)
+{
+    TRY(check_bias_backward(be, dbias, dy));
+    return dry_count(be, "bias_backward", scratch_row_partials(dy));
 }
 
 static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
                            const struct plx_tensor *x, const struct plx_tensor *positions,
-                           double theta, bool inverse)
+                           const struct rope *rope, bool inverse)
 {
-    (void)theta, (void)inverse;
+    (void)rope, (void)inverse;
     TRY(check_rope(be, y, x, positions));
     return dry_count(be, "rope", scratch_rope(x));
 }
@@ -174,6 +187,8 @@ const struct ops ops_dry = {
     .gemm = dry_gemm,
     .rmsnorm = dry_rmsnorm,
     .rmsnorm_backward = dry_rmsnorm_backward,
+    .bias = dry_bias,
+    .bias_backward = dry_bias_backward,
     .rope = dry_rope,
     .swiglu = dry_swiglu,
     .swiglu_backward = dry_swiglu_backward,

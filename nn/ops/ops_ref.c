@@ -123,16 +123,36 @@ static void ref_rmsnorm_backward(const struct plx_tensor *dx, const struct plx_t
     }
 }
 
+/* ---- Biases ---------------------------------------------------------------------------------- */
+
+static void ref_bias(const struct plx_tensor *y, const struct plx_tensor *x,
+                     const struct plx_tensor *bias)
+{
+    int64_t N = x->shape[0], E = bias->shape[0];
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t e = 0; e < E; e++)
+            ((real *)y->data)[n * E + e] =
+                ((const real *)x->data)[n * E + e] + ((const real *)bias->data)[e];
+}
+
+static void ref_bias_backward(const struct plx_tensor *dbias, const struct plx_tensor *dy)
+{
+    int64_t N = dy->shape[0], E = dbias->shape[0];
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t e = 0; e < E; e++)
+            ((real *)dbias->data)[e] += ((const real *)dy->data)[n * E + e];
+}
+
 /* ---- Rotary positions ------------------------------------------------------------------------ */
 
 static void ref_rope(const struct plx_tensor *y, const struct plx_tensor *x,
-                     const struct plx_tensor *positions, double theta, bool inverse)
+                     const struct plx_tensor *positions, const struct rope *rope, bool inverse)
 {
     int64_t N = x->shape[0], H = x->shape[1], D = x->shape[2];
     for (int64_t n = 0; n < N; n++) {
         double position = ((const int32_t *)positions->data)[n];
         for (int64_t i = 0; i < D / 2; i++) {
-            double angle = position * pow(theta, -2.0 * (double)i / (double)D);
+            double angle = position * rope_frequency(rope, i, D);
             real c = (real)cos(angle), s = (real)sin(inverse ? -angle : angle);
             for (int64_t h = 0; h < H; h++) {
                 const real *in = (const real *)x->data + (n * H + h) * D;
@@ -312,6 +332,8 @@ const struct ref_table REAL(ref_table) = {
     .gemm = ref_gemm,
     .rmsnorm = ref_rmsnorm,
     .rmsnorm_backward = ref_rmsnorm_backward,
+    .bias = ref_bias,
+    .bias_backward = ref_bias_backward,
     .rope = ref_rope,
     .swiglu = ref_swiglu,
     .swiglu_backward = ref_swiglu_backward,

@@ -96,12 +96,28 @@ static plx_status reference_rmsnorm_backward(struct backend *be, const struct pl
     return PLX_OK;
 }
 
+static plx_status reference_bias(struct backend *be, const struct plx_tensor *y,
+                                 const struct plx_tensor *x, const struct plx_tensor *bias)
+{
+    TRY(check_bias(be, y, x, bias));
+    reference_of(y)->bias(y, x, bias);
+    return PLX_OK;
+}
+
+static plx_status reference_bias_backward(struct backend *be, const struct plx_tensor *dbias,
+                                          const struct plx_tensor *dy)
+{
+    TRY(check_bias_backward(be, dbias, dy));
+    reference_of(dy)->bias_backward(dbias, dy);
+    return PLX_OK;
+}
+
 static plx_status reference_rope(struct backend *be, const struct plx_tensor *y,
                                  const struct plx_tensor *x, const struct plx_tensor *positions,
-                                 double theta, bool inverse)
+                                 const struct rope *rope, bool inverse)
 {
     TRY(check_rope(be, y, x, positions));
-    reference_of(y)->rope(y, x, positions, theta, inverse);
+    reference_of(y)->rope(y, x, positions, rope, inverse);
     return PLX_OK;
 }
 
@@ -207,6 +223,8 @@ const struct ops ops_ref = {
     .gemm = reference_gemm,
     .rmsnorm = reference_rmsnorm,
     .rmsnorm_backward = reference_rmsnorm_backward,
+    .bias = reference_bias,
+    .bias_backward = reference_bias_backward,
     .rope = reference_rope,
     .swiglu = reference_swiglu,
     .swiglu_backward = reference_swiglu_backward,

@@ -20,8 +20,11 @@ struct ref_table {
     void (*rmsnorm_backward)(const struct plx_tensor *dx, const struct plx_tensor *dgain,
                              const struct plx_tensor *dy, const struct plx_tensor *x,
                              const struct plx_tensor *gain, const struct plx_tensor *rstd);
+    void (*bias)(const struct plx_tensor *y, const struct plx_tensor *x,
+                 const struct plx_tensor *bias);
+    void (*bias_backward)(const struct plx_tensor *dbias, const struct plx_tensor *dy);
     void (*rope)(const struct plx_tensor *y, const struct plx_tensor *x,
-                 const struct plx_tensor *positions, double theta, bool inverse);
+                 const struct plx_tensor *positions, const struct rope *rope, bool inverse);
     void (*swiglu)(const struct plx_tensor *y, const struct plx_tensor *gate,
                    const struct plx_tensor *up);
     void (*swiglu_backward)(const struct plx_tensor *dgate, const struct plx_tensor *dup,

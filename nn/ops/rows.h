@@ -40,6 +40,8 @@ struct rows {
     /* partial [E] is overwritten with these rows' share of the gain's gradient. */
     void (*rmsnorm_backward)(float *dx, double *partial, const float *dy, const float *x,
                              const float *gain, const float *rstd, int64_t rows, int64_t E);
+    /* partial [E] is overwritten with the sum of these rows. */
+    void (*sum_rows)(double *partial, const float *x, int64_t rows, int64_t E);
     /* y[e] += the sum of partials[b,e] over b. */
     void (*add_partials)(float *y, const double *partials, int64_t blocks, int64_t E);
 

@@ -207,6 +207,16 @@ static void rows_rmsnorm_backward(float *restrict dx, double *restrict partial,
     }
 }
 
+static void rows_sum_rows(double *restrict partial, const float *restrict x, int64_t rows,
+                          int64_t E)
+{
+    for (int64_t e = 0; e < E; e++) partial[e] = 0.0;
+    for (int64_t r = 0; r < rows; r++, x += E) {
+#pragma omp simd
+        for (int64_t e = 0; e < E; e++) partial[e] += (double)x[e];
+    }
+}
+
 static void rows_add_partials(float *restrict y, const double *restrict partials, int64_t blocks,
                               int64_t E)
 {
@@ -336,6 +346,7 @@ const struct rows ROWS_TABLE = {
     .apply = rows_apply,
     .rmsnorm = rows_rmsnorm,
     .rmsnorm_backward = rows_rmsnorm_backward,
+    .sum_rows = rows_sum_rows,
     .add_partials = rows_add_partials,
     .rope = rows_rope,
     .swiglu = rows_swiglu,

@@ -2,11 +2,11 @@
 #include "ops/scratch.h"
 
 /* One partial row of double a block of rows. */
-size_t scratch_rmsnorm_backward(const struct plx_tensor *x)
+size_t scratch_row_partials(const struct plx_tensor *x)
 {
     int64_t E = x->shape[x->rank - 1];
     int64_t rows = E > 0 ? plx_tensor_count(x) / E : 0;
-    int64_t blocks = (rows + SCRATCH_NORM_ROWS - 1) / SCRATCH_NORM_ROWS;
+    int64_t blocks = (rows + SCRATCH_PARTIAL_ROWS - 1) / SCRATCH_PARTIAL_ROWS;
     return (size_t)(blocks * E) * sizeof(double);
 }
 

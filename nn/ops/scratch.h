@@ -9,10 +9,11 @@
 
 #include "op.h"
 
-/* Rows that one partial sum of a gain's gradient covers, whatever the number of threads. */
-enum { SCRATCH_NORM_ROWS = 64 };
+/* Rows that one partial sum covers, whatever the number of threads. */
+enum { SCRATCH_PARTIAL_ROWS = 64 };
 
-size_t scratch_rmsnorm_backward(const struct plx_tensor *x);
+/* Partial sums over the rows of x, of rmsnorm_backward and bias_backward. */
+size_t scratch_row_partials(const struct plx_tensor *x);
 size_t scratch_rope(const struct plx_tensor *x);
 
 /* Pushes a block, or nothing (*block NULL) for no bytes. A scratch arena too small for it is a

@@ -255,6 +255,40 @@ static plx_status run_rmsnorm_backward(struct backend *be, const struct plx_tens
     return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
 }
 
+static void operands_bias(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = matrix(ROLE_OUT, n, e);
+    o[1] = matrix(ROLE_IN, n, e);
+    o[2] = vector(ROLE_IN, e);
+}
+
+static plx_status run_bias(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->bias(be, &v[0], &v[1], &v[2]);
+}
+
+static void operands_bias_in_place(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = matrix(ROLE_BOTH, n, e);
+    o[1] = vector(ROLE_IN, e);
+}
+
+static plx_status run_bias_in_place(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->bias(be, &v[0], &v[0], &v[1]);
+}
+
+static void operands_bias_backward(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = vector(ROLE_BOTH, e);
+    o[1] = matrix(ROLE_IN, n, e);
+}
+
+static plx_status run_bias_backward(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->bias_backward(be, &v[0], &v[1]);
+}
+
 static void operands_rope(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = heads(ROLE_OUT, n, 3, 2 * e);
@@ -264,7 +298,12 @@ static void operands_rope(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_rope(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->rope(be, &v[0], &v[1], &v[2], 1e6, false);
+    const struct rope stretched = {.theta = 1e6,
+                                   .factor = 8,
+                                   .low_freq_factor = 1,
+                                   .high_freq_factor = 4,
+                                   .original_positions = 64};
+    return be->ops->rope(be, &v[0], &v[1], &v[2], &stretched, false);
 }
 
 static void operands_rope_in_place(struct operand *o, int64_t n, int64_t e)
@@ -275,7 +314,7 @@ static void operands_rope_in_place(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_rope_in_place(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->rope(be, &v[0], &v[0], &v[1], 1e4, true);
+    return be->ops->rope(be, &v[0], &v[0], &v[1], &(struct rope){.theta = 1e4}, true);
 }
 
 static plx_status run_swiglu(struct backend *be, const struct plx_tensor *v)
@@ -551,6 +590,11 @@ static const struct op_case op_cases[] = {
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
      run_rmsnorm_backward, false, false},
+    {"bias", offsetof(struct ops, bias), operands_bias, run_bias, false, false},
+    {"bias/in-place", offsetof(struct ops, bias), operands_bias_in_place, run_bias_in_place, false,
+     false},
+    {"bias_backward", offsetof(struct ops, bias_backward), operands_bias_backward,
+     run_bias_backward, false, false},
     {"rope", offsetof(struct ops, rope), operands_rope, run_rope, false, false},
     {"rope/in-place", offsetof(struct ops, rope), operands_rope_in_place, run_rope_in_place, false,
      false},

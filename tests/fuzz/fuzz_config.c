@@ -2,15 +2,7 @@
  * must read back to the same text. */
 #include "io/model_file.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -18,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct error err = {0};
     char *first, *second;
     plx_status status = model_config_parse((const char *)data, size, "fuzz", &config, &err);
-    check((status == PLX_OK) == (err.text[0] == '\0'));
+    check_outcome(status, &err);
     if (status != PLX_OK) return 0;
     check(model_config_format(&config, &first, &err) == PLX_OK);
     check(model_config_parse(first, strlen(first), "fuzz", &back, &err) == PLX_OK);

@@ -2,22 +2,14 @@
  * without duplicates, and may only name files that lie in the folder. */
 #include "io/weights.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct weight_index index;
     struct error err = {0};
     plx_status status = weight_index_parse((const char *)data, size, "fuzz", &index, &err);
-    check((status == PLX_OK) == (err.text[0] == '\0'));
+    check_outcome(status, &err);
     check((status == PLX_OK) == (index.count > 0));
     for (int i = 0; i < index.count; i++) {
         const char *file = index.rows[i].file;

@@ -2,14 +2,7 @@
  * What is accepted must give the same documents again, within the limit. */
 #include "data/corpus_parts.h"
 
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 static struct corpus *read_lines(const struct corpus_options *options, const uint8_t *data,
                                  size_t size, int64_t limit)
@@ -18,7 +11,8 @@ static struct corpus *read_lines(const struct corpus_options *options, const uin
     struct corpus_reader reader = {.options = options, .bytes_left = limit};
     check(corpus_create(&reader.corpus, &err) == PLX_OK);
     plx_status status = corpus_add_jsonl(&reader, (const char *)data, size, "fuzz", &err);
-    check((status == PLX_OK) == (err.text[0] == '\0'));
+    corpus_reader_clear(&reader);
+    check_outcome(status, &err);
     if (status == PLX_OK) return reader.corpus;
     corpus_destroy(reader.corpus);
     return NULL;

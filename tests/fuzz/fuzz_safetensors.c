@@ -3,17 +3,9 @@
  * must lie within the memory and be found by name, and every tensor must be readable or refused. */
 #include "io/safetensors.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 enum { READ_LIMIT = 4096 };
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
 
 /* Into a tensor of each type; a file's types are bytes that any pattern may stand in. */
 static void read_entry(const struct safetensors_entry *entry)
@@ -26,7 +18,7 @@ static void read_entry(const struct safetensors_entry *entry)
         struct error err = {0};
         if (plx_tensor_count(&tensor) > READ_LIMIT) return;
         plx_status status = safetensors_read(entry, "fuzz", &tensor, &err);
-        check((status == PLX_OK) == (err.text[0] == '\0'));
+        check_outcome(status, &err);
     }
 }
 
@@ -35,7 +27,8 @@ static void parse(const unsigned char *memory, size_t size)
     struct safetensors *file;
     struct error err = {0};
     plx_status status = safetensors_parse(memory, size, "fuzz", &file, &err);
-    check((status == PLX_OK) == (file != NULL) && (status == PLX_OK) == (err.text[0] == '\0'));
+    check_outcome(status, &err);
+    check((status == PLX_OK) == (file != NULL));
     if (file == NULL) return;
     size_t total = 0;
     for (int i = 0; i < safetensors_count(file); i++) {

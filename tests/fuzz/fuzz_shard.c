@@ -3,18 +3,11 @@
  * What is accepted must consist of documents within the memory, with ids of the vocabulary. */
 #include "data/corpus_parts.h"
 
-#include <stdlib.h>
-#include <string.h>
 #include <xxhash.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 enum { VOCAB = 50304 };
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
 
 static void check_corpus(const struct corpus *corpus)
 {
@@ -39,7 +32,7 @@ static void read_shard(const unsigned char *data, size_t size)
     struct corpus_reader reader = {.options = &options, .bytes_left = INT64_MAX};
     check(corpus_create(&reader.corpus, &err) == PLX_OK);
     plx_status status = corpus_add_shard(&reader, data, size, "fuzz", &err);
-    check((status == PLX_OK) == (err.text[0] == '\0'));
+    check_outcome(status, &err);
     if (status == PLX_OK) check_corpus(reader.corpus);
     corpus_destroy(reader.corpus);
 }

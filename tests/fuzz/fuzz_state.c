@@ -2,15 +2,7 @@
  * back as the same. */
 #include "io/checkpoint_parts.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 static bool same_text(const char *a, const char *b)
 {
@@ -25,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *json;
     plx_status status =
         checkpoint_parse_steps((const char *)data, size, "fuzz", &state, &steps, &err);
-    check((status == PLX_OK) == (err.text[0] == '\0'));
+    check_outcome(status, &err);
     if (status != PLX_OK) {
         check(state.options_json == NULL);
         return 0;

@@ -21,6 +21,7 @@ static void check_table(const struct ops *ops, plx_dtype dtype, uint32_t disable
     struct plx_tensor x = plx_tensor_dense(data, dtype, 3, (const int64_t[]){1, 1, 4});
     struct plx_tensor at = plx_tensor_dense(&position, PLX_I32, 1, (const int64_t[]){1});
 
+    const struct rope rope = {.theta = 1e6};
     struct error err = {0};
     struct backend be;
     struct backend_config config = {.ops = ops,
@@ -30,13 +31,13 @@ static void check_table(const struct ops *ops, plx_dtype dtype, uint32_t disable
                                     .disabled_features = disabled};
     assert_int_equal(backend_create(&be, &config, &err), PLX_OK);
     assert_int_equal(backend_reserve(&be, 4096), PLX_OK);
-    assert_int_equal(ops->rope(&be, &x, &x, &at, 1e6, false), PLX_OK);
+    assert_int_equal(ops->rope(&be, &x, &x, &at, &rope, false), PLX_OK);
     for (int i = 0; i < 4; i++) {
         double got = dtype == PLX_F64 ? wide[i] : narrow[i];
         if (fabs(got - turned[i]) > tolerance)
             fail_msg("%s: channel %d is %.9f but must be %.9f", ops->name, i, got, turned[i]);
     }
-    assert_int_equal(ops->rope(&be, &x, &x, &at, 1e6, true), PLX_OK);
+    assert_int_equal(ops->rope(&be, &x, &x, &at, &rope, true), PLX_OK);
     for (int i = 0; i < 4; i++) {
         double got = dtype == PLX_F64 ? wide[i] : narrow[i];
         if (fabs(got - (i + 1)) > tolerance)

@@ -145,7 +145,7 @@ static plx_status norm_case_backward(struct rig *rig, const struct plx_tensor *x
     return rmsnorm_backward(&rig->be, &rig->norm, &rig->params, dy, x, &rig->rstd, dx);
 }
 
-/* ---- Heads: three of 4 channels; variant bits: 1 norm, 2 gate, 4 rope ---- */
+/* ---- Heads: three of 4 channels; variant bits: 1 norm, 2 gate, 4 rope, 8 bias ---- */
 
 static void heads_case(struct rig *rig, int variant)
 {
@@ -154,14 +154,16 @@ static void heads_case(struct rig *rig, int variant)
                             .channels = 4,
                             .dtype = PLX_F64,
                             .has_norm = variant & 1,
+                            .bias = -1,
                             .gate = -1,
-                            .rope = variant & 4,
-                            .rope_theta = 50};
+                            .has_rope = variant & 4,
+                            .rope = {.theta = 50}};
     heads->weight = linear_add(&rig->params, PLX_F64, 12, E, 1, PARAM_MATRIX, "h", "w");
     if (variant & 1)
         assert_true(
             rmsnorm_create(&heads->norm, &rig->params, PLX_F64, 4, 1e-3, PARAM_INIT_ONE, "h", "n"));
     if (variant & 2) heads->gate = linear_add(&rig->params, PLX_F64, 3, E, 1, PARAM_THIN, "h", "g");
+    if (variant & 8) heads->bias = bias_add(&rig->params, PLX_F64, 12, "h", "w");
     heads_carve(heads, N, &rig->records, &rig->heads_record);
 }
 
@@ -232,7 +234,7 @@ static plx_status embedding_case_backward(struct rig *rig, const struct plx_tens
     return embedding_backward(&rig->be, rig->weight, &rig->params, &rig->id_view, dy);
 }
 
-/* ---- Block: softmax, Parallax, Parallax with every option ---- */
+/* ---- Block: softmax, Parallax, Parallax with options ---- */
 
 static void block_case(struct rig *rig, int variant)
 {
@@ -244,6 +246,7 @@ static void block_case(struct rig *rig, int variant)
     config.head_dim = 2;
     config.norm_eps = config.qk_norm_eps = 1e-3;
     config.probe_gate = variant == 2;
+    config.qkv_bias = variant == 3;
     config.layer[0].window = variant == 2 ? 2 : 0;
     assert_true(block_create(&rig->block, &config, 0, PLX_F64, &rig->params));
     rig->block_record.mixer = calloc(1, rig->block.kind->record_size);
@@ -279,10 +282,13 @@ static const struct layer_case layers[] = {
     {"heads, norm and rope", heads_case, 5, E, 12, heads_case_forward, heads_case_backward},
     {"heads, gate and rope", heads_case, 6, E, 12, heads_case_forward, heads_case_backward},
     {"heads, norm, gate, rope", heads_case, 7, E, 12, heads_case_forward, heads_case_backward},
+    {"heads, bias", heads_case, 8, E, 12, heads_case_forward, heads_case_backward},
+    {"heads, bias and everything", heads_case, 15, E, 12, heads_case_forward, heads_case_backward},
     {"mlp", mlp_case, 0, E, E, mlp_case_forward, mlp_case_backward},
     {"embedding", embedding_case, 0, E, E, embedding_case_forward, embedding_case_backward},
     {"block, softmax", block_case, 0, E, E, block_case_forward, block_case_backward},
     {"block, parallax", block_case, 1, E, E, block_case_forward, block_case_backward},
+    {"block, parallax, biases", block_case, 3, E, E, block_case_forward, block_case_backward},
     {"block, parallax, window and gate", block_case, 2, E, E, block_case_forward,
      block_case_backward},
 };

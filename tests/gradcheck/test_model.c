@@ -83,7 +83,7 @@ static struct model_config one_key_head_fla(void)
 {
     struct model_config config = base();
     config.kv_heads = 1;
-    config.fla_names = true;
+    config.family = FAMILY_FLA;
     config.tie_embeddings = false;
     return config;
 }
@@ -105,6 +105,19 @@ static struct model_config zero_gain(void)
     return config;
 }
 
+static struct model_config biased_stretched(void)
+{
+    struct model_config config = base();
+    config.qkv_bias = true;
+    config.qk_norm = config.probe_norm = false;
+    config.rope = (struct rope){.theta = 100,
+                                .factor = 4,
+                                .low_freq_factor = 1,
+                                .high_freq_factor = 4,
+                                .original_positions = 16};
+    return config;
+}
+
 static const struct variant {
     const char *name;
     struct model_config (*config)(void);
@@ -122,6 +135,7 @@ static const struct variant {
     {"one key head, names of flash-linear-attention", one_key_head_fla},
     {"no grouping, odd sizes, window of one", full_heads_odd_sizes},
     {"zero gain of the probe", zero_gain},
+    {"biases and stretched positions", biased_stretched},
 };
 
 static double scaled_loss(struct case_model *m, const struct batch *batch, double scale)

@@ -109,17 +109,29 @@ static struct plx_tensor integers(const int32_t *values, int64_t count)
 }
 
 static const int32_t positions[] = {0, 3, 1, 250, 7};
+static const struct rope rope = {.theta = 1e4};
+
+static plx_status bias_forward(struct backend *be, const struct probe *p)
+{
+    return be->ops->bias(be, &p->out.view, &p->in[0].view, &p->in[1].view);
+}
+
+static plx_status bias_backward(struct backend *be, const struct probe *p)
+{
+    TRY(be->ops->copy(be, &p->din[0].view, &p->dout.view));
+    return be->ops->bias_backward(be, &p->din[1].view, &p->dout.view);
+}
 
 static plx_status rope_forward(struct backend *be, const struct probe *p)
 {
     struct plx_tensor at = integers(positions, 5);
-    return be->ops->rope(be, &p->out.view, &p->in[0].view, &at, 1e4, false);
+    return be->ops->rope(be, &p->out.view, &p->in[0].view, &at, &rope, false);
 }
 
 static plx_status rope_backward(struct backend *be, const struct probe *p)
 {
     struct plx_tensor at = integers(positions, 5);
-    return be->ops->rope(be, &p->din[0].view, &p->dout.view, &at, 1e4, true);
+    return be->ops->rope(be, &p->din[0].view, &p->dout.view, &at, &rope, true);
 }
 
 static plx_status swiglu_forward(struct backend *be, const struct probe *p)
@@ -251,6 +263,13 @@ static const struct gradient_case cases[] = {
      .out = {2, {6, 7}},
      .forward = rmsnorm_forward,
      .backward = rmsnorm_backward,
+     .accumulated = {false, true}},
+    {.name = "bias",
+     .inputs = 2,
+     .in = {{2, {5, 7}}, {1, {7}}},
+     .out = {2, {5, 7}},
+     .forward = bias_forward,
+     .backward = bias_backward,
      .accumulated = {false, true}},
     {.name = "rope",
      .inputs = 1,

@@ -1,10 +1,10 @@
 /* test_attention_layouts.c: the same attention said in another way gives the same result, for every
  * row.
  *
- * Packed and ragged batches against separate sequences, decode against the forward, shared against
- * repeated key/value heads, a window that covers everything, permuted batches, other thread counts,
- * calls without statistics; and causality: what a query cannot see cannot change a bit of its
- * result. */
+ * Packed, ragged and left-padded batches against separate sequences, decode against the forward,
+ * shared against repeated key/value heads, a window that covers everything, permuted batches, other
+ * thread counts, calls without statistics; and causality: what a query cannot see cannot change a
+ * bit of its result. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -223,6 +223,96 @@ static void ragged_is_separate(const struct law_row *row, struct seeded *random)
     case_data_destroy(&whole);
 }
 
+/* ---- Left padding: what stands before a sequence in memory is not part of it ----------------- */
+
+/* Views of the last T of more rows, whose padding reads as NaN and must stay as it is. */
+static void left_padded_view_is_dense(const struct law_row *row, struct seeded *random)
+{
+    struct attention_case c = law_case(random, false), padded = c;
+    padded.view = VIEW_LEFT_PADDED;
+    struct case_data dense = draw(&c, row, random), view = case_data_copy(&dense);
+    if (law_run(row, &c, &dense) && law_run(row, &padded, &view))
+        expect_same_outputs(row, &view, &dense);
+    case_data_destroy(&dense);
+    case_data_destroy(&view);
+}
+
+static void fill_rows(struct case_data *data, enum case_tensor tensor, int64_t first, int64_t count,
+                      double value)
+{
+    int64_t width = data->shapes[tensor][2] * data->shapes[tensor][3];
+    for (int64_t n = first * width; n < (first + count) * width; n++)
+        data->values[tensor][n] = value;
+}
+
+/* A flat batch of sequences that end together and begin after padding of their own length: offsets
+ * make the padding a sequence, whose NaN reach nothing else. */
+static void left_padded_batch_is_separate(const struct law_row *row, struct seeded *random)
+{
+    enum { ENTRIES = 3 };
+    struct attention_case c = law_case(random, true);
+    if (seeded_between(random, 0, 1)) c.window = seeded_between(random, 1, 40);
+    const int64_t length = c.T;
+    int32_t offsets[2 * ENTRIES + 1] = {0};
+    for (int n = 0; n < ENTRIES; n++) {
+        offsets[2 * n + 1] = offsets[2 * n] + (int32_t)seeded_between(random, 0, length);
+        offsets[2 * n + 2] = (int32_t)(length * (n + 1));
+    }
+    c.B = 1, c.T = c.S = ENTRIES * length, c.q_offsets = offsets, c.sequences = 2 * ENTRIES;
+    struct case_data whole = draw(&c, row, random);
+    for (int n = 0; n < ENTRIES; n++)
+        for (enum case_tensor i = CASE_Q; i <= CASE_D_O; i++)
+            fill_rows(&whole, i, offsets[2 * n], offsets[2 * n + 1] - offsets[2 * n], NAN);
+    const int entries = law_run(row, &c, &whole) ? ENTRIES : 0;
+    for (int n = 0; n < entries; n++) {
+        const int64_t first = offsets[2 * n + 1], count = offsets[2 * n + 2] - first;
+        struct piece piece = {0, first, count, 0, first, count};
+        struct case_data separate = case_data_copy(&whole);
+        double limits[CASE_TENSORS] = {0};
+        run_piece(row, &c, &piece, &separate, limits);
+        for (int i = CASE_O; i < CASE_TENSORS; i++) {
+            int64_t width = whole.counts[i] / c.T;
+            if (case_writes(row->mechanism, row->pass, (enum case_tensor)i))
+                law_expect_same(row, case_tensor_names[i], whole.values[i] + first * width,
+                                separate.values[i] + first * width, count * width);
+        }
+        case_data_destroy(&separate);
+    }
+    case_data_destroy(&whole);
+}
+
+/* A window hides the padding in front from row W - 1 of the sequence on. The padding moves every
+ * row to another place in its tile. */
+static void window_hides_left_padding(const struct law_row *row, struct seeded *random)
+{
+    struct attention_case c = law_case(random, true), padded;
+    c.window = seeded_between(random, 1, c.T);
+    padded = c;
+    const int64_t ahead = seeded_between(random, 1, 70), seen = c.window - 1;
+    padded.T = padded.S = ahead + c.T;
+    struct case_data alone = draw(&c, row, random), behind = draw(&padded, row, random);
+    struct case_data want = case_data_copy(&behind);
+    for (enum case_tensor n = CASE_Q; n <= CASE_D_O; n++)
+        for (int64_t b = 0; b < c.B; b++) law_copy_rows(&alone, b, 0, &behind, b, ahead, c.T, n);
+    struct law_limits a = law_limits(row, &c, &alone), p = law_limits(row, &padded, &behind);
+    if (law_run(row, &c, &alone) && law_run(row, &padded, &behind)) {
+        for (int n = CASE_O; n <= CASE_DR; n++) {
+            if (!case_writes(row->mechanism, row->pass, (enum case_tensor)n)) continue;
+            memcpy(want.values[n], behind.values[n], sizeof(double) * (size_t)want.counts[n]);
+            for (int64_t b = 0; b < c.B; b++)
+                law_copy_rows(&alone, b, seen, &want, b, ahead + seen, c.T - seen,
+                              (enum case_tensor)n);
+            law_expect_near(row, case_tensor_names[n], behind.values[n], want.values[n],
+                            want.counts[n], a.of[n] + p.of[n]);
+        }
+    }
+    case_data_destroy(&alone);
+    case_data_destroy(&behind);
+    case_data_destroy(&want);
+}
+
+/* ---- Calls of another shape ------------------------------------------------------------------ */
+
 /* Decode of the last n queries equals the last n rows of the forward. */
 static void decode_is_the_end_of_forward(const struct law_row *row, struct seeded *random)
 {
@@ -313,6 +403,9 @@ static void check_pass(plx_mechanism mechanism, plx_pass pass)
     law_check(&options, "batch_order", mechanism, pass, batch_order_does_not_matter);
     law_check(&options, "packed", mechanism, pass, packed_is_separate);
     law_check(&options, "ragged", mechanism, pass, ragged_is_separate);
+    law_check(&options, "left_padded_view", mechanism, pass, left_padded_view_is_dense);
+    law_check(&options, "left_padded_batch", mechanism, pass, left_padded_batch_is_separate);
+    law_check(&options, "left_padding_window", mechanism, pass, window_hides_left_padding);
     law_check(&options, "gqa", mechanism, pass, shared_heads_are_repeated_heads);
     if (pass != PLX_BACKWARD)
         law_check(&options, "statistics", mechanism, pass, statistics_are_optional);

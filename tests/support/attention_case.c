@@ -270,7 +270,7 @@ static struct plx_tensor copy_view(const struct test_tensor *tensor, void **copy
     struct plx_tensor view = tensor->view;
     if (view.rank == 0) return view;
     *copy = device_upload(tensor->memory.base, guarded_total(&tensor->memory));
-    view.data = (char *)*copy + (tensor->memory.data - tensor->memory.base);
+    view.data = (char *)*copy + ((unsigned char *)view.data - tensor->memory.base);
     return view;
 }
 

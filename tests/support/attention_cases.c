@@ -64,6 +64,7 @@ const struct attention_case attention_cases[] = {
     {"padded", 2, 66, 66, 4, 2, 64, .causal = true, .view = VIEW_PADDED},
     {"padded_odd", 1, 35, 50, 2, 1, 60, .view = VIEW_PADDED},
     {"head_major", 2, 66, 66, 4, 2, 64, .causal = true, .view = VIEW_HEAD_MAJOR},
+    {"left_padded", 2, 66, 70, 4, 2, 60, .causal = true, .view = VIEW_LEFT_PADDED},
     {"wide", 2, 66, 66, 4, 2, 64, .causal = true, .wide = true},
     {"wide_padded", 1, 40, 70, 2, 1, 80, .wide = true, .view = VIEW_PADDED},
     /* Layouts. */

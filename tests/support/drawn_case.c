@@ -119,10 +119,12 @@ void drawn_any(struct seeded *random, int number, struct drawn_case *d)
     name_case("any", number, d);
 }
 
+/* Around tiles of 64 and 128, seldom more than three of the larger ones. */
 static int64_t draw_length(struct seeded *random)
 {
-    static const int64_t edges[] = {1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193, 256, 257, 400};
-    return chance(random, 0.5) ? PICK(random, edges) : seeded_between(random, 1, 420);
+    static const int64_t edges[] = {1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193, 256, 257};
+    if (chance(random, 0.05)) return seeded_between(random, 258, 420);
+    return chance(random, 0.5) ? PICK(random, edges) : seeded_between(random, 1, 260);
 }
 
 void drawn_tiles(struct seeded *random, int number, struct drawn_case *d)
@@ -134,10 +136,11 @@ void drawn_tiles(struct seeded *random, int number, struct drawn_case *d)
     c->D = chance(random, 0.5) ? 128 : 64;
     c->T = draw_length(random);
     c->S = chance(random, 0.5) ? c->T : draw_length(random);
-    bool packed = chance(random, 0.25), ragged = chance(random, 0.3);
-    c->B = packed ? 1 : seeded_between(random, 1, c->T > 200 ? 1 : 3);
+    const bool packed = chance(random, 0.25), ragged = chance(random, 0.3);
+    const bool large = c->T * c->S > 16000;
+    c->B = packed ? 1 : seeded_between(random, 1, large ? 1 : 3);
     c->G = seeded_between(random, 1, 2);
-    c->H = c->G * seeded_between(random, 1, c->T > 200 ? 1 : 3);
+    c->H = c->G * seeded_between(random, 1, large ? 1 : 3);
     if (c->T * c->H * c->B < LEAST_ROWS) c->H = c->G * 8;
     c->values = draw_values(random);
     c->wide = chance(random, 0.3);

@@ -8,7 +8,7 @@
 
 #include "core/dtype.h"
 
-enum { ZONE_BYTES = 256, POISON = 0xff };
+enum { ZONE_BYTES = 256, POISON = 0xff, LEFT_PADDING = 5 };
 
 /* A test that cannot get its memory cannot say anything; it stops. */
 static void *must(void *pointer)
@@ -65,6 +65,8 @@ static void set_strides(struct plx_tensor *view, enum view_kind kind)
         stride *= view->shape[axis];
         if (kind == VIEW_PADDED) stride += 3 + 2 * axis;
         if (kind == VIEW_SLICED) stride = (stride + 7) / 8 * 8 + 8 * axis;
+        if (kind == VIEW_LEFT_PADDED && rank > 2 && axis == 1)
+            stride += LEFT_PADDING * view->stride[1];
     }
     if (kind == VIEW_HEAD_MAJOR && rank == 4) {
         view->stride[1] = view->shape[3];
@@ -84,8 +86,9 @@ struct test_tensor test_tensor_create(plx_dtype dtype, enum view_kind kind, int 
     for (int axis = 0; elements && axis < rank; axis++)
         elements += (shape[axis] - 1) * tensor.view.stride[axis];
     bool aligned = kind == VIEW_ALIGNED || kind == VIEW_SLICED;
-    tensor.memory = guarded_create((size_t)elements * size, aligned ? 64 : size);
-    tensor.view.data = tensor.memory.data;
+    int64_t ahead = kind == VIEW_LEFT_PADDED && rank > 2 ? LEFT_PADDING * tensor.view.stride[1] : 0;
+    tensor.memory = guarded_create((size_t)(ahead + elements) * size, aligned ? 64 : size);
+    tensor.view.data = tensor.memory.data + (size_t)ahead * size;
     return tensor;
 }
 
@@ -151,9 +154,10 @@ bool test_tensor_intact(const struct test_tensor *tensor)
     if (!guarded_zones_intact(&tensor->memory)) return false;
     if (tensor->memory.bytes == (size_t)plx_tensor_count(view) * size) return true; /* no gaps */
     unsigned char *covered = must(calloc(tensor->memory.bytes + 1, 1));
+    size_t ahead = (size_t)((unsigned char *)view->data - tensor->memory.data);
     int64_t width = row_length(view);
     for (int64_t n = 0, count = plx_tensor_count(view); n < count; n += width)
-        memset(covered + (size_t)element_offset(view, n) * size, 1, size * (size_t)width);
+        memset(covered + ahead + (size_t)element_offset(view, n) * size, 1, size * (size_t)width);
     bool intact = true;
     for (size_t byte = 0; byte < tensor->memory.bytes; byte++)
         if (!covered[byte] && tensor->memory.data[byte] != POISON) intact = false;

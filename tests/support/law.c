@@ -87,16 +87,13 @@ bool law_run_as(const struct law_row *row, plx_mechanism mechanism, plx_pass pas
     char message[512] = "";
     struct case_call call = {.mechanism = mechanism,
                              .pass = PLX_FORWARD,
-                             .kernel = "reference",
+                             .kernel = row->kernel,
                              .dtype = row->dtype,
                              .threads = threads};
-    if (pass == PLX_BACKWARD && case_run(c, &call, data, message, sizeof message) != CASE_DONE) {
-        law_fail(row, message);
-        return false;
-    }
+    enum case_result result = CASE_DONE;
+    if (pass == PLX_BACKWARD) result = case_run(c, &call, data, message, sizeof message);
     call.pass = pass;
-    call.kernel = row->kernel;
-    enum case_result result = case_run(c, &call, data, message, sizeof message);
+    if (result == CASE_DONE) result = case_run(c, &call, data, message, sizeof message);
     if (result == CASE_FAILED) law_fail(row, message);
     return result == CASE_DONE;
 }

@@ -1,5 +1,4 @@
-/* terms.c: see terms.h. The formulas are those of parallax.h, each difference replaced by the sum
- * of its sides. */
+/* terms.c: see terms.h. The formulas are those of parallax.h and lib/parallax/NOTES.md. */
 #include "terms.h"
 
 #include <math.h>
@@ -29,112 +28,111 @@ static double largest(const double *a, int64_t count)
     return size;
 }
 
-/* Where the sums gather: one number a row and head of each output, over keys for those of queries
- * and over queries for dk and dv. */
+/* Where the sums over keys (o to dr) and over queries (dk, dv) gather, one number a row and head.
+ */
 struct sums {
-    const struct attention_case *c;
-    const struct case_data *x;
-    bool probe, backward;
-    double scale;
     double *of[CASE_TENSORS];
 };
 
-/* What a query row brings to every key. */
-struct query {
-    int64_t row;
-    const double *q, *r, *g;
-    double lse, t;
-    double q_largest, r_largest, g_largest;
-    double go_size, gm_size, gm; /* of d_o.o and d_o.m, and d_o.m itself */
-};
-
-static struct query query_of(const struct sums *s, int64_t row)
-{
-    const int64_t D = s->c->D;
-    double *const *values = s->x->values;
-    struct query query = {.row = row, .q = values[CASE_Q] + row * D, .lse = values[CASE_LSE][row]};
-    if (s->probe) {
-        query.r = values[CASE_R] + row * D;
-        query.t = values[CASE_PROBE_MEAN][row];
-    }
-    if (!s->backward) return query;
-    query.g = values[CASE_D_O] + row * D;
-    query.q_largest = largest(query.q, D);
-    query.g_largest = largest(query.g, D);
-    query.go_size = dot_size(query.g, values[CASE_O] + row * D, D);
-    if (!s->probe) return query;
-    query.r_largest = largest(query.r, D);
-    query.gm_size = dot_size(query.g, values[CASE_VALUE_MEAN] + row * D, D);
-    query.gm = dot(query.g, values[CASE_VALUE_MEAN] + row * D, D);
-    return query;
-}
-
-/* A weight and a probed key with the sizes of their roundings. */
+/* A query row and a key row that it sees, with what the forward saved of the row. The softmax mean
+ * of the values is m, which is o without a probe. */
 struct pair {
-    double weight, logit_size, u, u_size;
+    const double *q, *r, *k, *v, *o, *m, *d_o;
+    int64_t row, key; /* index into [B,T,H] and [B,S,G] */
+    double weight;    /* p */
+    double x, u, t;   /* x = 1 + t - u; 1, 0 and 0 without a probe */
+    /* How far rounding the products moves the logit and u. */
+    double logit_error, u_error;
 };
 
-static void add_forward(const struct sums *s, const struct query *query, const struct pair *pair,
-                        double v_largest)
+static struct pair pair_of(const struct attention_case *c, bool probe, const struct case_data *x,
+                           double scale, int64_t row, int64_t key)
 {
-    const double spread = fabs(pair->u - query->t), size = fabs(pair->u) + pair->u_size;
-    const double factor = 1 + fabs(query->t) + size + pair->logit_size * (1 + spread);
-    s->of[CASE_O][query->row] += pair->weight * v_largest * factor;
-    s->of[CASE_LSE][query->row] += pair->weight * pair->logit_size;
-    s->of[CASE_VALUE_MEAN][query->row] += pair->weight * v_largest * (1 + pair->logit_size);
-    s->of[CASE_PROBE_MEAN][query->row] += pair->weight * (size + pair->logit_size * spread);
+    const int64_t D = c->D;
+    struct pair p = {.q = x->values[CASE_Q] + row * D,
+                     .r = x->values[CASE_R] + row * D,
+                     .k = x->values[CASE_K] + key * D,
+                     .v = x->values[CASE_V] + key * D,
+                     .o = x->values[CASE_O] + row * D,
+                     .m = x->values[probe ? CASE_VALUE_MEAN : CASE_O] + row * D,
+                     .d_o = x->values[CASE_D_O] + row * D,
+                     .row = row,
+                     .key = key,
+                     .x = 1};
+    p.weight = exp(scale * dot(p.q, p.k, D) - x->values[CASE_LSE][row]);
+    p.logit_error = fabs(scale) * dot_size(p.q, p.k, D);
+    if (!probe) return p;
+    p.u = dot(p.r, p.k, D);
+    p.t = x->values[CASE_PROBE_MEAN][row];
+    p.x = 1 + p.t - p.u;
+    p.u_error = dot_size(p.r, p.k, D);
+    return p;
 }
 
-static void add_backward(const struct sums *s, const struct query *query, const struct pair *pair,
-                         int64_t key)
+/* What the rounding of the logit and of u does to the outputs of the forward: their derivatives
+ *
+ *     do/dl = p (x (v - m) + m - o)    dm/dl = p (v - m)    dlse/dl = p    dt/dl = p (u - t)
+ *     do/du = -p (v - m)                                                   dt/du = p
+ *
+ * times the errors. The rest of the forward rounds at the size of its results. */
+static void add_forward(const struct pair *p, int64_t D, struct sums *sums)
 {
-    const int64_t D = s->c->D;
-    const double *k = s->x->values[CASE_K] + key * D, *v = s->x->values[CASE_V] + key * D;
-    const double a = dot_size(query->g, v, D), weight = pair->weight;
-    const double k_largest = largest(k, D);
-    double dl = a + query->go_size, value = 1;
-    if (s->probe) {
-        const double du = a + query->gm_size, size = fabs(query->t) + pair->u_size;
-        dl += fabs(query->t - pair->u) * du + size * fabs(dot(query->g, v, D) - query->gm);
-        value += size;
-        s->of[CASE_DR][query->row] += weight * du * k_largest;
-        s->of[CASE_DK][key] += weight * du * query->r_largest;
+    double o = 0, m = 0;
+    for (int64_t d = 0; d < D; d++) {
+        double apart = p->v[d] - p->m[d];
+        o = fmax(o, fabs(p->x * apart + p->m[d] - p->o[d]) * p->logit_error +
+                        fabs(apart) * p->u_error);
+        m = fmax(m, fabs(apart) * p->logit_error);
     }
-    s->of[CASE_DQ][query->row] += fabs(s->scale) * weight * dl * k_largest;
-    s->of[CASE_DK][key] += fabs(s->scale) * weight * dl * query->q_largest;
-    s->of[CASE_DV][key] += weight * value * query->g_largest;
+    sums->of[CASE_O][p->row] += p->weight * o;
+    sums->of[CASE_VALUE_MEAN][p->row] += p->weight * m;
+    sums->of[CASE_LSE][p->row] += p->weight * p->logit_error;
+    sums->of[CASE_PROBE_MEAN][p->row] +=
+        p->weight * (p->u_error + fabs(p->u - p->t) * p->logit_error);
 }
 
-/* Adds what a query and a key contribute to each other. */
-static void add_pair(const struct sums *s, const struct query *query, int64_t key)
+/* The terms of the gradients: each difference replaced by the sum of its sides, and, because p is
+ * the exponential of the rounded logit, what the logit's rounding does to p. */
+static void add_backward(const struct pair *p, int64_t D, bool probe, double scale,
+                         struct sums *sums)
 {
-    const int64_t D = s->c->D;
-    const double *k = s->x->values[CASE_K] + key * D;
-    struct pair pair = {.weight = exp(s->scale * dot(query->q, k, D) - query->lse),
-                        .logit_size = fabs(s->scale) * dot_size(query->q, k, D)};
-    if (s->probe) {
-        pair.u = dot(query->r, k, D);
-        pair.u_size = dot_size(query->r, k, D);
+    double a = dot(p->d_o, p->v, D), b = dot(p->d_o, p->m, D), c = dot(p->d_o, p->o, D);
+    double y_size = dot_size(p->d_o, p->v, D) + dot_size(p->d_o, p->m, D);
+    double x_size = fabs(p->t) + p->u_error;
+    double dl = y_size, du = y_size + p->logit_error * fabs(a - b), value = 1;
+    if (probe) {
+        dl = dot_size(p->d_o, p->v, D) + dot_size(p->d_o, p->o, D) + fabs(p->t - p->u) * y_size +
+             x_size * fabs(a - b);
+        value += x_size;
+        sums->of[CASE_DR][p->row] += p->weight * du * largest(p->k, D);
+        sums->of[CASE_DK][p->key] += p->weight * du * largest(p->r, D);
     }
-    add_forward(s, query, &pair, largest(s->x->values[CASE_V] + key * D, D));
-    if (s->backward) add_backward(s, query, &pair, key);
+    dl += p->logit_error * fabs(p->x * (a - b) + b - c);
+    value += p->logit_error * fabs(p->x);
+    sums->of[CASE_DQ][p->row] += fabs(scale) * p->weight * dl * largest(p->k, D);
+    sums->of[CASE_DK][p->key] += fabs(scale) * p->weight * dl * largest(p->q, D);
+    sums->of[CASE_DV][p->key] += p->weight * value * largest(p->d_o, D);
 }
 
 /* The query heads of one key/value head of one sequence, whose sums no other pair of the two
  * touches.
  */
-static void add_head(const struct attention_problem *p, int64_t n, int64_t g,
-                     const struct sums *sums)
+static void add_head(const struct attention_case *c, const struct attention_problem *p, int64_t n,
+                     int64_t g, bool probe, plx_pass last, const struct case_data *oracle,
+                     struct sums *sums)
 {
-    const struct attention_case *c = sums->c;
     const int64_t group = c->H / c->G;
     struct attention_sequence s = attention_sequence(p, n);
     for (int64_t i = 0; i < s.T; i++) {
         struct attention_range keys = attention_keys(p, s.T, s.S, i);
         for (int64_t h = g * group; h < (g + 1) * group; h++) {
-            struct query query = query_of(sums, (s.q_batch * c->T + s.q_start + i) * c->H + h);
-            for (int64_t j = keys.first; j < keys.end; j++)
-                add_pair(sums, &query, (s.k_batch * c->S + s.k_start + j) * c->G + g);
+            int64_t row = (s.q_batch * c->T + s.q_start + i) * c->H + h;
+            for (int64_t j = keys.first; j < keys.end; j++) {
+                struct pair pair = pair_of(c, probe, oracle, p->scale, row,
+                                           (s.k_batch * c->S + s.k_start + j) * c->G + g);
+                add_forward(&pair, c->D, sums);
+                if (last == PLX_BACKWARD) add_backward(&pair, c->D, probe, p->scale, sums);
+            }
         }
     }
 }
@@ -142,19 +140,6 @@ static void add_head(const struct attention_problem *p, int64_t n, int64_t g,
 static struct plx_tensor list_view(const int32_t *list)
 {
     return (struct plx_tensor){.data = (void *)(uintptr_t)list};
-}
-
-static struct term_size size_of(const double *sums, int64_t rows)
-{
-    struct term_size size = {0, 0};
-    double squares = 0;
-    for (int64_t row = 0; row < rows; row++) {
-        if (!isfinite(sums[row])) continue;
-        size.largest = fmax(size.largest, sums[row]);
-        squares += sums[row] * sums[row];
-    }
-    size.rms = rows > 0 ? sqrt(squares / (double)rows) : 0;
-    return size;
 }
 
 struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mechanism, plx_pass last,
@@ -170,18 +155,22 @@ struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mecha
                                   .q_offsets = list_view(c->q_offsets),
                                   .k_offsets = list_view(c->k_offsets)};
     struct term_sizes sizes = {{{0, 0}}};
-    struct sums sums = {.c = c,
-                        .x = oracle,
-                        .probe = mechanism == PLX_PARALLAX,
-                        .backward = last == PLX_BACKWARD,
-                        .scale = p.scale};
-    for (int n = CASE_O; n < CASE_TENSORS; n++)
+    struct sums sums = {{NULL}};
+    for (int n = CASE_O; n <= CASE_DV; n++)
         sums.of[n] = calloc((size_t)oracle->counts[n] + 1, sizeof(double));
     const int64_t sequences = c->q_offsets ? c->sequences : c->B;
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t n = 0; n < sequences * c->G; n++) add_head(&p, n / c->G, n % c->G, &sums);
-    for (int n = CASE_O; n < CASE_TENSORS; n++) {
-        sizes.of[n] = size_of(sums.of[n], oracle->counts[n] / (oracle->ranks[n] == 4 ? c->D : 1));
+    for (int64_t n = 0; n < sequences * c->G; n++)
+        add_head(c, &p, n / c->G, n % c->G, mechanism == PLX_PARALLAX, last, oracle, &sums);
+    for (int n = CASE_O; n <= CASE_DV; n++) {
+        int64_t rows = oracle->counts[n] / (oracle->ranks[n] == 4 ? c->D : 1);
+        double squares = 0;
+        for (int64_t row = 0; row < rows; row++) {
+            if (!isfinite(sums.of[n][row])) continue;
+            sizes.of[n].largest = fmax(sizes.of[n].largest, sums.of[n][row]);
+            squares += sums.of[n][row] * sums.of[n][row];
+        }
+        sizes.of[n].rms = rows > 0 ? sqrt(squares / (double)rows) : 0;
         free(sums.of[n]);
     }
     return sizes;

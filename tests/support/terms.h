@@ -1,11 +1,12 @@
-/* terms.h: how large the terms are whose sum an output is.
+/* terms.h: how large the terms are whose rounding every correct kernel leaves in a result.
  *
  * A gradient is a sum of differences that may cancel to exactly zero (one key only, constant rows),
- * and the mean of r.k is a sum of numbers of both signs; there the naive implementation is right by
- * luck, because it rounds both sides alike or because few numbers are compared. Every correct
- * kernel still leaves the rounding of the terms, so the tolerance must know their size. Within a
+ * where the naive implementation is right by luck because it rounds both sides alike. A logit is a
+ * product whose terms may be far larger than itself (an offset of all keys), and its rounding moves
+ * the weight p by as much again; over the few rows of a small case the naive implementation's
+ * largest error is a matter of luck too. So the tolerance must know the size of the terms. Within a
  * dot product rounding errors are taken as independent (root of the sum of squares), across keys
- * and queries as adding up; an error of a logit is one of the weight's, relative to the weight. */
+ * and queries as adding up. */
 #ifndef TEST_TERMS_H
 #define TEST_TERMS_H
 
@@ -15,8 +16,8 @@ struct term_size {
     double largest, rms; /* over the rows of the tensor */
 };
 
-/* For what forward writes, and dq, dr, dk, dv, from an oracle's data after backward or, those being
- * zero then, after forward; zero for inputs. */
+/* From an oracle's data: for what the forward writes, and for the gradients too where `last` is the
+ * backward; zero for every other tensor. */
 struct term_sizes {
     struct term_size of[CASE_TENSORS];
 };

@@ -67,6 +67,8 @@ static void scratch_grows_and_never_while_in_use(void **state)
     backend_destroy(&be);
 }
 
+static const struct rope rope = {.theta = 1e6};
+
 static void dry_backends_measure_and_touch_nothing(void **state)
 {
     (void)state;
@@ -74,7 +76,7 @@ static void dry_backends_measure_and_touch_nothing(void **state)
     struct backend dry = backend_dry(&be);
     struct plx_tensor x = plx_tensor_dense(NULL, PLX_F32, 3, (const int64_t[]){5, 2, 64});
     struct plx_tensor at = plx_tensor_dense(NULL, PLX_I32, 1, (const int64_t[]){5});
-    assert_int_equal(dry.ops->rope(&dry, &x, &x, &at, 1e6, false), PLX_OK);
+    assert_int_equal(dry.ops->rope(&dry, &x, &x, &at, &rope, false), PLX_OK);
     assert_true(dry.scratch.peak >= 32 * sizeof(double));
     assert_int_equal(dry.scratch.used, 0);
     assert_int_equal(be.scratch.peak, 0);
@@ -89,7 +91,7 @@ static void missing_scratch_is_an_internal_error(void **state)
     struct backend be = create(&(struct backend_config){.ops = &ops_cpu, .threads = 1});
     struct plx_tensor x = plx_tensor_dense(data, PLX_F32, 3, (const int64_t[]){1, 1, 8});
     struct plx_tensor at = plx_tensor_dense(&position, PLX_I32, 1, (const int64_t[]){1});
-    expect_failure(be.ops->rope(&be, &x, &x, &at, 1e6, false), PLX_INTERNAL, "rope",
+    expect_failure(be.ops->rope(&be, &x, &x, &at, &rope, false), PLX_INTERNAL, "rope",
                    "32 bytes of scratch", NULL);
     assert_int_equal(be.scratch.used, 0);
     backend_destroy(&be);
@@ -120,8 +122,10 @@ static void check_shapes(struct backend *be)
                    "gain [4]", "3 elements", "[2,3]", NULL);
     struct plx_tensor odd = plx_tensor_dense(data, PLX_F32, 3, (const int64_t[]){2, 1, 3});
     struct plx_tensor at = plx_tensor_dense(ids, PLX_I32, 1, (const int64_t[]){2});
-    expect_failure(ops->rope(be, &odd, &odd, &at, 1e6, false), PLX_INTERNAL, "rope", "[2,1,3]",
+    expect_failure(ops->rope(be, &odd, &odd, &at, &rope, false), PLX_INTERNAL, "rope", "[2,1,3]",
                    "odd", NULL);
+    expect_failure(ops->bias(be, &small, &small, &gain), PLX_INTERNAL, "bias", "bias [4]",
+                   "3 elements", "[2,3]", NULL);
     struct adamw_update update = {.value = &small, .grad = &small, .m = &small, .v = &small};
     expect_failure(ops->adamw(be, &update), PLX_INTERNAL, "adamw", "step is 0", NULL);
 }

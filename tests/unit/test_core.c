@@ -39,6 +39,9 @@ static void first_error_wins(void **state)
     assert_int_equal(error_set(&err, PLX_IO_ERROR, "later"), PLX_IO_ERROR);
     assert_string_equal(err.text, "later");
     assert_int_equal(error_set(NULL, PLX_INTERNAL, "nobody listens"), PLX_INTERNAL);
+    error_clear(&err);
+    error_set(&err, PLX_BAD_DATA, "a name with \033[2J, a line's end\n and \177");
+    assert_string_equal(err.text, "a name with ?[2J, a line's end? and ?");
 }
 
 static void long_sentences_are_cut(void **state)

@@ -33,11 +33,15 @@ SPOIL(large_heads,
       (config->heads = 1 << 20, config->head_dim = 256, config->hidden_size = (1 << 20) + 1))
 SPOIL(zero_eps, config->norm_eps = 0)
 SPOIL(nan_eps, config->qk_norm_eps = NAN)
-SPOIL(negative_theta, config->rope_theta = -10000)
+SPOIL(negative_theta, config->rope.theta = -10000)
 SPOIL(infinite_range, config->initializer_range = INFINITY)
 SPOIL(negative_range, config->initializer_range = -0.02)
 SPOIL(large_bos, config->bos_id = 61)
-SPOIL(negative_eos, config->eos_id = -2)
+SPOIL(negative_eos, (config->end_count = 1, config->end_ids[0] = -2))
+SPOIL(many_ends, config->end_count = 9)
+SPOIL(shrinking_factor, config->rope.factor = 0.5)
+SPOIL(bands_in_disorder, config->rope = ((struct rope){100, 8, 4, 1, 64}))
+SPOIL(no_original_positions, config->rope = ((struct rope){100, 8, 1, 4, 0}))
 SPOIL(unknown_start, config->probe_start = (enum probe_start)7)
 SPOIL(no_mixer, config->layer[1].mixer = NULL)
 SPOIL(negative_window, config->layer[1].window = -1)
@@ -86,7 +90,16 @@ static const struct refusal refusals[] = {
     {"large_bos", large_bos,
      "config.json: bos_token_id is 61 but must be below vocab_size 61, or -1 for none"},
     {"negative_eos", negative_eos,
-     "config.json: eos_token_id is -2 but must be below vocab_size 61, or -1 for none"},
+     "config.json: eos_token_id is -2 but must be from 0 to below vocab_size 61"},
+    {"many_ends", many_ends,
+     "config.json: eos_token_id lists 9 tokens but at most 8 are supported"},
+    {"shrinking_factor", shrinking_factor,
+     "config.json: the factor of rope is 0.5 but must be at least 1 and finite"},
+    {"bands_in_disorder", bands_in_disorder,
+     "config.json: rope's low_freq_factor is 4 and its high_freq_factor 1, but they must be above "
+     "0 and the second larger"},
+    {"no_original_positions", no_original_positions,
+     "config.json: rope's original_max_position_embeddings is 0 but must be at least 1 and finite"},
     {"unknown_start", unknown_start, "config.json: probe_start is 7 but must be one of 0, 1, 2"},
     {"no_mixer", no_mixer, "config.json: layer 1 has no mixer"},
     {"negative_window", negative_window,
@@ -152,12 +165,12 @@ static void test_defaults(void **state)
                          config.layers + config.heads + config.kv_heads + config.head_dim +
                          config.max_position,
                      0);
-    assert_true(config.norm_eps == 1e-6 && config.qk_norm_eps == 1e-6 && config.rope_theta == 1e6 &&
+    assert_true(config.norm_eps == 1e-6 && config.qk_norm_eps == 1e-6 && config.rope.theta == 1e6 &&
                 config.initializer_range == 0.02);
     assert_true(config.tie_embeddings && config.qk_norm && config.probe_norm && config.probe_rope);
-    assert_false(config.fla_names || config.probe_gate);
+    assert_false(config.family == FAMILY_FLA || config.probe_gate);
     assert_int_equal(config.probe_start, PROBE_START_NORMAL);
-    assert_true(config.bos_id == -1 && config.eos_id == -1);
+    assert_true(config.bos_id == -1 && config.end_count == 0);
 }
 
 /* ---- The parameter table: names, shapes, starts, groups ---- */
@@ -220,7 +233,7 @@ static void test_fla_names(void **state)
 {
     (void)state;
     struct model_config config = case_config(1, "parallax");
-    config.fla_names = true;
+    config.family = FAMILY_FLA;
     config.tie_embeddings = config.qk_norm = config.probe_norm = false;
     config.probe_start = PROBE_START_ZERO_WEIGHT;
     const struct row rows[] = {

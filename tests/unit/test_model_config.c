@@ -1,4 +1,4 @@
-/* test_model_config.c: config.json in its three layouts: every refusal by name, defaults, both
+/* test_model_config.c: config.json in its layouts: every refusal by name, defaults, both
  * golden files, and round trips that give the same struct. */
 #include "io_files.h"
 
@@ -20,6 +20,20 @@ static const char *const ours =
     "size\":160,"
     "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":32,"
     "\"mixer_types\":[\"softmax\",\"parallax\",\"parallax\"]}";
+
+static const char *const qwen2 =
+    "{\"model_type\":\"qwen2\",\"vocab_size\":384,\"hidden_size\":64,\"intermediate_size\":160,"
+    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+    "\"rope_theta\":1000000.0,\"rms_norm_eps\":1e-6,\"use_sliding_window\":false,"
+    "\"sliding_window\":4096,\"max_window_layers\":1}";
+static const char *const llama =
+    "{\"model_type\":\"llama\",\"vocab_size\":384,\"hidden_size\":64,\"intermediate_size\":160,"
+    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+    "\"rope_theta\":500000.0,\"rms_norm_eps\":1e-5,\"bos_token_id\":300,"
+    "\"eos_token_id\":[301,308,309]}";
+static const char *const mistral =
+    "{\"model_type\":\"mistral\",\"vocab_size\":384,\"hidden_size\":64,\"intermediate_size\":160,"
+    "\"num_hidden_layers\":3,\"num_attention_heads\":8,\"rms_norm_eps\":1e-5}";
 
 /* The base with one member set to the JSON value, or removed where it is NULL. Malloc'd. */
 static char *with(const char *base, const char *key, const char *value)
@@ -67,8 +81,10 @@ static const struct refusal refusals[] = {
     {"model_type missing", &qwen3, "model_type", NULL, PLX_BAD_DATA, "model_type is missing"},
     {"model_type a number", &qwen3, "model_type", "3", PLX_BAD_DATA,
      "model_type is 3 but must be a text"},
-    {"model_type unknown", &qwen3, "model_type", "\"llama\"", PLX_UNSUPPORTED,
-     "model_type is \"llama\", but only \"qwen3\", \"parallax\" and \"qwen3_parallax\" are known"},
+    {"model_type unknown", &qwen3, "model_type", "\"gpt2\"", PLX_UNSUPPORTED,
+     "model_type is \"gpt2\", but only \"qwen3\", \"qwen2\", \"llama\", \"mistral\", \"parallax\" "
+     "and "
+     "\"qwen3_parallax\" are known"},
     {"vocab_size missing", &qwen3, "vocab_size", NULL, PLX_BAD_DATA, "vocab_size is missing"},
     {"hidden_size missing", &qwen3, "hidden_size", NULL, PLX_BAD_DATA, "hidden_size is missing"},
     {"hidden_size null", &qwen3, "hidden_size", "null", PLX_BAD_DATA, "hidden_size is missing"},
@@ -105,13 +121,13 @@ static const struct refusal refusals[] = {
     {"rope_parameters a number", &qwen3, "rope_parameters", "5", PLX_BAD_DATA,
      "rope_parameters is 5 but must be an object"},
     {"rope type yarn", &qwen3, "rope_parameters", "{\"rope_type\":\"yarn\",\"factor\":4}",
-     PLX_UNSUPPORTED, "rope_type is \"yarn\", but only \"default\" is supported"},
+     PLX_UNSUPPORTED, "rope_type is \"yarn\", but only \"default\" and \"llama3\" are supported"},
     {"rope_scaling linear", &qwen3, "rope_scaling", "{\"type\":\"linear\",\"factor\":2}",
      PLX_UNSUPPORTED, "rope_scaling: type is \"linear\""},
     {"rope type a number", &qwen3, "rope_parameters", "{\"rope_type\":1}", PLX_BAD_DATA,
      "rope_type is 1"},
     {"two thetas", &qwen3, "rope_parameters", "{\"rope_theta\":10000.0}", PLX_BAD_DATA,
-     "rope_theta is 10000 here, but 1e+06 at the top"},
+     "rope_theta is 10000 here, but 1e+06 elsewhere"},
     {"rope by layer type", &qwen3, "rope_parameters", "{\"full_attention\":{\"rope_theta\":1}}",
      PLX_BAD_DATA, "full_attention is {"},
     {"partial rotary", &qwen3, "partial_rotary_factor", "0.5", PLX_UNSUPPORTED,
@@ -121,7 +137,29 @@ static const struct refusal refusals[] = {
     {"attention_bias", &qwen3, "attention_bias", "true", PLX_UNSUPPORTED, "attention_bias is true"},
     {"attention_bias a number", &qwen3, "attention_bias", "1", PLX_BAD_DATA,
      "attention_bias is 1 but must be true or false"},
-    {"qkv_bias", &fla, "qkv_bias", "true", PLX_UNSUPPORTED, "qkv_bias is true"},
+    {"mlp_bias", &llama, "mlp_bias", "true", PLX_UNSUPPORTED, "mlp_bias is true"},
+    {"qkv_bias a number", &fla, "qkv_bias", "1", PLX_BAD_DATA, "qkv_bias is 1"},
+    {"llama3 rope without factor", &llama, "rope_scaling",
+     "{\"rope_type\":\"llama3\",\"low_freq_factor\":1,\"high_freq_factor\":4,"
+     "\"original_max_position_embeddings\":64}",
+     PLX_BAD_DATA, "rope_scaling: factor is missing"},
+    {"llama3 rope of factor 0", &llama, "rope_scaling",
+     "{\"rope_type\":\"llama3\",\"factor\":0,\"low_freq_factor\":1,\"high_freq_factor\":4,"
+     "\"original_max_position_embeddings\":64}",
+     PLX_BAD_DATA, "factor is 0 but must be at least 1"},
+    {"llama3 rope with bands in disorder", &llama, "rope_scaling",
+     "{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":1,"
+     "\"original_max_position_embeddings\":64}",
+     PLX_BAD_DATA, "low_freq_factor is 4 and its high_freq_factor 1"},
+    {"llama3 factor a text", &llama, "rope_scaling",
+     "{\"type\":\"llama3\",\"factor\":\"8\",\"low_freq_factor\":1,\"high_freq_factor\":4,"
+     "\"original_max_position_embeddings\":64}",
+     PLX_BAD_DATA, "factor is \"8\" but must be a number"},
+    {"mistral by layer types", &mistral, "layer_types", "[\"full_attention\"]", PLX_UNSUPPORTED,
+     "the layers of a mistral model are all alike"},
+    {"mistral window zero", &mistral, "sliding_window", "0", PLX_BAD_DATA, "sliding_window is 0"},
+    {"mixer_types in llama", &llama, "mixer_types", "[\"softmax\"]", PLX_BAD_DATA,
+     "but model_type is \"llama\""},
     {"hidden_act gelu", &qwen3, "hidden_act", "\"gelu\"", PLX_BAD_DATA,
      "hidden_act is \"gelu\" but must be \"silu\" or \"swish\""},
     {"hidden_act a number", &qwen3, "hidden_act", "1", PLX_BAD_DATA,
@@ -168,7 +206,12 @@ static const struct refusal refusals[] = {
      "layer_windows has 1 elements"},
     {"layer_windows negative", &ours, "layer_windows", "[0,-1,0]", PLX_BAD_DATA,
      "layer_windows is -1"},
-    {"eos_token_id a list", &qwen3, "eos_token_id", "[1,2]", PLX_BAD_DATA, "eos_token_id is [1,2]"},
+    {"eos_token_id of texts", &qwen3, "eos_token_id", "[1,\"2\"]", PLX_BAD_DATA,
+     "eos_token_id is \"2\" but must be made of whole numbers"},
+    {"eos_token_id negative in a list", &qwen3, "eos_token_id", "[1,-1]", PLX_BAD_DATA,
+     "eos_token_id is -1"},
+    {"eos_token_id too long a list", &qwen3, "eos_token_id", "[1,2,3,4,5,6,7,8,9]", PLX_UNSUPPORTED,
+     "eos_token_id lists 9 tokens, more than the 8 supported"},
     {"eos_token_id outside", &qwen3, "eos_token_id", "384", PLX_BAD_DATA, "eos_token_id is 384"},
     {"tie_word_embeddings a number", &qwen3, "tie_word_embeddings", "0", PLX_BAD_DATA,
      "tie_word_embeddings is 0"},
@@ -224,14 +267,14 @@ static void qwen3_defaults(void **state)
     assert_int_equal(config.kv_heads, 4);
     assert_int_equal(config.head_dim, 16);
     assert_int_equal(config.max_position, 32768);
-    assert_true(config.rope_theta == 10000 && config.norm_eps == 1e-6 &&
+    assert_true(config.rope.theta == 10000 && config.norm_eps == 1e-6 &&
                 config.qk_norm_eps == 1e-6);
     assert_true(config.initializer_range == 0.02);
     assert_false(config.tie_embeddings);
     assert_true(config.qk_norm);
-    assert_false(config.fla_names);
+    assert_int_equal(config.family, FAMILY_QWEN3);
     assert_int_equal(config.bos_id, -1);
-    assert_int_equal(config.eos_id, -1);
+    assert_int_equal(model_config_end(&config), -1);
     assert_ptr_equal(config.layer[0].mixer, mixer_find("softmax"));
     assert_int_equal(config.layer[0].window, 0);
 }
@@ -244,12 +287,12 @@ static void both_rope_spellings(void **state)
     char *json =
         with(nested, "rope_parameters", "{\"rope_theta\":5000.0,\"rope_type\":\"default\"}");
     expect_config(json, &config);
-    assert_true(config.rope_theta == 5000);
+    assert_true(config.rope.theta == 5000);
     expect_config(qwen3, &config);
-    assert_true(config.rope_theta == 1e6);
+    assert_true(config.rope.theta == 1e6);
     both = with(qwen3, "rope_parameters", "{\"rope_theta\":1000000,\"rope_type\":\"default\"}");
     expect_config(both, &config);
-    assert_true(config.rope_theta == 1e6);
+    assert_true(config.rope.theta == 1e6);
     free(nested);
     free(json);
     free(both);
@@ -290,7 +333,8 @@ static void fla_is_understood(void **state)
     (void)state;
     struct model_config config;
     expect_config(fla, &config);
-    assert_true(config.fla_names && config.qk_norm && config.probe_norm && config.probe_rope);
+    assert_true(config.family == FAMILY_FLA && config.qk_norm && config.probe_norm &&
+                config.probe_rope);
     assert_false(config.probe_gate);
     assert_int_equal(config.head_dim, 32);
     assert_int_equal(config.intermediate_size, 512); /* 128 * 4 * 2/3 = 341, up to 256s */
@@ -311,6 +355,76 @@ static void fla_is_understood(void **state)
     free(heads);
 }
 
+static void llama_is_understood(void **state)
+{
+    (void)state;
+    struct model_config config;
+    expect_config(llama, &config);
+    assert_int_equal(config.family, FAMILY_LLAMA);
+    assert_false(config.qk_norm || config.qkv_bias);
+    assert_int_equal(config.head_dim, 16);
+    assert_int_equal(config.max_position, 2048);
+    assert_true(config.norm_eps == 1e-5 && config.rope.theta == 5e5 && config.rope.factor == 0);
+    assert_int_equal(config.end_count, 3);
+    assert_int_equal(model_config_end(&config), 301);
+    assert_true(model_config_ends(&config, 309));
+    assert_false(model_config_ends(&config, 300));
+}
+
+static void llama3_rope_in_both_spellings(void **state)
+{
+    (void)state;
+    static const char *const scaling =
+        "{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
+        "\"original_max_position_embeddings\":8192}";
+    struct model_config old, new;
+    char *json = with(llama, "rope_scaling", scaling), *nested, *parameters;
+    expect_config(json, &old);
+    assert_true(old.rope.factor == 8 && old.rope.low_freq_factor == 1);
+    assert_true(old.rope.high_freq_factor == 4 && old.rope.original_positions == 8192);
+    parameters = with(scaling, "rope_theta", "500000.0");
+    nested = with(llama, "rope_theta", NULL);
+    char *newer = with(nested, "rope_parameters", parameters);
+    expect_config(newer, &new);
+    assert_memory_equal(&old.rope, &new.rope, sizeof old.rope);
+    /* Both at once must agree. */
+    char *both = with(json, "rope_parameters", parameters);
+    expect_config(both, &new);
+    char *other = with(parameters, "factor", "32"), *apart = with(json, "rope_parameters", other);
+    expect_refusal(apart, PLX_BAD_DATA, "rope_scaling: factor is 8 here, but 32 elsewhere");
+    free(json);
+    free(parameters);
+    free(nested);
+    free(newer);
+    free(both);
+    free(other);
+    free(apart);
+}
+
+static void qwen2_and_mistral_are_understood(void **state)
+{
+    (void)state;
+    struct model_config config;
+    expect_config(qwen2, &config);
+    assert_true(config.qkv_bias && !config.qk_norm);
+    assert_int_equal(config.layer[2].window, 0);
+    char *use = with(qwen2, "use_sliding_window", "true");
+    expect_config(use, &config);
+    assert_int_equal(config.layer[0].window, 0);
+    assert_int_equal(config.layer[1].window, 4096);
+    free(use);
+    /* Mistral's own defaults: 8 key/value heads, a window of 4096; null is no window. */
+    expect_config(mistral, &config);
+    assert_false(config.qkv_bias || config.qk_norm);
+    assert_int_equal(config.kv_heads, 8);
+    assert_int_equal(config.max_position, 131072);
+    for (int l = 0; l < 3; l++) assert_int_equal(config.layer[l].window, 4096);
+    char *unlimited = with(mistral, "sliding_window", "null");
+    expect_config(unlimited, &config);
+    assert_int_equal(config.layer[1].window, 0);
+    free(unlimited);
+}
+
 /* ---- Round trips ----------------------------------------------------------------------------- */
 
 /* Field by field, because padding may differ. */
@@ -326,17 +440,23 @@ static void assert_same_config(const struct model_config *a, const struct model_
     assert_int_equal(a->max_position, b->max_position);
     assert_true(a->norm_eps == b->norm_eps);
     assert_true(a->qk_norm_eps == b->qk_norm_eps);
-    assert_true(a->rope_theta == b->rope_theta);
+    assert_true(a->rope.theta == b->rope.theta && a->rope.factor == b->rope.factor);
+    if (a->rope.factor != 0)
+        assert_true(a->rope.low_freq_factor == b->rope.low_freq_factor &&
+                    a->rope.high_freq_factor == b->rope.high_freq_factor &&
+                    a->rope.original_positions == b->rope.original_positions);
     assert_true(a->initializer_range == b->initializer_range);
     assert_int_equal(a->tie_embeddings, b->tie_embeddings);
     assert_int_equal(a->qk_norm, b->qk_norm);
-    assert_int_equal(a->fla_names, b->fla_names);
+    assert_int_equal(a->family == FAMILY_FLA, b->family == FAMILY_FLA);
+    assert_int_equal(a->qkv_bias, b->qkv_bias);
     assert_int_equal(a->probe_norm, b->probe_norm);
     assert_int_equal(a->probe_rope, b->probe_rope);
     assert_int_equal(a->probe_gate, b->probe_gate);
     assert_int_equal(a->probe_start, b->probe_start);
     assert_int_equal(a->bos_id, b->bos_id);
-    assert_int_equal(a->eos_id, b->eos_id);
+    assert_int_equal(a->end_count, b->end_count);
+    for (int i = 0; i < a->end_count; i++) assert_int_equal(a->end_ids[i], b->end_ids[i]);
     for (int l = 0; l < a->layers; l++) {
         assert_ptr_equal(a->layer[l].mixer, b->layer[l].mixer);
         assert_int_equal(a->layer[l].window, b->layer[l].window);
@@ -370,9 +490,10 @@ static void what_is_written_reads_back(void **state)
     round_trip(&config, "qwen3_parallax");
     config.layer[2].window = 5;
     config.norm_eps = config.qk_norm_eps = 1.0 / 3.0;
-    config.rope_theta = 12345.678901234567;
+    config.rope.theta = 12345.678901234567;
     config.bos_id = 3;
-    config.eos_id = 0;
+    config.end_count = 1;
+    config.end_ids[0] = 0;
     round_trip(&config, "qwen3");
     config.qk_norm_eps = 1e-5;
     round_trip(&config, "qwen3_parallax");
@@ -384,6 +505,29 @@ static void what_is_written_reads_back(void **state)
     round_trip(&config, "parallax");
     for (int l = 0; l < 3; l++) config.layer[l].window = 8;
     round_trip(&config, "parallax");
+
+    expect_config(qwen2, &config);
+    round_trip(&config, "qwen2");
+    config.qk_norm = true;
+    round_trip(&config, "qwen3_parallax");
+    expect_config(llama, &config);
+    round_trip(&config, "llama");
+    config.rope = (struct rope){500000, 8, 1, 4, 8192};
+    round_trip(&config, "llama");
+    config.rope.factor = 1.0 / 0.3;
+    config.end_count = 1;
+    round_trip(&config, "llama");
+    for (int l = 0; l < 3; l++) config.layer[l].window = 7;
+    round_trip(&config, "mistral");
+    config.layer[1].window = 0;
+    round_trip(&config, "qwen3_parallax");
+    expect_config(mistral, &config);
+    round_trip(&config, "mistral");
+    for (int l = 0; l < 3; l++) config.layer[l].window = 0;
+    round_trip(&config, "mistral");
+    for (int l = 0; l < 3; l++) config.layer[l].mixer = mixer_find("parallax");
+    config.qkv_bias = true;
+    round_trip(&config, "qwen3_parallax");
 
     expect_config(ours, &config);
     round_trip(&config, "qwen3_parallax");
@@ -426,6 +570,15 @@ static void what_cannot_be_written_is_refused(void **state)
     config.layer[1].mixer = mixer_find("softmax");
     assert_refused(model_config_format(&config, &json, &err), PLX_UNSUPPORTED,
                    "every mixer is parallax", &err);
+    expect_config(fla, &config);
+    config.rope = (struct rope){500000, 8, 1, 4, 8192};
+    assert_refused(model_config_format(&config, &json, &err), PLX_UNSUPPORTED,
+                   "model_type \"parallax\" needs that positions are not stretched", &err);
+    expect_config(llama, &config);
+    assert_refused(model_config_can_be(&config, FAMILY_QWEN3, &err), PLX_UNSUPPORTED,
+                   "model_type \"qwen3\" needs that qk_norm is on", &err);
+    assert_refused(model_config_can_be(&config, FAMILY_QWEN2, &err), PLX_UNSUPPORTED,
+                   "model_type \"qwen2\" needs that qkv_bias is on", &err);
     expect_config(qwen3, &config);
     config.hidden_size = 0;
     assert_refused(model_config_format(&config, &json, &err), PLX_BAD_DATA, "hidden_size is 0",
@@ -445,14 +598,15 @@ static void golden_configs_load(void **state)
     }
     assert_ok(model_config_load(SHARED_DATA "/golden/qwen3_tiny_tied/config.json", &config, &err),
               &err);
-    assert_true(config.rope_theta == 1e6 && config.tie_embeddings && config.head_dim == 32);
+    assert_true(config.rope.theta == 1e6 && config.tie_embeddings && config.head_dim == 32);
     assert_true(config.initializer_range == 0.2 && config.max_position == 512);
     round_trip(&config, "qwen3");
     assert_ok(model_config_load(SHARED_DATA "/golden/parallax_tiny_qknorm_gqa/config.json", &config,
                                 &err),
               &err);
-    assert_true(config.intermediate_size == 256 && config.bos_id == 1 && config.eos_id == 2);
-    assert_true(config.rope_theta == 1e4 && !config.tie_embeddings && config.fla_names);
+    assert_true(config.intermediate_size == 256 && config.bos_id == 1 &&
+                model_config_end(&config) == 2);
+    assert_true(config.rope.theta == 1e4 && !config.tie_embeddings && config.family == FAMILY_FLA);
     round_trip(&config, "parallax");
 }
 
@@ -465,6 +619,9 @@ int main(void)
         cmocka_unit_test(both_rope_spellings),
         cmocka_unit_test(windows_of_qwen3),
         cmocka_unit_test(fla_is_understood),
+        cmocka_unit_test(llama_is_understood),
+        cmocka_unit_test(llama3_rope_in_both_spellings),
+        cmocka_unit_test(qwen2_and_mistral_are_understood),
         cmocka_unit_test(what_is_written_reads_back),
         cmocka_unit_test(numbers_are_written_short),
         cmocka_unit_test(what_cannot_be_written_is_refused),

@@ -188,6 +188,25 @@ static void surplus_tensor(void **state)
     case_close(&bent.m);
 }
 
+static void old_rope_buffers_are_passed_over(void **state)
+{
+    (void)state;
+    struct bent bent;
+    struct error err = {0};
+    bent_open(&bent);
+    float values[4] = {1, 0.1f, 0.01f, 0.001f};
+    int64_t count = 4;
+    bent.entries[bent.count++] =
+        (struct safetensors_write){"model.layers.0.self_attn.rotary_emb.inv_freq",
+                                   plx_tensor_dense(values, PLX_F32, 1, &count)};
+    const char *folder = fresh_folder("buffers");
+    assert_ok(safetensors_save(inside(folder, "model.safetensors"), bent.entries, bent.count, NULL,
+                               0, &err),
+              &err);
+    assert_ok(model_load_values(bent.m.model, folder, &err), &err);
+    case_close(&bent.m);
+}
+
 static void misshapen_tensor(void **state)
 {
     (void)state;
@@ -251,7 +270,7 @@ static void values_too_large_for_the_model(void **state)
                                0, &err),
               &err);
     assert_refused(model_load_values(bent.m.model, folder, &err), PLX_BAD_DATA,
-                   "element 7 is 1e+200, too large for f32", &err);
+                   "element 7 is 1e+200, too large for F32", &err);
     case_close(&bent.m);
 }
 
@@ -502,6 +521,7 @@ int main(void)
         cmocka_unit_test(golden_folders_load),
         cmocka_unit_test(missing_tensor),
         cmocka_unit_test(surplus_tensor),
+        cmocka_unit_test(old_rope_buffers_are_passed_over),
         cmocka_unit_test(misshapen_tensor),
         cmocka_unit_test(unreadable_dtype),
         cmocka_unit_test(redundant_head_must_be_the_embedding),

@@ -410,6 +410,91 @@ static void bf16_is_the_upper_half_of_f32(void **state)
     free(floats);
 }
 
+static uint16_t to_f16(double value)
+{
+    struct error err = {0};
+    struct safetensors_entry entry = {
+        .name = "x", .dtype = "F64", .data = (const unsigned char *)&value, .bytes = 8};
+    uint16_t half = 0xdead;
+    assert_ok(safetensors_convert(&entry, "f", 0, 1, "F16", &half, &err), &err);
+    return half;
+}
+
+/* Every half comes back from double, every middle between two neighbours goes to the even one, and
+ * what lies a little beside a middle to the nearer one. */
+static void f16_rounds_once_and_to_even(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 0x7c00; i++) {
+        double value = half_value((uint16_t)i);
+        double next = i == 0x7bff ? 65536 : half_value((uint16_t)(i + 1));
+        double middle = (value + next) / 2;
+        assert_int_equal(to_f16(value), i);
+        assert_int_equal(to_f16(-value), i | 0x8000);
+        assert_int_equal(to_f16(nextafter(middle, 0)), i);
+        if (i == 0x7bff) break; /* from the middle on, too large */
+        assert_int_equal(to_f16(middle), i + (i & 1));
+        assert_int_equal(to_f16(-middle), (i + (i & 1)) | 0x8000);
+        assert_int_equal(to_f16(nextafter(middle, INFINITY)), i + 1);
+    }
+    assert_int_equal(to_f16(INFINITY), 0x7c00);
+    assert_int_equal(to_f16(-INFINITY), 0xfc00);
+    assert_int_equal(to_f16(NAN) & 0x7e00, 0x7e00);
+    struct error err = {0};
+    double large[3] = {1, 65519, 65520};
+    struct safetensors_entry entry = {
+        .name = "x", .dtype = "F64", .data = (const unsigned char *)large, .bytes = 24};
+    uint16_t halves[3];
+    assert_refused(safetensors_convert(&entry, "f", 0, 3, "F16", halves, &err), PLX_BAD_DATA,
+                   "f: tensor x: element 2 is 65520, too large for F16", &err);
+    assert_refused(safetensors_convert(&entry, "f", 2, 1, "F16", halves, &err), PLX_BAD_DATA,
+                   "element 2 is 65520", &err);
+    assert_refused(safetensors_convert(&entry, "f", 0, 1, "I32", halves, &err), PLX_UNSUPPORTED,
+                   "is of dtype F64, which cannot be read as I32", &err);
+}
+
+/* A long tensor is shared among threads; the first value that does not fit is the one named. */
+static void first_refused_element_is_named(void **state)
+{
+    (void)state;
+    enum { COUNT = 200000 };
+    struct error err = {0};
+    float *values = calloc(COUNT, sizeof *values);
+    uint16_t *halves = malloc(COUNT * sizeof *halves);
+    values[77777] = values[77780] = values[150000] = 1e6f;
+    struct safetensors_entry entry = {
+        .name = "x", .dtype = "F32", .data = (const unsigned char *)values, .bytes = 4 * COUNT};
+    assert_refused(safetensors_convert(&entry, "f", 0, COUNT, "F16", halves, &err), PLX_BAD_DATA,
+                   "element 77777 is 1e+06, too large for F16", &err);
+    free(values);
+    free(halves);
+}
+
+static void a_writer_holds_its_promise(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct safetensors_writer writer;
+    const struct safetensors_spec specs[] = {{"a", "F16", 2, {2, 3}}, {"b", "F16", 0, {0}}};
+    uint16_t halves[7] = {0x3c00, 1, 2, 3, 4, 5, 6};
+    const char *path = io_path("promise");
+    assert_int_equal(safetensors_spec_bytes(&specs[0]), 12);
+    assert_ok(safetensors_writer_open(&writer, path, specs, 2, NULL, 0, &err), &err);
+    assert_ok(safetensors_writer_data(&writer, halves, 12, &err), &err);
+    assert_refused(safetensors_writer_close(&writer, &err), PLX_INTERNAL, "its header promises",
+                   &err);
+    assert_ok(safetensors_writer_data(&writer, halves + 6, 2, &err), &err);
+    assert_ok(safetensors_writer_close(&writer, &err), &err);
+    struct safetensors *file;
+    assert_ok(safetensors_open(path, &file, &err), &err);
+    assert_memory_equal(safetensors_find(file, "a")->data, halves, 12);
+    assert_int_equal(safetensors_find(file, "b")->rank, 0);
+    safetensors_close(file);
+    assert_ok(safetensors_writer_open(&writer, path, specs, 2, NULL, 0, &err), &err);
+    safetensors_writer_abandon(&writer);
+    assert_false(file_exists(path));
+}
+
 static void rounding_is_once_and_to_even(void **state)
 {
     (void)state;
@@ -467,9 +552,9 @@ static void values_that_do_not_fit_are_refused(void **state)
     int64_t integers[2] = {-7, INT64_C(1) << 31};
     int32_t words[2];
     assert_refused(read_as("F64", doubles, 16, 2, PLX_F32, floats, &err), PLX_BAD_DATA,
-                   "f: tensor x: element 1 is 1e+300, too large for f32", &err);
+                   "f: tensor x: element 1 is 1e+300, too large for F32", &err);
     assert_refused(read_as("F32", &largest, 4, 1, PLX_BF16, &half, &err), PLX_BAD_DATA,
-                   "too large for bf16", &err);
+                   "too large for BF16", &err);
     assert_refused(read_as("I64", integers, 16, 2, PLX_I32, words, &err), PLX_BAD_DATA,
                    "element 1 is 2147483648, which i32 cannot hold", &err);
     integers[1] = INT32_MIN;
@@ -740,6 +825,9 @@ int main(void)
         cmocka_unit_test(every_dtype_has_its_size),
         cmocka_unit_test(names_and_metadata),
         cmocka_unit_test(f16_is_exact),
+        cmocka_unit_test(f16_rounds_once_and_to_even),
+        cmocka_unit_test(first_refused_element_is_named),
+        cmocka_unit_test(a_writer_holds_its_promise),
         cmocka_unit_test(bf16_is_the_upper_half_of_f32),
         cmocka_unit_test(rounding_is_once_and_to_even),
         cmocka_unit_test(nan_and_infinity_pass),

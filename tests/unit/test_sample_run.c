@@ -36,7 +36,8 @@ static void open_fixture(struct fixture *f, const struct ops *ops, plx_dtype sto
     config.vocab_size = VOCAB;
     config.max_position = CONTEXT;
     config.bos_id = -1;
-    config.eos_id = end_of_text;
+    config.end_count = end_of_text >= 0;
+    config.end_ids[0] = end_of_text;
     config.layer[1].window = 7;
     f->m = (struct case_model){0};
     /* One thread: at these sizes two would mostly wait for each other. */

@@ -1,0 +1,254 @@
+/* json_read.c: tokenizer.json in the layout of Hugging Face's tokenizers: its vocabulary and
+ * merges, which make up nearly all of it. The rest is json_rules.c. */
+#include "tokenizer/alphabet.h"
+#include "tokenizer/parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/utf8.h"
+#include "io/file.h"
+
+/* A file of at least CACHED_BYTES takes long enough to read that a compiled form is kept. */
+enum { MAX_FILE_BYTES = 64 << 20, CACHED_BYTES = 1 << 18, MAX_KEY = 4096 };
+
+/* ---- Tokens ---- */
+
+static plx_status read_id(const json_t *value, const char *token, const char *name, int32_t *id,
+                          struct error *err)
+{
+    REQUIRE(err, json_is_integer(value), PLX_BAD_DATA,
+            "%s: model.vocab: the id of '%s' is not an integer", name, utf8_quote(token).text);
+    json_int_t number = json_integer_value(value);
+    REQUIRE(err, number >= 0 && number < VOCAB_MAX_TOKENS, PLX_BAD_DATA,
+            "%s: model.vocab: the id of '%s' is %lld but must be 0..%d", name,
+            utf8_quote(token).text, (long long)number, VOCAB_MAX_TOKENS - 1);
+    *id = (int32_t)number;
+    return PLX_OK;
+}
+
+/* The bytes of a key that is written in the alphabet; any other key, such as an added token's, is
+ * its own bytes, and no text is merged into it. */
+static plx_status add_token(struct vocab_builder *builder, const char *key, int32_t id,
+                            const char *name, struct error *err)
+{
+    char bytes[MAX_KEY];
+    size_t size = strlen(key);
+    REQUIRE(err, size <= sizeof bytes, PLX_BAD_DATA,
+            "%s: model.vocab: the token '%s...' has %zu bytes but may have %d", name,
+            utf8_quote(key).text, size, MAX_KEY);
+    bool fresh, mapped = size > 0 && alphabet_decode(key, size, bytes, &size);
+    const char *text = mapped ? bytes : key;
+    TRY(vocab_add(builder, id, text, mapped ? size : strlen(key), mapped, &fresh, err));
+    REQUIRE(err, fresh, PLX_BAD_DATA, "%s: two tokens have the id %d", name, id);
+    return PLX_OK;
+}
+
+static plx_status read_vocab(json_t *vocab, const char *name, struct vocab_builder *builder,
+                             struct error *err)
+{
+    REQUIRE(err, json_is_object(vocab), PLX_BAD_DATA, "%s: model.vocab must be an object", name);
+    const char *key;
+    json_t *value;
+    json_object_foreach(vocab, key, value)
+    {
+        int32_t id = -1;
+        TRY(read_id(value, key, name, &id, err));
+        TRY(add_token(builder, key, id, name, err));
+    }
+    TRY(vocab_index(builder, err));
+    for (int byte = 0; byte < 256; byte++) {
+        char single = (char)byte;
+        REQUIRE(err, vocab_builder_find(builder, &single, 1) >= 0, PLX_BAD_DATA,
+                "%s: model.vocab has no token for byte 0x%02x", name, (unsigned)byte);
+    }
+    return PLX_OK;
+}
+
+/* A token that is in both lists must have one id, and an id one token. */
+static plx_status check_added(const json_t *vocab, const struct vocab_builder *builder,
+                              const struct rules *rules, const char *name, struct error *err)
+{
+    for (int i = 0; i < rules->added_count; i++) {
+        const struct added_token *added = &rules->added[i];
+        const json_t *value = json_object_get(vocab, added->content);
+        REQUIRE(err, value == NULL || json_integer_value(value) == added->id, PLX_BAD_DATA,
+                "%s: the id of '%s' is %lld in model.vocab but %d in added_tokens", name,
+                utf8_quote(added->content).text, (long long)json_integer_value(value), added->id);
+        bool taken = value == NULL && added->id < builder->tokens &&
+                     builder->spans[added->id].start != UINT32_MAX;
+        REQUIRE(err, !taken, PLX_BAD_DATA, "%s: two tokens have the id %d", name, added->id);
+    }
+    return PLX_OK;
+}
+
+/* ---- Merges ---- */
+
+/* The two halves, as they are in the file: "left right", or ["left", "right"]. */
+struct halves {
+    const char *left, *right;
+    size_t left_size, right_size;
+};
+
+static bool find_halves(const json_t *row, struct halves *halves)
+{
+    if (json_is_array(row) && json_array_size(row) == 2) {
+        const json_t *left = json_array_get(row, 0), *right = json_array_get(row, 1);
+        *halves = (struct halves){json_string_value(left), json_string_value(right),
+                                  json_string_length(left), json_string_length(right)};
+        return halves->left != NULL && halves->right != NULL;
+    }
+    const char *text = json_string_value(row);
+    const char *space = text != NULL ? strchr(text, ' ') : NULL;
+    if (space == NULL || strchr(space + 1, ' ') != NULL) return false;
+    *halves = (struct halves){text, space + 1, (size_t)(space - text), strlen(space + 1)};
+    return true;
+}
+
+/* The token of left or right, or of both together. */
+static int32_t find_token(const struct vocab_builder *builder, const char *a, size_t a_size,
+                          const char *b, size_t b_size)
+{
+    char bytes[2 * MAX_KEY];
+    size_t first, second;
+    if (a_size > MAX_KEY || b_size > MAX_KEY || !alphabet_decode(a, a_size, bytes, &first) ||
+        !alphabet_decode(b, b_size, bytes + first, &second))
+        return -1;
+    return vocab_builder_find(builder, bytes, first + second);
+}
+
+static plx_status read_merge(const json_t *row, size_t index, const char *name,
+                             struct vocab_builder *builder, struct error *err)
+{
+    struct halves h;
+    REQUIRE(err, find_halves(row, &h) && h.left_size > 0 && h.right_size > 0, PLX_BAD_DATA,
+            "%s: model.merges[%zu] must be \"left right\" or a list of two strings", name, index);
+    int32_t left = find_token(builder, h.left, h.left_size, "", 0);
+    int32_t right = find_token(builder, h.right, h.right_size, "", 0);
+    int32_t both = find_token(builder, h.left, h.left_size, h.right, h.right_size);
+    const char *missing = left < 0 ? "left half" : right < 0 ? "right half" : "result";
+    REQUIRE(err, left >= 0 && right >= 0 && both >= 0, PLX_BAD_DATA,
+            "%s: model.merges[%zu]: the %s is not in model.vocab", name, index, missing);
+    return vocab_add_merge(builder, left, right, (int32_t)index, both, err);
+}
+
+static plx_status read_merges(const json_t *merges, const char *name, struct vocab_builder *builder,
+                              struct error *err)
+{
+    REQUIRE(err, json_is_array(merges), PLX_BAD_DATA, "%s: model.merges must be an array", name);
+    REQUIRE(err, json_array_size(merges) < VOCAB_MAX_TOKENS, PLX_BAD_DATA,
+            "%s: model.merges has %zu entries but may have %d", name, json_array_size(merges),
+            VOCAB_MAX_TOKENS - 1);
+    size_t index;
+    const json_t *row;
+    json_array_foreach(merges, index, row) TRY(read_merge(row, index, name, builder, err));
+    return PLX_OK;
+}
+
+/* ---- The whole ---- */
+
+/* The file without its large parts, as text to keep with the vocabulary. */
+static char *rules_text(const json_t *root)
+{
+    static const char *const kept[] = {"added_tokens", "normalizer", "pre_tokenizer",
+                                       "post_processor", "decoder"};
+    json_t *copy = json_object(), *model = json_copy(json_object_get(root, "model"));
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        json_t *part = json_object_get(root, kept[i]);
+        if (part != NULL) json_object_set(copy, kept[i], part);
+    }
+    json_object_del(model, "vocab");
+    json_object_set_new(model, "merges", json_array());
+    size_t size;
+    bool complete = json_object_set_new(copy, "model", model) == 0;
+    char *text = complete ? json_text(copy, JSON_COMPACT, &size) : NULL;
+    json_decref(copy);
+    return text;
+}
+
+static plx_status read_root(const json_t *root, const char *json, size_t size, const char *name,
+                            struct rules *rules, struct vocab *vocab, struct error *err)
+{
+    TRY(rules_read(root, name, rules, err));
+    const json_t *model = json_object_get(root, "model");
+    json_t *tokens = json_object_get(model, "vocab");
+    struct vocab_builder builder = {0};
+    plx_status status = read_vocab(tokens, name, &builder, err);
+    if (status == PLX_OK) status = check_added(tokens, &builder, rules, name, err);
+    if (status == PLX_OK)
+        status = read_merges(json_object_get(model, "merges"), name, &builder, err);
+    char *text = status == PLX_OK ? rules_text(root) : NULL;
+    if (status == PLX_OK)
+        status = text != NULL ? vocab_build(&builder, text, json, size, vocab, err)
+                              : error_set(err, PLX_OUT_OF_MEMORY, "%s: out of memory", name);
+    free(text);
+    vocab_builder_clear(&builder);
+    return status;
+}
+
+static plx_status parse_text(const char *json, size_t size, const char *name, json_t **root,
+                             struct error *err)
+{
+    json_error_t reason;
+    *root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &reason);
+    if (*root != NULL) return PLX_OK;
+    utf8_make_printable(reason.text);
+    return error_set(err, PLX_BAD_DATA, "%s:%d: not valid JSON: %s", name, reason.line,
+                     reason.text);
+}
+
+plx_status tokenizer_parse(const char *json, size_t size, const char *name,
+                           struct tokenizer **tokenizer, struct error *err)
+{
+    *tokenizer = NULL;
+    json_t *root;
+    TRY(parse_text(json, size, name, &root, err));
+    struct rules rules = {0};
+    struct vocab vocab = {0};
+    plx_status status = read_root(root, json, size, name, &rules, &vocab, err);
+    json_decref(root);
+    if (status == PLX_OK)
+        return tokenizer_assemble(&vocab, &rules, json, size, name, tokenizer, err);
+    rules_clear(&rules);
+    return status;
+}
+
+/* A vocabulary from the cache brings its rules along as text. */
+static plx_status assemble_cached(struct vocab *vocab, const char *json, size_t size,
+                                  const char *name, struct tokenizer **tokenizer)
+{
+    json_t *root = NULL;
+    struct rules rules = {0};
+    plx_status status = parse_text(vocab->rules, vocab->header->rules_bytes, name, &root, NULL);
+    if (status == PLX_OK) status = rules_read(root, name, &rules, NULL);
+    json_decref(root);
+    if (status == PLX_OK)
+        return tokenizer_assemble(vocab, &rules, json, size, name, tokenizer, NULL);
+    rules_clear(&rules);
+    vocab_close(vocab);
+    return status;
+}
+
+static plx_status load_text(const char *json, size_t size, const char *path,
+                            struct tokenizer **tokenizer, struct error *err)
+{
+    struct vocab vocab;
+    bool large = size >= CACHED_BYTES;
+    if (large && cache_find(json, size, &vocab) &&
+        assemble_cached(&vocab, json, size, path, tokenizer) == PLX_OK)
+        return PLX_OK;
+    TRY(tokenizer_parse(json, size, path, tokenizer, err));
+    if (large) cache_store(&(*tokenizer)->vocab);
+    return PLX_OK;
+}
+
+plx_status tokenizer_load(const char *path, struct tokenizer **tokenizer, struct error *err)
+{
+    *tokenizer = NULL;
+    char *text;
+    size_t size;
+    TRY(file_read_all(path, MAX_FILE_BYTES, &text, &size, err));
+    plx_status status = load_text(text, size, path, tokenizer, err);
+    free(text);
+    return status;
+}
