@@ -162,10 +162,14 @@ static plx_status sum_queries(const struct bench_tensors *x, const struct bench_
 /* ---- Which rows --------------------------------------------------------------------------------
  */
 
+enum { MAX_PLACES = 2 * (BENCH_FIRST_ROWS + 4) };
+
 /* Query rows of the first head of the first sequence and the last of the last. */
-static int choose_places(const struct bench_case *c, struct place places[8])
+static int choose_places(const struct bench_case *c, struct place places[MAX_PLACES])
 {
     const struct bench_shape s = c->shape;
+    const int64_t first = s.l < BENCH_FIRST_ROWS ? s.l : BENCH_FIRST_ROWS;
+    const int64_t later[] = {s.l / 4, s.l / 2, 3 * s.l / 4, s.l - 1};
     int count = 0;
     if (c->pass == PLX_DECODE) {
         places[count++] = (struct place){0, 0, 0};
@@ -174,11 +178,11 @@ static int choose_places(const struct bench_case *c, struct place places[8])
         if (s.b > 2) places[count++] = (struct place){s.b / 2, 0, 0};
         return count;
     }
-    const int64_t times[] = {0, s.l / 3, 2 * s.l / 3, s.l - 1};
-    for (int n = 0; n < 4; n++) {
-        if (n > 0 && times[n] == times[n - 1]) continue;
-        places[count++] = (struct place){0, times[n], 0};
-        if (s.b * s.hq > 1) places[count++] = (struct place){s.b - 1, times[n], s.hq - 1};
+    for (int64_t n = 0; n < first + 4; n++) {
+        const int64_t i = n < first ? n : later[n - first];
+        if (n >= first && i < first) continue;
+        places[count++] = (struct place){0, i, 0};
+        if (s.b * s.hq > 1) places[count++] = (struct place){s.b - 1, i, s.hq - 1};
     }
     return count;
 }
@@ -187,7 +191,7 @@ plx_status bench_exact_create(const struct bench_tensors *tensors, const struct 
                               struct bench_exact *exact, struct error *err)
 {
     const struct bench_shape s = c->shape;
-    struct place places[8], sampled[BENCH_MAX_SAMPLES];
+    struct place places[MAX_PLACES], sampled[BENCH_MAX_SAMPLES];
     const int count = choose_places(c, places);
     plx_status status = PLX_OK;
     REQUIRE(err, s.d <= BENCH_MAX_D, PLX_UNSUPPORTED, "bench: %lld channels are more than %d",

@@ -114,7 +114,7 @@ static plx_status compare(struct run *run, const struct bench_exact *exact,
 struct clock {
     device_event begin, end;
     device_graph graph; /* NULL: calls are made one by one */
-    int calls;          /* in the graph */
+    int calls;          /* between the events */
 };
 
 static void clock_destroy(const struct device *device, struct clock *clock)
@@ -140,10 +140,9 @@ static plx_status clock_create(struct run *run, const struct bench_method *metho
     const struct device *device = run->tensors->device;
     TRY(device->event_create(&clock->begin, err));
     TRY(device->event_create(&clock->end, err));
-    clock->calls = 1;
-    if (!device->capture_begin || run->c->pass != PLX_DECODE) return PLX_OK;
-    if (!run->c->cold) clock->calls = method->calls;
-    return capture(run, clock, err);
+    const bool graph = device->capture_begin && run->c->pass == PLX_DECODE;
+    clock->calls = run->c->cold ? 1 : graph ? method->graph_calls : method->calls;
+    return graph ? capture(run, clock, err) : PLX_OK;
 }
 
 static plx_status sample(struct run *run, const struct bench_method *method,
@@ -152,10 +151,8 @@ static plx_status sample(struct run *run, const struct bench_method *method,
     const struct bench_tensors *x = run->tensors;
     if (run->c->cold) TRY(x->device->fill(method->flush, 0, method->flush_bytes, x->stream, err));
     TRY(x->device->event_record(clock->begin, x->stream, err));
-    if (clock->graph)
-        TRY(x->device->graph_launch(clock->graph, x->stream, err));
-    else
-        TRY(call(run, err));
+    if (clock->graph) TRY(x->device->graph_launch(clock->graph, x->stream, err));
+    for (int n = 0; !clock->graph && n < clock->calls; n++) TRY(call(run, err));
     TRY(x->device->event_record(clock->end, x->stream, err));
     TRY(x->device->event_elapsed(clock->begin, clock->end, seconds, err));
     return PLX_OK;

@@ -202,8 +202,8 @@ const struct command command_bench_attention = {
         "with exact values,\nand states the share of the limit: on the CPU the f32 multiply-adds "
         "that it reaches in registers and the rate\nat which it reads memory, on a GPU those of "
         "its data sheet. Parallax counts as four products forward and eight\nbackward, softmax as "
-        "two and five. Decode on a GPU is timed by replays of a graph of 20 calls, or of one with\n"
-        "cold caches.",
+        "two and five. Times on a GPU are medians: for decode of a graph of 20 calls, else of 5\n"
+        "calls back to back between two events, and with cold caches of one call.",
     .examples =
         {"parallax bench attention --pass forward --mask causal",
          "parallax bench attention --device cuda --pass decode --grid 216 --json grid.jsonl"},

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "io/fields.h"
 #include "model_run.h"
 #include "process.h"
 #include "progress.h"
@@ -280,7 +281,7 @@ static void print_json(const char *kernels, const struct measurement *measuremen
     json_object_set_new(object, "activation_bytes",
                         json_integer((json_int_t)measurement->memory.activations));
     json_object_set_new(object, "build", json_string(plx_build()));
-    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    char *text = fields_print(object, JSON_COMPACT | JSON_REAL_PRECISION(6));
     if (text) printf("%s\n", text);
     free(text);
     json_decref(object);

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "io/fields.h"
 #include "model_run.h"
 #include "progress.h"
 #include "train.h"
@@ -76,7 +77,8 @@ static void on_progress(void *user, int64_t tokens, int64_t total)
     progress_share(user, "evaluated", tokens, total);
 }
 
-static void print_json(const struct model_run *run, const struct eval_result *result)
+static plx_status print_json(const struct model_run *run, const struct eval_result *result,
+                             struct error *err)
 {
     json_t *object =
         json_pack("{s:s, s:f, s:f, s:I, s:I, s:f}", "model", run->folder, "loss", result->loss,
@@ -84,10 +86,13 @@ static void print_json(const struct model_run *run, const struct eval_result *re
                   (json_int_t)result->bytes, "seconds", result->seconds);
     if (object && !isnan(result->bits_per_byte))
         json_object_set_new(object, "bits_per_byte", json_real(result->bits_per_byte));
-    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    if (text) printf("%s\n", text);
-    free(text);
+    char *text = object ? fields_print(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(object);
+    REQUIRE(err, text, PLX_INTERNAL, "%s: JSON cannot hold a loss of %g, or the folder's name",
+            run->folder, result->loss);
+    printf("%s\n", text);
+    free(text);
+    return PLX_OK;
 }
 
 static void print_table(const struct model_run *run, const struct eval_result *result)
@@ -121,10 +126,8 @@ static plx_status evaluate(struct model_run *run, const struct corpus *corpus,
     struct eval_result result;
     TRY(eval_run(run->model, corpus, &options, on_progress, &progress, &result, err));
     progress_end(&progress);
-    if (values->json)
-        print_json(run, &result);
-    else
-        print_table(run, &result);
+    if (values->json) return print_json(run, &result, err);
+    print_table(run, &result);
     return PLX_OK;
 }
 

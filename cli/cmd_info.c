@@ -7,12 +7,13 @@
 #include <string.h>
 
 #include "core/device.h"
+#include "kernel_choice.h"
 #include "model_run.h"
 #include "mixers/mixer.h"
 #include "progress.h"
 
 struct info_values {
-    int64_t length, heads, kv_heads, head_dim, window;
+    int64_t length, heads, kv_heads, head_dim, window, page;
     char *dtype;
     bool packed;
     int64_t threads;
@@ -30,6 +31,8 @@ static const struct option_row rows[] = {
      "channels of a head"},
     {NULL, "window", OPTION_INT, offsetof(struct info_values, window), "0", "KEYS", 0, 1 << 24,
      false, "keys a query sees, its own included; 0: all before it"},
+    {NULL, "page", OPTION_INT, offsetof(struct info_values, page), "0", "KEYS", 0, 1 << 24, false,
+     "keys of a page of decode's cache; 0: not paged"},
     {NULL, "dtype", OPTION_STRING, offsetof(struct info_values, dtype), "f32", "f32|bf16|f16|f64",
      0, 0, false, "of queries, keys and values"},
     {NULL, "packed", OPTION_BOOL, offsetof(struct info_values, packed), "false", NULL, 0, 0, false,
@@ -51,38 +54,20 @@ static plx_status ask(plx_context *context, plx_device device, plx_mechanism mec
                       plx_pass pass, const struct info_values *values, const char **name)
 {
     static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16, PLX_F16, PLX_F64};
-    plx_dtype dtype = PLX_F32;
-    for (int n = 0; n < COUNT_OF(dtypes); n++)
-        if (strcmp(values->dtype, plx_dtype_name(dtypes[n])) == 0) dtype = dtypes[n];
-    plx_dtype saved = dtype == PLX_F64 ? PLX_F64 : PLX_F32;
-    int64_t T = pass == PLX_DECODE ? 1 : values->length, S = values->length, D = values->head_dim;
-    struct plx_tensor q = plx_tensor_4d(NULL, dtype, 1, T, values->heads, D);
-    struct plx_tensor k = plx_tensor_4d(NULL, dtype, 1, S, values->kv_heads, D);
-    struct plx_tensor row = plx_tensor_dense(NULL, saved, 3, (int64_t[]){1, T, values->heads});
-    struct plx_attention attention = {.causal = true, .window = values->window};
-    q.device = k.device = row.device = device;
-    if (values->packed && pass != PLX_DECODE)
-        attention.q_offsets = plx_tensor_dense(NULL, PLX_I32, 1, (int64_t[]){3});
-    attention.q_offsets.device = device;
-    if (mechanism == PLX_PARALLAX) {
-        struct plx_parallax_args args = {.q = q,
-                                         .r = q,
-                                         .k = k,
-                                         .v = k,
-                                         .o = q,
-                                         .lse = row,
-                                         .probe_mean = row,
-                                         .value_mean = q,
-                                         .d_o = q,
-                                         .dq = q,
-                                         .dr = q,
-                                         .dk = k,
-                                         .dv = k};
-        return plx_parallax_kernel(context, &attention, pass, &args, name);
-    }
-    struct plx_softmax_args args = {
-        .q = q, .k = k, .v = k, .o = q, .lse = row, .d_o = q, .dq = q, .dk = k, .dv = k};
-    return plx_softmax_kernel(context, &attention, pass, &args, name);
+    struct kernel_question question = {.device = device,
+                                       .mechanism = mechanism,
+                                       .pass = pass,
+                                       .queries = pass == PLX_DECODE ? 1 : values->length,
+                                       .keys = values->length,
+                                       .heads = values->heads,
+                                       .kv_heads = values->kv_heads,
+                                       .head_dim = values->head_dim,
+                                       .window = values->window,
+                                       .page = pass == PLX_DECODE ? values->page : 0};
+    for (size_t n = 0; n < COUNT_OF(dtypes); n++)
+        if (strcmp(values->dtype, plx_dtype_name(dtypes[n])) == 0) question.dtype = dtypes[n];
+    if (values->packed && pass != PLX_DECODE) question.sequences = 2;
+    return kernel_choice(context, &question, name);
 }
 
 /* One line a kernel: the one that would run, those that could, and why the others refuse. */

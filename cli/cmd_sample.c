@@ -1,4 +1,5 @@
-/* cmd_sample.c: `parallax sample`: continues a prompt and streams the text as it comes. */
+/* cmd_sample.c: `parallax sample`: continues a prompt, or answers in a chat, and streams the text
+ * as it comes. */
 #include "cli.h"
 
 #include <stddef.h>
@@ -6,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "chat/chat.h"
 #include "io/model_file.h"
 #include "model_run.h"
 #include "sample.h"
@@ -14,6 +16,8 @@
 
 struct sample_values {
     char *file;
+    bool chat, turns, think;
+    char *chat_template, *system;
     double temperature;
     int64_t top_k;
     double top_p, min_p, repetition_penalty;
@@ -28,6 +32,17 @@ static const struct option_row rows[] = {
      false, "read the prompt from a file"},
     {NULL, "echo", OPTION_BOOL, offsetof(struct sample_values, echo), "false", NULL, 0, 0, false,
      "print the prompt before its continuation"},
+    {"Chat", "chat", OPTION_BOOL, offsetof(struct sample_values, chat), "false", NULL, 0, 0, false,
+     "answer: the argument is a user's message, a file or standard input holds JSON: a list of "
+     "messages (role, content), or an object with \"messages\" and \"tools\""},
+    {NULL, "turns", OPTION_BOOL, offsetof(struct sample_values, turns), "false", NULL, 0, 0, false,
+     "answer every line of standard input in turn; what --chat does on a terminal"},
+    {NULL, "system", OPTION_STRING, offsetof(struct sample_values, system), NULL, "TEXT", 0, 0,
+     false, "the system message before what is not JSON"},
+    {NULL, "think", OPTION_BOOL, offsetof(struct sample_values, think), "true", NULL, 0, 0, false,
+     "let the model think first, where its family does"},
+    {NULL, "chat_template", OPTION_STRING, offsetof(struct sample_values, chat_template), NULL,
+     "NAME", 0, 0, false, "qwen3 or llama3; otherwise what the model folder says"},
     {"Sampling", "max_tokens", OPTION_INT, offsetof(struct sample_values, max_tokens), "200", "N",
      1, 1e15, false, "new tokens at most; less where the context ends"},
     {NULL, "temperature", OPTION_REAL, offsetof(struct sample_values, temperature), "0.8", "X", 0,
@@ -50,6 +65,11 @@ static const struct option_row rows[] = {
      "print counts and speed on stderr"},
     {"Computing", "dtype", OPTION_STRING, offsetof(struct sample_values, run.dtype), "f32",
      "f32|bf16", 0, 0, false, "operands of matrix products"},
+    {NULL, "weights", OPTION_STRING, offsetof(struct sample_values, run.weights), "f32",
+     "f32|bf16|int8", 0, 0, false,
+     "how matrices are held in memory: bf16 is exact for checkpoints of that type, int8 has a "
+     "scale "
+     "a row; what a token costs is reading them"},
     {NULL, "kernel", OPTION_STRING, offsetof(struct sample_values, run.kernel), NULL, "NAME", 0, 0,
      false, "force an attention kernel (parallax info lists them)"},
     {NULL, "portable", OPTION_BOOL, offsetof(struct sample_values, run.portable), "false", NULL, 0,
@@ -66,10 +86,12 @@ static const struct option_table *sample_table(void)
 
 /* ---- The text ---- */
 
-/* Where tokens go: through the UTF-8 stream, or as they are. */
+/* Where tokens go: through the UTF-8 stream, or as they are; and, where a chat goes on, into its
+ * memory. */
 struct output {
     bool raw;
     struct utf8_stream stream;
+    struct utf8_stream memory; /* file NULL: not wanted */
 };
 
 static bool write_token(void *user, const char *bytes, size_t size)
@@ -81,7 +103,16 @@ static bool write_token(void *user, const char *bytes, size_t size)
     } else {
         utf8_stream_write(&output->stream, bytes, size);
     }
+    if (output->memory.file) utf8_stream_write(&output->memory, bytes, size);
     return !ferror(stdout);
+}
+
+static void write_prompt(struct output *output, const char *prompt, size_t size)
+{
+    FILE *memory = output->memory.file;
+    output->memory.file = NULL;
+    write_token(output, prompt, size);
+    output->memory.file = memory;
 }
 
 static void print_stats(const struct sample_report *report)
@@ -95,9 +126,16 @@ static void print_stats(const struct sample_report *report)
             report->ended ? ", ended by the model" : "");
 }
 
+/* What a prompt is, apart from its text. */
+struct request {
+    bool framed;
+    int32_t stop_id;
+    FILE *memory; /* where the answer is kept, or NULL */
+};
+
 static plx_status sample_prompt(struct model_run *run, const struct option_settings *settings,
                                 const struct sample_values *values, const char *prompt, size_t size,
-                                struct error *err)
+                                const struct request *request, struct error *err)
 {
     struct sample_options options = {.temperature = values->temperature,
                                      .top_k = values->top_k,
@@ -106,24 +144,151 @@ static plx_status sample_prompt(struct model_run *run, const struct option_setti
                                      .repetition_penalty = values->repetition_penalty,
                                      .seed = (uint64_t)values->seed,
                                      .max_tokens = values->max_tokens,
-                                     .ignore_end = values->ignore_end};
+                                     .ignore_end = values->ignore_end,
+                                     .framed = request->framed,
+                                     .stop_id = request->stop_id};
     /* The default number of tokens gives way to the context; a number that was asked for does not.
      */
     int64_t context = model_get_config(run->model)->max_position, count = 0;
-    plx_status status =
-        tokenizer_encode_as(run->tokenizer, prompt, size, SAMPLE_ENCODING, NULL, 0, &count, NULL);
+    plx_status status = tokenizer_encode_as(run->tokenizer, prompt, size,
+                                            request->framed ? SAMPLE_FRAMED : SAMPLE_ENCODING, NULL,
+                                            0, &count, NULL);
     if (!option_is_set(settings, "max_tokens") && status == PLX_WORKSPACE_TOO_SMALL &&
         count < context && count + options.max_tokens > context)
         options.max_tokens = context - count;
-    struct output output = {.raw = values->raw, .stream = {.file = stdout}};
-    if (values->echo) write_token(&output, prompt, size);
+    struct output output = {
+        .raw = values->raw, .stream = {.file = stdout}, .memory = {.file = request->memory}};
+    if (values->echo) write_prompt(&output, prompt, size);
     struct sample_report report = {0};
     TRY(sample_run(run->model, run->tokenizer, prompt, size, &options, write_token, &output,
                    &report, err));
     if (!values->raw) utf8_stream_end(&output.stream);
-    if (isatty(STDOUT_FILENO)) printf("\n");
+    if (request->memory) utf8_stream_end(&output.memory);
+    if (isatty(STDOUT_FILENO) || values->turns) printf("\n");
     if (values->stats) print_stats(&report);
     return PLX_OK;
+}
+
+/* ---- Chats ---- */
+
+struct session {
+    struct model_run *run;
+    const struct option_settings *settings;
+    const struct sample_values *values;
+    const struct chat_template *family;
+    int32_t stop_id;
+    struct chat chat;
+};
+
+/* Renders the chat and prints the answer; memory as in struct request. */
+static plx_status answer(struct session *session, FILE *memory, struct error *err)
+{
+    struct chat_options options = {.thinking = session->values->think, .answer = true};
+    struct request request = {true, session->stop_id, memory};
+    char *text;
+    size_t size;
+    TRY(chat_render(session->family, &session->chat, &options, &text, &size, err));
+    plx_status status =
+        sample_prompt(session->run, session->settings, session->values, text, size, &request, err);
+    free(text);
+    return status;
+}
+
+static plx_status answer_and_remember(struct session *session, struct error *err)
+{
+    char *kept = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&kept, &size);
+    REQUIRE(err, memory != NULL, PLX_OUT_OF_MEMORY, "no memory for an answer");
+    plx_status status = answer(session, memory, err);
+    bool complete = fclose(memory) == 0;
+    if (status == PLX_OK && !complete)
+        status = error_set(err, PLX_OUT_OF_MEMORY, "no memory for an answer");
+    /* A model may write NUL, which no message can hold; what stands behind it is forgotten. */
+    if (status == PLX_OK) status = chat_add(&session->chat, "assistant", kept, err);
+    free(kept);
+    return status;
+}
+
+static plx_status add_system(struct session *session, struct error *err)
+{
+    const char *system = session->values->system;
+    return system[0] ? chat_add(&session->chat, "system", system, err) : PLX_OK;
+}
+
+static plx_status take_turns(struct session *session, struct error *err)
+{
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length;
+    plx_status status = add_system(session, err);
+    while (status == PLX_OK) {
+        if (isatty(STDIN_FILENO)) {
+            printf("> ");
+            fflush(stdout);
+        }
+        if ((length = getline(&line, &capacity, stdin)) < 0) break;
+        if (length > 0 && line[length - 1] == '\n') line[--length] = '\0';
+        if (length == 0) continue;
+        status = chat_add(&session->chat, "user", line, err);
+        if (status == PLX_OK) status = answer_and_remember(session, err);
+    }
+    free(line);
+    return status;
+}
+
+static plx_status answer_once(struct session *session, const char *word, struct error *err)
+{
+    const char *file = session->values->file;
+    if (word && strcmp(word, "-") != 0 && !file[0]) {
+        TRY(add_system(session, err));
+        TRY(chat_add(&session->chat, "user", word, err));
+        return answer(session, NULL, err);
+    }
+    char *json;
+    size_t size;
+    REQUIRE(err, !session->values->system[0], PLX_INVALID_ARGUMENT,
+            "--system: messages in JSON hold their own");
+    TRY(text_input_read(word, file, &json, &size, err));
+    plx_status status =
+        chat_parse(json, size, file[0] ? file : "standard input", &session->chat, err);
+    free(json);
+    return status == PLX_OK ? answer(session, NULL, err) : status;
+}
+
+static plx_status run_chat(struct session *session, const char *word, struct error *err)
+{
+    const struct sample_values *values = session->values;
+    if (values->chat_template[0])
+        TRY(chat_template_by_name(values->chat_template, &session->family, err));
+    else
+        TRY(chat_template_of_folder(session->run->folder, &session->family, err));
+    const char *stop = chat_template_stop(session->family);
+    session->stop_id = tokenizer_added_id(session->run->tokenizer, stop);
+    REQUIRE(err, session->stop_id >= 0, PLX_BAD_DATA,
+            "%s: the tokenizer has no token %s, which ends the turns of %s", session->run->folder,
+            stop, chat_template_name(session->family));
+    bool turns = values->turns || (!word && !values->file[0] && isatty(STDIN_FILENO));
+    REQUIRE(err, !turns || (!word && !values->file[0]), PLX_INVALID_ARGUMENT,
+            "--turns: reads standard input, but a text is given as well");
+    plx_status status = turns ? take_turns(session, err) : answer_once(session, word, err);
+    chat_clear(&session->chat);
+    return status;
+}
+
+/* ---- The command ---- */
+
+static plx_status run_prompt(struct model_run *run, const struct option_settings *settings,
+                             const struct sample_values *values, const char *word,
+                             struct error *err)
+{
+    char *prompt = NULL;
+    size_t size = 0;
+    TRY(text_input_read(word, values->file, &prompt, &size, err));
+    plx_status status =
+        sample_prompt(run, settings, values, prompt, size, &(struct request){0}, err);
+    free(prompt);
+    return status;
 }
 
 static plx_status run_sample(const struct option_settings *settings,
@@ -132,13 +297,15 @@ static plx_status run_sample(const struct option_settings *settings,
     struct model_run run;
     TRY(model_run_open(&run, settings->positionals[0], &values->run, err));
     const char *word = settings->positional_count > 1 ? settings->positionals[1] : NULL;
-    char *prompt = NULL;
-    size_t size = 0;
-    plx_status status =
-        run.tokenizer ? text_input_read(word, values->file, &prompt, &size, err)
-                      : error_set(err, PLX_IO_ERROR, "%s: holds no tokenizer.json", run.folder);
-    if (status == PLX_OK) status = sample_prompt(&run, settings, values, prompt, size, err);
-    free(prompt);
+    struct session session = {.run = &run, .settings = settings, .values = values};
+    plx_status status = PLX_OK;
+    if (!run.tokenizer)
+        status = error_set(err, PLX_IO_ERROR,
+                           "%s: holds neither tokenizer.json nor tokenizer.model", run.folder);
+    else if (values->chat || values->turns)
+        status = run_chat(&session, word, err);
+    else
+        status = run_prompt(&run, settings, values, word, err);
     model_run_close(&run);
     return status;
 }
@@ -161,9 +328,12 @@ const struct command command_sample = {
         "(config.json,\n"
         "model.safetensors, tokenizer.json) or a run folder, whose newest sound checkpoint is "
         "taken. The prompt is the\n"
-        "argument, a file, or standard input; without any, the model starts a text of its own.",
+        "argument, a file, or standard input; without any, the model starts a text of its own. "
+        "With "
+        "--chat the model\n"
+        "answers messages instead, by the chat template of its folder (Qwen-3's or Llama-3's).",
     .examples = {"parallax sample run \"#include <\" --temperature 0.7 --top-p 0.9",
-                 "head -c 100 story.txt | parallax sample run - --max-tokens 500 --stats"},
+                 "parallax sample Qwen3-0.6B \"Why is the sky blue?\" --chat --no-think"},
     .table = sample_table,
     .min_words = 1,
     .max_words = 2,

@@ -42,7 +42,8 @@ struct check_case {
     int64_t count;     /* ids that were found */
     int64_t first_bad; /* the first that differs, -1: none */
     int32_t found;
-    FILE *back; /* their text */
+    struct token_decoder decoder;
+    FILE *back; /* the ids' text */
 };
 
 static plx_status compare_ids(void *user, const int32_t *ids, int64_t count, struct error *err)
@@ -52,9 +53,7 @@ static plx_status compare_ids(void *user, const int32_t *ids, int64_t count, str
     for (int64_t i = 0; i < count; i++, check->count++) {
         const json_t *wanted = json_array_get(check->ids, (size_t)check->count);
         size_t size;
-        const char *token = check->values->special
-                                ? tokenizer_token_or_special(check->tokenizer, ids[i], &size)
-                                : tokenizer_token(check->tokenizer, ids[i], &size);
+        const char *token = token_decoder_next(&check->decoder, ids[i], &size);
         fwrite(token, 1, size, check->back);
         if (check->first_bad >= 0 || (wanted != NULL && json_integer_value(wanted) == ids[i]))
             continue;
@@ -113,6 +112,7 @@ static plx_status check_line(struct check_case *check, const json_t *object, con
     check->decoded = json_object_get(object, "decoded");
     check->count = 0;
     check->first_bad = -1;
+    check->decoder = (struct token_decoder){check->tokenizer, check->values->special, false};
     REQUIRE(err,
             json_is_string(check->text) && json_is_array(check->ids) &&
                 (check->decoded == NULL || json_is_string(check->decoded)),

@@ -22,6 +22,13 @@ static plx_status open_tokenizer(struct model_run *run, struct error *err)
     return PLX_OK;
 }
 
+static enum packing find_packing(const char *name)
+{
+    for (int p = 0; name != NULL && p < PACKINGS; p++)
+        if (strcmp(name, packing_name((enum packing)p)) == 0) return (enum packing)p;
+    return PACKING_NONE;
+}
+
 static plx_status open_parts(struct model_run *run, const char *path,
                              const struct model_run_options *options, struct error *err)
 {
@@ -31,6 +38,7 @@ static plx_status open_parts(struct model_run *run, const char *path,
         .ops = &ops_cpu,
         .storage = PLX_F32,
         .compute = strcmp(options->dtype, "bf16") == 0 ? PLX_BF16 : PLX_F32,
+        .packing = find_packing(options->weights),
         .threads = (int)options->threads,
         .kernel = options->kernel[0] ? options->kernel : NULL,
         .disabled_features = options->portable ? all : 0,

@@ -6,8 +6,9 @@
 #include "io/model_file.h"
 
 struct model_run_options {
-    char *dtype;  /* f32, bf16: of matrix products */
-    char *kernel; /* forced, or "" */
+    char *dtype;   /* f32, bf16: of matrix products */
+    char *weights; /* f32, bf16, int8: how they are held; NULL: f32 */
+    char *kernel;  /* forced, or "" */
     bool portable;
     int64_t threads;
 };

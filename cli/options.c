@@ -58,11 +58,12 @@ static void flag_to_key(const char *flag, size_t length, char *key, size_t size)
     key[length] = 0;
 }
 
-static void key_to_flag(const char *key, char *flag, size_t size)
+const char *option_flag(const char *key, char *flag, size_t size)
 {
     snprintf(flag, size, "--%s", key);
     for (char *c = flag; *c; c++)
         if (*c == '_') *c = '-';
+    return flag;
 }
 
 static const struct option_row *find_row(const struct option_table *table, const char *key)
@@ -260,7 +261,7 @@ static plx_status scan_flag(const struct option_table *table, int argc, char **a
     bool config = strcmp(key, "config") == 0;
     if (!row && !config) {
         char near[80];
-        key_to_flag(nearest_key(table, key), near, sizeof near);
+        option_flag(nearest_key(table, key), near, sizeof near);
         return error_set(err, PLX_INVALID_ARGUMENT,
                          "--%.*s: there is no such option; the nearest is %s", (int)length, word,
                          near);
@@ -329,7 +330,7 @@ plx_status options_set_flags(const struct option_table *table,
         const struct option_setting *setting = &settings->items[i];
         const struct option_row *row = setting->row;
         char flag[80];
-        key_to_flag(row->key, flag, sizeof flag);
+        option_flag(row->key, flag, sizeof flag);
         if (row->type == OPTION_LIST && !replaced[row - table->rows]) {
             clear_list(row, values);
             replaced[row - table->rows] = true;
@@ -435,9 +436,9 @@ plx_status options_set_json(const struct option_table *table, const char *json, 
 {
     json_error_t problem;
     json_t *object = json_loadb(json, size, JSON_REJECT_DUPLICATES, &problem);
-    plx_status status = object ? set_json_object(table, object, name, values, err)
-                               : error_set(err, PLX_INVALID_ARGUMENT, "%s: line %d: %s", name,
-                                           problem.line, problem.text);
+    REQUIRE(err, object || problem.text[0], PLX_OUT_OF_MEMORY, "%s: no memory", name);
+    REQUIRE(err, object, PLX_INVALID_ARGUMENT, "%s: line %d: %s", name, problem.line, problem.text);
+    plx_status status = set_json_object(table, object, name, values, err);
     json_decref(object);
     return status;
 }

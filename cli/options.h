@@ -85,6 +85,8 @@ bool option_equal(const struct option_row *row, const void *a, const void *b);
 void option_print(const struct option_row *row, const void *values, char *text, size_t size);
 /* Whether the row takes only the words in its values. */
 bool option_has_choices(const struct option_row *row);
+/* "--hidden-size" of hidden_size, in the given memory. */
+const char *option_flag(const char *key, char *flag, size_t size);
 bool option_is_set(const struct option_settings *settings, const char *key);
 void options_print_help(const struct option_table *table, FILE *file);
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/utf8.h"
+#include "io/fields.h"
 #include "train.h"
 
 static const void *field(const struct option_row *row, const void *values)
@@ -30,29 +32,51 @@ static json_t *format_value(const struct option_row *row, const void *values)
     case OPTION_LIST: {
         const struct text_list *list = field(row, values);
         json_t *array = json_array();
-        for (int i = 0; i < list->count; i++)
-            json_array_append_new(array, json_string(list->items[i]));
+        for (int i = 0; i < list->count; i++) {
+            if (json_array_append_new(array, json_string(list->items[i])) == 0) continue;
+            json_decref(array);
+            return NULL;
+        }
         return array;
     }
     }
     return NULL;
 }
 
+static plx_status check_text(const struct option_row *row, const void *values, struct error *err)
+{
+    const struct text_list one = {(char **)(uintptr_t)field(row, values), 1};
+    const struct text_list *list = row->type == OPTION_LIST ? field(row, values) : &one;
+    bool texts = row->type == OPTION_LIST || row->type == OPTION_STRING;
+    char flag[80];
+    for (int i = 0; texts && i < list->count; i++)
+        REQUIRE(err, utf8_is_text(list->items[i]), PLX_INVALID_ARGUMENT,
+                "%s: the value is not UTF-8 text", option_flag(row->key, flag, sizeof flag));
+    return PLX_OK;
+}
+
+static plx_status add_row(json_t *object, const struct option_row *row, const void *values,
+                          struct error *err)
+{
+    TRY(check_text(row, values, err));
+    REQUIRE(err, json_object_set_new(object, row->key, format_value(row, values)) == 0,
+            PLX_OUT_OF_MEMORY, "no memory for the options");
+    return PLX_OK;
+}
+
 plx_status options_format(const struct option_table *table, const void *values, char **json,
                           struct error *err)
 {
     json_t *object = json_object();
-    for (int i = 0; i < table->count; i++) {
-        const struct option_row *row = &table->rows[i];
-        if (row->unrecorded) continue;
-        if (json_object_set_new(object, row->key, format_value(row, values)) != 0) {
-            json_decref(object);
-            return error_set(err, PLX_INVALID_ARGUMENT, "--%s: the value is not UTF-8 text",
-                             row->key);
-        }
-    }
-    *json = json_dumps(object, JSON_PRESERVE_ORDER | JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    plx_status status = PLX_OK;
+    for (int i = 0; status == PLX_OK && i < table->count; i++)
+        if (!table->rows[i].unrecorded) status = add_row(object, &table->rows[i], values, err);
+    *json = NULL;
+    if (status == PLX_OK)
+        *json =
+            fields_print(object, JSON_PRESERVE_ORDER | JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     json_decref(object);
+    TRY(status);
     REQUIRE(err, *json, PLX_OUT_OF_MEMORY, "no memory for the options");
     return PLX_OK;
 }
@@ -87,7 +111,7 @@ bool option_equal(const struct option_row *row, const void *a, const void *b)
 void option_print(const struct option_row *row, const void *values, char *text, size_t size)
 {
     json_t *value = format_value(row, values);
-    char *printed = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) : NULL;
+    char *printed = value ? fields_print(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) : NULL;
     snprintf(text, size, "%s", printed ? printed : "?");
     free(printed);
     json_decref(value);
@@ -119,16 +143,15 @@ static void print_wrapped(FILE *file, const char *text)
 
 static void print_row(const struct option_row *row, FILE *file)
 {
-    char flag[64], left[160], help[768];
-    snprintf(flag, sizeof flag, "%s", row->key);
-    for (char *c = flag; *c; c++)
-        if (*c == '_') *c = '-';
+    char flag[80], left[160], help[768];
     bool on = row->type == OPTION_BOOL && strcmp(row->fallback, "true") == 0;
     bool choices = option_has_choices(row);
     if (row->type == OPTION_BOOL)
-        snprintf(left, sizeof left, "  --%s%s", on ? "[no-]" : "", flag);
+        snprintf(left, sizeof left, "  --%s%s", on ? "[no-]" : "",
+                 option_flag(row->key, flag, sizeof flag) + 2);
     else
-        snprintf(left, sizeof left, "  --%s %s", flag, choices ? "NAME" : row->values);
+        snprintf(left, sizeof left, "  %s %s", option_flag(row->key, flag, sizeof flag),
+                 choices ? "NAME" : row->values);
     snprintf(help, sizeof help, "%s", row->help);
     size_t used = strlen(help);
     if (choices) used += (size_t)snprintf(help + used, sizeof help - used, ": %s", row->values);

@@ -100,6 +100,20 @@ static plx_status timed_rmsnorm_backward(struct backend *be, const struct plx_te
     return book(TIMED_OTHER, start, inner->rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
 }
 
+static plx_status timed_project(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *x, const struct packed *weight)
+{
+    double start = process_seconds();
+    return book(TIMED_GEMM, start, inner->project(be, y, x, weight));
+}
+
+static plx_status timed_unpack(struct backend *be, const struct plx_tensor *y,
+                               const struct packed *table, const struct plx_tensor *ids)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->unpack(be, y, table, ids));
+}
+
 static plx_status timed_bias(struct backend *be, const struct plx_tensor *y,
                              const struct plx_tensor *x, const struct plx_tensor *bias)
 {
@@ -227,6 +241,8 @@ const struct ops timed_ops = {
     .gemm = timed_gemm,
     .rmsnorm = timed_rmsnorm,
     .rmsnorm_backward = timed_rmsnorm_backward,
+    .project = timed_project,
+    .unpack = timed_unpack,
     .bias = timed_bias,
     .bias_backward = timed_bias_backward,
     .rope = timed_rope,

@@ -18,6 +18,7 @@
 #define NN_OP_H
 
 #include "core/arena.h"
+#include "core/packed.h"
 #include "core/rope.h"
 
 struct ops;
@@ -30,6 +31,7 @@ struct backend {
     struct arena scratch; /* LIFO: every function leaves it as it found it */
     plx_dtype storage;    /* of activations and parameters: f32, or f64 with ops_ref */
     plx_dtype compute;    /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
+    enum packing packing; /* of weight matrices of the models made on it; not for training */
     int threads;
     struct error *err;
     void *ops_state; /* owned by the table's create/destroy */
@@ -85,6 +87,14 @@ struct ops {
                                    const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                    const struct plx_tensor *x, const struct plx_tensor *gain,
                                    const struct plx_tensor *rstd);
+
+    /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is:
+     * only W is rounded. */
+    plx_status (*project)(struct backend *be, const struct plx_tensor *y,
+                          const struct plx_tensor *x, const struct packed *weight);
+    /* y[n,:] = table[ids[n],:] of a packed table [V,E]. */
+    plx_status (*unpack)(struct backend *be, const struct plx_tensor *y, const struct packed *table,
+                         const struct plx_tensor *ids);
 
     /* y[n,:] = x[n,:] + bias; x [N,E], bias [E]; in place allowed. */
     plx_status (*bias)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
@@ -152,6 +162,7 @@ struct backend_config {
     int threads;        /* 0: all */
     const char *kernel; /* forced attention kernel, or NULL */
     uint32_t disabled_features;
+    enum packing packing;
 };
 plx_status backend_create(struct backend *be, const struct backend_config *config,
                           struct error *err);

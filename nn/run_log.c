@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "data/utf8.h"
+#include "io/fields.h"
 #include "io/file.h"
 #include "process.h"
 
@@ -21,6 +23,8 @@ static plx_status run_log_path(struct run_log *log, const char *run, struct erro
     int length = snprintf(log->path, sizeof log->path, "%s/log.jsonl", run);
     REQUIRE(err, length > 0 && (size_t)length < sizeof log->path, PLX_INVALID_ARGUMENT,
             "%s: the path is too long", run);
+    REQUIRE(err, utf8_is_text(run), PLX_INVALID_ARGUMENT,
+            "%s: the folder's name is not UTF-8 text, so the log could not name it", run);
     return PLX_OK;
 }
 
@@ -46,10 +50,25 @@ static plx_status run_log_write(struct run_log *log, const char *text, size_t si
     return PLX_OK;
 }
 
+/* Adds a member to an object that is being built; NULL takes the object's place where memory runs
+ * out. */
+static void put(json_t **object, const char *key, json_t *value)
+{
+    if (json_object_set_new(*object, key, value) == 0) return;
+    json_decref(*object);
+    *object = NULL;
+}
+
+/* JSON has no NaN: what was not measured is left out, and an infinity becomes null. */
+static void put_real(json_t **object, const char *key, double value)
+{
+    if (!isnan(value)) put(object, key, isinf(value) ? json_null() : json_real(value));
+}
+
 /* Writes an object as one line and releases it. */
 static plx_status run_log_put(struct run_log *log, json_t *object, struct error *err)
 {
-    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    char *text = object ? fields_print(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
     json_decref(object);
     REQUIRE(err, text, PLX_OUT_OF_MEMORY, "%s: no memory for a line", log->path);
     size_t length = strlen(text);
@@ -62,11 +81,12 @@ static plx_status run_log_put(struct run_log *log, json_t *object, struct error 
 static plx_status run_log_header(struct run_log *log, const char *options_json, int64_t parameters,
                                  struct error *err)
 {
-    json_t *options = json_loads(options_json, 0, NULL);
-    return run_log_put(log,
-                       json_pack("{s:s, s:s, s:I, s:o?}", "kind", "run", "version", plx_build(),
-                                 "parameters", (json_int_t)parameters, "options", options),
-                       err);
+    json_t *options;
+    TRY(fields_parse(options_json, strlen(options_json), "the run's options", &options, err));
+    json_t *object = json_pack("{s:s, s:s, s:I}", "kind", "run", "version", plx_build(),
+                               "parameters", (json_int_t)parameters);
+    put(&object, "options", options);
+    return run_log_put(log, object, err);
 }
 
 plx_status run_log_create(struct run_log *log, const char *run, const char *options_json,
@@ -79,14 +99,11 @@ plx_status run_log_create(struct run_log *log, const char *run, const char *opti
     return run_log_header(log, options_json, parameters, err);
 }
 
-/* Whether a line (not terminated) is complete and not beyond the step. */
+/* Whether a line that was written to its end is not beyond the step. One that cannot be read says
+ * nothing of its step, and stays. */
 static bool run_log_keeps(const char *line, size_t size, int64_t step)
 {
     json_t *object = json_loadb(line, size, 0, NULL);
-    if (!json_is_object(object)) {
-        json_decref(object);
-        return false;
-    }
     json_int_t after = json_integer_value(json_object_get(object, "after_step"));
     json_int_t own = json_integer_value(json_object_get(object, "step"));
     const char *kind = json_string_value(json_object_get(object, "kind"));
@@ -135,29 +152,20 @@ plx_status run_log_resume(struct run_log *log, const char *run, int64_t step,
         log, json_pack("{s:s, s:I}", "kind", "resume", "after_step", (json_int_t)step), err);
 }
 
-/* JSON has no NaN: what was not measured is left out, and an infinity becomes null. */
-static void put_real(json_t *object, const char *key, double value)
-{
-    if (!isnan(value))
-        json_object_set_new(object, key, isinf(value) ? json_null() : json_real(value));
-}
-
 plx_status run_log_step(struct run_log *log, const struct train_progress *progress,
                         struct error *err)
 {
     json_t *object = json_pack("{s:s, s:I, s:I}", "kind", "step", "step",
                                (json_int_t)progress->step, "tokens", (json_int_t)progress->tokens);
-    if (object) {
-        put_real(object, "loss", progress->loss);
-        put_real(object, "lr", progress->lr);
-        put_real(object, "grad_norm", progress->grad_norm);
-        put_real(object, "val_loss", progress->val_loss);
-        put_real(object, "val_bits_per_byte", progress->val_bits_per_byte);
-        put_real(object, "seconds", progress->seconds);
-        put_real(object, "data_seconds", progress->data_seconds);
-        put_real(object, "tokens_per_second", progress->tokens_per_second);
-        json_object_set_new(object, "memory", json_integer((json_int_t)progress->memory_now));
-    }
+    put_real(&object, "loss", progress->loss);
+    put_real(&object, "lr", progress->lr);
+    put_real(&object, "grad_norm", progress->grad_norm);
+    put_real(&object, "val_loss", progress->val_loss);
+    put_real(&object, "val_bits_per_byte", progress->val_bits_per_byte);
+    put_real(&object, "seconds", progress->seconds);
+    put_real(&object, "data_seconds", progress->data_seconds);
+    put_real(&object, "tokens_per_second", progress->tokens_per_second);
+    put(&object, "memory", json_integer((json_int_t)progress->memory_now));
     return run_log_put(log, object, err);
 }
 
@@ -167,18 +175,15 @@ plx_status run_log_result(struct run_log *log, const struct train_result *result
         "{s:s, s:I, s:I, s:I, s:b, s:s}", "kind", "result", "after_step", (json_int_t)result->step,
         "parameters", (json_int_t)result->parameters, "tokens", (json_int_t)result->tokens,
         "stopped_early", result->stopped_early, "checkpoint", result->checkpoint);
-    if (object) {
-        put_real(object, "loss", result->loss);
-        if (result->val.tokens > 0) {
-            put_real(object, "val_loss", result->val.loss);
-            put_real(object, "val_perplexity", result->val.perplexity);
-            put_real(object, "val_bits_per_byte", result->val.bits_per_byte);
-        }
-        put_real(object, "seconds", result->seconds);
-        put_real(object, "tokens_per_second", result->tokens_per_second);
-        json_object_set_new(object, "memory_peak",
-                            json_integer((json_int_t)process_resident_peak()));
+    put_real(&object, "loss", result->loss);
+    if (result->val.tokens > 0) {
+        put_real(&object, "val_loss", result->val.loss);
+        put_real(&object, "val_perplexity", result->val.perplexity);
+        put_real(&object, "val_bits_per_byte", result->val.bits_per_byte);
     }
+    put_real(&object, "seconds", result->seconds);
+    put_real(&object, "tokens_per_second", result->tokens_per_second);
+    put(&object, "memory_peak", json_integer((json_int_t)process_resident_peak()));
     return run_log_put(log, object, err);
 }
 

@@ -217,13 +217,15 @@ static double sample_now(void)
 
 /* The prompt's ids, with room for max_tokens more. */
 static plx_status sample_encode(struct sample_state *state, const char *prompt, size_t size,
-                                int64_t max_tokens, struct error *err)
+                                const struct sample_options *options, struct error *err)
 {
+    unsigned how = options->framed ? SAMPLE_FRAMED : SAMPLE_ENCODING;
+    int64_t max_tokens = options->max_tokens;
     int64_t context = model_get_config(state->model)->max_position, count = 0;
     if (size > 0) {
         struct error reason = {0};
-        plx_status status = tokenizer_encode_as(state->tokenizer, prompt, size, SAMPLE_ENCODING,
-                                                NULL, 0, &count, &reason);
+        plx_status status =
+            tokenizer_encode_as(state->tokenizer, prompt, size, how, NULL, 0, &count, &reason);
         if (status != PLX_OK && status != PLX_WORKSPACE_TOO_SMALL)
             return error_set(err, status, "%s", reason.text);
     }
@@ -244,8 +246,8 @@ static plx_status sample_encode(struct sample_state *state, const char *prompt, 
     state->ids[0] = tokenizer_end_of_text(state->tokenizer);
     state->count = length;
     if (count == 0) return PLX_OK;
-    return tokenizer_encode_as(state->tokenizer, prompt, size, SAMPLE_ENCODING, state->ids, length,
-                               &count, err);
+    return tokenizer_encode_as(state->tokenizer, prompt, size, how, state->ids, length, &count,
+                               err);
 }
 
 static plx_status sample_allocate(struct sample_state *state, int64_t max_tokens, struct error *err)
@@ -305,7 +307,8 @@ static plx_status sample_continue(struct sample_state *state, const struct sampl
         TRY(sample_read_logits(state, err));
         int32_t id = sample_token(state->candidates_logits, state->vocab, state->ids, state->count,
                                   options, &rng, state->work);
-        if (!options->ignore_end && ((id == end && end >= 0) || model_config_ends(config, id))) {
+        bool stop = (end >= 0 && id == end) || (options->stop_id > 0 && id == options->stop_id);
+        if (!options->ignore_end && (stop || model_config_ends(config, id))) {
             report->ended = true;
             return PLX_OK;
         }
@@ -326,7 +329,7 @@ plx_status sample_run(struct model *model, const struct tokenizer *tokenizer, co
     *report = (struct sample_report){0};
     TRY(sample_options_check(options, err));
     struct sample_state state = {.model = model, .tokenizer = tokenizer};
-    plx_status status = sample_encode(&state, prompt, prompt_size, options->max_tokens, err);
+    plx_status status = sample_encode(&state, prompt, prompt_size, options, err);
     if (status == PLX_OK) status = sample_allocate(&state, options->max_tokens, err);
     report->prompt_tokens = status == PLX_OK ? state.count : 0;
     double start = sample_now();

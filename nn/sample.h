@@ -15,6 +15,8 @@ struct sample_options {
     uint64_t seed;
     int64_t max_tokens; /* new ones */
     bool ignore_end;    /* go on after end of text */
+    bool framed;        /* the prompt has the tokens around it already, as a chat's text does */
+    int32_t stop_id;    /* ends a text too, where it is above 0 */
 };
 struct sample_options sample_options_default(void);
 plx_status sample_options_check(const struct sample_options *options, struct error *err);
@@ -30,7 +32,7 @@ int32_t sample_token(float *logits, int64_t vocab, const int32_t *history, int64
                      struct sample_candidate *work);
 
 /* How a prompt becomes ids: names of special tokens in it are meant. */
-enum { SAMPLE_ENCODING = TOKENIZER_ADDED | TOKENIZER_FRAME };
+enum { SAMPLE_ENCODING = TOKENIZER_ADDED | TOKENIZER_FRAME, SAMPLE_FRAMED = TOKENIZER_ADDED };
 
 /* Called with every new token's bytes as they come; returning false stops. */
 typedef bool (*sample_sink)(void *user, const char *bytes, size_t size);

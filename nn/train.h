@@ -55,7 +55,7 @@ struct train_options {
     struct text_list data;     /* files or folders */
     struct text_list val_data; /* instead of a fraction */
     double val_fraction;
-    char *tokenizer; /* "bytes", "none" (shards only), or a tokenizer.json */
+    char *tokenizer; /* "bytes", "none" (shards only), or a tokenizer.json or .model */
     char *jsonl_field;
     int64_t vocab_size; /* 0: the tokenizer's */
     int64_t separator;  /* end-of-text id of shards; -1: the tokenizer's */

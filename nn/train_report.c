@@ -1,11 +1,11 @@
 /* train_report.c: the sentences before the first step: parameters, the memory plan, the data, and
- * which kernels the run takes. The kernels are asked of the library with the shapes of a
- * micro-batch and no memory behind them, which is all that the choice looks at. */
+ * which kernels the run takes. */
 #include "train_report.h"
 
 #include <stdio.h>
 #include <string.h>
 
+#include "kernel_choice.h"
 #include "mixers/mixer.h"
 
 static double mib(size_t bytes)
@@ -63,43 +63,26 @@ static void report_data(const struct train_session *session)
         (double)step_tokens * (double)options->steps / (double)corpus_tokens(session->corpus));
 }
 
-/* Name of the kernel that a layer's attention takes in a pass, or why it has none. */
+/* Name of the kernel that a layer's attention takes in a pass over a micro-batch, or why it has
+ * none. */
 static const char *kernel_of(const struct train_session *session, const struct layer_config *layer,
                              plx_pass pass)
 {
     const struct model_config *config = model_get_config(session->model);
-    plx_dtype dtype = session->backend.storage;
-    int64_t tokens = session->options->batch * session->options->context;
-    struct plx_tensor q = plx_tensor_4d(NULL, dtype, 1, tokens, config->heads, config->head_dim);
-    struct plx_tensor k = plx_tensor_4d(NULL, dtype, 1, tokens, config->kv_heads, config->head_dim);
-    struct plx_tensor row = plx_tensor_dense(NULL, dtype, 3, (int64_t[]){1, tokens, config->heads});
-    struct plx_attention attention = {.causal = true, .window = layer->window};
-    attention.q_offsets =
-        plx_tensor_dense(NULL, PLX_I32, 1, (int64_t[]){session->max_sequences + 1});
-    plx_context *context = session->backend.context;
+    const int64_t tokens = session->options->batch * session->options->context;
+    const struct kernel_question question = {.mechanism = layer->mixer->mechanism,
+                                             .pass = pass,
+                                             .dtype = session->backend.storage,
+                                             .queries = tokens,
+                                             .keys = tokens,
+                                             .heads = config->heads,
+                                             .kv_heads = config->kv_heads,
+                                             .head_dim = config->head_dim,
+                                             .window = layer->window,
+                                             .sequences = session->max_sequences};
     const char *name = NULL;
-    plx_status status;
-    if (layer->mixer->mechanism == PLX_PARALLAX) {
-        struct plx_parallax_args args = {.q = q,
-                                         .r = q,
-                                         .k = k,
-                                         .v = k,
-                                         .o = q,
-                                         .lse = row,
-                                         .probe_mean = row,
-                                         .value_mean = q,
-                                         .d_o = q,
-                                         .dq = q,
-                                         .dr = q,
-                                         .dk = k,
-                                         .dv = k};
-        status = plx_parallax_kernel(context, &attention, pass, &args, &name);
-    } else {
-        struct plx_softmax_args args = {
-            .q = q, .k = k, .v = k, .o = q, .lse = row, .d_o = q, .dq = q, .dk = k, .dv = k};
-        status = plx_softmax_kernel(context, &attention, pass, &args, &name);
-    }
-    return status == PLX_OK ? name : plx_error(context);
+    plx_status status = kernel_choice(session->backend.context, &question, &name);
+    return status == PLX_OK ? name : plx_error(session->backend.context);
 }
 
 static void report_kernels(const struct train_session *session)

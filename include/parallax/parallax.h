@@ -201,6 +201,8 @@ PLX_API plx_status plx_convert(plx_context *context, const struct plx_tensor *sr
  * For a sequence of T queries and S keys, query i sits at key position S - T + i (the mask is
  * aligned to the end). causal: it sees keys at positions <= its own. window W > 0: of these only
  * the last W, its own included (FlashAttention's window_size = (W-1, 0)); window requires causal.
+ * Keys and values that only causal or window hides are read all the same and must be finite,
+ * because zero times NaN is NaN.
  *
  * Forward and decode also read caches, dense or ragged:
  *   paged   with k_pages, i32 [B,P], k and v are pools [N,page,G,D] of any page size, and key j of

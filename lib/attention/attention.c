@@ -71,47 +71,87 @@ static void attention_clear_entry(const struct attention_problem *p, int64_t b, 
     attention_clear(&p->value_mean, b, q_first, p->T, 0);
 }
 
-plx_status attention_run(plx_context *context, struct kernel_table table,
-                         const struct attention_problem *problem, void *workspace,
-                         size_t workspace_bytes, plx_stream stream)
+static plx_status attention_check_workspace(plx_context *context, const struct kernel_row *row,
+                                            size_t needed, const void *workspace, size_t bytes)
 {
-    const struct attention_problem *p = problem;
-    CHECK(context, stream == NULL || context->device != PLX_CPU, PLX_INVALID_ARGUMENT,
-          "stream: must be NULL on the CPU");
-    if (context->device == PLX_CPU || context->validate)
-        TRY(attention_check_lists(context, problem, stream));
-    const struct kernel_row *row;
-    TRY(dispatch_choose(context, table, problem, &row));
-
-    bool nothing = attention_is_empty(p);
-    size_t needed = nothing ? 0 : row->workspace(problem);
-    CHECK(context, workspace_bytes >= needed, PLX_WORKSPACE_TOO_SMALL,
-          "workspace: %zu bytes are fewer than the %zu that kernel \"%s\" needs", workspace_bytes,
-          needed, row->name);
+    CHECK(context, bytes >= needed, PLX_WORKSPACE_TOO_SMALL,
+          "workspace: %zu bytes are fewer than the %zu that kernel \"%s\" needs", bytes, needed,
+          row->name);
     CHECK(context, needed == 0 || workspace, PLX_INVALID_ARGUMENT,
           "workspace: is NULL but kernel \"%s\" needs %zu bytes", row->name, needed);
     CHECK(context, needed == 0 || (uintptr_t)workspace % 64 == 0, PLX_INVALID_ARGUMENT,
           "workspace: address ends in %d but must be a multiple of 64",
           (int)((uintptr_t)workspace % 64));
+    return PLX_OK;
+}
 
-    context->last_kernel = row->name;
-    /* Host code cannot write device memory: CUDA kernels clear by themselves, and so see every
-     * call. */
-    if (context->device == PLX_CUDA) {
-        int previous;
-        TRY(cuda_device_enter(context, &previous));
-        plx_status status = row->run(context, problem, workspace, stream);
-        cuda_device_leave(previous);
-        return status;
-    }
+/* Clears what no sequence covers and runs the rest. */
+static plx_status attention_run_cpu(plx_context *context, const struct kernel_row *row,
+                                    const struct attention_problem *p, void *workspace)
+{
+    const bool nothing = attention_is_empty(p);
     for (int64_t b = 0; b < p->B; b++) {
         struct attention_sequence sequence = {0};
         if (!nothing && p->q_offsets.data) break; /* packed: offsets cover every row */
         if (!nothing) sequence = attention_sequence(p, b);
         attention_clear_entry(p, b, sequence.T, sequence.S);
     }
-    if (nothing) return PLX_OK;
-    return row->run(context, problem, workspace, stream);
+    return nothing ? PLX_OK : row->run(context, p, workspace, NULL);
+}
+
+/* Host code cannot write device memory: CUDA kernels clear by themselves, and so see every call. */
+static plx_status attention_run_cuda(plx_context *context, const struct kernel_row *row,
+                                     const struct attention_problem *p, void *workspace,
+                                     plx_stream stream)
+{
+    int previous;
+    TRY(cuda_device_enter(context, &previous));
+    plx_status status = row->run(context, p, workspace, stream);
+    cuda_device_leave(previous);
+    return status;
+}
+
+plx_status attention_run(plx_context *context, const struct plx_attention *attention,
+                         attention_table table, struct attention_problem *problem, void *workspace,
+                         size_t workspace_bytes, plx_stream stream)
+{
+    const struct kernel_row *row;
+    TRY(attention_check(context, attention, problem, false));
+    CHECK(context, stream == NULL || context->device != PLX_CPU, PLX_INVALID_ARGUMENT,
+          "stream: must be NULL on the CPU");
+    if (context->device == PLX_CPU || context->validate)
+        TRY(attention_check_lists(context, problem, stream));
+    TRY(dispatch_choose(context, table(problem->pass), problem, &row));
+    const size_t needed = attention_is_empty(problem) ? 0 : row->workspace(problem);
+    TRY(attention_check_workspace(context, row, needed, workspace, workspace_bytes));
+    context->last_kernel = row->name;
+    if (context->device == PLX_CUDA)
+        return attention_run_cuda(context, row, problem, workspace, stream);
+    return attention_run_cpu(context, row, problem, workspace);
+}
+
+plx_status attention_workspace(plx_context *context, const struct plx_attention *attention,
+                               attention_table table, struct attention_problem *problem,
+                               size_t *bytes)
+{
+    const struct kernel_row *row;
+    TRY(attention_check(context, attention, problem, true));
+    CHECK(context, bytes, PLX_INVALID_ARGUMENT, "bytes: is NULL");
+    TRY(dispatch_choose(context, table(problem->pass), problem, &row));
+    *bytes = attention_is_empty(problem) ? 0 : row->workspace(problem);
+    return PLX_OK;
+}
+
+plx_status attention_kernel(plx_context *context, const struct plx_attention *attention,
+                            attention_table table, struct attention_problem *problem,
+                            const char **name)
+{
+    const struct kernel_row *row;
+    TRY(attention_check(context, attention, problem, true));
+    CHECK(context, name, PLX_INVALID_ARGUMENT, "name: is NULL");
+    TRY(dispatch_choose(context, table(problem->pass), problem, &row));
+    *name = row->name;
+    return PLX_OK;
 }
 
 const char *attention_refuse_none(const void *problem, const plx_context *context)

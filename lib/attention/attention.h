@@ -108,15 +108,28 @@ plx_status attention_check(plx_context *context, const struct plx_attention *att
 plx_status attention_check_lists(plx_context *context, const struct attention_problem *problem,
                                  plx_stream stream);
 
-/* Check the lists (on a GPU only where the context asks for it), choose, check the workspace,
- * clear, run; shared by every verb of both mechanisms. Clearing means: what lies behind q_lengths
- * and k_lengths in the outputs is written here (zero; lse -infinity), and a call without any query
- * or without any key never reaches a kernel. So a kernel writes the rows of its sequences and
- * nothing else; single sequences may still have T == 0 or S == 0, and their rows must be written as
- * rows that see no key. */
-plx_status attention_run(plx_context *context, struct kernel_table table,
-                         const struct attention_problem *problem, void *workspace,
+/* The ordered rows of a pass, which is one. */
+typedef struct kernel_table (*attention_table)(plx_pass pass);
+
+/* The verbs of both mechanisms, for a problem of which pass, probe and tensors are set.
+ *
+ * To run is to check, to check the lists (on a GPU only where the context asks for it), to choose,
+ * to check the workspace, to clear and to launch. Clearing means: what lies behind q_lengths and
+ * k_lengths in the outputs is written here (zero; lse -infinity), and a call without any query or
+ * without any key never reaches a kernel. So a kernel writes the rows of its sequences and nothing
+ * else; single sequences may still have T == 0 or S == 0, and their rows must be written as rows
+ * that see no key. */
+plx_status attention_run(plx_context *context, const struct plx_attention *attention,
+                         attention_table table, struct attention_problem *problem, void *workspace,
                          size_t workspace_bytes, plx_stream stream);
+/* *bytes becomes the scratch that the kernel needs. */
+plx_status attention_workspace(plx_context *context, const struct plx_attention *attention,
+                               attention_table table, struct attention_problem *problem,
+                               size_t *bytes);
+/* *name becomes the kernel that would run. */
+plx_status attention_kernel(plx_context *context, const struct plx_attention *attention,
+                            attention_table table, struct attention_problem *problem,
+                            const char **name);
 
 /* Refusals that both mechanisms share. The reference takes every problem on the CPU. */
 const char *attention_refuse_none(const void *problem, const plx_context *context);

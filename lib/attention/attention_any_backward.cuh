@@ -45,6 +45,25 @@ any_gradients(float score, float u, float a, float c, float b, float lse, float 
     return w;
 }
 
+/* Rows of a gradient from `time` on, at most `left`: factor times what each thread has summed for
+ * its channels. */
+template <int ROWS>
+static __device__ __forceinline__ void
+any_store(const struct plx_tensor &gradient, int64_t batch, int64_t time, int64_t left,
+          int64_t head, int D, float factor, const float (&sums)[ANY_SLICES][ROWS])
+{
+#pragma unroll
+    for (int x = 0; x < ANY_SLICES; x++) {
+        int d = threadIdx.x + x * ANY_THREADS;
+        if (d >= D) continue;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            if (i < left)
+                element_store(gradient, element_row(gradient, batch, time + i, head) + d,
+                              factor * sums[x][i]);
+    }
+}
+
 template <bool PROBE>
 __global__ void __launch_bounds__(ANY_THREADS)
     any_backward_query_kernel(const __grid_constant__ struct attention_problem p,
@@ -138,18 +157,9 @@ __global__ void __launch_bounds__(ANY_THREADS)
             }
         }
     }
-#pragma unroll
-    for (int x = 0; x < ANY_SLICES; x++) {
-        int d = threadIdx.x + x * ANY_THREADS;
-        if (d >= D) continue;
-#pragma unroll
-        for (int i = 0; i < ANY_BACK_QUERIES; i++) {
-            if (tile.first + i >= tile.row_end) continue;
-            int64_t time = s.q_start + tile.first + i;
-            element_store(p.dq, element_row(p.dq, s.q_batch, time, head) + d, scale * dq[x][i]);
-            if (PROBE) element_store(p.dr, element_row(p.dr, s.q_batch, time, head) + d, dr[x][i]);
-        }
-    }
+    int64_t time = s.q_start + tile.first, rows_left = tile.row_end - tile.first;
+    any_store(p.dq, s.q_batch, time, rows_left, head, D, scale, dq);
+    if (PROBE) any_store(p.dr, s.q_batch, time, rows_left, head, D, 1.0f, dr);
 }
 
 template <bool PROBE>
@@ -243,18 +253,9 @@ __global__ void __launch_bounds__(ANY_THREADS)
                 }
             }
         }
-#pragma unroll
-    for (int x = 0; x < ANY_SLICES; x++) {
-        int d = threadIdx.x + x * ANY_THREADS;
-        if (d >= D) continue;
-#pragma unroll
-        for (int i = 0; i < ANY_KEYS; i++) {
-            if (tile.first + i >= tile.row_end) continue;
-            int64_t time = s.k_start + tile.first + i;
-            element_store(p.dk, element_row(p.dk, s.k_batch, time, kv_head) + d, dk[x][i]);
-            element_store(p.dv, element_row(p.dv, s.k_batch, time, kv_head) + d, dv[x][i]);
-        }
-    }
+    int64_t time = s.k_start + tile.first, rows_left = tile.row_end - tile.first;
+    any_store(p.dk, s.k_batch, time, rows_left, kv_head, D, 1.0f, dk);
+    any_store(p.dv, s.k_batch, time, rows_left, kv_head, D, 1.0f, dv);
 }
 
 #endif

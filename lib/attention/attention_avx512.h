@@ -17,17 +17,17 @@
 
 static const char *refuse_f32(const void *problem, const plx_context *context)
 {
-    return attention_refuse_avx512(problem, context, PLX_F32);
+    return attention_refuse_avx512(problem, context, PLX_F32, "it takes f32 only");
 }
 
 static const char *refuse_bf16(const void *problem, const plx_context *context)
 {
-    return attention_refuse_avx512(problem, context, PLX_BF16);
+    return attention_refuse_avx512(problem, context, PLX_BF16, "it takes bf16 only");
 }
 
 static const char *refuse_f16(const void *problem, const plx_context *context)
 {
-    return attention_refuse_avx512(problem, context, PLX_F16);
+    return attention_refuse_avx512(problem, context, PLX_F16, "it takes f16 only");
 }
 
 #define ATTENTION_AVX512_ROW(mechanism, pass, dtype)                                               \

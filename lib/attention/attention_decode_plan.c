@@ -1,60 +1,100 @@
 /* attention_decode_plan.c: see attention_decode_plan.h. */
 #include "attention/attention_decode_plan.h"
 
-/* The largest Hopper chips: 132 multiprocessors with 228 KiB of shared memory, of which 1 KiB a
- * block is the system's. */
-enum { DECODE_CHIP = 132, DECODE_CHIP_SHARED = 228 * 1024 };
+#include "core/tensor.h"
+
+/* The largest Hopper chips have 132 multiprocessors, and each room for two blocks. */
+enum {
+    DECODE_CHIP = 132,
+    DECODE_ROOM = 2 * DECODE_CHIP,
+    DECODE_MAX_PARTS = 64,   /* more are joined more slowly than they are summed */
+    DECODE_SHORT = 16,       /* units of a range that is worth a second block a multiprocessor */
+    DECODE_WORKSPACE = 256,  /* what the counters are rounded up to */
+    DECODE_MAX_GRID = 65535, /* along y and z */
+};
 
 static int64_t decode_least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
 
-/* The most keys that a row can see, and a tile more where the window does not begin with a tile. */
-static int64_t decode_keys(const struct attention_problem *p)
+static int64_t decode_most(int64_t a, int64_t b)
 {
-    if (!p->causal || p->window == 0 || p->window > p->S) return p->S;
-    return decode_least(p->window + p->T + DECODE_KEYS, p->S);
+    return a > b ? a : b;
 }
 
-/* Pairs of blocks fill the chip well; larger clusters leave multiprocessors out, because they must
- * lie within one of its parts, and then half a chip of them is as fast as a whole. No block without
- * a tile for each warp. */
-static int decode_cluster(int64_t blocks, int64_t tiles)
+/* Copies of boxes need distances that are positive multiples of 16 bytes. */
+static bool decode_fits_boxes(const struct plx_tensor *tensor)
 {
-    int cluster = 1;
-    while (cluster < DECODE_MAX_CLUSTER && cluster * DECODE_WARPS < tiles) {
-        int64_t room = cluster == 1 ? DECODE_CHIP : DECODE_CHIP / 2;
-        if (blocks * cluster * 2 > room) break;
-        cluster *= 2;
-    }
-    return cluster;
+    for (int axis = 0; axis < 3; axis++)
+        if (tensor->shape[axis] > 1 &&
+            (tensor->stride[axis] <= 0 || tensor->stride[axis] % 8 != 0 ||
+             tensor->stride[axis] >= (int64_t)1 << 38))
+            return false;
+    return plx_tensor_count(tensor) > 0;
 }
 
-/* The hardware fills one multiprocessor before the next. Asking for a larger share of the shared
- * memory keeps it to the blocks a multiprocessor that must run at once: at least two, so that the
- * blocks of the next launch find a place while ours finish. */
-static int decode_spread(int bytes, int64_t blocks)
+/* A box lies in one page. */
+static int decode_box(const struct attention_problem *p)
 {
-    int64_t each = (blocks + DECODE_CHIP - 1) / DECODE_CHIP;
-    if (each > 4) return bytes;
-    if (each < 2) each = 2;
-    int most = DECODE_CHIP_SHARED / (int)each - 1024;
-    return most > bytes ? most : bytes;
+    int keys = DECODE_UNIT((int)p->D) / DECODE_WARPS;
+    if (!decode_fits_boxes(&p->k) || !decode_fits_boxes(&p->v)) return 0;
+    if (p->page == 0 || p->page % keys == 0) return keys;
+    return p->page % DECODE_MIN_BOX == 0 ? DECODE_MIN_BOX : 0;
 }
 
-struct decode_plan decode_plan_make(const struct attention_problem *p)
+/* Blocks of a pair where every sequence gets the same number: one on each multiprocessor. */
+static int64_t decode_parts(int64_t pairs, int64_t units)
 {
-    struct decode_plan plan = {.rows = (int)(p->T * (p->H / p->G))};
-    plan.row_blocks = (plan.rows + DECODE_ROWS - 1) / DECODE_ROWS;
-    int64_t tiles = (decode_keys(p) + DECODE_KEYS - 1) / DECODE_KEYS;
-    int64_t groups = p->B * p->G * plan.row_blocks;
-    plan.cluster = decode_cluster(groups, tiles);
+    int64_t parts = decode_most(DECODE_CHIP / pairs, 1);
+    return decode_least(decode_least(parts, units), DECODE_MAX_PARTS);
+}
 
-    int ring = DECODE_WARPS * DECODE_STAGES * 2 * DECODE_KEYS * ((int)p->D * 2 + 16);
-    int states = (DECODE_WARPS + DECODE_MAX_CLUSTER) * DECODE_ROWS * 16;
-    int rows = (int)decode_least(plan.rows, DECODE_ROWS);
-    int received = (2 * rows * (int)p->D + 2 * DECODE_MAX_CLUSTER) * 4;
-    plan.shared_bytes = decode_spread(ring + states + received, groups * plan.cluster);
+/* True where that would leave much of the chip idle in the end: the last of few rounds of blocks
+ * is far from full. */
+static bool decode_is_uneven(int64_t pairs)
+{
+    int64_t rounds = (pairs + DECODE_ROOM - 1) / DECODE_ROOM;
+    return rounds > 1 && rounds <= 4 && pairs * 10 < rounds * DECODE_ROOM * 9;
+}
+
+/* Ranges of a list of B sequences: as many as there is room for, or half of that where they would
+ * be short; and a multiple of the sequences if one is near, so that sequences of one length are not
+ * cut. */
+static int64_t decode_ranges(int64_t pairs, int64_t B, int64_t units)
+{
+    int64_t ranges = decode_most(DECODE_ROOM / pairs, 1);
+    if (B * units < DECODE_SHORT * ranges) ranges = decode_most(DECODE_CHIP / pairs, 1);
+    int64_t whole = ranges / B * B;
+    return whole * 10 >= ranges * 9 ? whole : ranges;
+}
+
+struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxes)
+{
+    int64_t rows = p->T * (p->H / p->G);
+    struct decode_plan plan = {.row_blocks = (int)((rows + DECODE_ROWS - 1) / DECODE_ROWS),
+                               .box = boxes ? decode_box(p) : 0};
+    int64_t pairs = p->G * plan.row_blocks, unit = DECODE_UNIT((int)p->D);
+    int64_t units = decode_keys_of((int)p->T, (int)p->S, p->window, (int)unit).units;
+    bool alike = p->q_lengths.rank == 0 && p->k_lengths.rank == 0;
+    plan.pairs = (int)pairs;
+    plan.list = plan.box == 0 || (!alike && p->B > 1) || decode_is_uneven(p->B * pairs);
+    plan.parts =
+        (int)(plan.list ? decode_ranges(pairs, p->B, units) : decode_parts(p->B * pairs, units));
+    if (!plan.list && alike) plan.cut = decode_cut_of((int)units, plan.parts);
+    int64_t results = plan.list ? 2 * (int64_t)plan.parts : p->B * plan.parts;
+    int64_t bytes = decode_least(rows, DECODE_ROWS) * (4 + 2 * p->D) * 4;
+    plan.counters =
+        (size_t)((p->B * pairs * 8 + DECODE_WORKSPACE - 1) / DECODE_WORKSPACE * DECODE_WORKSPACE);
+    plan.partials = (size_t)(results * pairs * bytes);
+    if (!plan.list && plan.parts == 1) plan.counters = plan.partials = 0;
     return plan;
+}
+
+const char *decode_plan_refuse(const struct attention_problem *p)
+{
+    int64_t unit = DECODE_UNIT((int)p->D);
+    if (p->B > DECODE_MAX_GRID) return "it takes at most 65535 sequences";
+    if (p->B * ((p->S + unit - 1) / unit + 1) > INT32_MAX) return "it takes fewer keys in all";
+    return NULL;
 }

@@ -1,21 +1,21 @@
-/* attention_forward_sm90.cuh: forward of Parallax and of softmax attention on Hopper, bf16.
+/* attention_forward_sm90.cuh: forward of Parallax and of softmax attention on Hopper, bf16 and f16.
  *
- * A block is three warpgroups. The first loads: one thread of it follows the plan
- * (attention_forward_sm90_plan.h), describes each item in shared memory and has the copy engine
- * bring its queries and probes, then key and value tiles from the last to the first through a ring
- * of stages. The other two compute 64 query rows each against all tiles that any of their rows
- * sees:
+ * A block is one loading and two or three computing warpgroups. Two threads of the first follow the
+ * plan (attention_forward_sm90_plan.h) and have the copy engine bring data: one describes each item
+ * in shared memory and brings its queries and probes, the other brings key and value tiles, from
+ * the last to the first, through a ring of stages. The others compute 64 query rows each against
+ * all tiles that any of their rows sees:
  *
  *     S = Q K'   U = R K'   P = exp2(S - max)   W = P (U - c)   O += P V   E += W V
  *
- * with the identities of parallax/NOTES.md: o = O/l (1 + sum W / l) - E/l, where l sums P and c is
- * the mean of U over the first tile that a row sees. P and W are rounded to bf16 for their
- * products; the sums that normalise are of the rounded values, so that a constant value row comes
- * back exactly, while lse and probe_mean use unrounded sums.
+ * with the identities of parallax/NOTES.md: o = O/l (1 + sum W / l) - E/l, where l sums P. c is the
+ * mean of U over a tile that outweighs all before it, at first the first that a row sees. P and W
+ * are rounded for their products; sums are of unrounded values. Rows with few keys, where rounding
+ * does not average, take a slow path with unrounded products.
  *
- * One burst of a warpgroup on the tensor cores is O += P V, E += W V of a tile, then S and U of the
- * next. The two warpgroups take turns in bursts (ORDER barriers), so that the exponentials of one
- * hide behind the products of the other.
+ * A warpgroup's order is S of the next tile, O += P V, E += W V of this one, exponentials of the
+ * next while these run, U of the next, W of the next while that runs. Warpgroups take turns in
+ * issuing the first three (ORDER barriers).
  *
  * A tile may reach past the end of its sequence: into zeros where the tensor ends, otherwise into
  * memory that may hold NaN. Scores there are masked, and as 0 * NaN is NaN, U becomes 0 where P is,
@@ -25,27 +25,26 @@
 
 #include "attention/attention_forward_sm90_tile.cuh"
 
-/* ---- The loading thread ------------------------------------------------------------------------
+/* ---- The loading threads -----------------------------------------------------------------------
  */
 
 /* Describes the item at a place; false for a slot without a tile. */
 static __device__ bool forward_describe(const struct attention_problem &p,
-                                        struct forward_sm90_place place, int keys,
+                                        struct forward_sm90_place place, int rows, int keys,
                                         struct forward_item *item, int *k_batch, int *k_start)
 {
     bool packed = p.q_offsets.data != NULL;
     int batch = packed ? 0 : place.pair / (int)p.H;
-    int tiles = packed ? 0 : (int)((p.T + FORWARD_SM90_ROWS - 1) / FORWARD_SM90_ROWS);
-    struct any_tile tile =
-        any_find(p, (int64_t)batch * tiles + place.tile, FORWARD_SM90_ROWS, false);
+    int tiles = packed ? 0 : (int)((p.T + rows - 1) / rows);
+    struct any_tile tile = any_find(p, (int64_t)batch * tiles + place.tile, rows, false);
     if (!tile.used) return false;
     item->last = false;
     item->batch = (int)tile.sequence.q_batch, item->start = (int)tile.sequence.q_start;
     item->head = place.pair - batch * (int)p.H;
     item->first = (int)tile.first;
-    item->rows = (int)min((int64_t)FORWARD_SM90_ROWS, tile.row_end - tile.first);
+    item->rows = (int)min((int64_t)rows, tile.row_end - tile.first);
     item->T = (int)tile.sequence.T, item->S = (int)tile.sequence.S;
-    int last = min(item->first + FORWARD_SM90_ROWS, item->T) - 1;
+    int last = min(item->first + rows, item->T) - 1;
     struct forward_span span = forward_keys(p, item->T, item->S, item->first, last);
     item->begin = span.begin / keys;
     item->end = span.end > span.begin ? (span.end + keys - 1) / keys : item->begin;
@@ -64,42 +63,68 @@ PTX_INLINE void forward_copy(uint32_t target, int box_bytes, const CUtensorMap *
         tma_load(target + box * box_bytes, map, box * FORWARD_BOX, head, row, batch, barrier);
 }
 
-template <class F> static __device__ void forward_load(const struct forward_sm90_args &args)
+/* Hands an item to the computing warpgroups and brings its queries and probes, each as soon as
+ * those of the item before are done with. */
+template <class F>
+static __device__ __forceinline__ void forward_load_rows(const struct forward_sm90_args &args,
+                                                         const struct forward_item &item,
+                                                         unsigned turn)
 {
-    const struct attention_problem &p = args.problem;
+    bool empty = item.end == item.begin;
+    int row = item.start + item.first;
+    mbarrier_wait(F::q_empty(), ~turn & 1);
+    F::items()[turn & 1] = item;
+    mbarrier_expect(F::q_full(), empty ? 0 : F::ROWS_BYTES);
+    if (!empty)
+        forward_copy<F>(F::at(F::Q), F::ROWS_BOX_BYTES, &args.q, item.head, row, item.batch,
+                        F::q_full());
+    if (!F::PROBE) return;
+    mbarrier_wait(F::r_empty(), ~turn & 1);
+    mbarrier_expect(F::r_full(), empty ? 0 : F::ROWS_BYTES);
+    if (!empty)
+        forward_copy<F>(F::at(F::R), F::ROWS_BOX_BYTES, &args.r, item.head, row, item.batch,
+                        F::r_full());
+}
+
+/* Keys and values of an item, as far ahead as the ring allows. */
+template <class F>
+static __device__ __forceinline__ void forward_load_keys(const struct forward_sm90_args &args,
+                                                         const struct forward_item &item,
+                                                         int k_batch, int k_start, unsigned *count)
+{
+    int kv_head = item.head / (int)(args.problem.H / args.problem.G);
+    for (int tile = item.end - 1; tile >= item.begin; tile--, ++*count) {
+        int stage = *count % F::STAGES, parity = ~(*count / F::STAGES) & 1;
+        int key = k_start + tile * F::KEYS;
+        mbarrier_wait(F::k_empty(stage), parity);
+        mbarrier_expect(F::k_full(stage), F::KEYS_BYTES);
+        forward_copy<F>(F::keys(stage), F::KEYS_BOX_BYTES, &args.k, kv_head, key, k_batch,
+                        F::k_full(stage));
+        mbarrier_wait(F::v_empty(stage), parity);
+        mbarrier_expect(F::v_full(stage), F::KEYS_BYTES);
+        forward_copy<F>(F::values(stage), F::KEYS_BOX_BYTES, &args.v, kv_head, key, k_batch,
+                        F::v_full(stage));
+    }
+}
+
+/* Two threads follow the plan, one for the rows and one for the keys, so that neither waits for
+ * what the other waits for. */
+template <class F>
+static __device__ void forward_load(const struct forward_sm90_args &args, bool rows)
+{
     struct forward_sm90_place place;
     unsigned turn = 0, count = 0;
     for (int round = 0; forward_sm90_place(&args.plan, blockIdx.x, round, &place); round++) {
         struct forward_item item;
         int k_batch, k_start;
-        if (!forward_describe(p, place, F::KEYS, &item, &k_batch, &k_start)) continue;
-        mbarrier_wait(F::q_empty(), ~turn & 1);
-        F::items()[turn & 1] = item;
-        turn++;
-        if (item.end == item.begin) {
-            mbarrier_arrive(F::q_full());
+        if (!forward_describe(args.problem, place, F::ROWS, F::KEYS, &item, &k_batch, &k_start))
             continue;
-        }
-        mbarrier_expect(F::q_full(), (F::PROBE ? 2 : 1) * F::ROWS_BYTES);
-        int row = item.start + item.first, kv_head = item.head / (int)(p.H / p.G);
-        forward_copy<F>(F::at(F::Q), F::ROWS_BOX_BYTES, &args.q, item.head, row, item.batch,
-                        F::q_full());
-        if (F::PROBE)
-            forward_copy<F>(F::at(F::R), F::ROWS_BOX_BYTES, &args.r, item.head, row, item.batch,
-                            F::q_full());
-        for (int tile = item.end - 1; tile >= item.begin; tile--, count++) {
-            int stage = count % F::STAGES, parity = ~(count / F::STAGES) & 1;
-            int key = k_start + tile * F::KEYS;
-            mbarrier_wait(F::k_empty(stage), parity);
-            mbarrier_expect(F::k_full(stage), F::KEYS_BYTES);
-            forward_copy<F>(F::keys(stage), F::KEYS_BOX_BYTES, &args.k, kv_head, key, k_batch,
-                            F::k_full(stage));
-            mbarrier_wait(F::v_empty(stage), parity);
-            mbarrier_expect(F::v_full(stage), F::KEYS_BYTES);
-            forward_copy<F>(F::values(stage), F::KEYS_BOX_BYTES, &args.v, kv_head, key, k_batch,
-                            F::v_full(stage));
-        }
+        if (rows)
+            forward_load_rows<F>(args, item, turn++);
+        else
+            forward_load_keys<F>(args, item, k_batch, k_start, &count);
     }
+    if (!rows) return;
     mbarrier_wait(F::q_empty(), ~turn & 1);
     F::items()[turn & 1].last = true;
     mbarrier_arrive(F::q_full());
@@ -118,12 +143,12 @@ static __device__ void forward_clean(const struct forward_worker &w,
     mbarrier_wait(F::v_full(stage), w.count / F::STAGES & 1);
     uint32_t tile = F::values(stage);
     int thread = threadIdx.x - FORWARD_GROUP, chunks = F::KEYS * 8;
-    for (int n = dirty * 8 + thread; n < chunks; n += 2 * FORWARD_GROUP)
+    for (int n = dirty * 8 + thread; n < chunks; n += F::GROUPS * FORWARD_GROUP)
 #pragma unroll
         for (int box = 0; box < F::BOXES; box++)
             shared_clear(tile + box * F::KEYS_BOX_BYTES + n * 16);
     proxy_fence();
-    barrier_sync(FORWARD_TAIL, 2 * FORWARD_GROUP);
+    barrier_sync(FORWARD_TAIL, F::GROUPS * FORWARD_GROUP);
 }
 
 /* Tiles that only the other warpgroup's rows see: turns pass and stages are given back, after the
@@ -134,11 +159,38 @@ template <class F> static __device__ void forward_skip(struct forward_worker &w,
         int stage = w.count % F::STAGES, parity = w.count / F::STAGES & 1;
         mbarrier_wait(F::k_full(stage), parity);
         mbarrier_wait(F::v_full(stage), parity);
-        forward_take_turn(w.group);
-        forward_pass_turn(w.group);
+        forward_take_turn<F>(w.group);
+        forward_pass_turn<F>(w.group);
         if (forward_leads()) mbarrier_arrive(F::k_empty(stage));
         if (forward_leads()) mbarrier_arrive(F::v_empty(stage));
     }
+}
+
+/* The key tiles of an item that the rows see. */
+template <class F>
+static __device__ __forceinline__ void
+forward_walk_seen(struct forward_worker &w, const struct forward_sm90_args &args,
+                  const struct forward_item &item, const struct forward_span &span,
+                  struct forward_rows &rows, float (&s)[F::SCORES], float (&u)[F::SCORES],
+                  float (&o)[F::OUTPUTS], float (&e)[F::OUTPUTS])
+{
+    struct forward_packed<F> packed;
+    int tile = (span.end + F::KEYS - 1) / F::KEYS - 1, begin = span.begin / F::KEYS;
+    int key = tile * F::KEYS;
+    bool border = key + F::KEYS > span.all_end || key < span.all_begin;
+    forward_begin<F>(w, args, item, key, border, rows, s, u);
+    for (;; tile--) {
+        forward_combine<F>(w, border, tile == begin, rows, s, u, packed, o, e);
+        if (tile == begin) break;
+        key -= F::KEYS;
+        border = key + F::KEYS > span.all_end || key < span.all_begin;
+        forward_burst<F>(w, args, item, key, border, rows, packed, s, u, o, e);
+    }
+    forward_take_turn<F>(w.group);
+    forward_accumulate<F>(w, packed, o, e);
+    forward_pass_turn<F>(w.group);
+    forward_accumulated<F>(w, packed, o, e);
+    w.count++;
 }
 
 /* All key tiles of an item. */
@@ -156,8 +208,8 @@ forward_walk(struct forward_worker &w, const struct forward_sm90_args &args,
     if (item.end == item.begin || span.end <= span.begin) {
         if (item.end > item.begin) {
             /* As many turns as the other warpgroup takes. */
-            forward_take_turn(w.group);
-            forward_pass_turn(w.group);
+            forward_take_turn<F>(w.group);
+            forward_pass_turn<F>(w.group);
             forward_skip<F>(w, item.end - item.begin);
         } else {
             /* No turn keeps the warps together: wait until all have met this item and left the one
@@ -165,24 +217,19 @@ forward_walk(struct forward_worker &w, const struct forward_sm90_args &args,
             barrier_sync(FORWARD_MEET + w.group, FORWARD_GROUP);
         }
         if (forward_leads()) mbarrier_arrive(F::q_empty());
+        if (F::PROBE && forward_leads()) mbarrier_arrive(F::r_empty());
         return;
     }
     float s[F::SCORES], u[F::SCORES];
-    struct forward_packed<F> packed;
     forward_skip<F>(w, item.end - end);
-    forward_begin<F>(w, s, u);
-    for (int tile = end - 1;; tile--) {
-        bool border = (tile + 1) * F::KEYS > span.all_end || tile * F::KEYS < span.all_begin;
-        forward_weigh<F>(w, args, item, tile * F::KEYS, border, tile == begin, rows, s, u, packed,
-                         o, e);
-        if (tile == begin) break;
-        forward_burst<F>(w, packed, s, u, o, e);
+    if (span.least < FORWARD_FEW) {
+        for (int tile = end - 1; tile >= begin; tile--)
+            forward_step_exact<F>(w, args, item, tile * F::KEYS, tile == begin, rows, s, u, o, e);
+        forward_take_turn<F>(w.group);
+        forward_pass_turn<F>(w.group);
+    } else {
+        forward_walk_seen<F>(w, args, item, span, rows, s, u, o, e);
     }
-    forward_accumulate<F>(w, packed, o, e);
-    forward_pass_turn(w.group);
-    wgmma_wait<0>();
-    forward_accumulated<F>(w, packed, o, e);
-    w.count++;
     forward_skip<F>(w, begin - item.begin);
 }
 
@@ -222,10 +269,12 @@ static __device__ __forceinline__ void forward_store(const struct plx_tensor &te
             low[n] = __float_as_uint(values[4 * (x + n) + 2 * half]);
             high[n] = __float_as_uint(values[4 * (x + n) + 2 * half + 1]);
         }
-        if (tensor.dtype == PLX_BF16) {
+        if (tensor.dtype != PLX_F32) {
 #pragma unroll
-            for (int n = 0; n < 4; n++)
-                low[n] = bf16_pack(__uint_as_float(low[n]), __uint_as_float(high[n]));
+            for (int n = 0; n < 4; n++) {
+                float a = __uint_as_float(low[n]), b = __uint_as_float(high[n]);
+                low[n] = tensor.dtype == PLX_F16 ? pair_pack<WGMMA_F16>(a, b) : bf16_pack(a, b);
+            }
             quad_transpose(low);
             if (write)
                 ((uint4 *)tensor.data)[place / 8] = make_uint4(low[0], low[1], low[2], low[3]);
@@ -247,9 +296,8 @@ forward_finish(const struct attention_problem &p, const struct forward_item &ite
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        float sum = quad_sum(rows.sum[half]), exact = quad_sum(rows.exact_sum[half]);
+        float sum = quad_sum(rows.sum[half]);
         float probe = F::PROBE ? quad_sum(rows.probe_sum[half]) : 0.0f;
-        float exact_probe = F::PROBE ? quad_sum(rows.exact_probe_sum[half]) : 0.0f;
         int row = item.first + forward_row() + 8 * half;
         /* Not "> 0": the sum of a row with a NaN score is NaN and must stay it. */
         bool seen = row < item.T && sum != 0.0f, write = row < item.first + item.rows;
@@ -272,22 +320,23 @@ forward_finish(const struct attention_problem &p, const struct forward_item &ite
         if (!write || threadIdx.x % 4 != 0) continue;
         if (p.lse.data != NULL)
             ((float *)p.lse.data)[element_row(p.lse, item.batch, time, item.head)] =
-                seen ? (rows.maximum[half] + log2f(exact)) * 0.6931471805599453f : -INFINITY;
+                seen ? (rows.maximum[half] + log2f(sum)) * 0.6931471805599453f : -INFINITY;
         if (F::PROBE && p.probe_mean.data != NULL)
             ((float *)p.probe_mean.data)[element_row(p.probe_mean, item.batch, time, item.head)] =
-                seen ? rows.shift[half] + exact_probe / exact : 0.0f;
+                seen ? rows.shift[half] + probe * inverse : 0.0f;
     }
 }
 
 template <class F> static __device__ void forward_compute(const struct forward_sm90_args &args)
 {
     /* The same in every lane, and known to be: it selects barriers and addresses. */
-    struct forward_worker w = {__shfl_sync(0xffffffffu, (int)threadIdx.x / FORWARD_GROUP - 1, 0),
+    struct forward_worker w = {__shfl_sync(0xffffffffu, (int)threadIdx.x / FORWARD_GROUP - 1, 0), 0,
                                0};
-    if (w.group == 1) forward_pass_turn(w.group); /* the first turn is warpgroup 0's */
-    for (unsigned turn = 0;; turn++) {
-        mbarrier_wait(F::q_full(), turn & 1);
-        const struct forward_item &item = F::items()[turn & 1];
+    if (w.group == F::GROUPS - 1)
+        forward_pass_turn<F>(w.group); /* the first turn is warpgroup 0's */
+    for (;; w.turn++) {
+        mbarrier_wait(F::q_full(), w.turn & 1);
+        const struct forward_item &item = F::items()[w.turn & 1];
         if (item.last) break;
         float o[F::OUTPUTS], e[F::OUTPUTS];
 #pragma unroll
@@ -297,36 +346,36 @@ template <class F> static __device__ void forward_compute(const struct forward_s
         forward_walk<F>(w, args, item, rows, o, e);
         forward_finish<F>(args.problem, item, rows, o, e);
     }
-    if (w.group == 0) forward_take_turn(w.group); /* leaves no barrier half full */
+    if (w.group == 0) forward_take_turn<F>(w.group); /* leaves no barrier half full */
 }
 
 /* ---- The kernel --------------------------------------------------------------------------------
  */
 
 template <class F>
-__global__ void __launch_bounds__(FORWARD_THREADS, 1)
+__global__ void __launch_bounds__(F::THREADS, 1)
     forward_sm90_kernel(const __grid_constant__ struct forward_sm90_args args)
 {
     if (threadIdx.x == 0) {
         if (F::at(0) % 1024 != 0) __trap(); /* the swizzle is a function of address bits */
         mbarrier_init(F::q_full(), 1);
-        mbarrier_init(F::q_empty(), 2);
+        mbarrier_init(F::q_empty(), F::GROUPS);
+        mbarrier_init(F::r_full(), 1);
+        mbarrier_init(F::r_empty(), F::GROUPS);
         for (int stage = 0; stage < F::STAGES; stage++) {
             mbarrier_init(F::k_full(stage), 1);
             mbarrier_init(F::v_full(stage), 1);
-            mbarrier_init(F::k_empty(stage), 2);
-            mbarrier_init(F::v_empty(stage), 2);
+            mbarrier_init(F::k_empty(stage), F::GROUPS);
+            mbarrier_init(F::v_empty(stage), F::GROUPS);
         }
         mbarrier_init_fence();
     }
     __syncthreads(); /* barriers exist before anyone uses them */
     if (threadIdx.x < FORWARD_GROUP) {
-        /* 24 + 2 * 240 registers are the 3 * 168 that the launch gave: growing beyond waits
-         * forever. */
-        registers_shrink<24>();
-        if (threadIdx.x == 0) forward_load<F>(args);
+        registers_shrink<F::LOAD_REGISTERS>();
+        if (threadIdx.x % 32 == 0 && threadIdx.x < 64) forward_load<F>(args, threadIdx.x == 0);
     } else {
-        registers_grow<240>();
+        registers_grow<F::REGISTERS>();
         forward_compute<F>(args);
     }
 }

@@ -11,8 +11,6 @@
 
 #include "cuda/check.cuh"
 
-#include <string.h>
-
 typedef CUresult (*tensor_map_encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
                                       const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                                       const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
@@ -22,10 +20,6 @@ static const char *forward_sm90_row_refuse(const void *problem, const plx_contex
 {
     if (context->device != PLX_CUDA) return "it runs on CUDA devices";
     if (context->capability != 90) return "it needs a Hopper GPU";
-    /* NOTES.md says which repairs have not run on a card; until they have, nobody gets this kernel
-     * without asking for it. */
-    if (strcmp(context->kernel, "cuda_sm90") != 0)
-        return "its present build has yet to pass the GPU tests; ask for it by name";
     return forward_sm90_refuse((const struct attention_problem *)problem);
 }
 
@@ -51,13 +45,16 @@ static plx_status forward_sm90_map(plx_context *context, tensor_map_encode encod
         strides[n] = (cuuint64_t)stride * plx_dtype_size(t->dtype);
     }
     cuuint32_t box[4] = {FORWARD_BOX, 1, (cuuint32_t)rows, 1}, steps[4] = {1, 1, 1, 1};
-    CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, t->data, extents, strides,
-                             box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+    CUtensorMapDataType type =
+        t->dtype == PLX_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    CUresult result = encode(map, type, 4, t->data, extents, strides, box, steps,
+                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PLX_OK;
     return context_fail(context, PLX_DEVICE_ERROR, "tensor map: driver error %d", (int)result);
 }
 
+template <class F>
 static plx_status forward_sm90_maps(plx_context *context, struct forward_sm90_args *args)
 {
     const struct attention_problem *p = &args->problem;
@@ -66,28 +63,31 @@ static plx_status forward_sm90_maps(plx_context *context, struct forward_sm90_ar
     CHECK_CUDA(context, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
                                                          cudaEnableDefault, &found));
     tensor_map_encode encode = (tensor_map_encode)entry;
-    TRY(forward_sm90_map(context, encode, &args->q, &p->q, FORWARD_SM90_ROWS));
-    if (p->probe) TRY(forward_sm90_map(context, encode, &args->r, &p->r, FORWARD_SM90_ROWS));
-    TRY(forward_sm90_map(context, encode, &args->k, &p->k, args->plan.keys));
-    return forward_sm90_map(context, encode, &args->v, &p->v, args->plan.keys);
+    TRY(forward_sm90_map(context, encode, &args->q, &p->q, F::ROWS));
+    if (F::PROBE) TRY(forward_sm90_map(context, encode, &args->r, &p->r, F::ROWS));
+    TRY(forward_sm90_map(context, encode, &args->k, &p->k, F::KEYS));
+    return forward_sm90_map(context, encode, &args->v, &p->v, F::KEYS);
 }
 
 template <class F>
-static plx_status forward_sm90_launch(plx_context *context, const struct forward_sm90_args &args,
+static plx_status forward_sm90_launch(plx_context *context, struct forward_sm90_args *args,
                                       cudaStream_t stream)
 {
-    if (args.plan.keys != F::KEYS || args.plan.stages != F::STAGES)
-        return context_fail(context, PLX_INTERNAL, "the plan and the kernel differ in their tiles");
-    int shared = args.plan.shared_bytes;
+    int processors = 0;
+    CHECK_CUDA(context, cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount,
+                                               context->device_index));
+    args->plan = forward_sm90_plan(&args->problem, {F::ROWS, F::KEYS, F::STAGES}, processors);
+    TRY(forward_sm90_maps<F>(context, args));
+    int shared = args->plan.shared_bytes;
     CHECK_CUDA(context, cudaFuncSetAttribute(forward_sm90_kernel<F>,
                                              cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-    forward_sm90_kernel<F><<<args.plan.grid, FORWARD_THREADS, shared, stream>>>(args);
+    forward_sm90_kernel<F><<<args->plan.grid, F::THREADS, shared, stream>>>(*args);
     CHECK_CUDA(context, cudaGetLastError());
     return PLX_OK;
 }
 
-/* WIDE and NARROW: the instances for 128 and 64 channels. */
-template <class WIDE, class NARROW>
+/* WIDE and NARROW: the instances for 128 and 64 channels, of any format. */
+template <template <int> class WIDE, template <int> class NARROW>
 static plx_status forward_sm90_run(plx_context *context, const void *problem, void *workspace,
                                    plx_stream stream)
 {
@@ -96,14 +96,13 @@ static plx_status forward_sm90_run(plx_context *context, const void *problem, vo
     args.problem = *(const struct attention_problem *)problem;
     const struct attention_problem *p = &args.problem;
     if (p->B == 0 || p->T == 0 || p->H == 0) return PLX_OK;
-    int processors = 0;
-    CHECK_CUDA(context, cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount,
-                                               context->device_index));
-    args.plan = forward_sm90_plan(p, processors);
     args.log2_scale = (float)(p->scale * 1.4426950408889634);
-    TRY(forward_sm90_maps(context, &args));
-    if (p->D == 128) return forward_sm90_launch<WIDE>(context, args, (cudaStream_t)stream);
-    return forward_sm90_launch<NARROW>(context, args, (cudaStream_t)stream);
+    cudaStream_t queue = (cudaStream_t)stream;
+    if (p->dtype == PLX_F16)
+        return p->D == 128 ? forward_sm90_launch<WIDE<WGMMA_F16>>(context, &args, queue)
+                           : forward_sm90_launch<NARROW<WGMMA_F16>>(context, &args, queue);
+    return p->D == 128 ? forward_sm90_launch<WIDE<WGMMA_BF16>>(context, &args, queue)
+                       : forward_sm90_launch<NARROW<WGMMA_BF16>>(context, &args, queue);
 }
 
 #endif

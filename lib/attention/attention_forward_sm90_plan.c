@@ -4,8 +4,9 @@
 #include <limits.h>
 
 /* Bytes of keys and values that a section may have, about half of the L2 cache; shared memory of a
- * block beside its tiles: barriers and the description of items; items that balancing looks at. */
-enum { SECTION_BYTES = 24 << 20, SHARED_EXTRA = 512, BALANCED_ITEMS = 1 << 16 };
+ * block beside its tiles: barriers and the description of items; items that balancing looks at;
+ * rows of the smallest query tile. */
+enum { SECTION_BYTES = 24 << 20, SHARED_EXTRA = 512, BALANCED_ITEMS = 1 << 16, FEWEST_ROWS = 128 };
 
 /* Axes of extent 1 are never stepped along, so their strides do not count. */
 static bool strides_fit(const struct plx_tensor *t, bool copied)
@@ -21,10 +22,10 @@ static bool strides_fit(const struct plx_tensor *t, bool copied)
     return true;
 }
 
-static int64_t tile_slots(const struct attention_problem *p)
+static int64_t tile_slots(const struct attention_problem *p, int rows)
 {
-    if (p->q_offsets.rank != 0) return p->T / FORWARD_SM90_ROWS + p->sequences;
-    return (p->T + FORWARD_SM90_ROWS - 1) / FORWARD_SM90_ROWS;
+    if (p->q_offsets.rank != 0) return p->T / rows + p->sequences;
+    return (p->T + rows - 1) / rows;
 }
 
 static int64_t head_pairs(const struct attention_problem *p)
@@ -34,7 +35,8 @@ static int64_t head_pairs(const struct attention_problem *p)
 
 const char *forward_sm90_refuse(const struct attention_problem *p)
 {
-    if (p->dtype != PLX_BF16) return "it takes bf16";
+    if (p->dtype != PLX_BF16 && p->dtype != PLX_F16) return "it takes bf16 and f16";
+    if (!attention_keys_are_plain(p)) return "it takes neither pages nor f8e4m3 keys";
     if (!attention_keys_are_plain(p)) return "it takes neither pages nor f8e4m3 keys";
     if (p->D != 64 && p->D != 128) return "it takes 64 or 128 head channels";
     if (!(p->scale > 0)) return "it takes positive scales";
@@ -46,8 +48,8 @@ const char *forward_sm90_refuse(const struct attention_problem *p)
         return "it takes outputs with rows on multiples of 16 bytes";
     if (p->T > INT_MAX / 2 || p->S > INT_MAX / 2) return "it takes fewer than 2^30 tokens";
     /* Rounds past the last item must still be countable. */
-    if (tile_slots(p) > INT_MAX / 4 || head_pairs(p) > INT_MAX / 4 ||
-        tile_slots(p) * head_pairs(p) > INT_MAX / 4)
+    int64_t slots = tile_slots(p, FEWEST_ROWS);
+    if (slots > INT_MAX / 4 || head_pairs(p) > INT_MAX / 4 || slots * head_pairs(p) > INT_MAX / 4)
         return "it takes fewer than 2^29 tiles";
     return NULL;
 }
@@ -56,7 +58,7 @@ const char *forward_sm90_refuse(const struct attention_problem *p)
 static int64_t heaviest_block(const struct attention_problem *p,
                               const struct forward_sm90_plan *plan)
 {
-    int64_t most = 0, seen = p->window > 0 ? p->window / FORWARD_SM90_ROWS + 2 : plan->tiles;
+    int64_t most = 0, seen = p->window > 0 ? p->window / plan->sizes.rows + 2 : plan->tiles;
     for (int block = 0; block < plan->grid; block++) {
         struct forward_sm90_place place;
         int64_t work = 0;
@@ -85,15 +87,14 @@ static int choose_section(const struct attention_problem *p, struct forward_sm90
     return heaviest_block(p, &plan) * 31 < work * 30 ? plan.pairs : small;
 }
 
-struct forward_sm90_plan forward_sm90_plan(const struct attention_problem *p, int processors)
+struct forward_sm90_plan forward_sm90_plan(const struct attention_problem *p,
+                                           struct forward_sm90_tiles sizes, int processors)
 {
-    struct forward_sm90_plan plan = {.tiles = (int)tile_slots(p), .pairs = (int)head_pairs(p)};
-    /* Registers: with the probe a tile of keys needs twice as many. */
-    plan.keys = p->probe ? 64 : 128;
-    plan.stages = p->D == 64 ? 4 * 128 / plan.keys : 256 / plan.keys;
+    struct forward_sm90_plan plan = {
+        .sizes = sizes, .tiles = (int)tile_slots(p, sizes.rows), .pairs = (int)head_pairs(p)};
     int row = (int)p->D * 2;
-    plan.shared_bytes = (p->probe ? 2 : 1) * FORWARD_SM90_ROWS * row +
-                        2 * plan.stages * plan.keys * row + SHARED_EXTRA;
+    plan.shared_bytes =
+        (p->probe ? 2 : 1) * sizes.rows * row + 2 * sizes.stages * sizes.keys * row + SHARED_EXTRA;
     plan.items = plan.tiles * plan.pairs;
     plan.grid = plan.items < processors ? plan.items : processors;
     plan.section = choose_section(p, plan);

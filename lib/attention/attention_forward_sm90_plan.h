@@ -1,20 +1,25 @@
 /* attention_forward_sm90_plan.h: which problems the forward kernels for Hopper take, and how they
  * spread them over a GPU. Pure functions of shapes, strides and addresses; no CUDA is needed.
  *
- * A block works on tiles of 128 query rows of one head against tiles of `keys` keys. Blocks are as
- * many as multiprocessors and stay: in round r, block b takes item r * grid + b (every other round
- * in reverse, so that no block always gets the heavier end). Items are ordered by section (heads
- * whose keys and values fit the L2 cache together, where that leaves the work even), then from the
- * last query tile, which under a causal mask is the heaviest, to the first, then by head. */
+ * A block works on tiles of `rows` query rows of one head against tiles of `keys` keys. Blocks are
+ * as many as multiprocessors and stay: in round r, block b takes item r * grid + b (every other
+ * round in reverse, so that no block always gets the heavier end). Items are ordered by section
+ * (heads whose keys and values fit the L2 cache together, where that leaves the work even), then
+ * from the last query tile, which under a causal mask is the heaviest, to the first, then by head.
+ */
 #ifndef PLX_ATTENTION_FORWARD_SM90_PLAN_H
 #define PLX_ATTENTION_FORWARD_SM90_PLAN_H
 
 #include "attention/attention.h"
 
-enum { FORWARD_SM90_ROWS = 128 };
+/* What an instance of the kernel is made for. */
+struct forward_sm90_tiles {
+    int rows, keys; /* of a query tile and a key tile */
+    int stages;     /* key tiles, and as many value tiles, in shared memory */
+};
 
 struct forward_sm90_plan {
-    int keys, stages; /* of a key tile; key tiles and value tiles in shared memory */
+    struct forward_sm90_tiles sizes;
     int shared_bytes;
     int tiles;   /* query tiles of a pair; packed: slots of all sequences */
     int pairs;   /* heads of all batch entries; packed: heads */
@@ -27,7 +32,8 @@ struct forward_sm90_plan {
 const char *forward_sm90_refuse(const struct attention_problem *problem);
 
 /* For a problem that is not refused and has queries. */
-struct forward_sm90_plan forward_sm90_plan(const struct attention_problem *problem, int processors);
+struct forward_sm90_plan forward_sm90_plan(const struct attention_problem *problem,
+                                           struct forward_sm90_tiles sizes, int processors);
 
 struct forward_sm90_place {
     int tile, pair;

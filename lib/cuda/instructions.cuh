@@ -5,6 +5,7 @@
 #ifndef PLX_CUDA_INSTRUCTIONS_CUH
 #define PLX_CUDA_INSTRUCTIONS_CUH
 
+#include <cuda_fp16.h>
 #include <stdint.h>
 
 /* ---- Shared memory and asynchronous copies -----------------------------------------------------
@@ -78,6 +79,17 @@ static __device__ __forceinline__ void multiply_add(float (&c)[4], uint32_t a0, 
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+/* The same for f16. */
+static __device__ __forceinline__ void multiply_add_f16(float (&c)[4], uint32_t a0, uint32_t a1,
+                                                        uint32_t a2, uint32_t a3, uint32_t b0,
+                                                        uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
 /* Two f32 as bf16, rounded to nearest; `low` in the lower half. */
 static __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
 {
@@ -96,12 +108,43 @@ static __device__ __forceinline__ float high_bf16(uint32_t packed)
     return __uint_as_float(packed & 0xffff0000u);
 }
 
+/* The same for f16. */
+static __device__ __forceinline__ uint32_t pack_f16(float low, float high)
+{
+    uint32_t packed;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+static __device__ __forceinline__ float low_f16(uint32_t packed)
+{
+    return __half2float(__ushort_as_half((unsigned short)packed));
+}
+
+static __device__ __forceinline__ float high_f16(uint32_t packed)
+{
+    return __half2float(__ushort_as_half((unsigned short)(packed >> 16)));
+}
+
 /* 2^x to about 2^-22; 2^-infinity is 0 and NaN stays NaN. */
 static __device__ __forceinline__ float power_of_two(float x)
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
+}
+
+/* Adds to a counter that blocks share and returns what it held. What this thread has seen written is
+ * visible to whoever sees the sum, and the other way round. */
+static __device__ __forceinline__ unsigned long long add_acquire_release(unsigned long long *counter,
+                                                                         unsigned long long value)
+{
+    unsigned long long old;
+    asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], %2;"
+                 : "=l"(old)
+                 : "l"(counter), "l"(value)
+                 : "memory");
+    return old;
 }
 
 /* ---- Clusters

@@ -6,8 +6,8 @@
  * bytes (mbarrier), copies of boxes of a tensor into shared memory (TMA), products of a warpgroup
  * on the tensor cores (wgmma), and small arithmetic.
  *
- * Shared memory addresses are 32-bit values of the shared window (shared_address). Compiled for
- * sm_90a only. */
+ * Shared memory addresses are 32-bit values of the shared window (shared_address). Products of a
+ * warpgroup exist on sm_90a only. */
 #ifndef PLX_CUDA_PTX_SM90_CUH
 #define PLX_CUDA_PTX_SM90_CUH
 
@@ -42,6 +42,12 @@ PTX_INLINE void mbarrier_expect(uint32_t barrier, uint32_t bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
+}
+
+/* Arrives when the asynchronous copies that this thread has begun are complete. */
+PTX_INLINE void mbarrier_arrive_copies(uint32_t barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 /* Waits for the end of the phase with this parity. */
@@ -106,6 +112,16 @@ PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, 
                  : "memory");
 }
 
+/* The same for a tensor of five axes. */
+PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, int z, int w, int a,
+                         uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(target),
+                 "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(a)
+                 : "memory");
+}
+
 /* ---- Products of a warpgroup -------------------------------------------------------------------
  */
 
@@ -157,74 +173,77 @@ template <int N> PTX_INLINE void registers_pin(uint32_t (&values)[N])
     for (int n = 0; n < N; n++) asm volatile("" : "+r"(values[n])::"memory");
 }
 
-/* Operand lists of 32 and 64 accumulators: %0 .. %31 or %63. */
-#define WGMMA_LIST_32                                                                              \
-    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                      \
-    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}"
-#define WGMMA_LIST_64                                                                              \
-    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                      \
-    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"                             \
-    "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                             \
-    "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}"
+/* Operands: lists of the registers of accumulators, and their names in the instruction. */
 #define WGMMA_8(c, d, n)                                                                           \
     c(d[n]), c(d[n + 1]), c(d[n + 2]), c(d[n + 3]), c(d[n + 4]), c(d[n + 5]), c(d[n + 6]),         \
         c(d[n + 7])
-#define WGMMA_32(c, d, n)                                                                          \
-    WGMMA_8(c, d, n), WGMMA_8(c, d, n + 8), WGMMA_8(c, d, n + 16), WGMMA_8(c, d, n + 24)
-#define WGMMA_64(c, d) WGMMA_32(c, d, 0), WGMMA_32(c, d, 32)
+#define WGMMA_32(c, d) WGMMA_8(c, d, 0), WGMMA_8(c, d, 8), WGMMA_8(c, d, 16), WGMMA_8(c, d, 24)
+#define WGMMA_40(c, d) WGMMA_32(c, d), WGMMA_8(c, d, 32)
+#define WGMMA_48(c, d) WGMMA_40(c, d), WGMMA_8(c, d, 40)
+#define WGMMA_64(c, d) WGMMA_48(c, d), WGMMA_8(c, d, 48), WGMMA_8(c, d, 56)
+#define WGMMA_NAMES_32                                                                             \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                       \
+    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define WGMMA_NAMES_40 WGMMA_NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39"
+#define WGMMA_NAMES_48 WGMMA_NAMES_40 ",%40,%41,%42,%43,%44,%45,%46,%47"
+#define WGMMA_NAMES_64                                                                             \
+    WGMMA_NAMES_48 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
-/* d = a b' for 64 rows of a and 64 or 128 rows of b, 16 channels, both in shared memory. */
-PTX_INLINE void wgmma_start(float (&d)[32], uint64_t a, uint64_t b)
-{
-    asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " WGMMA_LIST_32
-                 ", %32, %33, p, 1, 1, 0, 0;}"
-                 : WGMMA_32("=f", d, 0)
-                 : "l"(a), "l"(b));
-}
+/* The instruction for one count of columns and one format. */
+#define WGMMA_OPCODE(columns, format)                                                              \
+    "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." format "." format " "
+#define WGMMA_START(N, columns, format, a_name, b_name)                                            \
+    asm volatile(                                                                                  \
+        "{.reg .pred p; setp.ne.b32 p, 0, 0;\n" WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N  \
+        "}, " a_name ", " b_name ", p, 1, 1, 0, 0;}"                                               \
+        : WGMMA_##N("=f", d)                                                                       \
+        : "l"(a), "l"(b))
+#define WGMMA_ADD(N, columns, format, a_name, b_name)                                              \
+    asm volatile(WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N "}, " a_name ", " b_name        \
+                                                                   ", 1, 1, 1, 0, 0;"              \
+                 : WGMMA_##N("+f", d)                                                              \
+                 : "l"(a), "l"(b))
+#define WGMMA_ADD_REGISTERS(N, columns, format, a_names, b_name)                                   \
+    asm volatile(WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N "}, {" a_names "}, " b_name     \
+                                                                   ", 1, 1, 1, 1;"                 \
+                 : WGMMA_##N("+f", d)                                                              \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
-PTX_INLINE void wgmma_start(float (&d)[64], uint64_t a, uint64_t b)
-{
-    asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_LIST_64
-                 ", %64, %65, p, 1, 1, 0, 0;}"
-                 : WGMMA_64("=f", d)
-                 : "l"(a), "l"(b));
-}
+enum wgmma_format { WGMMA_BF16, WGMMA_F16 };
 
-/* d += a b'. */
-PTX_INLINE void wgmma_add(float (&d)[32], uint64_t a, uint64_t b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " WGMMA_LIST_32
-                 ", %32, %33, 1, 1, 1, 0, 0;"
-                 : WGMMA_32("+f", d, 0)
-                 : "l"(a), "l"(b));
-}
-
-PTX_INLINE void wgmma_add(float (&d)[64], uint64_t a, uint64_t b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_LIST_64
-                 ", %64, %65, 1, 1, 1, 0, 0;"
-                 : WGMMA_64("+f", d)
-                 : "l"(a), "l"(b));
-}
-
-/* d += a b for 16 rows of b with 64 or 128 channels; a: four registers of bf16 pairs. */
-PTX_INLINE void wgmma_add(float (&d)[32], const uint32_t *a, uint64_t b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " WGMMA_LIST_32
-                 ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-                 : WGMMA_32("+f", d, 0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
-
-PTX_INLINE void wgmma_add(float (&d)[64], const uint32_t *a, uint64_t b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_LIST_64
-                 ", {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-                 : WGMMA_64("+f", d)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
+/* For 64 rows of a and N accumulators a thread, that is 2 N columns:
+ * wgmma_start: d = a b' with 2 N rows of b, 16 channels, both in shared memory;
+ * wgmma_add: d += a b', or, with a in four registers of pairs, d += a b for 16 rows of b with 2 N
+ * channels. */
+#define WGMMA_SHAPE(N, columns, x0, x1, x2, x3, x4)                                                \
+    template <int FORMAT = WGMMA_BF16>                                                             \
+    PTX_INLINE void wgmma_start(float(&d)[N], uint64_t a, uint64_t b)                              \
+    {                                                                                              \
+        if constexpr (FORMAT == WGMMA_F16)                                                         \
+            WGMMA_START(N, columns, "f16", x0, x1);                                                \
+        else                                                                                       \
+            WGMMA_START(N, columns, "bf16", x0, x1);                                               \
+    }                                                                                              \
+    template <int FORMAT = WGMMA_BF16>                                                             \
+    PTX_INLINE void wgmma_add(float(&d)[N], uint64_t a, uint64_t b)                                \
+    {                                                                                              \
+        if constexpr (FORMAT == WGMMA_F16)                                                         \
+            WGMMA_ADD(N, columns, "f16", x0, x1);                                                  \
+        else                                                                                       \
+            WGMMA_ADD(N, columns, "bf16", x0, x1);                                                 \
+    }                                                                                              \
+    template <int FORMAT = WGMMA_BF16>                                                             \
+    PTX_INLINE void wgmma_add(float(&d)[N], const uint32_t *a, uint64_t b)                         \
+    {                                                                                              \
+        if constexpr (FORMAT == WGMMA_F16)                                                         \
+            WGMMA_ADD_REGISTERS(N, columns, "f16", x0 "," x1 "," x2 "," x3, x4);                   \
+        else                                                                                       \
+            WGMMA_ADD_REGISTERS(N, columns, "bf16", x0 "," x1 "," x2 "," x3, x4);                  \
+    }
+WGMMA_SHAPE(32, "64", "%32", "%33", "%34", "%35", "%36")
+WGMMA_SHAPE(40, "80", "%40", "%41", "%42", "%43", "%44")
+WGMMA_SHAPE(48, "96", "%48", "%49", "%50", "%51", "%52")
+WGMMA_SHAPE(64, "128", "%64", "%65", "%66", "%67", "%68")
 
 /* ---- Arithmetic --------------------------------------------------------------------------------
  */
@@ -253,6 +272,31 @@ PTX_INLINE float bf16_low(uint32_t pair)
 PTX_INLINE float bf16_high(uint32_t pair)
 {
     return __uint_as_float(pair & 0xffff0000u);
+}
+
+/* The same in the format of a product. */
+template <int FORMAT> PTX_INLINE uint32_t pair_pack(float low, float high)
+{
+    if constexpr (FORMAT == WGMMA_BF16) return bf16_pack(low, high);
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+template <int FORMAT> PTX_INLINE float pair_low(uint32_t pair)
+{
+    if constexpr (FORMAT == WGMMA_BF16) return bf16_low(pair);
+    float value;
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l;}" : "=f"(value) : "r"(pair));
+    return value;
+}
+
+template <int FORMAT> PTX_INLINE float pair_high(uint32_t pair)
+{
+    if constexpr (FORMAT == WGMMA_BF16) return bf16_high(pair);
+    float value;
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h;}" : "=f"(value) : "r"(pair));
+    return value;
 }
 
 #endif

@@ -87,10 +87,12 @@ struct kernel_table parallax_table(plx_pass pass)
 
 /* ---- Verbs --------------------------------------------------------------------------------- */
 
-static plx_status parallax_problem(plx_context *context, const struct plx_attention *attention,
-                                   plx_pass pass, const struct plx_parallax_args *args,
-                                   bool shapes_only, struct attention_problem *problem)
+/* What every verb begins with. */
+static plx_status parallax_problem(plx_context *context, plx_pass pass,
+                                   const struct plx_parallax_args *args,
+                                   struct attention_problem *problem)
 {
+    if (!context) return PLX_INVALID_ARGUMENT;
     context_begin(context);
     CHECK(context, args, PLX_INVALID_ARGUMENT, "args: is NULL");
     *problem = (struct attention_problem){
@@ -110,7 +112,7 @@ static plx_status parallax_problem(plx_context *context, const struct plx_attent
         .dk = args->dk,
         .dv = args->dv,
     };
-    return attention_check(context, attention, problem, shapes_only);
+    return PLX_OK;
 }
 
 static plx_status parallax_run(plx_context *context, const struct plx_attention *attention,
@@ -118,9 +120,8 @@ static plx_status parallax_run(plx_context *context, const struct plx_attention 
                                size_t workspace_bytes, plx_stream stream)
 {
     struct attention_problem problem;
-    if (!context) return PLX_INVALID_ARGUMENT;
-    TRY(parallax_problem(context, attention, pass, args, false, &problem));
-    return attention_run(context, parallax_table(pass), &problem, workspace, workspace_bytes,
+    TRY(parallax_problem(context, pass, args, &problem));
+    return attention_run(context, attention, parallax_table, &problem, workspace, workspace_bytes,
                          stream);
 }
 
@@ -150,13 +151,8 @@ plx_status plx_parallax_workspace(plx_context *context, const struct plx_attenti
                                   size_t *bytes)
 {
     struct attention_problem problem;
-    const struct kernel_row *row;
-    if (!context) return PLX_INVALID_ARGUMENT;
-    TRY(parallax_problem(context, attention, pass, args, true, &problem));
-    CHECK(context, bytes, PLX_INVALID_ARGUMENT, "bytes: is NULL");
-    TRY(dispatch_choose(context, parallax_table(pass), &problem, &row));
-    *bytes = attention_is_empty(&problem) ? 0 : row->workspace(&problem);
-    return PLX_OK;
+    TRY(parallax_problem(context, pass, args, &problem));
+    return attention_workspace(context, attention, parallax_table, &problem, bytes);
 }
 
 plx_status plx_parallax_kernel(plx_context *context, const struct plx_attention *attention,
@@ -164,11 +160,6 @@ plx_status plx_parallax_kernel(plx_context *context, const struct plx_attention 
                                const char **name)
 {
     struct attention_problem problem;
-    const struct kernel_row *row;
-    if (!context) return PLX_INVALID_ARGUMENT;
-    TRY(parallax_problem(context, attention, pass, args, true, &problem));
-    CHECK(context, name, PLX_INVALID_ARGUMENT, "name: is NULL");
-    TRY(dispatch_choose(context, parallax_table(pass), &problem, &row));
-    *name = row->name;
-    return PLX_OK;
+    TRY(parallax_problem(context, pass, args, &problem));
+    return attention_kernel(context, attention, parallax_table, &problem, name);
 }

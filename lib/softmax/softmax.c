@@ -82,10 +82,12 @@ struct kernel_table softmax_table(plx_pass pass)
 
 /* ---- Verbs --------------------------------------------------------------------------------- */
 
-static plx_status softmax_problem(plx_context *context, const struct plx_attention *attention,
-                                  plx_pass pass, const struct plx_softmax_args *args,
-                                  bool shapes_only, struct attention_problem *problem)
+/* What every verb begins with. */
+static plx_status softmax_problem(plx_context *context, plx_pass pass,
+                                  const struct plx_softmax_args *args,
+                                  struct attention_problem *problem)
 {
+    if (!context) return PLX_INVALID_ARGUMENT;
     context_begin(context);
     CHECK(context, args, PLX_INVALID_ARGUMENT, "args: is NULL");
     *problem = (struct attention_problem){
@@ -101,7 +103,7 @@ static plx_status softmax_problem(plx_context *context, const struct plx_attenti
         .dk = args->dk,
         .dv = args->dv,
     };
-    return attention_check(context, attention, problem, shapes_only);
+    return PLX_OK;
 }
 
 static plx_status softmax_run(plx_context *context, const struct plx_attention *attention,
@@ -109,9 +111,8 @@ static plx_status softmax_run(plx_context *context, const struct plx_attention *
                               size_t workspace_bytes, plx_stream stream)
 {
     struct attention_problem problem;
-    if (!context) return PLX_INVALID_ARGUMENT;
-    TRY(softmax_problem(context, attention, pass, args, false, &problem));
-    return attention_run(context, softmax_table(pass), &problem, workspace, workspace_bytes,
+    TRY(softmax_problem(context, pass, args, &problem));
+    return attention_run(context, attention, softmax_table, &problem, workspace, workspace_bytes,
                          stream);
 }
 
@@ -140,24 +141,14 @@ plx_status plx_softmax_workspace(plx_context *context, const struct plx_attentio
                                  plx_pass pass, const struct plx_softmax_args *args, size_t *bytes)
 {
     struct attention_problem problem;
-    const struct kernel_row *row;
-    if (!context) return PLX_INVALID_ARGUMENT;
-    TRY(softmax_problem(context, attention, pass, args, true, &problem));
-    CHECK(context, bytes, PLX_INVALID_ARGUMENT, "bytes: is NULL");
-    TRY(dispatch_choose(context, softmax_table(pass), &problem, &row));
-    *bytes = attention_is_empty(&problem) ? 0 : row->workspace(&problem);
-    return PLX_OK;
+    TRY(softmax_problem(context, pass, args, &problem));
+    return attention_workspace(context, attention, softmax_table, &problem, bytes);
 }
 
 plx_status plx_softmax_kernel(plx_context *context, const struct plx_attention *attention,
                               plx_pass pass, const struct plx_softmax_args *args, const char **name)
 {
     struct attention_problem problem;
-    const struct kernel_row *row;
-    if (!context) return PLX_INVALID_ARGUMENT;
-    TRY(softmax_problem(context, attention, pass, args, true, &problem));
-    CHECK(context, name, PLX_INVALID_ARGUMENT, "name: is NULL");
-    TRY(dispatch_choose(context, softmax_table(pass), &problem, &row));
-    *name = row->name;
-    return PLX_OK;
+    TRY(softmax_problem(context, pass, args, &problem));
+    return attention_kernel(context, attention, softmax_table, &problem, name);
 }

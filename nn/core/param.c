@@ -41,10 +41,27 @@ static size_t param_bytes(const struct plx_tensor *tensor)
     return (size_t)plx_tensor_count(tensor) * plx_dtype_size(tensor->dtype);
 }
 
+void param_list_pack(struct param_list *list, enum packing packing)
+{
+    for (int i = 0; i < list->count; i++) {
+        const struct plx_tensor *value = &list->items[i].value;
+        if (value->rank == 2)
+            list->items[i].packed = (struct packed){
+                .kind = packing, .rows = value->shape[0], .columns = value->shape[1]};
+    }
+}
+
 void param_list_carve_values(struct param_list *list, struct arena *arena)
 {
-    for (int i = 0; i < list->count; i++)
-        list->items[i].value.data = arena_push(arena, param_bytes(&list->items[i].value));
+    for (int i = 0; i < list->count; i++) {
+        struct packed *packed = &list->items[i].packed;
+        if (packed->kind == PACKING_NONE) {
+            list->items[i].value.data = arena_push(arena, param_bytes(&list->items[i].value));
+            continue;
+        }
+        packed->data = arena_push(arena, packed_data_bytes(packed));
+        packed->scale = arena_push(arena, packed_scale_bytes(packed));
+    }
 }
 
 void param_list_carve_grads(struct param_list *list, struct arena *arena)
@@ -82,19 +99,29 @@ struct rng param_stream(const struct param *param, uint64_t seed)
 void param_start(const struct param *param, struct rng *stream, plx_dtype dtype, void *values,
                  int64_t count)
 {
-    for (int64_t e = 0; e < count; e++) {
-        double value = start_value(param, stream);
-        if (dtype == PLX_F64)
-            ((double *)values)[e] = value;
-        else
-            ((float *)values)[e] = (float)value;
+    /* A normal number takes two words of its stream, so every block knows where it begins. */
+    enum { BLOCK = 4096 };
+    const uint64_t words = param->init == PARAM_INIT_NORMAL ? 2 : 0;
+#pragma omp parallel for schedule(static) if (count > 4 * BLOCK)
+    for (int64_t start = 0; start < count; start += BLOCK) {
+        struct rng own = *stream;
+        own.counter += words * (uint64_t)start;
+        for (int64_t e = start; e < count && e < start + BLOCK; e++) {
+            double value = start_value(param, &own);
+            if (dtype == PLX_F64)
+                ((double *)values)[e] = value;
+            else
+                ((float *)values)[e] = (float)value;
+        }
     }
+    stream->counter += words * (uint64_t)count;
 }
 
 void param_list_init(struct param_list *list, uint64_t seed)
 {
     for (int i = 0; i < list->count; i++) {
         const struct plx_tensor *value = &list->items[i].value;
+        if (value->data == NULL) continue;
         struct rng stream = param_stream(&list->items[i], seed);
         param_start(&list->items[i], &stream, value->dtype, value->data, plx_tensor_count(value));
     }

@@ -5,6 +5,7 @@
 #define NN_PARAM_H
 
 #include "core/arena.h"
+#include "core/packed.h"
 #include "core/random.h"
 
 enum param_init {
@@ -30,6 +31,8 @@ struct param {
     char name[PARAM_NAME_MAX]; /* as in model.safetensors */
     struct plx_tensor value;   /* f32, or f64 in the reference; rank 1 or 2, dense */
     struct plx_tensor grad;    /* same shape; data NULL until gradients are reserved */
+    struct packed packed;      /* where it is packed: holds the values instead, and value.data is
+                                  NULL; kind PACKING_NONE otherwise */
     enum param_init init;
     double init_std;
     enum param_group group;
@@ -48,11 +51,14 @@ int param_add(struct param_list *list, plx_dtype dtype, int rank, const int64_t 
               enum param_init init, double init_std, enum param_group group,
               const char *name_format, ...) __attribute__((format(printf, 8, 9)));
 void param_list_destroy(struct param_list *list);
+/* Has every matrix held packed; before values are carved. */
+void param_list_pack(struct param_list *list, enum packing packing);
 /* Carves every value (or every gradient) from an arena. */
 void param_list_carve_values(struct param_list *list, struct arena *arena);
 void param_list_carve_grads(struct param_list *list, struct arena *arena);
 /* Each row draws from its own stream, derived from seed and name, so adding a parameter does not
  * change the start of the others. */
+/* Packed rows have no start values: they are read from a file. */
 void param_list_init(struct param_list *list, uint64_t seed);
 /* The same in pieces: the stream of a row, and the next count of its start values as f32 or f64. */
 struct rng param_stream(const struct param *param, uint64_t seed);

@@ -93,6 +93,8 @@ static plx_status add_line(struct corpus_reader *reader, const char *line, size_
 {
     json_error_t reason;
     json_t *object = json_loadb(line, size, JSON_REJECT_DUPLICATES, &reason);
+    REQUIRE(err, object != NULL || reason.text[0] != '\0', PLX_OUT_OF_MEMORY,
+            "%s:%lld: out of memory", name, number);
     REQUIRE(err, object != NULL, PLX_BAD_DATA, "%s:%lld: not valid JSON at byte %d: %s", name,
             number, reason.position, reason.text);
     const char *field = reader->options->jsonl_field;

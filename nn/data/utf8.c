@@ -55,6 +55,12 @@ size_t utf8_first_invalid(const char *text, size_t size)
     return at;
 }
 
+bool utf8_is_text(const char *text)
+{
+    size_t size = strlen(text);
+    return utf8_first_bad(text, size) == size;
+}
+
 size_t utf8_cut(const char *text, size_t limit)
 {
     /* A character has at most three continuation bytes; text that is no UTF-8 is cut where asked.

@@ -2,6 +2,7 @@
 #ifndef NN_UTF8_H
 #define NN_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,6 +11,8 @@
 size_t utf8_first_bad(const char *text, size_t size);
 /* The same, but NUL is a character like any other. */
 size_t utf8_first_invalid(const char *text, size_t size);
+/* Whether a terminated text is well-formed to its end. */
+bool utf8_is_text(const char *text);
 /* The largest cut <= limit that does not divide a character; limit < size. */
 size_t utf8_cut(const char *text, size_t limit);
 

@@ -93,19 +93,23 @@ struct search {
     struct error first; /* about the newest damaged one */
 };
 
-/* Whether the folder at path is a sound checkpoint; says why it is not. */
-static bool is_sound(struct search *search, enum checkpoint_kind kind, const char *path)
+/* Whether the folder at path is a sound checkpoint; says why it is not. Where memory runs out, that
+ * says nothing of the folder, and the search fails. */
+static plx_status check_sound(struct search *search, enum checkpoint_kind kind, const char *path,
+                              bool *sound, struct error *err)
 {
     struct error problem = {0};
-    if (kind == CHECKPOINT_REMOVED) return false;
+    *sound = false;
+    if (kind == CHECKPOINT_REMOVED) return PLX_OK;
     if (kind == CHECKPOINT_PARTIAL)
         error_set(&problem, PLX_BAD_DATA, "%s: was never completed and is ignored", path);
     else if (checkpoint_verify(path, &problem) == PLX_OK)
-        return true;
-    else if (search->damaged++ == 0)
+        *sound = true;
+    else if (problem.status != PLX_OUT_OF_MEMORY && search->damaged++ == 0)
         search->first = problem;
-    if (search->note != NULL) search->note(search->user, problem.text);
-    return false;
+    REQUIRE(err, problem.status != PLX_OUT_OF_MEMORY, PLX_OUT_OF_MEMORY, "%s", problem.text);
+    if (!*sound && search->note != NULL) search->note(search->user, problem.text);
+    return PLX_OK;
 }
 
 static plx_status search_list(struct search *search, const char *run,
@@ -113,9 +117,11 @@ static plx_status search_list(struct search *search, const char *run,
                               bool *found, struct error *err)
 {
     char folder[CHECKPOINT_PATH];
+    bool sound;
     for (int i = 0; i < list->count; i++) {
         TRY(checkpoint_folder(run, list->items[i], folder, err));
-        if (!is_sound(search, list->items[i].kind, folder)) continue;
+        TRY(check_sound(search, list->items[i].kind, folder, &sound, err));
+        if (!sound) continue;
         REQUIRE(err, strlen(folder) < size, PLX_INVALID_ARGUMENT, "%.200s...: the path is too long",
                 folder);
         memcpy(path, folder, strlen(folder) + 1);

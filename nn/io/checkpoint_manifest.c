@@ -17,11 +17,9 @@ enum { MANIFEST_VERSION = 1, HASH_DIGITS = 16 };
 static const struct {
     const char *name;
     bool required;
-} checkpoint_files[CHECKPOINT_FILES] = {{"config.json", true},
-                                        {"model.safetensors", true},
-                                        {"tokenizer.json", false},
-                                        {"optimizer.safetensors", true},
-                                        {"state.json", true}};
+} checkpoint_files[CHECKPOINT_FILES] = {
+    {"config.json", true},      {"model.safetensors", true},     {"tokenizer.json", false},
+    {"tokenizer.model", false}, {"optimizer.safetensors", true}, {"state.json", true}};
 
 plx_status checkpoint_join(const char *folder, const char *name, char *path, struct error *err)
 {
@@ -70,7 +68,7 @@ plx_status checkpoint_format_manifest(const struct checkpoint_manifest *manifest
 {
     json_t *root =
         json_pack("{s:i, s:o}", "version", MANIFEST_VERSION, "files", format_files(manifest));
-    *json = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    *json = root != NULL ? fields_print(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     REQUIRE(err, *json != NULL, PLX_OUT_OF_MEMORY, "manifest.json: out of memory");
     return PLX_OK;

@@ -6,25 +6,58 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DOCUMENT_LIMIT ((size_t)16 << 20)
+#define DOCUMENT_LIMIT ((size_t)64 << 20)
 enum { VALUE_TEXT = 64 };
 
+/* jansson has no reason to give where memory runs out, except inside a token, which it takes for a
+ * bad one. */
+static plx_status parse_once(const char *json, size_t size, const char *where, json_t **root,
+                             struct error *err)
+{
+    json_error_t problem;
+    *root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &problem);
+    REQUIRE(err, *root != NULL || problem.text[0] != '\0', PLX_OUT_OF_MEMORY, "%s: out of memory",
+            where);
+    REQUIRE(err, *root != NULL, PLX_BAD_DATA, "%s: line %d, column %d: %s", where, problem.line,
+            problem.column, problem.text);
+    return PLX_OK;
+}
+
+/* Parsed twice: where jansson's buffer for a token cannot grow, it drops a character and goes on.
+ */
 plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root,
                         struct error *err)
 {
+    json_t *parsed, *again;
     *root = NULL;
     REQUIRE(err, size <= DOCUMENT_LIMIT, PLX_BAD_DATA,
             "%s: has %zu bytes, more than the %zu allowed", where, size, DOCUMENT_LIMIT);
-    json_error_t problem;
-    json_t *parsed = json_loadb(json, size, JSON_REJECT_DUPLICATES, &problem);
-    REQUIRE(err, parsed != NULL, PLX_BAD_DATA, "%s: line %d, column %d: %s", where, problem.line,
-            problem.column, problem.text);
-    if (!json_is_object(parsed)) {
+    TRY(parse_once(json, size, where, &parsed, err));
+    plx_status status = parse_once(json, size, where, &again, err);
+    if (status == PLX_OK && !json_equal(parsed, again))
+        status = error_set(err, PLX_OUT_OF_MEMORY, "%s: out of memory", where);
+    json_decref(again);
+    if (status == PLX_OK && !json_is_object(parsed))
+        status = error_set(err, PLX_BAD_DATA, "%s: is not a JSON object", where);
+    if (status == PLX_OK)
+        *root = parsed;
+    else
         json_decref(parsed);
-        return error_set(err, PLX_BAD_DATA, "%s: is not a JSON object", where);
-    }
-    *root = parsed;
-    return PLX_OK;
+    return status;
+}
+
+/* json_dumps would drop a member's name where its buffer cannot grow, and report success; so the
+ * text is measured first and then printed into memory of that size. */
+char *fields_print(const json_t *value, size_t flags)
+{
+    size_t size = json_dumpb(value, NULL, 0, flags);
+    char *text = size > 0 ? malloc(size + 1) : NULL;
+    if (text == NULL) return NULL;
+    bool whole = json_dumpb(value, text, size, flags) == size;
+    text[size] = '\0';
+    if (whole) return text;
+    free(text);
+    return NULL;
 }
 
 /* jansson prints all numbers with the same count of digits; 17 are enough for any. */
@@ -32,12 +65,13 @@ char *fields_format(const json_t *root, int indent)
 {
     size_t layout = indent > 0 ? JSON_INDENT(indent) : JSON_COMPACT;
     for (int digits = 1; digits <= 17; digits++) {
-        char *text = json_dumps(root, layout | JSON_REAL_PRECISION(digits));
+        char *text = fields_print(root, layout | JSON_REAL_PRECISION(digits));
         json_t *back = text != NULL ? json_loads(text, 0, NULL) : NULL;
-        bool same = back != NULL && json_equal(root, back);
+        bool same = back != NULL && json_equal(root, back), failed = back == NULL;
         json_decref(back);
         if (same) return text;
         free(text);
+        if (failed) return NULL;
     }
     return NULL;
 }
@@ -59,7 +93,7 @@ plx_status fields_refuse(const struct fields *fields, const char *key, const jso
                          const char *wanted)
 {
     char text[VALUE_TEXT];
-    char *dump = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(10));
+    char *dump = fields_print(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(10));
     int length = snprintf(text, sizeof text, "%s", dump != NULL ? dump : "something");
     if (length >= (int)sizeof text) memcpy(text + sizeof text - 4, "...", 4);
     free(dump);

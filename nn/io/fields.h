@@ -20,11 +20,13 @@ struct fields {
     struct error *err;
 };
 
-/* Parses a JSON object of at most 16 MiB; duplicate keys are refused. The caller json_decrefs
+/* Parses a JSON object of at most 64 MiB; duplicate keys are refused. The caller json_decrefs
  * *root. */
 plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root,
                         struct error *err);
 
+/* Malloc'd text of a value, in jansson's flags; NULL when out of memory. */
+char *fields_print(const json_t *value, size_t flags);
 /* Malloc'd text of an object, indented by so many columns (0: on one line), in which every number
  * has the fewest digits that read back as the same. NULL when out of memory. */
 char *fields_format(const json_t *root, int indent);

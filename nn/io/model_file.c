@@ -108,6 +108,24 @@ plx_status model_check_weights(struct param_list *params, const struct weights *
     return PLX_OK;
 }
 
+/* Reads a matrix into its packing, some rows at a time. */
+static plx_status read_packed(const struct weights_row *row, const struct packed *packed,
+                              struct error *err)
+{
+    const int64_t K = packed->columns, piece = 1 + (1 << 20) / K;
+    float *values = malloc((size_t)(piece * K) * sizeof *values);
+    REQUIRE(err, values != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory", row->path);
+    plx_status status = PLX_OK;
+    for (int64_t first = 0; status == PLX_OK && first < packed->rows; first += piece) {
+        int64_t count = packed->rows - first < piece ? packed->rows - first : piece;
+        status =
+            safetensors_convert(row->entry, row->path, first * K, count * K, "F32", values, err);
+        if (status == PLX_OK) packed_store(packed, first, count, values);
+    }
+    free(values);
+    return status;
+}
+
 plx_status model_load_values(struct model *model, const char *folder, struct error *err)
 {
     struct param_list *params = model_params(model);
@@ -116,7 +134,11 @@ plx_status model_load_values(struct model *model, const char *folder, struct err
     plx_status status = model_check_weights(params, weights, err);
     for (int i = 0; status == PLX_OK && i < params->count; i++) {
         const struct weights_row *row = weights_find(weights, params->items[i].name);
-        status = safetensors_read(row->entry, row->path, &params->items[i].value, err);
+        const struct param *param = &params->items[i];
+        status = param->packed.kind != PACKING_NONE
+                     ? read_packed(row, &param->packed, err)
+                     : safetensors_read(row->entry, row->path, &param->value, err);
+        file_map_forget(row->entry->data, row->entry->bytes);
     }
     weights_close(weights);
     return status;
@@ -210,6 +232,6 @@ plx_status model_save(struct model *model, const struct tokenizer *tokenizer, co
     if (status != PLX_OK) return status;
     TRY(save_values(model_params(model), folder, dtype, err));
     if (tokenizer == NULL) return PLX_OK;
-    TRY(join(folder, "tokenizer.json", path, sizeof path, err));
+    TRY(join(folder, tokenizer_file_name(tokenizer), path, sizeof path, err));
     return tokenizer_save(tokenizer, path, err);
 }

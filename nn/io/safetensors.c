@@ -293,6 +293,8 @@ static plx_status parse_memory(struct safetensors *file, const unsigned char *me
     json_error_t problem;
     file->header =
         json_loadb((const char *)memory + LENGTH_BYTES, length, JSON_REJECT_DUPLICATES, &problem);
+    REQUIRE(err, file->header != NULL || problem.text[0] != '\0', PLX_OUT_OF_MEMORY,
+            "%s: out of memory", file->name);
     REQUIRE(err, file->header != NULL, PLX_BAD_DATA,
             "%s: its header is not valid JSON: line %d, column %d: %s", file->name, problem.line,
             problem.column, problem.text);

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/utf8.h"
+#include "io/fields.h"
 #include "io/file.h"
 
 #define HEADER_LIMIT 100000000u
@@ -80,8 +82,11 @@ size_t safetensors_spec_bytes(const struct safetensors_spec *spec)
 static json_t *describe(const struct safetensors_spec *spec, size_t begin)
 {
     json_t *shape = json_array();
-    for (int i = 0; i < spec->rank; i++)
-        if (json_array_append_new(shape, json_integer(spec->shape[i])) != 0) break;
+    for (int i = 0; i < spec->rank; i++) {
+        if (json_array_append_new(shape, json_integer(spec->shape[i])) == 0) continue;
+        json_decref(shape);
+        return NULL;
+    }
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", spec->dtype, "shape", shape, "data_offsets",
                      (json_int_t)begin, (json_int_t)(begin + safetensors_spec_bytes(spec)));
 }
@@ -94,11 +99,11 @@ static plx_status add_specs(const char *path, const struct safetensors_spec *spe
     for (int i = 0; i < count; i++) {
         REQUIRE(err, json_object_get(header, specs[i].name) == NULL, PLX_INVALID_ARGUMENT,
                 "%s: two tensors are named %.200s", path, specs[i].name);
+        REQUIRE(err, utf8_is_text(specs[i].name), PLX_INVALID_ARGUMENT,
+                "%s: the name of tensor %.200s is not UTF-8", path, specs[i].name);
         json_t *description = describe(&specs[i], *data_bytes);
-        REQUIRE(err, description != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header", path);
         REQUIRE(err, json_object_set_new(header, specs[i].name, description) == 0,
-                PLX_INVALID_ARGUMENT, "%s: the name of tensor %.200s is not UTF-8", path,
-                specs[i].name);
+                PLX_OUT_OF_MEMORY, "%s: cannot format the header", path);
         *data_bytes += safetensors_spec_bytes(&specs[i]);
     }
     return PLX_OK;
@@ -108,11 +113,14 @@ static plx_status add_metadata(const char *path, json_t *header, const char *con
                                int count, struct error *err)
 {
     if (count == 0) return PLX_OK;
+    for (int i = 0; i < count; i++)
+        REQUIRE(err, utf8_is_text(metadata[i][0]) && utf8_is_text(metadata[i][1]),
+                PLX_INVALID_ARGUMENT, "%s: the metadata is not UTF-8", path);
     json_t *object = json_object();
     bool good = json_object_set_new(header, "__metadata__", object) == 0;
     for (int i = 0; good && i < count; i++)
         good = json_object_set_new(object, metadata[i][0], json_string(metadata[i][1])) == 0;
-    REQUIRE(err, good, PLX_INVALID_ARGUMENT, "%s: the metadata is not UTF-8", path);
+    REQUIRE(err, good, PLX_OUT_OF_MEMORY, "%s: cannot format the metadata", path);
     return PLX_OK;
 }
 
@@ -120,7 +128,7 @@ static plx_status add_metadata(const char *path, json_t *header, const char *con
 static plx_status format_header(const char *path, const json_t *header, char **bytes, size_t *size,
                                 struct error *err)
 {
-    char *text = json_dumps(header, JSON_COMPACT);
+    char *text = fields_print(header, JSON_COMPACT);
     REQUIRE(err, text != NULL, PLX_OUT_OF_MEMORY, "%s: cannot format the header", path);
     size_t length = strlen(text);
     uint64_t padded = (length + 7) / 8 * 8;

@@ -15,6 +15,8 @@ int embedding_add(struct param_list *params, plx_dtype dtype, int64_t vocab, int
 plx_status embedding_forward(struct backend *be, int table, const struct param_list *params,
                              const struct plx_tensor *ids, const struct plx_tensor *y)
 {
+    const struct packed *packed = &params->items[table].packed;
+    if (packed->kind != PACKING_NONE) return be->ops->unpack(be, y, packed, ids);
     return be->ops->embed(be, y, &params->items[table].value, ids);
 }
 

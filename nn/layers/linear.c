@@ -19,6 +19,8 @@ plx_status linear_forward(struct backend *be, int weight, const struct param_lis
 {
     int64_t N = x->shape[0];
     struct plx_tensor a = view_matrix(x, N), c = view_matrix(y, N);
+    const struct packed *packed = &params->items[weight].packed;
+    if (packed->kind != PACKING_NONE) return be->ops->project(be, &c, &a, packed);
     const struct gemm product = {
         .a = &a, .b = &params->items[weight].value, .c = &c, .transpose_b = true, .alpha = 1};
     return be->ops->gemm(be, &product);

@@ -41,6 +41,7 @@ static plx_status build(struct model *model)
     REQUIRE(err, create_layers(model, model->be->storage), PLX_OUT_OF_MEMORY,
             "out of memory for the tables of a model of %lld layers",
             (long long)model->config.layers);
+    param_list_pack(&model->params, model->be->packing);
     struct arena measuring = arena_measuring();
     param_list_carve_values(&model->params, &measuring);
     TRY(arena_create(&model->values, measuring.used, err));

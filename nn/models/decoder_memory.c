@@ -125,6 +125,9 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
             (long long)tokens_max);
     REQUIRE(err, sequences >= 1 && sequences <= INT32_MAX, PLX_INVALID_ARGUMENT,
             "a batch of %lld sequences: must be from 1 to %d", (long long)sequences, INT32_MAX);
+    REQUIRE(err, !with_grads || model->be->packing == PACKING_NONE, PLX_INVALID_ARGUMENT,
+            "a model whose weights are packed in %s has no gradients",
+            packing_name(model->be->packing));
     model->max_tokens = model->max_sequences = model->sized_tokens = 0;
     arena_destroy(&kept->arena);
     kept->keep_inputs = with_grads;

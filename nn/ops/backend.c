@@ -11,8 +11,11 @@ static const char *backend_kernel(const struct backend_config *config)
 plx_status backend_create(struct backend *be, const struct backend_config *config,
                           struct error *err)
 {
-    *be = (struct backend){
-        .ops = config->ops, .storage = config->storage, .compute = config->compute, .err = err};
+    *be = (struct backend){.ops = config->ops,
+                           .storage = config->storage,
+                           .compute = config->compute,
+                           .packing = config->packing,
+                           .err = err};
     struct plx_context_config context = {.threads = config->threads,
                                          .kernel = backend_kernel(config),
                                          .disabled_features = config->disabled_features};

@@ -183,6 +183,31 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
     return check_count(be, op, "rstd", rstd, be->storage, rows, "x", x);
 }
 
+plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                         const struct packed *weight)
+{
+    char x_text[SHAPE_TEXT], y_text[SHAPE_TEXT];
+    TRY(check_dense(be, "project", "x", x, be->storage));
+    TRY(check_rank(be, "project", "x", x, 2));
+    TRY(check_dense(be, "project", "y", y, be->storage));
+    TRY(check_rank(be, "project", "y", y, 2));
+    REQUIRE(be->err,
+            x->shape[1] == weight->columns && y->shape[1] == weight->rows &&
+                y->shape[0] == x->shape[0],
+            PLX_INTERNAL, "project: x %s times a transposed weight [%lld,%lld] does not give y %s",
+            check_shape_text(x, x_text), (long long)weight->rows, (long long)weight->columns,
+            check_shape_text(y, y_text));
+    return PLX_OK;
+}
+
+plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
+                        const struct plx_tensor *ids)
+{
+    TRY(check_dense(be, "unpack", "ids", ids, PLX_I32));
+    return check_count(be, "unpack", "y", y, be->storage, plx_tensor_count(ids) * table->columns,
+                       "ids", ids);
+}
+
 /* A matrix, and a bias for each of its columns. */
 static plx_status check_columns(struct backend *be, const char *op, const char *name,
                                 const struct plx_tensor *x, const char *bias_name,

@@ -27,6 +27,10 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
                                   const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                   const struct plx_tensor *x, const struct plx_tensor *gain,
                                   const struct plx_tensor *rstd);
+plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                         const struct packed *weight);
+plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
+                        const struct plx_tensor *ids);
 plx_status check_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                       const struct plx_tensor *bias);
 plx_status check_bias_backward(struct backend *be, const struct plx_tensor *dbias,

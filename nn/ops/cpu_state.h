@@ -46,6 +46,15 @@ plx_status gemm_supported(struct gemm_cache *cache, plx_dtype compute, struct er
 plx_status gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes);
 plx_status cpu_gemm(struct backend *be, const struct gemm *gemm);
 
+/* ---- project_cpu.c ---- */
+plx_status project_scratch(struct backend *be, const struct plx_tensor *y,
+                           const struct plx_tensor *x, const struct packed *weight, size_t *tile,
+                           size_t *product);
+plx_status cpu_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                       const struct packed *weight);
+plx_status cpu_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
+                      const struct plx_tensor *ids);
+
 /* ---- layer_cpu.c ---- */
 plx_status cpu_rmsnorm(struct backend *be, const struct plx_tensor *y,
                        const struct plx_tensor *rstd, const struct plx_tensor *x,

@@ -86,6 +86,26 @@ static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tens
     return dry_count(be, "rmsnorm_backward", scratch_row_partials(x));
 }
 
+static plx_status dry_project(struct backend *be, const struct plx_tensor *y,
+                              const struct plx_tensor *x, const struct packed *weight)
+{
+    TRY(check_project(be, y, x, weight));
+    if (be->ops_state == NULL) return PLX_OK;
+    size_t tile, product, mark = arena_mark(&be->scratch);
+    void *block;
+    TRY(project_scratch(be, y, x, weight, &tile, &product));
+    plx_status status = scratch_push(be, "project", tile, &block);
+    if (status == PLX_OK) status = scratch_push(be, "gemm", product, &block);
+    arena_release(&be->scratch, mark);
+    return status;
+}
+
+static plx_status dry_unpack(struct backend *be, const struct plx_tensor *y,
+                             const struct packed *table, const struct plx_tensor *ids)
+{
+    return check_unpack(be, y, table, ids);
+}
+
 static plx_status dry_bias(struct backend *be, const struct plx_tensor *y,
                            const struct plx_tensor *x, const struct plx_tensor *bias)
 {
@@ -187,6 +207,8 @@ const struct ops ops_dry = {
     .gemm = dry_gemm,
     .rmsnorm = dry_rmsnorm,
     .rmsnorm_backward = dry_rmsnorm_backward,
+    .project = dry_project,
+    .unpack = dry_unpack,
     .bias = dry_bias,
     .bias_backward = dry_bias_backward,
     .rope = dry_rope,

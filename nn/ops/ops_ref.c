@@ -123,6 +123,41 @@ static void ref_rmsnorm_backward(const struct plx_tensor *dx, const struct plx_t
     }
 }
 
+/* ---- Packed weights -------------------------------------------------------------------------- */
+
+static real ref_packed(const struct packed *packed, int64_t row, int64_t column)
+{
+    int64_t index = row * packed->columns + column;
+    if (packed->kind == PACKING_INT8)
+        return (real)packed->scale[row] * (real)((const int8_t *)packed->data)[index];
+    uint32_t bits = (uint32_t)((const uint16_t *)packed->data)[index] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return (real)value;
+}
+
+static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
+                        const struct packed *weight)
+{
+    int64_t M = x->shape[0], N = weight->rows, K = weight->columns;
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t n = 0; n < N; n++) {
+            real sum = 0;
+            for (int64_t k = 0; k < K; k++)
+                sum += ((const real *)x->data)[m * K + k] * ref_packed(weight, n, k);
+            ((real *)y->data)[m * N + n] = sum;
+        }
+}
+
+static void ref_unpack(const struct plx_tensor *y, const struct packed *table,
+                       const struct plx_tensor *ids)
+{
+    int64_t N = ids->shape[0], E = table->columns;
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t e = 0; e < E; e++)
+            ((real *)y->data)[n * E + e] = ref_packed(table, ((const int32_t *)ids->data)[n], e);
+}
+
 /* ---- Biases ---------------------------------------------------------------------------------- */
 
 static void ref_bias(const struct plx_tensor *y, const struct plx_tensor *x,
@@ -332,6 +367,8 @@ const struct ref_table REAL(ref_table) = {
     .gemm = ref_gemm,
     .rmsnorm = ref_rmsnorm,
     .rmsnorm_backward = ref_rmsnorm_backward,
+    .project = ref_project,
+    .unpack = ref_unpack,
     .bias = ref_bias,
     .bias_backward = ref_bias_backward,
     .rope = ref_rope,

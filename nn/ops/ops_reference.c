@@ -96,6 +96,23 @@ static plx_status reference_rmsnorm_backward(struct backend *be, const struct pl
     return PLX_OK;
 }
 
+static plx_status reference_project(struct backend *be, const struct plx_tensor *y,
+                                    const struct plx_tensor *x, const struct packed *weight)
+{
+    TRY(check_project(be, y, x, weight));
+    reference_of(y)->project(y, x, weight);
+    return PLX_OK;
+}
+
+static plx_status reference_unpack(struct backend *be, const struct plx_tensor *y,
+                                   const struct packed *table, const struct plx_tensor *ids)
+{
+    TRY(check_unpack(be, y, table, ids));
+    TRY(check_ids(be, "unpack", ids, table->rows, false));
+    reference_of(y)->unpack(y, table, ids);
+    return PLX_OK;
+}
+
 static plx_status reference_bias(struct backend *be, const struct plx_tensor *y,
                                  const struct plx_tensor *x, const struct plx_tensor *bias)
 {
@@ -223,6 +240,8 @@ const struct ops ops_ref = {
     .gemm = reference_gemm,
     .rmsnorm = reference_rmsnorm,
     .rmsnorm_backward = reference_rmsnorm_backward,
+    .project = reference_project,
+    .unpack = reference_unpack,
     .bias = reference_bias,
     .bias_backward = reference_bias_backward,
     .rope = reference_rope,

@@ -20,6 +20,10 @@ struct ref_table {
     void (*rmsnorm_backward)(const struct plx_tensor *dx, const struct plx_tensor *dgain,
                              const struct plx_tensor *dy, const struct plx_tensor *x,
                              const struct plx_tensor *gain, const struct plx_tensor *rstd);
+    void (*project)(const struct plx_tensor *y, const struct plx_tensor *x,
+                    const struct packed *weight);
+    void (*unpack)(const struct plx_tensor *y, const struct packed *table,
+                   const struct plx_tensor *ids);
     void (*bias)(const struct plx_tensor *y, const struct plx_tensor *x,
                  const struct plx_tensor *bias);
     void (*bias_backward)(const struct plx_tensor *dbias, const struct plx_tensor *dy);

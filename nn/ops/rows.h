@@ -45,6 +45,11 @@ struct rows {
     /* y[e] += the sum of partials[b,e] over b. */
     void (*add_partials)(float *y, const double *partials, int64_t blocks, int64_t E);
 
+    /* y[r] = the product of row r of w [rows,K], packed, with x [K]; sums in float. */
+    void (*dots_bf16)(float *y, const uint16_t *w, const float *x, int64_t rows, int64_t K);
+    void (*dots_int8)(float *y, const int8_t *w, const float *scale, const float *x, int64_t rows,
+                      int64_t K);
+
     /* One token: heads x D, turned by position * frequency[pair]; y may be x. */
     void (*rope)(float *y, const float *x, double position, const double *frequency, int64_t heads,
                  int64_t D);

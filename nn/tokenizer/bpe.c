@@ -14,6 +14,15 @@ void bpe_scratch_clear(struct bpe_scratch *scratch)
     *scratch = (struct bpe_scratch){0};
 }
 
+void *bpe_scratch_reserve(struct bpe_scratch *scratch, size_t bytes)
+{
+    if (bytes <= scratch->bytes) return scratch->memory;
+    free(scratch->memory);
+    scratch->memory = malloc(bytes);
+    scratch->bytes = scratch->memory != NULL ? bytes : 0;
+    return scratch->memory;
+}
+
 /* ---- Short words ---- */
 
 struct candidate {
@@ -118,15 +127,10 @@ static bool reserve(struct bpe_scratch *scratch, int64_t count, struct word *wor
 {
     /* Every token is proposed once at first, and every merge proposes two more. */
     size_t heap = (size_t)count * 3 * sizeof(struct proposal);
-    size_t bytes = heap + (size_t)count * 2 * sizeof(int32_t);
-    if (bytes > scratch->bytes) {
-        free(scratch->memory);
-        scratch->memory = malloc(bytes);
-        scratch->bytes = scratch->memory != NULL ? bytes : 0;
-    }
-    if (scratch->memory == NULL) return false;
-    word->heap = scratch->memory;
-    word->previous = (int32_t *)((char *)scratch->memory + heap);
+    char *memory = bpe_scratch_reserve(scratch, heap + (size_t)count * 2 * sizeof(int32_t));
+    if (memory == NULL) return false;
+    word->heap = (struct proposal *)(void *)memory;
+    word->previous = (int32_t *)(void *)(memory + heap);
     word->next = word->previous + count;
     return true;
 }

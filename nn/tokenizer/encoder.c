@@ -8,6 +8,7 @@
 #include "tokenizer/bpe.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/parts.h"
+#include "tokenizer/pieces.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,7 @@ struct encoder {
     struct word_slot *words;
     int32_t *long_ids; /* of a word that is too long for the stack */
     size_t long_capacity;
+    bool after_unknown; /* the last id stands for an unknown character */
     int32_t out[OUT_IDS];
     int64_t out_count;
     encoder_sink sink;
@@ -84,8 +86,23 @@ static plx_status flush(struct encoder *encoder)
     return count > 0 ? encoder->sink(encoder->user, encoder->out, count, encoder->err) : PLX_OK;
 }
 
+/* Neighbouring unknown characters are one unknown piece. */
+static plx_status put_pieces(struct encoder *encoder, const int32_t *ids, int64_t count)
+{
+    int32_t unknown = encoder->tokenizer->rules.unknown_id;
+    for (int64_t i = 0; i < count; i++) {
+        bool again = ids[i] == unknown && encoder->after_unknown;
+        encoder->after_unknown = ids[i] == unknown;
+        if (again) continue;
+        if (encoder->out_count == OUT_IDS) TRY(flush(encoder));
+        encoder->out[encoder->out_count++] = ids[i];
+    }
+    return PLX_OK;
+}
+
 static plx_status put_ids(struct encoder *encoder, const int32_t *ids, int64_t count)
 {
+    if (encoder->tokenizer->rules.kind != RULES_BYTES) return put_pieces(encoder, ids, count);
     while (count > 0) {
         if (encoder->out_count == OUT_IDS) TRY(flush(encoder));
         int64_t room = OUT_IDS - encoder->out_count, taken = count < room ? count : room;
@@ -128,11 +145,17 @@ static inline struct word_slot *word_slot(const struct encoder *encoder, uint64_
 /* ids has room for size. */
 static int64_t merge_word(struct encoder *encoder, const char *word, size_t size, int32_t *ids)
 {
-    const struct vocab *vocab = &encoder->tokenizer->vocab;
-    if (encoder->tokenizer->rules.ignore_merges && (ids[0] = vocab_find(vocab, word, size)) >= 0)
-        return 1;
-    for (size_t i = 0; i < size; i++) ids[i] = vocab->header->byte_id[(unsigned char)word[i]];
-    return bpe_merge(vocab, &encoder->scratch, ids, (int64_t)size);
+    const struct tokenizer *tokenizer = encoder->tokenizer;
+    const struct vocab *vocab = &tokenizer->vocab;
+    if (tokenizer->rules.kind == RULES_UNIGRAM)
+        return pieces_likeliest(tokenizer, &encoder->scratch, word, size, ids);
+    if (tokenizer->rules.ignore_merges && (ids[0] = vocab_find(vocab, word, size)) >= 0) return 1;
+    int64_t count = (int64_t)size;
+    if (tokenizer->rules.kind == RULES_PIECES)
+        count = pieces_of_characters(tokenizer, word, size, ids);
+    else
+        for (size_t i = 0; i < size; i++) ids[i] = vocab->header->byte_id[(unsigned char)word[i]];
+    return bpe_merge(vocab, &encoder->scratch, ids, count);
 }
 
 static plx_status out_of_memory(struct encoder *encoder, size_t size)
@@ -183,7 +206,8 @@ static plx_status encode_word(struct encoder *encoder, const char *word, size_t 
 {
     if (size <= WORD_BYTES) return encode_short_word(encoder, word, size);
     const struct tokenizer *tokenizer = encoder->tokenizer;
-    if (tokenizer->vocab.header->merge_count == 0 && !tokenizer->rules.ignore_merges)
+    if (tokenizer->rules.kind == RULES_BYTES && tokenizer->vocab.header->merge_count == 0 &&
+        !tokenizer->rules.ignore_merges)
         return encode_bytes(encoder, word, size);
     return encode_long_word(encoder, word, size);
 }
@@ -264,6 +288,23 @@ static plx_status encode_piece(struct encoder *encoder, int step, const char *te
     return split_piece(encoder, step, text, size);
 }
 
+/* ---- SentencePiece's words ---- */
+
+/* Each with the spaces before it, where pieces allow that. */
+static plx_status encode_spaced(struct encoder *encoder, const char *text, size_t size)
+{
+    encoder->after_unknown = false;
+    if (!encoder->tokenizer->rules.splits_at_spaces) return encode_word(encoder, text, size);
+    for (size_t at = 0, end; at < size; at = end) {
+        end = at;
+        while (end < size && text[end] == ' ') end++;
+        const char *space = memchr(text + end, ' ', size - end);
+        end = space != NULL ? (size_t)(space - text) : size;
+        TRY(encode_word(encoder, text + at, end - at));
+    }
+    return PLX_OK;
+}
+
 /* ---- Added tokens ---- */
 
 /* What becomes of the text between names. */
@@ -286,16 +327,21 @@ static plx_status split_names(struct encoder *encoder, const struct added_finder
 static plx_status encode_between(struct encoder *encoder, const char *text, size_t size, bool names)
 {
     (void)names;
+    if (encoder->tokenizer->rules.kind != RULES_BYTES) return encode_spaced(encoder, text, size);
     return encode_piece(encoder, 0, text, size);
 }
 
 static plx_status normalize_between(struct encoder *encoder, const char *text, size_t size,
                                     bool names)
 {
-    if (encoder->tokenizer->rules.nfc)
+    const struct rules *rules = &encoder->tokenizer->rules;
+    if (rules->nfc)
         TRY(normalize_nfc(text, size, &encoder->normalized, &text, &size, encoder->err));
-    return split_names(encoder, &encoder->tokenizer->normalized_names, text, size, names,
-                       encode_between);
+    if (rules->kind != RULES_BYTES)
+        TRY(pieces_normalize(rules, text, size, &encoder->normalized, &text, &size, encoder->err));
+    /* SentencePiece looks for its user-defined pieces in any case. */
+    return split_names(encoder, &encoder->tokenizer->normalized_names, text, size,
+                       names || rules->kind != RULES_BYTES, encode_between);
 }
 
 /* ---- The whole ---- */
@@ -305,7 +351,8 @@ static plx_status check_text(const struct encoder *encoder, const char *text, si
 {
     const struct rules *rules = &encoder->tokenizer->rules;
     names = names && encoder->tokenizer->names_need_characters;
-    if (rules->step_count == 0 && !rules->nfc && !names) return PLX_OK;
+    bool bytes = rules->kind == RULES_BYTES && rules->step_count == 0 && !rules->nfc;
+    if (bytes && !names) return PLX_OK;
     size_t bad = utf8_first_invalid(text, size);
     REQUIRE(encoder->err, bad == size, PLX_BAD_DATA,
             "the text is not UTF-8: byte 0x%02x at offset %zu", (unsigned char)text[bad], bad);

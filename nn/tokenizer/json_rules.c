@@ -70,9 +70,8 @@ static plx_status read_normalizer(const json_t *root, const char *name, struct r
     for (size_t i = 0; i < parts.count; i++) {
         const json_t *part = part_at(&parts, i);
         REQUIRE(err, is_type(part, "NFC"), PLX_BAD_DATA,
-                "%s: normalizer is %s but must be NFC or null; where the folder has a "
-                "tokenizer.model, that may be read",
-                name, utf8_quote(type_of(part)).text);
+                "%s: normalizer is %s but must be NFC or null", name,
+                utf8_quote(type_of(part)).text);
         rules->nfc = true;
     }
     return PLX_OK;
@@ -358,5 +357,6 @@ void rules_clear(struct rules *rules)
     for (int i = 0; i < rules->step_count; i++) pattern_destroy(rules->steps[i].pattern);
     for (int i = 0; i < rules->added_count; i++) free(rules->added[i].content);
     free(rules->added);
+    free(rules->scores);
     *rules = (struct rules){0};
 }

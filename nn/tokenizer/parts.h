@@ -48,8 +48,15 @@ struct split_step {
     bool prefix_space; /* a piece that begins with none gets a space before */
 };
 
+enum rules_kind {
+    RULES_BYTES,  /* merges of bytes: tokenizer.json */
+    RULES_PIECES, /* merges of characters: SentencePiece's BPE */
+    RULES_UNIGRAM /* the likeliest division into pieces: SentencePiece's unigram */
+};
+
 /* Everything but the vocabulary. */
 struct rules {
+    enum rules_kind kind;
     bool nfc;
     bool ignore_merges; /* a word that is a token is that token */
     struct split_step steps[TOKENIZER_MAX_STEPS];
@@ -58,6 +65,16 @@ struct rules {
     int added_count;
     int32_t before[TOKENIZER_MAX_FRAME], after[TOKENIZER_MAX_FRAME];
     int before_count, after_count;
+
+    /* SentencePiece's. */
+    bool dummy_prefix;     /* a space before every text */
+    bool trims_spaces;     /* runs of spaces become one, those at the ends none */
+    bool byte_fallback;    /* characters that are no piece become bytes, otherwise unknown_id */
+    bool splits_at_spaces; /* no piece has a space behind another character */
+    int32_t unknown_id;
+    float *scores; /* [pieces] */
+    float unknown_score;
+    int longest_piece; /* bytes */
 };
 
 /* root is tokenizer.json with or without model.vocab and model.merges. What it allocates belongs
@@ -83,6 +100,13 @@ plx_status tokenizer_assemble(struct vocab *vocab, struct rules *rules, const ch
                               size_t size, const char *name, struct tokenizer **tokenizer,
                               struct error *err);
 
+/* Refuses a tokenizer.json with added tokens that a tokenizer.model beside it lacks. */
+plx_status json_check_added(const char *path, const struct tokenizer *pieces, struct error *err);
+
+/* tokenizer.model from memory. */
+plx_status tokenizer_parse_pieces(const char *bytes, size_t size, const char *name,
+                                  struct tokenizer **tokenizer, struct error *err);
+
 /* malloc'd tokenizer.json of a byte-level BPE vocabulary: tokens 0..255 are the bytes in order,
  * then one token a merge, then the special tokens by name. pattern: what GPT-4 and its successors
  * split by, or NULL for no split at all. */
@@ -92,9 +116,6 @@ struct merge_pair {
 plx_status tokenizer_format(const struct merge_pair *merges, int64_t merge_count,
                             const char *const *specials, int special_count, const char *pattern,
                             char **json, size_t *size, struct error *err);
-
-/* malloc'd text of a JSON value, of exactly *size bytes and a NUL; NULL when out of memory. */
-char *json_text(const json_t *root, size_t layout, size_t *size);
 
 /* The compiled form of a tokenizer.json, found by the hash of the file's text. False: there is
  * none, or it is damaged or of another version. */

@@ -38,7 +38,7 @@ static plx_status index_added(struct tokenizer *tokenizer, const char *name, str
 static plx_status fill(struct tokenizer *tokenizer, const char *source, size_t size,
                        const char *name, struct error *err)
 {
-    for (int byte = 0; byte < 256; byte++)
+    for (int byte = 0; byte < 256 && tokenizer->rules.kind == RULES_BYTES; byte++)
         REQUIRE(err, tokenizer->vocab.header->byte_id[byte] >= 0, PLX_BAD_DATA,
                 "%s: the vocabulary has no token for byte 0x%02x", name, (unsigned)byte);
     tokenizer->source = malloc(size + 1);
@@ -121,26 +121,57 @@ const char *tokenizer_token(const struct tokenizer *tokenizer, int32_t id, size_
     return token_text(tokenizer, id, false, size);
 }
 
-const char *tokenizer_token_or_special(const struct tokenizer *tokenizer, int32_t id, size_t *size)
+const char *token_decoder_next(struct token_decoder *decoder, int32_t id, size_t *size)
 {
-    return token_text(tokenizer, id, true, size);
+    const struct rules *rules = &decoder->tokenizer->rules;
+    const char *text = token_text(decoder->tokenizer, id, decoder->specials, size);
+    bool piece = rules->kind != RULES_BYTES && id != rules->unknown_id;
+    if (decoder->inside || !piece || *size == 0 || text[0] != ' ' ||
+        !(rules->dummy_prefix || rules->trims_spaces)) {
+        decoder->inside = decoder->inside || *size > 0;
+        return text;
+    }
+    /* Where spaces are trimmed, a text begins with none; otherwise with one less. */
+    *size -= 1;
+    decoder->inside = *size > 0 || !rules->trims_spaces;
+    return text + 1;
 }
 
-/* ---- Loading by path ---- */
+/* ---- Files ---- */
+
+const char *tokenizer_file_name(const struct tokenizer *tokenizer)
+{
+    return tokenizer->rules.kind == RULES_BYTES ? "tokenizer.json" : "tokenizer.model";
+}
+
+static plx_status file_in(const char *folder, const char *name, char *path, size_t size,
+                          struct error *err)
+{
+    int length = snprintf(path, size, "%s/%s", folder, name);
+    REQUIRE(err, length > 0 && (size_t)length < size, PLX_INVALID_ARGUMENT,
+            "%.200s...: the path is too long", folder);
+    return PLX_OK;
+}
 
 plx_status tokenizer_load_folder(const char *folder, struct tokenizer **tokenizer,
                                  struct error *err)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model"};
-    char path[4096];
+    char json[4096], pieces[4096];
     *tokenizer = NULL;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        int length = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        REQUIRE(err, length > 0 && (size_t)length < sizeof path, PLX_INVALID_ARGUMENT,
-                "%.200s...: the path is too long", folder);
-        if (file_exists(path)) return tokenizer_load(path, tokenizer, err);
-    }
-    return PLX_OK;
+    TRY(file_in(folder, "tokenizer.json", json, sizeof json, err));
+    TRY(file_in(folder, "tokenizer.model", pieces, sizeof pieces, err));
+    if (!file_exists(pieces))
+        return file_exists(json) ? tokenizer_load(json, tokenizer, err) : PLX_OK;
+    if (!file_exists(json)) return tokenizer_load(pieces, tokenizer, err);
+    /* Llama-2's folders have both: one as SentencePiece made it, one made from that, whose rules
+     * are refused here. The first says all there is, unless tokens were added to the second. */
+    if (tokenizer_load(json, tokenizer, NULL) == PLX_OK) return PLX_OK;
+    TRY(tokenizer_load(pieces, tokenizer, err));
+    plx_status status = json_check_added(json, *tokenizer, err);
+    if (status == PLX_OK) return PLX_OK;
+    tokenizer_destroy(*tokenizer);
+    *tokenizer = NULL;
+    return status;
 }
 
 /* ---- Encoding in one call ---- */

@@ -70,6 +70,8 @@ struct vocab_builder {
     uint32_t lookup_slots;
     struct vocab_merge *merges; /* in the order of adding */
     int64_t merge_count, merge_capacity;
+    int32_t byte_id[256]; /* where bytes_given; otherwise the tokens of one byte are meant */
+    bool bytes_given;
 };
 
 void vocab_builder_clear(struct vocab_builder *builder);

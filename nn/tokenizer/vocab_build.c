@@ -156,7 +156,8 @@ static void fill_block(const struct vocab_builder *builder, const char *rules, s
     memcpy((char *)vocab->rules, rules, header->rules_bytes);
     for (int byte = 0; byte < 256; byte++) {
         char single = (char)byte;
-        header->byte_id[byte] = vocab_builder_find(builder, &single, 1);
+        header->byte_id[byte] =
+            builder->bytes_given ? builder->byte_id[byte] : vocab_builder_find(builder, &single, 1);
     }
     header->block_hash = vocab_block_hash(header, vocab->block_size);
 }

@@ -71,6 +71,8 @@ refuses 1 'model.safetensors' "$parallax" eval model --data text
 rm model/manifest.json
 echo '{"model_type": "gpt2"}' >model/config.json
 refuses 1 'config.json.*gpt2' "$parallax" sample model x
+refuses 2 'not UTF-8 text' "$parallax" train --data text --out $'run\xff' "${tiny[@]}" --steps 1
+[ ! -e $'run\xff/checkpoints' ] || fail "a refused run left a checkpoint"
 
 # A loss that is not finite: the step is named, the last good checkpoint is named, kept, and usable.
 must "$parallax" train --data text --out nan "${tiny[@]}" --steps 4 --checkpoint-every 2

@@ -35,9 +35,10 @@ static int64_t encode(const struct tokenizer *tokenizer, const char *text, size_
 static size_t decode(const struct tokenizer *tokenizer, const int32_t *ids, int64_t count,
                      char *text)
 {
+    struct token_decoder decoder = {tokenizer, true, false};
     size_t used = 0, size;
     for (int64_t i = 0; i < count; i++) {
-        const char *token = tokenizer_token_or_special(tokenizer, ids[i], &size);
+        const char *token = token_decoder_next(&decoder, ids[i], &size);
         memcpy(text + used, token, size);
         used += size;
     }

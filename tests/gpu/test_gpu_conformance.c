@@ -150,7 +150,7 @@ static void large_lists(void **state)
 {
     enum { FLA = sizeof fla_cases / sizeof fla_cases[0] };
     enum { LARGE = sizeof large_cases / sizeof large_cases[0] };
-    static const struct case_dtypes bf16 = {1, {PLX_BF16}};
+    static const struct case_dtypes bf16 = {1, {PLX_BF16}}, f16 = {1, {PLX_F16}};
     const double start = seconds();
     const int before = failures();
     (void)state;
@@ -159,8 +159,8 @@ static void large_lists(void **state)
                         options.seed + (uint64_t)n);
     print_message("  %d of flash-linear-attention in %.1f s\n", FLA, seconds() - start);
     for (int n = 0; n < 2 * LARGE; n++)
-        conformance_run(&all, &large_cases[n / 2], (plx_mechanism)(n % 2), &bf16, PLX_FORWARD,
-                        PLX_BACKWARD, options.seed + (uint64_t)n);
+        conformance_run(&all, &large_cases[n / 2], (plx_mechanism)(n % 2), n / 2 % 2 ? &f16 : &bf16,
+                        PLX_FORWARD, PLX_BACKWARD, options.seed + (uint64_t)n);
     print_message("  and %d large ones in %.1f s\n", LARGE, seconds() - start);
     assert_int_equal(failures() - before, 0);
 }

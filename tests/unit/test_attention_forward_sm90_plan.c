@@ -1,6 +1,6 @@
 /* test_attention_forward_sm90_plan.c: the launch plan of the forward kernels for Hopper, which
  * needs no GPU: every tile has exactly one place, heavy tiles come first, blocks get even work,
- * tiles fit the shared memory, and problems that the kernels cannot read are refused. */
+ * shared memory is counted in full, and problems that the kernels cannot read are refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,7 +12,10 @@
 
 #include "attention/attention_forward_sm90_plan.h"
 
-enum { PROCESSORS = 132, SHARED_LIMIT = 232448 };
+enum { PROCESSORS = 132 };
+
+static const struct forward_sm90_tiles sizes = {.rows = 128, .keys = 64, .stages = 4};
+static const struct forward_sm90_tiles tall = {.rows = 192, .keys = 64, .stages = 4};
 
 static struct attention_problem problem_of(int64_t B, int64_t T, int64_t S, int64_t H, int64_t G,
                                            int64_t D, bool probe)
@@ -28,7 +31,8 @@ static struct attention_problem problem_of(int64_t B, int64_t T, int64_t S, int6
                                   .sequences = B,
                                   .causal = true,
                                   .scale = 1,
-                                  .dtype = PLX_BF16};
+                                  .dtype = PLX_BF16,
+                                  .kv_dtype = PLX_BF16};
     p.q = p.o = plx_tensor_dense(NULL, PLX_BF16, 4, query);
     if (probe) p.r = p.value_mean = p.q;
     p.k = p.v = plx_tensor_dense(NULL, PLX_BF16, 4, key);
@@ -75,8 +79,9 @@ static void every_tile_has_one_place(void **state)
         int64_t T = times[n % 7], B = batches[n / 35 % 3];
         struct attention_problem p = problem_of(B, T, T, H, G, n % 2 ? 64 : 128, n / 210);
         assert_null(forward_sm90_refuse(&p));
-        struct forward_sm90_plan plan = forward_sm90_plan(&p, PROCESSORS);
-        assert_int_equal(plan.tiles, (T + 127) / 128);
+        struct forward_sm90_tiles which = n % 3 ? sizes : tall;
+        struct forward_sm90_plan plan = forward_sm90_plan(&p, which, PROCESSORS);
+        assert_int_equal(plan.tiles, (T + which.rows - 1) / which.rows);
         assert_int_equal(plan.pairs, B * H);
         assert_in_range(plan.section, 1, plan.pairs);
         check_places(&plan);
@@ -88,21 +93,21 @@ static void packed_sequences_have_slots(void **state)
     (void)state;
     struct attention_problem p = problem_of(1, 1000, 1000, 4, 2, 64, true);
     pack(&p, 7);
-    struct forward_sm90_plan plan = forward_sm90_plan(&p, PROCESSORS);
+    struct forward_sm90_plan plan = forward_sm90_plan(&p, sizes, PROCESSORS);
     assert_int_equal(plan.tiles, 1000 / 128 + 7);
     assert_int_equal(plan.pairs, 4);
     check_places(&plan);
 }
 
-static void tiles_fit_shared_memory(void **state)
+static void shared_memory_holds_all_tiles(void **state)
 {
     (void)state;
     for (int probe = 0; probe < 2; probe++) {
         for (int64_t D = 64; D <= 128; D += 64) {
             struct attention_problem p = problem_of(1, 4096, 4096, 1, 1, D, probe);
-            struct forward_sm90_plan plan = forward_sm90_plan(&p, PROCESSORS);
-            int tiles = (int)D * 2 * ((probe + 1) * 128 + 2 * plan.stages * plan.keys);
-            assert_in_range(plan.shared_bytes, tiles, SHARED_LIMIT);
+            struct forward_sm90_plan plan = forward_sm90_plan(&p, sizes, PROCESSORS);
+            int tiles = (int)D * 2 * ((probe + 1) * sizes.rows + 2 * sizes.stages * sizes.keys);
+            assert_in_range(plan.shared_bytes, tiles + 256, tiles + 1024);
         }
     }
 }
@@ -115,7 +120,7 @@ static void causal_work_is_even(void **state)
     for (int n = 0; n < 2; n++) {
         struct attention_problem p =
             problem_of(batches[n], lengths[n], lengths[n], 16, 16, 128, true);
-        struct forward_sm90_plan plan = forward_sm90_plan(&p, PROCESSORS);
+        struct forward_sm90_plan plan = forward_sm90_plan(&p, sizes, PROCESSORS);
         int64_t total = 0, most = 0;
         for (int block = 0; block < plan.grid; block++) {
             struct forward_sm90_place place;
@@ -136,6 +141,9 @@ static void what_copies_cannot_express_is_refused(void **state)
     struct attention_problem good = problem_of(2, 100, 100, 4, 2, 64, true), p = good;
     assert_null(forward_sm90_refuse(&p));
     p.dtype = PLX_F32, assert_non_null(forward_sm90_refuse(&p)), p = good;
+    p.dtype = p.kv_dtype = PLX_F16, assert_null(forward_sm90_refuse(&p)), p = good;
+    p.kv_dtype = PLX_F8E4M3, assert_non_null(forward_sm90_refuse(&p)), p = good;
+    p.page = 16, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.D = 96, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.scale = -1, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.k.stride[1] += 4, assert_non_null(forward_sm90_refuse(&p)), p = good;
@@ -156,7 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_tile_has_one_place),
         cmocka_unit_test(packed_sequences_have_slots),
-        cmocka_unit_test(tiles_fit_shared_memory),
+        cmocka_unit_test(shared_memory_holds_all_tiles),
         cmocka_unit_test(causal_work_is_even),
         cmocka_unit_test(what_copies_cannot_express_is_refused),
     };

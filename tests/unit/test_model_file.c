@@ -317,99 +317,157 @@ static void shards_load(void **state)
     case_close(&bent.m);
 }
 
-static void shards_refused(void **state)
+/* Shards that are bent between writing and loading: two of them, a.safetensors and b.safetensors,
+ * in folder. */
+struct bent_shards {
+    const char *name;
+    const char *first, *second; /* files that the index names */
+    void (*bend)(struct bent *bent, const char *folder);
+    plx_status status;
+    const char *says;
+};
+
+static void bend_nothing(struct bent *bent, const char *folder)
 {
-    (void)state;
+    (void)bent, (void)folder;
+}
+
+static void bend_index_to_a_ghost(struct bent *bent, const char *folder)
+{
+    (void)bent;
+    io_write_text(inside(folder, "model.safetensors.index.json"),
+                  "{\"weight_map\":{\"ghost\":\"a.safetensors\"}}");
+}
+
+static void bend_index_to_one_tensor(struct bent *bent, const char *folder)
+{
+    char json[300];
+    snprintf(json, sizeof json, "{\"weight_map\":{\"%s\":\"a.safetensors\"}}",
+             bent->entries[0].name);
+    io_write_text(inside(folder, "model.safetensors.index.json"), json);
+}
+
+static void bend_second_shard_to_hold_all(struct bent *bent, const char *folder)
+{
+    struct error err = {0};
+    assert_ok(safetensors_save(inside(folder, "b.safetensors"), bent->entries, bent->count, NULL, 0,
+                               &err),
+              &err);
+}
+
+static void bend_second_shard_to_junk(struct bent *bent, const char *folder)
+{
+    (void)bent;
+    io_write_text(inside(folder, "b.safetensors"), "short");
+}
+
+static void bend_second_shard_to_a_folder(struct bent *bent, const char *folder)
+{
+    struct error err = {0};
+    (void)bent;
+    assert_ok(file_remove_tree(inside(folder, "b.safetensors"), &err), &err);
+    assert_ok(file_make_folder(inside(folder, "b.safetensors"), &err), &err);
+}
+
+static void bend_index_away(struct bent *bent, const char *folder)
+{
+    struct error err = {0};
+    (void)bent;
+    assert_ok(file_remove_tree(inside(folder, "model.safetensors.index.json"), &err), &err);
+}
+
+static void bend_index_to_be_huge(struct bent *bent, const char *folder)
+{
+    const char *path = inside(folder, "model.safetensors.index.json");
+    (void)bent;
+    assert_int_equal(truncate(path, (16 << 20) + 1), 0);
+}
+
+static const struct bent_shards bent_shards[] = {
+    {"shard missing", "a.safetensors", "c.safetensors", bend_nothing, PLX_IO_ERROR,
+     "c.safetensors: cannot open"},
+    {"shards exchanged", "b.safetensors", "a.safetensors", bend_nothing, PLX_BAD_DATA,
+     "but it is in "},
+    {"index names a tensor that no shard holds", "a.safetensors", "b.safetensors",
+     bend_index_to_a_ghost, PLX_BAD_DATA,
+     "weight_map puts tensor ghost into a.safetensors, which does not hold it"},
+    {"shard holds a tensor that the index does not name", "a.safetensors", "b.safetensors",
+     bend_index_to_one_tensor, PLX_BAD_DATA, "is not in the index"},
+    {"tensor in two shards", "a.safetensors", "b.safetensors", bend_second_shard_to_hold_all,
+     PLX_BAD_DATA, "is also in "},
+    {"shard truncated", "a.safetensors", "b.safetensors", bend_second_shard_to_junk, PLX_BAD_DATA,
+     "b.safetensors: has 5 bytes"},
+    {"shard a folder", "a.safetensors", "b.safetensors", bend_second_shard_to_a_folder,
+     PLX_IO_ERROR, "b.safetensors: is a folder"},
+    {"neither weights nor index", "a.safetensors", "b.safetensors", bend_index_away, PLX_IO_ERROR,
+     "holds neither model.safetensors nor model.safetensors.index.json"},
+    {"index too large", "a.safetensors", "b.safetensors", bend_index_to_be_huge, PLX_BAD_DATA,
+     "has 16777217 bytes, more than the 16777216 allowed"},
+};
+
+static void shards_are_refused(void **state)
+{
+    const struct bent_shards *shards = *state;
     struct bent bent;
     struct error err = {0};
     bent_open(&bent);
-    struct model *model = bent.m.model;
-
-    const char *folder = write_shards(&bent, "a.safetensors", "c.safetensors");
-    assert_refused(model_load_values(model, folder, &err), PLX_IO_ERROR,
-                   "c.safetensors: cannot open", &err);
-
-    folder = write_shards(&bent, "b.safetensors", "a.safetensors");
-    assert_refused(model_load_values(model, folder, &err), PLX_BAD_DATA, "but it is in ", &err);
-
-    /* A name in the map that no shard holds. */
-    folder = write_shards(&bent, "a.safetensors", "b.safetensors");
-    io_write_text(inside(folder, "model.safetensors.index.json"),
-                  "{\"weight_map\":{\"ghost\":\"a.safetensors\"}}");
-    assert_refused(model_load_values(model, folder, &err), PLX_BAD_DATA,
-                   "weight_map puts tensor ghost into a.safetensors, which does not hold it", &err);
-
-    /* A tensor of a shard that the map does not name. */
-    char json[300];
-    snprintf(json, sizeof json, "{\"weight_map\":{\"%s\":\"a.safetensors\"}}",
-             bent.entries[0].name);
-    io_write_text(inside(folder, "model.safetensors.index.json"), json);
-    assert_refused(model_load_values(model, folder, &err), PLX_BAD_DATA, "is not in the index",
+    const char *folder = write_shards(&bent, shards->first, shards->second);
+    shards->bend(&bent, folder);
+    size_t bytes;
+    float *before = snapshot(bent.m.model, &bytes);
+    assert_refused(model_load_values(bent.m.model, folder, &err), shards->status, shards->says,
                    &err);
-
-    /* One tensor in two shards. */
-    folder = write_shards(&bent, "a.safetensors", "b.safetensors");
-    assert_ok(
-        safetensors_save(inside(folder, "b.safetensors"), bent.entries, bent.count, NULL, 0, &err),
-        &err);
-    assert_refused(model_load_values(model, folder, &err), PLX_BAD_DATA, "is also in ", &err);
-
-    /* A shard that is damaged. */
-    folder = write_shards(&bent, "a.safetensors", "b.safetensors");
-    io_write_text(inside(folder, "b.safetensors"), "short");
-    assert_refused(model_load_values(model, folder, &err), PLX_BAD_DATA,
-                   "b.safetensors: has 5 bytes", &err);
-
-    folder = fresh_folder("shards");
-    assert_refused(model_load_values(model, folder, &err), PLX_IO_ERROR,
-                   "holds neither model.safetensors nor model.safetensors.index.json", &err);
+    float *after = snapshot(bent.m.model, &bytes);
+    assert_memory_equal(before, after, bytes);
+    free(before);
+    free(after);
     case_close(&bent.m);
 }
 
+#define NAME_64 "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+
 struct index_refusal {
-    const char *json, *says;
+    const char *name, *json, *says;
+};
+
+static const struct index_refusal index_refusals[] = {
+    {"index: empty", "", "line 1"},
+    {"index: array", "[]", "is not a JSON object"},
+    {"index: no map", "{}", "weight_map is missing"},
+    {"index: map null", "{\"weight_map\":null}", "weight_map is missing"},
+    {"index: map an array", "{\"weight_map\":[]}", "weight_map is [] but must be an object"},
+    {"index: map empty", "{\"weight_map\":{}}", "weight_map is empty"},
+    {"index: file a number", "{\"weight_map\":{\"a\":1}}", "names no file for tensor a"},
+    {"index: file null", "{\"weight_map\":{\"a\":null}}", "names no file for tensor a"},
+    {"index: tensor twice", "{\"weight_map\":{\"a\":\"x\",\"a\":\"y\"}}", "duplicate"},
+    {"index: file name empty", "{\"weight_map\":{\"a\":\"\"}}",
+     "\"\", which is not the plain name"},
+    {"index: parent folder as file", "{\"weight_map\":{\"a\":\"..\"}}",
+     "\"..\", which is not the plain name"},
+    {"index: this folder as file", "{\"weight_map\":{\"a\":\".\"}}",
+     "\".\", which is not the plain name"},
+    {"index: hidden file", "{\"weight_map\":{\"a\":\".hidden\"}}", "not the plain name"},
+    {"index: path to the parent", "{\"weight_map\":{\"a\":\"../x\"}}",
+     "\"../x\", which is not the plain name"},
+    {"index: path through the parent", "{\"weight_map\":{\"a\":\"b/../../x\"}}",
+     "not the plain name"},
+    {"index: path downwards", "{\"weight_map\":{\"a\":\"sub/x\"}}", "not the plain name"},
+    {"index: absolute path", "{\"weight_map\":{\"a\":\"/etc/passwd\"}}",
+     "\"/etc/passwd\", which is not the plain name"},
+    {"index: backslashes", "{\"weight_map\":{\"a\":\"..\\\\x\"}}", "not the plain name"},
+    {"index: NUL in a file name", "{\"weight_map\":{\"a\":\"x\\u0000y\"}}", "\\u0000"},
+    {"index: file name too long",
+     "{\"weight_map\":{\"a\":\"" NAME_64 NAME_64 NAME_64 NAME_64 "\"}}", "not the plain name"},
 };
 
 static void index_is_refused(void **state)
 {
-    (void)state;
-    static const struct index_refusal refusals[] = {
-        {"", "line 1"},
-        {"[]", "is not a JSON object"},
-        {"{}", "weight_map is missing"},
-        {"{\"weight_map\":null}", "weight_map is missing"},
-        {"{\"weight_map\":[]}", "weight_map is [] but must be an object"},
-        {"{\"weight_map\":{}}", "weight_map is empty"},
-        {"{\"weight_map\":{\"a\":1}}", "names no file for tensor a"},
-        {"{\"weight_map\":{\"a\":null}}", "names no file for tensor a"},
-        {"{\"weight_map\":{\"a\":\"x\",\"a\":\"y\"}}", "duplicate"},
-        {"{\"weight_map\":{\"a\":\"\"}}", "\"\", which is not the plain name"},
-        {"{\"weight_map\":{\"a\":\"..\"}}", "\"..\", which is not the plain name"},
-        {"{\"weight_map\":{\"a\":\".\"}}", "\".\", which is not the plain name"},
-        {"{\"weight_map\":{\"a\":\".hidden\"}}", "not the plain name"},
-        {"{\"weight_map\":{\"a\":\"../x\"}}", "\"../x\", which is not the plain name"},
-        {"{\"weight_map\":{\"a\":\"b/../../x\"}}", "not the plain name"},
-        {"{\"weight_map\":{\"a\":\"sub/x\"}}", "not the plain name"},
-        {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}",
-         "\"/etc/passwd\", which is not the plain name"},
-        {"{\"weight_map\":{\"a\":\"..\\\\x\"}}", "not the plain name"},
-        {"{\"weight_map\":{\"a\":\"x\\u0000y\"}}", "\\u0000"},
-    };
-    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
-        struct error err = {0};
-        struct weight_index index;
-        assert_refused(weight_index_parse(refusals[i].json, strlen(refusals[i].json), "index.json",
-                                          &index, &err),
-                       PLX_BAD_DATA, refusals[i].says, &err);
-    }
-    char name[300], json[400];
+    const struct index_refusal *refusal = *state;
     struct error err = {0};
     struct weight_index index;
-    memset(name, 'n', 256);
-    name[256] = '\0';
-    snprintf(json, sizeof json, "{\"weight_map\":{\"a\":\"%s\"}}", name);
-    assert_refused(weight_index_parse(json, strlen(json), "index.json", &index, &err), PLX_BAD_DATA,
-                   "not the plain name", &err);
+    assert_refused(
+        weight_index_parse(refusal->json, strlen(refusal->json), "index.json", &index, &err),
+        PLX_BAD_DATA, refusal->says, &err);
 }
 
 /* ---- Finding and opening --------------------------------------------------------------------- */
@@ -515,7 +573,7 @@ static void trees_are_removed_without_following_links(void **state)
 
 int main(void)
 {
-    static const struct CMUnitTest tests[] = {
+    static const struct CMUnitTest fixed[] = {
         cmocka_unit_test(folder_round_trip),
         cmocka_unit_test(bf16_folder),
         cmocka_unit_test(golden_folders_load),
@@ -527,12 +585,23 @@ int main(void)
         cmocka_unit_test(redundant_head_must_be_the_embedding),
         cmocka_unit_test(values_too_large_for_the_model),
         cmocka_unit_test(shards_load),
-        cmocka_unit_test(shards_refused),
-        cmocka_unit_test(index_is_refused),
         cmocka_unit_test(folders_are_found),
         cmocka_unit_test(bad_folders_do_not_open),
         cmocka_unit_test(files_are_read_whole_or_not),
         cmocka_unit_test(trees_are_removed_without_following_links),
     };
+    enum {
+        FIXED = sizeof fixed / sizeof *fixed,
+        SHARDS = sizeof bent_shards / sizeof *bent_shards,
+        INDEX = sizeof index_refusals / sizeof *index_refusals
+    };
+    struct CMUnitTest tests[FIXED + SHARDS + INDEX];
+    memcpy(tests, fixed, sizeof fixed);
+    for (int i = 0; i < SHARDS; i++)
+        tests[FIXED + i] = (struct CMUnitTest){bent_shards[i].name, shards_are_refused, NULL, NULL,
+                                               (void *)&bent_shards[i]};
+    for (int i = 0; i < INDEX; i++)
+        tests[FIXED + SHARDS + i] = (struct CMUnitTest){index_refusals[i].name, index_is_refused,
+                                                        NULL, NULL, (void *)&index_refusals[i]};
     return cmocka_run_group_tests(tests, io_folder_make, io_folder_remove);
 }

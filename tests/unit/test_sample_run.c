@@ -196,6 +196,27 @@ static void an_end_token_stops_and_is_not_printed(void **unused)
     close_fixture(&f);
 }
 
+/* So does the token that ends a turn of a chat. */
+static void a_stop_token_ends_the_text(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F64, -1);
+    int32_t ids[CONTEXT] = {'a', 'b'};
+    naive_greedy(&f, ids, 2, 4);
+    int64_t before = 0;
+    while (ids[2 + before] != ids[5]) before++;
+    struct sample_options options = greedy_options(10);
+    options.ignore_end = false;
+    options.stop_id = ids[5];
+    struct received received = {.limit = 0};
+    struct sample_report report;
+    CASE_OK(&f.m, run(&f, "ab", &options, &received, &report));
+    assert_true(report.ended);
+    assert_int_equal(report.new_tokens, before);
+    close_fixture(&f);
+}
+
 /* The tokenizer's own end of text counts too, whatever the configuration says. */
 static void the_tokenizers_end_of_text_stops(void **unused)
 {
@@ -331,6 +352,7 @@ int main(void)
         cmocka_unit_test(greedy_equals_the_full_forward_pass),
         cmocka_unit_test(an_empty_prompt_starts_from_end_of_text),
         cmocka_unit_test(an_end_token_stops_and_is_not_printed),
+        cmocka_unit_test(a_stop_token_ends_the_text),
         cmocka_unit_test(the_tokenizers_end_of_text_stops),
         cmocka_unit_test(seeds_decide_the_text),
         cmocka_unit_test(the_sink_may_stop),

@@ -1,0 +1,207 @@
+/* attention_decode_sm90_join.cuh: from the sums of warps to outputs.
+ *
+ * The four warps of a block join in shared memory. If the block has seen all keys of the pair, that
+ * is the result; otherwise it leaves a partial result in the workspace, and the block that arrives
+ * last joins them, in the order of the keys whoever is last: results repeat bit for bit.
+ *
+ * The workspace holds anything when a launch begins, so a counter is a word whose upper 48 bits
+ * must be a number made from its own address; with any other content it counts as zero. */
+#ifndef PLX_ATTENTION_DECODE_SM90_JOIN_CUH
+#define PLX_ATTENTION_DECODE_SM90_JOIN_CUH
+
+#include "attention/attention_decode_sm90_tile.cuh"
+
+/* A row of a partial result: state, A1, A2. */
+template <int D> struct decode_partial {
+    struct decode_state state;
+    float a[2][D];
+};
+
+/* What a warp leaves for the block, ROWS rows at a time; padded, so that rows begin in different
+ * banks. */
+template <int D, int ROWS> struct decode_left {
+    struct decode_state state[ROWS];
+    float a[ROWS][2 * D + 8]; /* A1, A2 */
+};
+
+/* One channel of one row. */
+struct decode_channel {
+    struct decode_state state;
+    float a1, a2;
+};
+
+/* Where the `count` partial results of a pair and sequence lie: the first by itself. */
+struct decode_parts {
+    int first, second, step, count;
+};
+
+template <class E>
+static __device__ __forceinline__ void decode_store(const struct decode_view &view, int64_t batch,
+                                                    int64_t time, int64_t head, int d, float value)
+{
+    int64_t index = batch * view.batch + time * view.time + head * view.head + d;
+    if (view.is_f32)
+        ((float *)view.data)[index] = value;
+    else
+        ((uint16_t *)view.data)[index] = (uint16_t)E::pack(value, 0.0f);
+}
+
+template <class E, bool PROBE>
+static __device__ __forceinline__ void decode_write(const struct decode_arguments &p, int batch,
+                                                    int local, int d,
+                                                    const struct decode_channel &x)
+{
+    struct decode_row row = decode_row_of(p, local);
+    bool seen = x.state.sum != 0.0f;
+    float inverse = seen ? 1.0f / x.state.sum : 0.0f;
+    float mean = x.a1 * inverse, shift = x.state.shift * inverse;
+    decode_store<E>(p.o, batch, row.time, row.head, d,
+                    PROBE ? mean * (1.0f + shift) - x.a2 * inverse : mean);
+    if (PROBE && p.value_mean.data != NULL)
+        decode_store<E>(p.value_mean, batch, row.time, row.head, d, mean);
+    if (d != 0) return;
+    if (p.lse.data != NULL)
+        decode_store<E>(p.lse, batch, row.time, row.head, 0,
+                        seen ? (x.state.maximum + log2f(x.state.sum)) * 0.6931471805599453f
+                             : -INFINITY);
+    if (PROBE && p.probe_mean.data != NULL)
+        decode_store<E>(p.probe_mean, batch, row.time, row.head, 0,
+                        seen ? x.state.c + shift : 0.0f);
+}
+
+/* ---- Between warps --------------------------------------------------------------------------- */
+
+/* A part's weight against the largest maximum; none of a part without keys, NaN of one with a NaN.
+ */
+static __device__ __forceinline__ float decode_weight(const struct decode_state &part,
+                                                      float maximum)
+{
+    return part.sum == 0.0f ? 0.0f : power_of_two(part.maximum - maximum);
+}
+
+/* Leaves a warp's sums of rows first .. first + rows - 1. */
+template <class E, int D, bool PROBE, int ROWS>
+static __device__ __forceinline__ void decode_leave(struct decode_left<D, ROWS> *left,
+                                                    const struct decode_sums<D> &sums, int first,
+                                                    int rows)
+{
+    int row = threadIdx.x % 32 / 4 - first, t = threadIdx.x % 4;
+    if (row < 0 || row >= rows) return;
+    if (t == 0) left->state[row] = sums.state;
+    float *a = &left->a[row][2 * t];
+#pragma unroll
+    for (int j = 0; j < D / 8; j++) {
+        float2 x = {sums.a[j][0], sums.a[j][1]}, y = {sums.a[j][2], sums.a[j][3]};
+        if (!PROBE) x.x += y.x, x.y += y.y;
+        *(float2 *)(a + 8 * j) = x;
+        y.x *= 1.0f / E::probe_unit, y.y *= 1.0f / E::probe_unit;
+        if (PROBE) *(float2 *)(a + D + 8 * j) = y;
+    }
+}
+
+/* The block's sum of a channel over its warps, with the c of the first that has keys; what they
+ * left lies `apart` bytes apart. */
+template <int D, bool PROBE, int ROWS>
+static __device__ __forceinline__ struct decode_channel decode_join_warps(const unsigned char *left,
+                                                                          int apart, int row, int d)
+{
+    struct decode_state part[DECODE_WARPS];
+    struct decode_channel x = {{-INFINITY, 0.0f, 0.0f, 0.0f}, 0.0f, 0.0f};
+#pragma unroll
+    for (int w = DECODE_WARPS - 1; w >= 0; w--) {
+        part[w] = ((const struct decode_left<D, ROWS> *)(left + w * apart))->state[row];
+        x.state.maximum = fmaxf(x.state.maximum, part[w].maximum);
+        x.state.c = part[w].sum != 0.0f ? part[w].c : x.state.c;
+    }
+#pragma unroll
+    for (int w = 0; w < DECODE_WARPS; w++) {
+        const struct decode_left<D, ROWS> *from =
+            (const struct decode_left<D, ROWS> *)(left + w * apart);
+        float weight = decode_weight(part[w], x.state.maximum), dc = part[w].c - x.state.c;
+        x.state.sum += weight * part[w].sum;
+        x.state.shift += weight * (part[w].shift + dc * part[w].sum);
+        x.a1 += weight * from->a[row][d];
+        if (PROBE) x.a2 += weight * (from->a[row][D + d] + dc * from->a[row][d]);
+    }
+    return x;
+}
+
+/* ---- Between blocks -------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ unsigned long long
+decode_counter_zero(const unsigned long long *counter)
+{
+    unsigned long long x = (unsigned long long)counter * 0x9e3779b97f4a7c15ull;
+    x = (x ^ x >> 29) * 0xbf58476d1ce4e5b9ull;
+    return (x ^ x >> 32) << 16;
+}
+
+/* Counts one of `count` arrivals; true for the last, which then may read what all have written.
+ * seen: what the counter held some time after the launch began. By one thread, after a barrier. */
+static __device__ __forceinline__ bool decode_arrive(unsigned long long *counter,
+                                                     unsigned long long seen, int count)
+{
+    unsigned long long zero = decode_counter_zero(counter);
+    if ((seen ^ zero) >> 16 != 0) atomicCAS(counter, seen, zero);
+    bool last = add_acquire_release(counter, 1) == zero + count - 1;
+    if (last) *(volatile unsigned long long *)counter = zero;
+    return last;
+}
+
+template <int D>
+static __device__ __forceinline__ struct decode_partial<D> *
+decode_part(const struct decode_arguments &p, int slot, int row) {
+    return (struct decode_partial<D> *)p.partials + (int64_t)slot * min(p.rows, DECODE_ROWS) + row;
+}
+
+/* Adds parts base .. base + COUNT - 1; all loads are begun before the first is needed. What lies
+ * behind the last part is the last again, with weight 0. */
+template <int D, bool PROBE, int COUNT>
+static __device__ __forceinline__ void decode_join_some(const struct decode_arguments &p,
+                                                        const struct decode_parts &parts, int base,
+                                                        int row, int d, struct decode_channel &x)
+{
+    struct decode_state part[COUNT];
+    float a1[COUNT], a2[COUNT];
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        int n = min(base + i, parts.count - 1);
+        int slot = n == 0 ? parts.first : parts.second + (n - 1) * parts.step;
+        const struct decode_partial<D> *from = decode_part<D>(p, slot, row);
+        *(float4 *)&part[i] = __ldcg((const float4 *)&from->state);
+        a1[i] = __ldcg(&from->a[0][d]);
+        if (PROBE) a2[i] = __ldcg(&from->a[1][d]);
+        if (base + i >= parts.count) part[i].sum = 0.0f;
+    }
+    float maximum = x.state.maximum;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) maximum = fmaxf(maximum, part[i].maximum);
+    float old = decode_weight(x.state, maximum);
+    x.state.maximum = maximum;
+    x.state.sum *= old, x.state.shift *= old, x.a1 *= old, x.a2 *= old;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        if (x.state.sum == 0.0f) x.state.c = part[i].c;
+        float weight = decode_weight(part[i], maximum), dc = part[i].c - x.state.c;
+        x.state.sum += weight * part[i].sum;
+        x.state.shift += weight * (part[i].shift + dc * part[i].sum);
+        x.a1 += weight * a1[i];
+        if (PROBE) x.a2 += weight * (a2[i] + dc * a1[i]);
+    }
+}
+
+/* The sum of a channel over partial results. */
+template <int D, bool PROBE>
+static __device__ __forceinline__ struct decode_channel
+decode_join_blocks(const struct decode_arguments &p, const struct decode_parts &parts, int row,
+                   int d)
+{
+    struct decode_channel x = {{-INFINITY, 0.0f, 0.0f, 0.0f}, 0.0f, 0.0f};
+    int base = 0;
+    for (; parts.count - base > 8; base += 16)
+        decode_join_some<D, PROBE, 16>(p, parts, base, row, d, x);
+    if (base < parts.count) decode_join_some<D, PROBE, 8>(p, parts, base, row, d, x);
+    return x;
+}
+
+#endif

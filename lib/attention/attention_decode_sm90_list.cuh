@@ -1,0 +1,197 @@
+/* attention_decode_sm90_list.cuh: which part of the work is whose: what attention_decode_plan.h
+ * describes, on the device, where the lengths are. */
+#ifndef PLX_ATTENTION_DECODE_SM90_LIST_CUH
+#define PLX_ATTENTION_DECODE_SM90_LIST_CUH
+
+#include <stdint.h>
+
+extern "C" {
+#include "attention/attention_decode_plan.h"
+}
+
+/* Strides in elements. */
+struct decode_view {
+    void *data;
+    int64_t batch, time, head;
+    int is_f32;
+};
+
+struct decode_arguments {
+    struct decode_view q, r, k,
+        v; /* paged: batch is the stride of pages, time that of their rows */
+    struct decode_view o, lse, probe_mean, value_mean; /* data NULL where absent */
+    const int32_t *q_lengths, *k_lengths;              /* NULL: T, S */
+    const int32_t *pages;                              /* [B, table]; NULL: no pages */
+    int page, box;                                     /* keys of a page, and of a copied box */
+    int64_t table;                                     /* stride of the table */
+    int chunks; /* keys and values lie on multiples of 16 bytes */
+    int B, T, S, G, group, rows, row_blocks, causal;
+    int parts;
+    struct decode_cut cut; /* these two: of the plan */
+    int64_t window;        /* 0: unlimited */
+    float scale, masked;   /* scale is in units of log 2; masked times scale is -infinity */
+    void *partials;
+    unsigned long long *counters;
+};
+
+struct decode_lengths {
+    int T, S;
+};
+
+static __device__ __forceinline__ struct decode_lengths
+decode_lengths_of(const struct decode_arguments &p, int batch)
+{
+    struct decode_lengths l = {p.T, p.S};
+    if (p.q_lengths != NULL) l.T = max(0, min(l.T, p.q_lengths[batch]));
+    if (p.k_lengths != NULL) l.S = max(0, min(l.S, p.k_lengths[batch]));
+    return l;
+}
+
+/* Where a block is in its work: a batch entry, one of the units of its keys, and how many units the
+ * block still has, this one included. The block's pair is the blockIdx.x-th of every entry. origin:
+ * where the entry begins in the list. */
+struct decode_cursor {
+    int batch, unit, left, origin;
+};
+
+/* What a block has of one batch entry: keys begin .. end - 1, of which this warp's first tile is at
+ * `key` and the others a unit further each, `turns` of them; units: of the whole entry. */
+struct decode_segment {
+    struct decode_lengths lengths;
+    int begin, end, key, turns, units;
+};
+
+template <int UNIT>
+static __device__ __forceinline__ struct decode_segment
+decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &at)
+{
+    struct decode_segment segment;
+    segment.lengths = decode_lengths_of(p, at.batch);
+    struct decode_keys keys = decode_keys_of(segment.lengths.T, segment.lengths.S, p.window, UNIT);
+    int key = (keys.first / UNIT + at.unit) * UNIT;
+    segment.units = keys.units;
+    segment.turns = min(keys.units - at.unit, at.left);
+    segment.begin = max(keys.first, key);
+    segment.end = min(keys.end, key + segment.turns * UNIT);
+    segment.key = key + threadIdx.x / 32 * (UNIT / DECODE_WARPS);
+    return segment;
+}
+
+/* Units of a batch entry; 0 behind the last. */
+template <int UNIT>
+static __device__ __forceinline__ int decode_units_of(const struct decode_arguments &p, int batch)
+{
+    if (batch >= p.B) return 0;
+    struct decode_lengths lengths = decode_lengths_of(p, batch);
+    return decode_keys_of(lengths.T, lengths.S, p.window, UNIT).units;
+}
+
+/* ---- Even ------------------------------------------------------------------------------------ */
+
+/* This block's share of its pair, and among how many it is shared. Left is 0 for none. */
+template <int UNIT>
+static __device__ __forceinline__ struct decode_cursor
+decode_begin_even(const struct decode_arguments &p, int *parts)
+{
+    struct decode_cursor at = {(int)blockIdx.z, 0, 0, 0};
+    struct decode_cut cut = p.cut;
+    int part = (int)blockIdx.y;
+    *parts = p.parts;
+    if (cut.each == 0) {
+        int units = decode_units_of<UNIT>(p, at.batch);
+        *parts = min(p.parts, units);
+        cut = decode_cut_of(units, *parts);
+    }
+    at.unit = decode_cut_begin(cut, part);
+    if (part < *parts) at.left = decode_cut_begin(cut, part + 1) - at.unit;
+    return at;
+}
+
+/* ---- List ------------------------------------------------------------------------------------ */
+
+static __device__ __forceinline__ int decode_inclusive_sum(int x)
+{
+    for (int step = 1; step < 32; step *= 2) {
+        int below = __shfl_up_sync(0xffffffffu, x, step);
+        if (threadIdx.x % 32 >= step) x += below;
+    }
+    return x;
+}
+
+/* The block's range; every warp adds up the lengths for itself. */
+template <int UNIT>
+static __device__ __forceinline__ struct decode_cursor
+decode_begin_list(const struct decode_arguments &p, struct decode_cut *cut)
+{
+    int total = 0, lane = threadIdx.x % 32, range = (int)blockIdx.y;
+    for (int b = lane; b < p.B; b += 32) total += decode_units_of<UNIT>(p, b);
+    total = __shfl_sync(0xffffffffu, decode_inclusive_sum(total), 31);
+    int ranges = min(p.parts, total);
+    *cut = decode_cut_of(total, ranges);
+    if (range >= ranges) return {0, 0, 0, 0};
+    int place = decode_cut_begin(*cut, range), left = decode_cut_begin(*cut, range + 1) - place;
+    for (int b = 0, before = 0;; b += 32) {
+        int mine = decode_units_of<UNIT>(p, b + lane);
+        int behind = before + decode_inclusive_sum(mine);
+        uint32_t found = __ballot_sync(0xffffffffu, behind > place);
+        int here = found != 0 ? __ffs(found) - 1 : 31;
+        before = __shfl_sync(0xffffffffu, behind - (found != 0 ? mine : 0), here);
+        if (found != 0) return {b + here, place - before, left, before};
+    }
+}
+
+/* To the first unit of the next batch entry. */
+static __device__ __forceinline__ void decode_next(const struct decode_segment &segment,
+                                                   struct decode_cursor &at)
+{
+    at.left -= segment.turns;
+    at.origin += segment.units;
+    at.unit = 0;
+    at.batch++;
+}
+
+/* ---- Rows ------------------------------------------------------------------------------------ */
+
+struct decode_row {
+    int time, head;
+};
+
+/* The key/value head of this block. */
+static __device__ __forceinline__ int decode_kv_head(const struct decode_arguments &p)
+{
+    return p.row_blocks == 1 ? (int)blockIdx.x : (int)blockIdx.x / p.row_blocks;
+}
+
+/* Row `local` of this block. */
+static __device__ __forceinline__ struct decode_row decode_row_of(const struct decode_arguments &p,
+                                                                  int local)
+{
+    int kv_head = decode_kv_head(p);
+    int row = local + ((int)blockIdx.x - kv_head * p.row_blocks) * DECODE_ROWS;
+    int time = p.T == 1 ? 0 : row / p.group;
+    return {time, kv_head * p.group + row - time * p.group};
+}
+
+/* Rows of this block. */
+static __device__ __forceinline__ int decode_rows_of(const struct decode_arguments &p)
+{
+    if (p.row_blocks == 1) return p.rows;
+    return min(DECODE_ROWS, p.rows - (int)blockIdx.x % p.row_blocks * DECODE_ROWS);
+}
+
+/* Keys first .. end - 1 that a row sees; none where the row lies behind its length. */
+struct decode_range {
+    int first, end;
+};
+
+static __device__ __forceinline__ struct decode_range
+decode_range_of(const struct decode_arguments &p, const struct decode_lengths &lengths, int time)
+{
+    if (time >= lengths.T) return {0, 0};
+    if (!p.causal) return {0, lengths.S};
+    int end = lengths.S - lengths.T + time + 1;
+    int64_t first = p.window > 0 ? end - p.window : 0;
+    return {(int)max((int64_t)0, first), max(0, end)};
+}
+
+#endif

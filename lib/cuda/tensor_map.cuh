@@ -1,0 +1,49 @@
+/* tensor_map.cuh: making a tensor map, which tells Hopper's copy engine how a tensor lies in memory
+ * and which box of it a copy moves. A map is made anew for every call and travels as a kernel
+ * argument: there is nothing to keep, and a CUDA graph captures it. */
+#ifndef PLX_CUDA_TENSOR_MAP_CUH
+#define PLX_CUDA_TENSOR_MAP_CUH
+
+#include <cuda.h>
+
+#include "cuda/check.cuh"
+
+enum { TENSOR_MAP_AXES = 5 };
+
+/* An axis of the map; the stride is in elements and may be anything where the extent is 1. */
+struct tensor_map_axis {
+    int64_t extent, stride;
+    int box;
+};
+
+typedef CUresult (*tensor_map_encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+                                      const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                                      const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                      CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/* A map of 16-bit elements from the innermost axis out; boxes have rows of 128 bytes, whose 16-byte
+ * chunks are swizzled. Strides are multiples of 16 bytes. */
+static plx_status tensor_map_make(plx_context *context, CUtensorMap *map, void *data,
+                                  const struct tensor_map_axis (&axes)[TENSOR_MAP_AXES])
+{
+    void *entry = NULL;
+    cudaDriverEntryPointQueryResult found;
+    CHECK_CUDA(context, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                                         cudaEnableDefault, &found));
+    cuuint64_t extents[TENSOR_MAP_AXES], strides[TENSOR_MAP_AXES - 1];
+    cuuint32_t box[TENSOR_MAP_AXES], steps[TENSOR_MAP_AXES];
+    for (int n = 0; n < TENSOR_MAP_AXES; n++) {
+        extents[n] = (cuuint64_t)axes[n].extent;
+        box[n] = (cuuint32_t)axes[n].box;
+        steps[n] = 1;
+        if (n > 0) strides[n - 1] = axes[n].extent > 1 ? (cuuint64_t)axes[n].stride * 2 : 16;
+    }
+    CUresult result = ((tensor_map_encode)entry)(
+        map, CU_TENSOR_MAP_DATA_TYPE_UINT16, TENSOR_MAP_AXES, data, extents, strides, box, steps,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result == CUDA_SUCCESS) return PLX_OK;
+    return context_fail(context, PLX_DEVICE_ERROR, "tensor map: driver error %d", (int)result);
+}
+
+#endif

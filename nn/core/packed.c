@@ -1,0 +1,101 @@
+/* packed.c: between floats and the two packings; see packed.h. */
+#include "core/packed.h"
+
+#include <math.h>
+#include <string.h>
+
+static size_t element_bytes(enum packing kind)
+{
+    static const size_t bytes[PACKINGS] = {[PACKING_BF16] = 2, [PACKING_INT8] = 1};
+    return bytes[kind];
+}
+
+const char *packing_name(enum packing kind)
+{
+    static const char *const names[PACKINGS] = {"none", "bf16", "int8"};
+    return names[kind];
+}
+
+size_t packed_data_bytes(const struct packed *packed)
+{
+    return (size_t)(packed->rows * packed->columns) * element_bytes(packed->kind);
+}
+
+size_t packed_scale_bytes(const struct packed *packed)
+{
+    return packed->kind == PACKING_INT8 ? (size_t)packed->rows * sizeof *packed->scale : 0;
+}
+
+/* ---- bf16 ------------------------------------------------------------------------------------ */
+
+static void store_bf16(uint16_t *row, const float *values, int64_t columns)
+{
+    for (int64_t k = 0; k < columns; k++) {
+        uint32_t bits;
+        memcpy(&bits, &values[k], sizeof bits);
+        uint32_t quiet = bits >> 16 | 0x40;
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        row[k] = (uint16_t)(values[k] != values[k] ? quiet : bits);
+    }
+}
+
+static void load_bf16(const uint16_t *row, float *values, int64_t columns)
+{
+    for (int64_t k = 0; k < columns; k++) {
+        uint32_t bits = (uint32_t)row[k] << 16;
+        memcpy(&values[k], &bits, sizeof bits);
+    }
+}
+
+/* ---- int8 ------------------------------------------------------------------------------------ */
+
+/* A row of nothing above 2^-100, whose scale would be too small to divide by, is a row of zeros;
+ * one that holds NaN or infinity gets the scale NaN, so that its products are NaN too. */
+static float store_int8(int8_t *row, const float *values, int64_t columns)
+{
+    float largest = 0;
+    bool finite = true;
+    for (int64_t k = 0; k < columns; k++) {
+        finite = finite && isfinite(values[k]);
+        largest = fmaxf(largest, fabsf(values[k]));
+    }
+    if (!finite || largest < 0x1p-100f) {
+        memset(row, finite ? 0 : 1, (size_t)columns);
+        return finite ? 0 : NAN;
+    }
+    float inverse = 127.0f / largest;
+    for (int64_t k = 0; k < columns; k++) row[k] = (int8_t)lrintf(values[k] * inverse);
+    return largest / 127.0f;
+}
+
+static void load_int8(const int8_t *row, float scale, float *values, int64_t columns)
+{
+    for (int64_t k = 0; k < columns; k++) values[k] = scale * (float)row[k];
+}
+
+/* ---- Rows ------------------------------------------------------------------------------------ */
+
+void packed_store(const struct packed *packed, int64_t first, int64_t count, const float *values)
+{
+    const int64_t K = packed->columns;
+#pragma omp parallel for schedule(static) if (count * K > 1 << 16)
+    for (int64_t r = first; r < first + count; r++) {
+        const float *row = values + (r - first) * K;
+        if (packed->kind == PACKING_INT8)
+            packed->scale[r] = store_int8((int8_t *)packed->data + r * K, row, K);
+        else
+            store_bf16((uint16_t *)packed->data + r * K, row, K);
+    }
+}
+
+void packed_load(const struct packed *packed, int64_t first, int64_t count, float *values)
+{
+    const int64_t K = packed->columns;
+    for (int64_t r = first; r < first + count; r++) {
+        float *row = values + (r - first) * K;
+        if (packed->kind == PACKING_INT8)
+            load_int8((const int8_t *)packed->data + r * K, packed->scale[r], row, K);
+        else
+            load_bf16((const uint16_t *)packed->data + r * K, row, K);
+    }
+}
