@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 folder=$1 build=${2:-build}
-tests=($(basename -s .c tests/gpu/test_*.c))
+mapfile -t tests < <(basename -s .c tests/gpu/test_*.c)
 programs=("$build/parallax" "${tests[@]/#/$build/tests/}")
 
 cmake -S . -B "$build" >/dev/null # the commit in the program's version line is that of the last configuration

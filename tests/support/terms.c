@@ -120,15 +120,19 @@ static void add_backward(const struct pair *p, int64_t D, bool probe, double sca
     sums->of[CASE_DV][p->key] += p->weight * value * largest(p->d_o, D);
 }
 
-static void add_sequence(const struct attention_case *c, const struct attention_problem *p,
-                         int64_t n, bool probe, plx_pass last, const struct case_data *oracle,
-                         struct sums *sums)
+/* The query heads of one key/value head of one sequence, whose sums no other pair of the two
+ * touches.
+ */
+static void add_head(const struct attention_case *c, const struct attention_problem *p, int64_t n,
+                     int64_t g, bool probe, plx_pass last, const struct case_data *oracle,
+                     struct sums *sums)
 {
+    const int64_t group = c->H / c->G;
     struct attention_sequence s = attention_sequence(p, n);
     for (int64_t i = 0; i < s.T; i++) {
         struct attention_range keys = attention_keys(p, s.T, s.S, i);
-        for (int64_t h = 0; h < c->H; h++) {
-            int64_t row = (s.q_batch * c->T + s.q_start + i) * c->H + h, g = h / (c->H / c->G);
+        for (int64_t h = g * group; h < (g + 1) * group; h++) {
+            int64_t row = (s.q_batch * c->T + s.q_start + i) * c->H + h;
             for (int64_t j = keys.first; j < keys.end; j++) {
                 struct pair pair = pair_of(c, probe, oracle, p->scale, row,
                                            (s.k_batch * c->S + s.k_start + j) * c->G + g);
@@ -160,8 +164,10 @@ struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mecha
     struct sums sums = {.saved = compare_unit(saved) / compare_unit(PLX_F32) / 2};
     for (int n = CASE_O; n <= CASE_DV; n++)
         sums.of[n] = calloc((size_t)oracle->counts[n] + 1, sizeof(double));
-    for (int64_t n = 0; n < (c->q_offsets ? c->sequences : c->B); n++)
-        add_sequence(c, &p, n, mechanism == PLX_PARALLAX, last, oracle, &sums);
+    const int64_t sequences = c->q_offsets ? c->sequences : c->B;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t n = 0; n < sequences * c->G; n++)
+        add_head(c, &p, n / c->G, n % c->G, mechanism == PLX_PARALLAX, last, oracle, &sums);
     for (int n = CASE_O; n <= CASE_DV; n++) {
         int64_t rows = oracle->counts[n] / (oracle->ranks[n] == 4 ? c->D : 1);
         double squares = 0;
