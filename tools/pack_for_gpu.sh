@@ -51,4 +51,4 @@ START
 chmod +x "$folder/parallax.sh"
 kilobytes=$(du -sk --exclude=lib "$folder" | cut -f1)
 echo "$folder: $kilobytes KiB"
-[ "$kilobytes" -lt 25600 ] || { echo "pack_for_gpu.sh: that is more than 25 MiB" >&2; exit 1; }
+[ "$kilobytes" -lt 49152 ] || { echo "pack_for_gpu.sh: that is more than 48 MiB" >&2; exit 1; }
