@@ -12,8 +12,6 @@ static const char *backward_sm90_row_refuse(const void *problem, const plx_conte
 {
     if (context->device != PLX_CUDA) return "it runs on CUDA devices";
     if (context->capability != 90) return "it needs a Hopper GPU";
-    if (strcmp(context->kernel, "cuda_sm90") != 0)
-        return "its present build has yet to pass the GPU tests; ask for it by name";
     return backward_sm90_refuse((const struct attention_problem *)problem);
 }
 

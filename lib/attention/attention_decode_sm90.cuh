@@ -20,8 +20,9 @@
 template <class KIND> struct decode_shared {
     unsigned char ring[DECODE_WARPS][DECODE_STAGES][DECODE_TILE_BYTES];
     uint64_t full[DECODE_WARPS][DECODE_STAGES];
-    struct decode_cursor current[DECODE_WARPS], next[DECODE_WARPS]; /* of a list; each warp's own */
-    struct decode_cut cut;
+    /* Of a list; each warp's own. */
+    struct decode_cursor current[DECODE_WARPS], next[DECODE_WARPS];
+    struct decode_cut cut[DECODE_WARPS];
     bool last;
     struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[DECODE_WARPS]; /* of a list */
 };
@@ -217,8 +218,9 @@ decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
     do {
         struct decode_cursor at = *current;
         struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
-        int first = decode_cut_owner(shared->cut, at.origin);
-        int last = decode_cut_owner(shared->cut, at.origin + segment.units - 1);
+        struct decode_cut cut = shared->cut[threadIdx.x / 32];
+        int first = decode_cut_owner(cut, at.origin);
+        int last = decode_cut_owner(cut, at.origin + segment.units - 1);
         struct decode_parts parts = {(2 * first + 1) * pairs + pair, (2 * first + 2) * pairs + pair,
                                      2 * pairs, last - first + 1};
         int slot = (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair;
@@ -274,7 +276,7 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
     decode_ahead_enter(ahead, at.batch, segment);
     struct decode_cursor *next = &shared->next[threadIdx.x / 32];
     if (KIND::LIST) {
-        shared->cut = cut;
+        shared->cut[threadIdx.x / 32] = cut;
         shared->current[threadIdx.x / 32] = at;
         decode_next(segment, at);
         *next = at;

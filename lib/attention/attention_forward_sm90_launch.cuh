@@ -11,8 +11,6 @@
 
 #include "cuda/check.cuh"
 
-#include <string.h>
-
 typedef CUresult (*tensor_map_encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
                                       const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                                       const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
@@ -22,11 +20,7 @@ static const char *forward_sm90_row_refuse(const void *problem, const plx_contex
 {
     if (context->device != PLX_CUDA) return "it runs on CUDA devices";
     if (context->capability != 90) return "it needs a Hopper GPU";
-    const struct attention_problem *p = (const struct attention_problem *)problem;
-    /* NOTES.md says what has run on a card; until f16 has, nobody gets it without asking. */
-    if (p->dtype == PLX_F16 && strcmp(context->kernel, "cuda_sm90") != 0)
-        return "its f16 instances have yet to pass the GPU tests; ask for it by name";
-    return forward_sm90_refuse(p);
+    return forward_sm90_refuse((const struct attention_problem *)problem);
 }
 
 static size_t forward_sm90_workspace(const void *problem)
