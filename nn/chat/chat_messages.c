@@ -163,11 +163,7 @@ struct slice slice_trim(struct slice slice)
         slice.text += length;
         slice.size -= length;
     }
-    while (slice.size > 0) {
-        size_t start = utf8_cut(slice.text, slice.size - 1);
-        if (!utf8_is_white(utf8_decode(slice.text + start, &length))) break;
-        slice.size = start;
-    }
+    slice.size = utf8_trim_end(slice.text, slice.size);
     return slice;
 }
 

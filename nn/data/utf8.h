@@ -53,6 +53,9 @@ static inline bool utf8_is_white(uint32_t code)
            code == 0x2029 || code == 0x202f || code == 0x205f || code == 0x3000;
 }
 
+/* Bytes of well-formed text that are left without the white space it ends with. */
+size_t utf8_trim_end(const char *text, size_t size);
+
 /* Replaces control bytes in place, so that quoting a file's content cannot steer a terminal. */
 void utf8_make_printable(char *text);
 /* At most 64 bytes of a string from a file, safe to print. */
