@@ -9,7 +9,7 @@
  * A document is one or more requests (context, continuation), and a request's score is the sum of
  * the log-probabilities of the continuation's tokens. Reading order: task_table.c (which tasks
  * there are), task_layouts.c (from JSON to documents), task_requests.c (from texts to tokens),
- * task_run.c (from tokens to scores), task_metrics.c, task_compare.c. */
+ * task_run.c (from tokens to scores), task_metrics.c, task_compare.c, task_json.c. */
 #ifndef NN_TASK_H
 #define NN_TASK_H
 
