@@ -4,8 +4,8 @@
  * the reader keeps, then copied into the store, because only then their number is known. */
 #include "data/corpus_parts.h"
 #include "data/utf8.h"
+#include "io/jsonl.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,50 +81,30 @@ plx_status corpus_add_text(struct corpus_reader *reader, const char *text, size_
 
 /* ---- JSONL ---- */
 
-static bool is_blank(const char *line, size_t size)
+static plx_status add_object(struct corpus_reader *reader, const json_t *object, const char *name,
+                             long long number, struct error *err)
 {
-    for (size_t i = 0; i < size; i++)
-        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r') return false;
-    return true;
-}
-
-static plx_status add_line(struct corpus_reader *reader, const char *line, size_t size,
-                           const char *name, long long number, struct error *err)
-{
-    json_error_t reason;
-    json_t *object = json_loadb(line, size, JSON_REJECT_DUPLICATES, &reason);
-    REQUIRE(err, object != NULL || reason.text[0] != '\0', PLX_OUT_OF_MEMORY,
-            "%s:%lld: out of memory", name, number);
-    REQUIRE(err, object != NULL, PLX_BAD_DATA, "%s:%lld: not valid JSON at byte %d: %s", name,
-            number, reason.position, reason.text);
     const char *field = reader->options->jsonl_field;
     if (field == NULL) field = "text";
     const json_t *text = json_object_get(object, field);
-    plx_status status = PLX_OK;
-    if (!json_is_object(object))
-        status = error_set(err, PLX_BAD_DATA, "%s:%lld: the line is not an object", name, number);
-    else if (text == NULL)
-        status = error_set(err, PLX_BAD_DATA, "%s:%lld: the object has no field \"%s\"", name,
-                           number, field);
-    else if (!json_is_string(text))
-        status = error_set(err, PLX_BAD_DATA, "%s:%lld: field \"%s\" is not a string", name, number,
-                           field);
-    else
-        status = corpus_add_text(reader, json_string_value(text), json_string_length(text), err);
-    json_decref(object);
-    return status;
+    REQUIRE(err, text != NULL, PLX_BAD_DATA, "%s:%lld: the object has no field \"%s\"", name,
+            number, field);
+    REQUIRE(err, json_is_string(text), PLX_BAD_DATA, "%s:%lld: field \"%s\" is not a string", name,
+            number, field);
+    return corpus_add_text(reader, json_string_value(text), json_string_length(text), err);
 }
 
 plx_status corpus_add_jsonl(struct corpus_reader *reader, const char *data, size_t size,
                             const char *name, struct error *err)
 {
-    long long number = 1;
-    for (size_t at = 0; at < size && reader->bytes_left > 0; number++) {
-        const char *end = memchr(data + at, '\n', size - at);
-        size_t length = end != NULL ? (size_t)(end - (data + at)) : size - at;
-        if (!is_blank(data + at, length))
-            TRY(add_line(reader, data + at, length, name, number, err));
-        at += length + 1;
+    struct jsonl lines = {.data = data, .size = size, .name = name};
+    while (reader->bytes_left > 0) {
+        json_t *object;
+        TRY(jsonl_next(&lines, &object, err));
+        if (object == NULL) return PLX_OK;
+        plx_status status = add_object(reader, object, name, lines.line, err);
+        json_decref(object);
+        TRY(status);
     }
     return PLX_OK;
 }
