@@ -8,7 +8,7 @@
  *     o_i  = sum_j p_ij (1 + t_i - u_ij) v_j  =  m_i - sum_j p_ij (u_ij - t_i) (v_j - m_i)
  *
  * that is, the softmax mean of the values minus the softmax covariance of values and keys, probed
- * by r. With r = 0 it is softmax attention, bit for bit.
+ * by r. With r = 0 it is softmax attention, bit for bit on the CPU and within rounding on a GPU.
  *
  * Letters used for shapes here and everywhere in the project:
  *     B batch   T query time   S key time   H query heads   G key/value heads   D head channels
