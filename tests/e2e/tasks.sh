@@ -22,7 +22,8 @@ for batch in 1 2 64; do
     [ "$(wc -l <"batch$batch")" -eq 4 ] || fail "not the values of 4 accuracies: $(cat "batch$batch")"
     cmp batch1 "batch$batch" || fail "--batch $batch changes answers"
 done
-"$parallax" eval run --task mine.jsonl --limit 2 --json | grep -q '"documents":2,' || fail "--limit is not kept"
+"$parallax" eval run --task mine.jsonl --limit 2 --json >limited
+grep -q '"documents":2,' limited || fail "--limit is not kept"
 
 # Two files of results, two models, one of each: the same comparison.
 "$parallax" eval run --task mine.jsonl lambada --json >a.json
@@ -32,7 +33,8 @@ done
 "$parallax" eval --compare a.json run2 --task mine.jsonl lambada >both
 cmp files models && cmp files both || fail "comparisons differ: $(cat files models both)"
 grep -q 'acc_norm .*McNemar, exact' files && grep -q 'perplexity .*paired, normal' files || fail "tests: $(cat files)"
-"$parallax" eval --compare a.json a.json --json | grep -q '"p":1' || fail "a model differs from itself"
+"$parallax" eval --compare a.json a.json --json >same
+grep -q '"p":1' same || fail "a model differs from itself"
 
 # Refusals.
 refuses 2 '"lambda"; the nearest is "lambada"' "$parallax" eval run --task lambda
