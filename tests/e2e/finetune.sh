@@ -1,0 +1,76 @@
+# Training that starts from a model folder: shape and tokenizer are the model's, a resumed run ends with the same bits,
+# a silent probe begins at the softmax model's loss, and what is frozen stays. usage: finetune.sh PROGRAM
+source "$(dirname "$0")/common.sh"
+make_text text 30
+must "$parallax" train --data text --out run "${tiny[@]}" --steps 6 --mixer softmax
+must "$parallax" convert run plain
+for probe in zero-gain zero-weight copy-q; do
+    must "$parallax" convert plain "$probe" --attention parallax --probe "$probe"
+done
+tune=("$parallax" train --data text --batch 4 --threads 1 --eval-every 0 --checkpoint-every 0)
+
+# Shape, context and tokenizer come from the folder, and the record says so.
+must "${tune[@]}" --from plain --out softmax --steps 6
+for said in '"from":"plain"' '"hidden_size":32' '"mixer":"softmax"' '"context":32' '"tokenizer":"model"'; do
+    head -n 1 softmax/log.jsonl | tr -d ' ' | grep -q -- "$said" || fail "$said is not in $(head -n 1 softmax/log.jsonl)"
+done
+cmp plain/tokenizer.json "$(final softmax)/tokenizer.json" || fail "another tokenizer"
+
+# Both zero starts begin at the softmax model's loss, bit for bit, and then leave it; r = q begins elsewhere.
+losses softmax | head -n 1 >first
+for probe in zero-gain zero-weight copy-q; do
+    must "${tune[@]}" --from "$probe" --out "tuned-$probe" --steps 6
+    losses "tuned-$probe" | head -n 1 >begin
+    [ "$probe" = copy-q ] || cmp first begin || fail "$probe begins at $(cat begin), softmax at $(cat first)"
+    [ "$(losses "tuned-$probe" | tail -n 1)" != "$(losses softmax | tail -n 1)" ] || fail "the probe of $probe does nothing"
+done
+if cmp -s first begin; then fail "copy-q begins as softmax"; fi
+
+# The probe alone: the rest of the model keeps every bit, with either optimiser; the probe does not.
+for optimizer in muon adamw; do
+    must "${tune[@]}" --from zero-gain --train probe --optimizer "$optimizer" --out "probe-$optimizer" --steps 6
+    losses "probe-$optimizer" | head -n 1 >begin
+    cmp first begin || fail "--train probe begins at $(cat begin), softmax at $(cat first)"
+    must "$parallax" convert "probe-$optimizer" "dropped-$optimizer" --attention softmax --drop-probe
+    cmp plain/model.safetensors "dropped-$optimizer/model.safetensors" || fail "a frozen weight moved ($optimizer)"
+    if cmp -s zero-gain/model.safetensors "$(final "probe-$optimizer")/model.safetensors"; then fail "no probe moved"; fi
+done
+
+# Interrupted and resumed, without the folder it began with: the same bits.
+for part in all probe; do
+    must "${tune[@]}" --from zero-gain --train "$part" --out "whole-$part" --steps 8 --checkpoint-every 3
+    cp -r zero-gain start
+    must "${tune[@]}" --from start --train "$part" --out "cut-$part" --steps 8 --checkpoint-every 3
+    rm -rf start "cut-$part/checkpoints/step-00000008" "cut-$part/checkpoints/step-00000006"
+    must "$parallax" train --resume auto --out "cut-$part"
+    same_losses "whole-$part" "cut-$part" 0
+    same_model "whole-$part" "cut-$part"
+done
+
+# Contradictions name both values and leave nothing.
+bad=("${tune[@]}" --out no --steps 2 --from zero-gain)
+refuses 2 '--hidden-size: 48 contradicts 32 of zero-gain' "${bad[@]}" --hidden-size 48
+refuses 2 '--layers: 1 contradicts 2 of zero-gain' "${bad[@]}" --layers 1
+refuses 2 '--mixer: softmax for layer 1 contradicts parallax of zero-gain' "${bad[@]}" --mixer parallax,softmax
+refuses 2 '--window: 8 for layer 0 contradicts 0 of zero-gain' "${bad[@]}" --window 8
+refuses 2 '--qk-norm: off contradicts on of zero-gain' "${bad[@]}" --no-qk-norm
+refuses 2 '--rope-theta: 10000 contradicts 1000000 of zero-gain' "${bad[@]}" --rope-theta 10000
+refuses 2 '--probe-start: normal contradicts zero-gain of zero-gain' "${bad[@]}" --probe-start normal
+refuses 2 '--context: 64 tokens are more than the 32 positions of zero-gain' "${bad[@]}" --context 64
+refuses 2 '--tokenizer: bytes contradicts --from' "${bad[@]}" --tokenizer bytes
+refuses 2 '--vocab-size: 300 contradicts 257 of zero-gain' "${bad[@]}" --vocab-size 300
+echo '{"from": "zero-gain", "heads": 4}' >config.json
+refuses 2 '--heads: 4 contradicts 2 of zero-gain' "${tune[@]}" --out no --config config.json
+refuses 2 '--train: probe leaves nothing to train' "${tune[@]}" --out no --from plain --train probe
+refuses 2 '--tokenizer: model is the one of --from, which is not given' "${tune[@]}" --out no --tokenizer model
+refuses 1 'no/such: does not exist' "${tune[@]}" --out no --from no/such
+refuses 2 'softmax: already holds a run' "${tune[@]}" --out softmax --from plain
+refuses 2 '--from: "plain" is not "zero-gain", from which the run of whole-all/checkpoints/step-00000008 began' \
+    "$parallax" train --resume auto --out whole-all --from plain
+cp -r plain cut
+truncate -s 1000 cut/model.safetensors
+rm -f cut/manifest.json
+refuses 1 'cut/model.safetensors: ' "${tune[@]}" --out no --from cut
+rm cut/tokenizer.json
+refuses 1 'cut: holds no tokenizer' "${tune[@]}" --out no --from cut
+[ ! -e no ] || fail "a refused run left $(find no)"
