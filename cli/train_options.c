@@ -23,6 +23,10 @@ static const struct option_row rows[] = {
      0, 0, false, "bytes, none (token shards only), model (that of --from), or a tokenizer.json"},
     {NULL, "jsonl_field", OPTION_STRING, offsetof(struct train_options, jsonl_field), "text", "KEY",
      0, 0, false, "key of the text in .jsonl files"},
+    {NULL, "chat_template", OPTION_STRING, offsetof(struct train_options, chat_template), NULL,
+     "NAME", 0, 0, false,
+     "qwen3 or llama3: how .jsonl lines with chat \"messages\" are written, in which only the "
+     "assistant's words are learned [that of --from]"},
     {NULL, "vocab_size", OPTION_INT, offsetof(struct train_options, vocab_size), "0", "N", 0,
      1 << 30, false, "vocabulary of the model; 0: the tokenizer's"},
     {NULL, "separator", OPTION_INT, offsetof(struct train_options, separator), "-1", "ID", -1,

@@ -60,8 +60,9 @@ struct train_options {
     double val_fraction;
     char *tokenizer; /* "bytes", "none" (shards only), "model" (of from), or a tokenizer.json */
     char *jsonl_field;
-    int64_t vocab_size; /* 0: the tokenizer's */
-    int64_t separator;  /* end-of-text id of shards; -1: the tokenizer's */
+    char *chat_template; /* of JSONL lines with chat "messages"; "": they are refused */
+    int64_t vocab_size;  /* 0: the tokenizer's */
+    int64_t separator;   /* end-of-text id of shards; -1: the tokenizer's */
     int64_t max_data_bytes;
     bool mask_documents, shuffle;
     /* fine-tuning */

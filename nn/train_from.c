@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chat/chat.h"
 #include "io/config_rows.h"
 #include "mixers/mixer.h"
 #include "train_session.h"
@@ -55,6 +56,15 @@ static plx_status adopt_layers(const struct model_config *config, struct train_o
     return set_text(&options->window, windows, err);
 }
 
+/* A folder without a template that is known is no hindrance until a chat is met, which is refused
+ * then. */
+static plx_status adopt_chat(const char *folder, struct train_options *options, struct error *err)
+{
+    const struct chat_template *found;
+    if (chat_template_of_folder(folder, &found, NULL) != PLX_OK) return PLX_OK;
+    return set_text(&options->chat_template, chat_template_name(found), err);
+}
+
 plx_status train_from_adopt(const char *from, const struct train_hooks *hooks,
                             struct train_options *options, struct error *err)
 {
@@ -79,6 +89,7 @@ plx_status train_from_adopt(const char *from, const struct train_hooks *hooks,
     options->initializer_range = config.initializer_range;
     if (options->context > config.max_position) options->context = config.max_position;
     TRY(adopt_layers(&config, options, err));
+    TRY(adopt_chat(folder, options, err));
     TRY(set_text(&options->probe_start, config_probe_starts[config.probe_start], err));
     return set_text(&options->tokenizer, TRAIN_TOKENIZER_OF_MODEL, err);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chat/chat.h"
 #include "io/file.h"
 #include "mixers/mixer.h"
 #include "train_from.h"
@@ -98,6 +99,8 @@ static plx_status load_corpus(struct train_session *session, const struct text_l
                                      .separator = session->end_of_text,
                                      .max_bytes = session->options->max_data_bytes,
                                      .jsonl_field = session->options->jsonl_field};
+    if (session->options->chat_template[0])
+        TRY(chat_template_by_name(session->options->chat_template, &options.chat, session->err));
     int64_t skipped = 0;
     TRY(corpus_load(&options, corpus, &skipped, session->err));
     if (skipped > 0)

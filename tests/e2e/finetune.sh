@@ -1,5 +1,5 @@
 # Training that starts from a model folder: shape and tokenizer are the model's, a resumed run ends with the same bits,
-# a silent probe begins at the softmax model's loss, and what is frozen stays. usage: finetune.sh PROGRAM
+# a silent probe begins at the softmax model's loss, what is frozen stays, and of chats only the answers are learned. usage: finetune.sh PROGRAM
 source "$(dirname "$0")/common.sh"
 make_text text 30
 must "$parallax" train --data text --out run "${tiny[@]}" --steps 6 --mixer softmax
@@ -46,6 +46,29 @@ for part in all probe; do
     same_losses "whole-$part" "cut-$part" 0
     same_model "whole-$part" "cut-$part"
 done
+
+# Chats: only the assistant's words are learned, with the template of the folder; resumed, the same bits.
+must "$parallax" tokenizer train t.json --data text --vocab-size 330 --special "<|endoftext|>" "<|im_start|>" "<|im_end|>"
+must "$parallax" train --data text --tokenizer t.json --out talk "${tiny[@]}" --context 128 --steps 2 --mixer softmax
+must "$parallax" convert talk chat --attention parallax
+echo '{"chat_template": "<|im_start|> ns.last_query_index reasoning_content.strip( enable_thinking is false <tool_response>"}' \
+    >chat/tokenizer_config.json
+for i in $(seq 40); do
+    echo "{\"messages\": [{\"role\": \"user\", \"content\": \"$((i * 7919 % 1000)) $((i * 104729 % 1000))\"}, {\"role\": \"assistant\", \"content\": \"the fox\"}]}"
+done >chats.jsonl
+talk=("$parallax" train --data chats.jsonl --from chat --context 128 --batch 4 --threads 1 --checkpoint-every 0 --eval-every 0)
+must "${talk[@]}" --out learned --steps 150 --lr 0.03
+head -n 1 learned/log.jsonl | tr -d ' ' | grep -q '"chat_template":"qwen3"' || fail "the template is not recorded"
+# The answer is always the same, the six digits asked never: were they scored, the loss would stay above 0.2.
+losses learned | tail -n 1 | awk '{ exit !($2 < 0.1) }' || fail "the last loss is $(losses learned | tail -n 1)"
+must "${talk[@]}" --out talk-whole --steps 6 --checkpoint-every 3
+cp -r talk-whole talk-cut
+rm -r talk-cut/checkpoints/step-00000006
+must "$parallax" train --resume auto --out talk-cut
+same_model talk-whole talk-cut
+echo '{"messages": [{"role": "user", "content": "hi"}]}' >>chats.jsonl
+refuses 1 'chats.jsonl:41: the chat has no turn of an assistant to learn from' "${talk[@]}" --out no --steps 2
+refuses 1 'chats.jsonl:1: the line is a chat, but no chat template is known' "${tune[@]}" --data chats.jsonl --out no --from plain --steps 2
 
 # Contradictions name both values and leave nothing.
 bad=("${tune[@]}" --out no --steps 2 --from zero-gain)
