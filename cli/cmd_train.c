@@ -10,7 +10,7 @@
 #include "model_run.h"
 #include "process.h"
 #include "progress.h"
-#include "train.h"
+#include "train_from.h"
 #include "utf8_stream.h"
 
 /* The run folder where --out is not given. */
@@ -90,6 +90,32 @@ static plx_status choose_run(struct train_options *options, struct error *err)
     return PLX_OK;
 }
 
+/* The configuration file and the flags on top of what the options hold. */
+static plx_status apply_settings(const struct option_table *table,
+                                 const struct option_settings *settings,
+                                 struct train_options *options, struct error *err)
+{
+    if (settings->config) TRY(options_set_file(table, settings->config, options, err));
+    return options_set_flags(table, settings, options, err);
+}
+
+/* Replaces *options by the defaults with the model's own shape and tokenizer, and on top the
+ * configuration file and the flags. */
+static plx_status start_from(const struct option_table *table,
+                             const struct option_settings *settings,
+                             const struct train_hooks *hooks, struct train_options *options,
+                             struct error *err)
+{
+    struct train_options adopted = {0};
+    plx_status status = options_set_defaults(table, &adopted, err);
+    if (status == PLX_OK) status = train_from_adopt(options->from, hooks, &adopted, err);
+    if (status == PLX_OK) status = apply_settings(table, settings, &adopted, err);
+    options_clear(table, status == PLX_OK ? options : &adopted);
+    if (status != PLX_OK) return status;
+    *options = adopted;
+    return choose_run(options, err);
+}
+
 /* Tells which recorded options differ from those of the checkpoint. */
 static void name_differences(const struct option_table *table, const struct train_options *recorded,
                              const struct train_options *options, struct progress *progress)
@@ -104,6 +130,16 @@ static void name_differences(const struct option_table *table, const struct trai
                  before);
         progress_message(progress, sentence);
     }
+}
+
+static plx_status check_start(const struct train_options *recorded,
+                              const struct train_options *options, const char *checkpoint,
+                              struct error *err)
+{
+    REQUIRE(err, strcmp(recorded->from, options->from) == 0, PLX_INVALID_ARGUMENT,
+            "--from: \"%s\" is not \"%s\", from which the run of %s began", options->from,
+            recorded->from, checkpoint);
+    return PLX_OK;
 }
 
 /* Replaces *options by the checkpoint's record with the configuration file and the flags on top. */
@@ -125,9 +161,8 @@ static plx_status rebase(const struct option_table *table, const struct option_s
     if (status == PLX_OK) status = options_set_defaults(table, options, err);
     if (status == PLX_OK)
         status = options_set_json(table, json, strlen(json), checkpoint, options, err);
-    if (status == PLX_OK && settings->config)
-        status = options_set_file(table, settings->config, options, err);
-    if (status == PLX_OK) status = options_set_flags(table, settings, options, err);
+    if (status == PLX_OK) status = apply_settings(table, settings, options, err);
+    if (status == PLX_OK) status = check_start(&recorded, options, checkpoint, err);
     if (status == PLX_OK) {
         name_differences(table, &recorded, options, progress);
         free(options->out);
@@ -189,7 +224,10 @@ static plx_status prepare_and_run(const struct option_settings *settings,
     char checkpoint[4096];
     TRY(train_find_checkpoint(options->out, options->resume, &hooks, checkpoint, sizeof checkpoint,
                               err));
-    if (checkpoint[0]) TRY(rebase(table, settings, checkpoint, options, &progress, err));
+    if (checkpoint[0])
+        TRY(rebase(table, settings, checkpoint, options, &progress, err));
+    else if (options->from[0])
+        TRY(start_from(table, settings, &hooks, options, err));
     progress.log_every = options->log_every;
     free(options->resume);
     options->resume = strdup(checkpoint);
@@ -208,7 +246,7 @@ static plx_status train(const struct option_settings *settings, struct error *er
 const struct command command_train = {
     .name = "train",
     .summary = "train a model on text, or continue a run",
-    .usage = "--data PATH... [OPTION...]",
+    .usage = "--data PATH... [--from MODEL] [OPTION...]",
     .explanation = "Trains a decoder language model whose layers mix tokens by Parallax or softmax "
                    "attention. The run folder\n"
                    "receives log.jsonl (one JSON object a step) and checkpoints, each of them a "
@@ -218,7 +256,7 @@ const struct command command_train = {
                    "bits as if it had not been. Ctrl-C finishes the step, writes a checkpoint and "
                    "ends; twice kills.",
     .examples = {"parallax train --data texts/ --out run --steps 2000 --sample-every 500",
-                 "parallax train --resume auto --out run --steps 4000"},
+                 "parallax train --from model --data texts/ --out tuned --steps 500 --lr 1e-3"},
     .table = train_option_table,
     .max_words = 0,
     .run = train,

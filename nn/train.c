@@ -22,11 +22,6 @@
 
 /* ---- Where to continue ---- */
 
-static void note_damaged(void *user, const char *sentence)
-{
-    train_session_say(user, "%s", sentence);
-}
-
 static bool run_holds(const char *run, const char *name)
 {
     char path[4096];
@@ -54,7 +49,7 @@ static plx_status find_named(const char *run, const char *folder, const struct t
     if (run_holds(run, "checkpoints")) {
         char newest[4096];
         bool found = false;
-        TRY(checkpoint_latest(run, newest, sizeof newest, &found, note_damaged, (void *)hooks,
+        TRY(checkpoint_latest(run, newest, sizeof newest, &found, train_session_note, (void *)hooks,
                               err));
         REQUIRE(
             err, !found || same_folder(newest, folder), PLX_INVALID_ARGUMENT,
@@ -82,7 +77,7 @@ plx_status train_find_checkpoint(const char *run, const char *resume,
     if (strcmp(resume, "auto") != 0) return find_named(run, resume, hooks, path, size, err);
     bool found = false;
     if (run_holds(run, "checkpoints"))
-        TRY(checkpoint_latest(run, path, size, &found, note_damaged, (void *)hooks, err));
+        TRY(checkpoint_latest(run, path, size, &found, train_session_note, (void *)hooks, err));
     if (!found) {
         path[0] = 0;
         train_session_say(hooks,

@@ -5,8 +5,8 @@
  * struct.
  *
  * A real option that was left to its default by the optimiser is NaN. Reading order: train_config.c
- * (options to the configurations of the parts), train_session.c (building and sizing the parts),
- * train.c (the loop), eval.c, run_log.c. */
+ * (options to the configurations of the parts), train_from.c (starting from a model folder),
+ * train_session.c (building and sizing the parts), train.c (the loop), eval.c, run_log.c. */
 #ifndef NN_TRAIN_H
 #define NN_TRAIN_H
 
@@ -50,17 +50,25 @@ struct text_list {
     int count;
 };
 
+/* tokenizer's word for the one in the folder of from. */
+#define TRAIN_TOKENIZER_OF_MODEL "model"
+
 struct train_options {
     /* data */
     struct text_list data;     /* files or folders */
     struct text_list val_data; /* instead of a fraction */
     double val_fraction;
-    char *tokenizer; /* "bytes", "none" (shards only), or a tokenizer.json or .model */
+    char *tokenizer; /* "bytes", "none" (shards only), "model" (of from), or a tokenizer.json or
+                        .model */
     char *jsonl_field;
-    int64_t vocab_size; /* 0: the tokenizer's */
-    int64_t separator;  /* end-of-text id of shards; -1: the tokenizer's */
+    char *chat_template; /* of JSONL lines with chat "messages"; "": they are refused */
+    int64_t vocab_size;  /* 0: the tokenizer's */
+    int64_t separator;   /* end-of-text id of shards; -1: the tokenizer's */
     int64_t max_data_bytes;
     bool mask_documents, shuffle;
+    /* fine-tuning */
+    char *from;  /* model folder or run whose weights are the start; "": fresh weights */
+    char *train; /* which weights: all, probe */
     /* model */
     char *mixer;  /* one name, or a comma list, one a layer, repeated as needed */
     char *window; /* likewise: 0 or keys */
@@ -143,5 +151,8 @@ plx_status train_backend_config(const struct train_options *options, struct back
                                 struct error *err);
 plx_status train_recompute(const struct train_options *options, enum recompute *recompute,
                            struct error *err);
+/* Freezes what options->train leaves out. */
+plx_status train_freeze(const struct train_options *options, struct param_list *params,
+                        struct error *err);
 
 #endif

@@ -198,3 +198,16 @@ plx_status train_recompute(const struct train_options *options, enum recompute *
     *recompute = (enum recompute)kind;
     return PLX_OK;
 }
+
+plx_status train_freeze(const struct train_options *options, struct param_list *params,
+                        struct error *err)
+{
+    enum { TRAIN_ALL, TRAIN_PROBE };
+    static const struct word parts[] = {{"all", TRAIN_ALL}, {"probe", TRAIN_PROBE}};
+    int part;
+    TRY(word_find(parts, WORD_COUNT(parts), "--train", options->train, &part, err));
+    if (part == TRAIN_PROBE) param_list_train_probe_only(params);
+    REQUIRE(err, param_list_trained(params) > 0, PLX_INVALID_ARGUMENT,
+            "--train: probe leaves nothing to train, because no layer of the model has one");
+    return PLX_OK;
+}

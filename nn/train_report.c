@@ -31,6 +31,10 @@ static void report_model(const struct train_session *session)
                       (long long)config->hidden_size, (long long)config->heads,
                       (long long)config->kv_heads, (long long)config->head_dim,
                       (long long)config->intermediate_size, (long long)config->vocab_size);
+    int64_t trained = param_list_trained(model_params(session->model));
+    if (trained < count)
+        train_session_say(session->hooks, "training %lld of the parameters; the rest is frozen",
+                          (long long)trained);
 }
 
 static void report_memory(const struct train_session *session)

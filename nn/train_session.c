@@ -1,5 +1,6 @@
-/* train_session.c: builds what a run needs, in this order: data, backend, model, optimiser, loader,
- * sizes; then resumes, opens the log and tells the user what will run. Next: train.c. */
+/* train_session.c: builds what a run needs, in this order: the folder it starts from, data,
+ * backend, model, optimiser, loader, sizes; then resumes, opens the log and tells the user what
+ * will run. Next: train.c. */
 #include "train_session.h"
 
 #include <stdarg.h>
@@ -7,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chat/chat.h"
 #include "io/file.h"
 #include "mixers/mixer.h"
+#include "train_from.h"
 #include "train_report.h"
 
 /* Streams of the run's seed; the model's parameters derive theirs from seed and name. */
@@ -25,7 +28,45 @@ void train_session_say(const struct train_hooks *hooks, const char *format, ...)
     hooks->message(hooks->user, text);
 }
 
+void train_session_note(void *user, const char *sentence)
+{
+    train_session_say(user, "%s", sentence);
+}
+
+/* ---- The folder it starts from ---- */
+
+/* A resumed run has all of the model in its checkpoint: the folder it began with may be gone. */
+static plx_status find_model(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    if (options->from[0] == 0) return PLX_OK;
+    if (options->resume[0] == 0)
+        return train_from_find(options->from, session->hooks, session->model_folder,
+                               sizeof session->model_folder, session->err);
+    snprintf(session->model_folder, sizeof session->model_folder, "%s", options->resume);
+    return PLX_OK;
+}
+
 /* ---- Data ---- */
+
+static plx_status load_tokenizer(struct train_session *session)
+{
+    const char *name = session->options->tokenizer, *folder = session->model_folder;
+    bool of_model = strcmp(name, TRAIN_TOKENIZER_OF_MODEL) == 0;
+    REQUIRE(session->err, of_model == (folder[0] != 0), PLX_INVALID_ARGUMENT,
+            of_model ? "--tokenizer: %s is the one of --from, which is not given"
+                     : "--tokenizer: %s contradicts --from, which brings its own; only model and "
+                       "none go with it",
+            name);
+    if (strcmp(name, "bytes") == 0)
+        return tokenizer_create_bytes(&session->tokenizer, session->err);
+    if (!of_model) return tokenizer_load(name, &session->tokenizer, session->err);
+    TRY(tokenizer_load_folder(folder, &session->tokenizer, session->err));
+    REQUIRE(session->err, session->tokenizer, PLX_IO_ERROR,
+            "%s: holds no tokenizer, so only token shards can be read, with --tokenizer none",
+            folder);
+    return PLX_OK;
+}
 
 static plx_status open_tokenizer(struct train_session *session)
 {
@@ -37,10 +78,7 @@ static plx_status open_tokenizer(struct train_session *session)
         session->end_of_text = (int32_t)options->separator;
         return PLX_OK;
     }
-    if (strcmp(options->tokenizer, "bytes") == 0)
-        TRY(tokenizer_create_bytes(&session->tokenizer, session->err));
-    else
-        TRY(tokenizer_load(options->tokenizer, &session->tokenizer, session->err));
+    TRY(load_tokenizer(session));
     session->vocab_size = tokenizer_vocab_size(session->tokenizer);
     REQUIRE(session->err, options->vocab_size == 0 || options->vocab_size >= session->vocab_size,
             PLX_INVALID_ARGUMENT, "--vocab-size: %lld is less than the tokenizer's %lld",
@@ -61,6 +99,8 @@ static plx_status load_corpus(struct train_session *session, const struct text_l
                                      .separator = session->end_of_text,
                                      .max_bytes = session->options->max_data_bytes,
                                      .jsonl_field = session->options->jsonl_field};
+    if (session->options->chat_template[0])
+        TRY(chat_template_by_name(session->options->chat_template, &options.chat, session->err));
     int64_t skipped = 0;
     TRY(corpus_load(&options, corpus, &skipped, session->err));
     if (skipped > 0)
@@ -164,12 +204,35 @@ plx_status train_session_fetch(struct train_session *session, int64_t *scored)
 
 /* ---- Model and optimiser ---- */
 
+static plx_status describe_model(const struct train_session *session, struct model_config *config)
+{
+    const struct train_options *options = session->options;
+    if (session->model_folder[0] == 0)
+        return train_model_config(options, session->vocab_size, session->end_of_text, config,
+                                  session->err);
+    TRY(model_folder_config(session->model_folder, config, session->err));
+    return train_from_check(options, session->vocab_size, config, session->model_folder,
+                            session->err);
+}
+
+/* A resumed run loads its weights with its state. */
+static plx_status set_weights(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    if (session->model_folder[0] == 0 || options->resume[0]) {
+        model_init(session->model, (uint64_t)options->seed);
+        return PLX_OK;
+    }
+    TRY(model_load_values(session->model, session->model_folder, session->err));
+    train_session_say(session->hooks, "starting from the weights of %s", session->model_folder);
+    return PLX_OK;
+}
+
 static plx_status open_model(struct train_session *session)
 {
     const struct train_options *options = session->options;
     struct model_config config;
-    TRY(train_model_config(options, session->vocab_size, session->end_of_text, &config,
-                           session->err));
+    TRY(describe_model(session, &config));
     struct backend_config backend_config;
     TRY(train_backend_config(options, &backend_config, session->err));
     struct optim_config optim_config;
@@ -181,7 +244,8 @@ static plx_status open_model(struct train_session *session)
     TRY(backend_create(&session->backend, &backend_config, session->err));
     session->backend_exists = true;
     TRY(model_create(&session->backend, &config, &session->model));
-    model_init(session->model, (uint64_t)options->seed);
+    TRY(set_weights(session));
+    TRY(train_freeze(options, model_params(session->model), session->err));
     TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences,
                       true, recompute, &session->memory));
     return optim_create(&session->backend, &optim_config, model_params(session->model),
@@ -257,6 +321,7 @@ static plx_status open_state(struct train_session *session, const char *options_
 
 static plx_status open_parts(struct train_session *session, const char *options_json)
 {
+    TRY(find_model(session));
     TRY(open_data(session));
     TRY(allocate_micro_batches(session));
     TRY(check_samples(session));

@@ -19,6 +19,7 @@ struct train_session {
     const struct train_hooks *hooks;
     struct error *err;
 
+    char model_folder[4096];     /* with --from: whose configuration and tokenizer hold; else "" */
     struct tokenizer *tokenizer; /* NULL where --tokenizer is none */
     int64_t vocab_size;
     int32_t end_of_text;
@@ -50,6 +51,8 @@ void train_session_close(struct train_session *session);
 /* Passes one sentence to the message hook. */
 void train_session_say(const struct train_hooks *hooks, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* The same as the note of a search for checkpoints; user is the hooks. */
+void train_session_note(void *user, const char *sentence);
 /* Draws the next step's micro-batches; *scored is the number of tokens that have a target in all of
  * them. */
 plx_status train_session_fetch(struct train_session *session, int64_t *scored);

@@ -31,15 +31,28 @@ struct chat {
 };
 /* A list of messages, or an object with "messages" and maybe "tools". name is for messages. The
  * caller clears chat, also after a failure. */
+plx_status chat_read(const json_t *root, const char *name, struct chat *chat, struct error *err);
+/* The same from text. */
 plx_status chat_parse(const char *json, size_t size, const char *name, struct chat *chat,
                       struct error *err);
 /* Appends a message. */
 plx_status chat_add(struct chat *chat, const char *role, const char *content, struct error *err);
 void chat_clear(struct chat *chat);
 
+/* Where in a rendered text an assistant speaks: from behind the header of his turn to behind the
+ * token that ends it. */
+struct chat_span {
+    size_t first, end;
+};
+struct chat_spans {
+    struct chat_span *items; /* the caller frees them */
+    size_t count;
+};
+
 struct chat_options {
     bool thinking; /* false: the answer begins with an empty thought, where the family thinks */
     bool answer;   /* ends with the beginning of the assistant's turn */
+    struct chat_spans *spans; /* filled where given; begins empty */
 };
 /* malloc'd text, with a NUL behind it. */
 plx_status chat_render(const struct chat_template *chat_template, const struct chat *chat,

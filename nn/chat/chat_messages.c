@@ -76,6 +76,17 @@ static plx_status check_chat(const struct chat *chat, const char *name, struct e
     return PLX_OK;
 }
 
+plx_status chat_read(const json_t *root, const char *name, struct chat *chat, struct error *err)
+{
+    const json_t *tools = json_object_get(root, "tools");
+    bool none = tools == NULL || json_is_null(tools) ||
+                (json_is_array(tools) && json_array_size(tools) == 0);
+    const json_t *messages = json_is_array(root) ? root : json_object_get(root, "messages");
+    *chat = (struct chat){.messages = json_incref((json_t *)(uintptr_t)messages),
+                          .tools = none ? NULL : json_incref((json_t *)(uintptr_t)tools)};
+    return check_chat(chat, name, err);
+}
+
 plx_status chat_parse(const char *json, size_t size, const char *name, struct chat *chat,
                       struct error *err)
 {
@@ -89,13 +100,9 @@ plx_status chat_parse(const char *json, size_t size, const char *name, struct ch
         return error_set(err, PLX_BAD_DATA, "%s:%d: not valid JSON: %s", name, reason.line,
                          reason.text);
     }
-    const json_t *tools = json_object_get(root, "tools");
-    bool none = tools == NULL || json_is_null(tools) ||
-                (json_is_array(tools) && json_array_size(tools) == 0);
-    chat->messages = json_incref(json_is_array(root) ? root : json_object_get(root, "messages"));
-    chat->tools = none ? NULL : json_incref((json_t *)tools);
+    plx_status status = chat_read(root, name, chat, err);
     json_decref(root);
-    return check_chat(chat, name, err);
+    return status;
 }
 
 plx_status chat_add(struct chat *chat, const char *role, const char *content, struct error *err)
@@ -165,6 +172,23 @@ struct slice slice_trim(struct slice slice)
     }
     slice.size = utf8_trim_end(slice.text, slice.size);
     return slice;
+}
+
+plx_status span_open(FILE *out, const struct chat_options *options, struct error *err)
+{
+    struct chat_spans *spans = options->spans;
+    if (spans == NULL) return PLX_OK;
+    struct chat_span *items = realloc(spans->items, (spans->count + 1) * sizeof *items);
+    REQUIRE(err, items != NULL, PLX_OUT_OF_MEMORY, "no memory for a chat");
+    spans->items = items;
+    items[spans->count++].first = (size_t)ftell(out);
+    return PLX_OK;
+}
+
+void span_close(FILE *out, const struct chat_options *options)
+{
+    struct chat_spans *spans = options->spans;
+    if (spans != NULL) spans->items[spans->count - 1].end = (size_t)ftell(out);
 }
 
 /* Numbers get the fewest digits that read back the same. */

@@ -29,6 +29,10 @@ static inline void write_slice(FILE *out, struct slice slice)
 /* A JSON value on one line, with a space behind each comma and colon, as templates print it. */
 plx_status write_json(FILE *out, const json_t *value, struct error *err);
 
+/* Notes that the assistant begins to speak at what is written next, and that he ended before it. */
+plx_status span_open(FILE *out, const struct chat_options *options, struct error *err);
+void span_close(FILE *out, const struct chat_options *options);
+
 plx_status chat_write_qwen3(FILE *out, const struct chat *chat, const struct chat_options *options,
                             struct error *err);
 plx_status chat_write_llama3(FILE *out, const struct chat *chat, const struct chat_options *options,

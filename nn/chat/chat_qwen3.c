@@ -105,7 +105,7 @@ static plx_status write_calls(FILE *out, const json_t *calls, bool after_text, s
 }
 
 static plx_status write_assistant(FILE *out, const json_t *message, bool recent, bool last,
-                                  struct error *err)
+                                  const struct chat_options *options, struct error *err)
 {
     struct slice content = message_content(message), thought = {"", 0};
     const json_t *given = json_object_get(message, "reasoning_content");
@@ -114,6 +114,7 @@ static plx_status write_assistant(FILE *out, const json_t *message, bool recent,
     else
         split_thought(&content, &thought);
     fputs("<|im_start|>assistant\n", out);
+    TRY(span_open(out, options, err));
     if (recent && (last || thought.size > 0)) {
         fputs("<think>\n", out);
         write_slice(out, slice_drop_newlines(slice_skip_newlines(thought)));
@@ -123,7 +124,9 @@ static plx_status write_assistant(FILE *out, const json_t *message, bool recent,
         write_slice(out, content);
     }
     TRY(write_calls(out, json_object_get(message, "tool_calls"), content.size > 0, err));
-    fputs("<|im_end|>\n", out);
+    fputs("<|im_end|>", out);
+    span_close(out, options);
+    fputc('\n', out);
     return PLX_OK;
 }
 
@@ -137,13 +140,13 @@ static void write_result(FILE *out, const json_t *message, bool first, bool last
 }
 
 static plx_status write_message(FILE *out, const json_t *messages, size_t index, size_t question,
-                                struct error *err)
+                                const struct chat_options *options, struct error *err)
 {
     const json_t *message = json_array_get(messages, index);
     const json_t *before = index > 0 ? json_array_get(messages, index - 1) : NULL;
     const json_t *behind = json_array_get(messages, index + 1);
     if (is_role(message, "assistant"))
-        return write_assistant(out, message, index > question, behind == NULL, err);
+        return write_assistant(out, message, index > question, behind == NULL, options, err);
     if (is_role(message, "tool")) {
         write_result(out, message, !is_role(before, "tool"), !is_role(behind, "tool"));
     } else if (is_role(message, "user") || index > 0) {
@@ -159,7 +162,8 @@ plx_status chat_write_qwen3(FILE *out, const struct chat *chat, const struct cha
 {
     size_t question = last_question(chat->messages), count = json_array_size(chat->messages);
     TRY(write_system(out, chat, err));
-    for (size_t i = 0; i < count; i++) TRY(write_message(out, chat->messages, i, question, err));
+    for (size_t i = 0; i < count; i++)
+        TRY(write_message(out, chat->messages, i, question, options, err));
     if (!options->answer) return PLX_OK;
     fputs("<|im_start|>assistant\n", out);
     if (!options->thinking) fputs("<think>\n\n</think>\n\n", out);

@@ -141,6 +141,19 @@ int64_t param_list_elements(const struct param_list *list)
     return elements;
 }
 
+void param_list_train_probe_only(struct param_list *list)
+{
+    for (int i = 0; i < list->count; i++) list->items[i].frozen = !list->items[i].probe;
+}
+
+int64_t param_list_trained(const struct param_list *list)
+{
+    int64_t elements = 0;
+    for (int i = 0; i < list->count; i++)
+        if (!list->items[i].frozen) elements += plx_tensor_count(&list->items[i].value);
+    return elements;
+}
+
 const char *param_group_name(enum param_group group)
 {
     static const char *const names[PARAM_GROUPS] = {"matrix", "thin", "embedding",

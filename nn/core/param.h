@@ -36,6 +36,8 @@ struct param {
     enum param_init init;
     double init_std;
     enum param_group group;
+    bool probe;  /* belongs to Parallax's probe: r_proj, r_norm, r_gate */
+    bool frozen; /* not trained: no update, no decay, no optimiser state, no part in the norm */
 };
 
 struct param_list {
@@ -66,6 +68,9 @@ void param_start(const struct param *param, struct rng *stream, plx_dtype dtype,
                  int64_t count);
 struct param *param_find(struct param_list *list, const char *name);
 int64_t param_list_elements(const struct param_list *list);
+/* Freezes every row that is not the probe's; and the elements of rows that are not frozen. */
+void param_list_train_probe_only(struct param_list *list);
+int64_t param_list_trained(const struct param_list *list);
 /* "matrix", "thin", "embedding", "head", "norm", "bias". */
 const char *param_group_name(enum param_group group);
 

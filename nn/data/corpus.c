@@ -154,7 +154,7 @@ void corpus_read(const struct corpus *corpus, int64_t document, int64_t first, i
         const uint16_t *tokens = (const uint16_t *)run->tokens + first;
         for (int64_t i = 0; i < count; i++) ids[i] = tokens[i];
     } else {
-        /* Ids below 2^31 were checked when the document was added. */
+        /* Ids below 2^31, or their complements, were checked when the document was added. */
         memcpy(ids, (const int32_t *)run->tokens + first, (size_t)count * sizeof *ids);
     }
 }

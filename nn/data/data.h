@@ -14,6 +14,7 @@
 
 /* ---- Corpus ---- */
 struct corpus;
+struct chat_template;
 
 struct corpus_options {
     /* Files, or folders: walked in sorted order, hidden entries skipped. */
@@ -31,6 +32,9 @@ struct corpus_options {
     int64_t max_bytes;
     /* Field of a JSONL line; NULL: "text". */
     const char *jsonl_field;
+    /* How JSONL lines with chat "messages" are rendered; only what the assistant says in them is a
+     * target. NULL: such lines are refused. */
+    const struct chat_template *chat;
 };
 
 /* Reads everything into memory (shards are mapped). The suffixes .jsonl, .bin and .plxtok tell
@@ -47,7 +51,8 @@ int64_t corpus_tokens(const struct corpus *corpus);
 int64_t corpus_bytes(const struct corpus *corpus);
 /* Tokens of one document, its separator included; at least 1. */
 int64_t corpus_document_tokens(const struct corpus *corpus, int64_t document);
-/* Ids of one document: copies tokens first .. first + count - 1 into ids. */
+/* Ids of one document: copies tokens first .. first + count - 1 into ids. Of a token that is no
+ * target, which only chats have, ~id. */
 void corpus_read(const struct corpus *corpus, int64_t document, int64_t first, int64_t count,
                  int32_t *ids);
 /* Moves a fraction of the documents (chosen by seed) into a second corpus; with fewer than 20
@@ -93,18 +98,18 @@ struct loader_position {
     int64_t tokens_seen;
 };
 
-/* Refuses a corpus in which nothing can be predicted. The corpus must outlive the loader and not be
- * split meanwhile. */
+/* Refuses a corpus in which nothing is to be predicted. The corpus must outlive the loader and not
+ * be split meanwhile. */
 plx_status loader_create(const struct corpus *corpus, const struct loader_options *options,
                          struct loader **loader, struct error *err);
 void loader_destroy(struct loader *loader);
 /* The next batch; arrays belong to the loader and hold until the next call. A row of T tokens takes
  * T + 1 from the stream, inputs all but the last, targets all but the first, and the next row
  * begins with that last one. *more is false, and the batch empty, when a loader that does not loop
- * has nothing left (the last batch may be shorter). Targets that cross from one document into the
- * next are -1 under mask_documents, so a very small batch may have no scored token. Sequences begin
- * at row borders, and under mask_documents at documents; a separator belongs to the document it
- * ends. */
+ * has nothing left (the last batch may be shorter). Tokens of a chat that the assistant does not
+ * say are -1 as targets. Targets that cross from one document into the next are -1 under
+ * mask_documents, so a very small batch may have no scored token. Sequences begin at row borders,
+ * and under mask_documents at documents; a separator belongs to the document it ends. */
 plx_status loader_next(struct loader *loader, struct batch *batch, bool *more, struct error *err);
 /* Of the next batch. A loader of the same corpus and options that seeks there gives what this one
  * would have. */

@@ -35,6 +35,33 @@ struct loader {
 
 /* ---- Creation ---- */
 
+/* A token of the corpus as an input, and as a target. */
+static int32_t as_input(int32_t token)
+{
+    return token < 0 ? ~token : token;
+}
+
+static int32_t as_target(int32_t token)
+{
+    return token < 0 ? -1 : token;
+}
+
+/* Whether some token is a target; the first of a document is none where documents are masked. */
+static bool has_target(const struct corpus *corpus, bool masked)
+{
+    int32_t ids[1024];
+    for (int64_t d = 0; d < corpus_documents(corpus); d++) {
+        int64_t count = corpus_document_tokens(corpus, d);
+        for (int64_t first = masked; first < count; first += 1024) {
+            int64_t taken = count - first < 1024 ? count - first : 1024;
+            corpus_read(corpus, d, first, taken, ids);
+            for (int64_t i = 0; i < taken; i++)
+                if (ids[i] >= 0) return true;
+        }
+    }
+    return false;
+}
+
 /* Refuses what could never score a token: then training would turn in place. */
 static plx_status loader_check(const struct corpus *corpus, const struct loader_options *options,
                                struct error *err)
@@ -53,6 +80,10 @@ static plx_status loader_check(const struct corpus *corpus, const struct loader_
             "every one of the %lld documents has a single token: with document masking there is "
             "nothing to predict",
             (long long)documents);
+    REQUIRE(err, has_target(corpus, options->mask_documents), PLX_BAD_DATA,
+            "none of the %lld tokens of the %lld documents is said by an assistant: there is "
+            "nothing to predict",
+            (long long)tokens, (long long)documents);
     return PLX_OK;
 }
 
@@ -202,7 +233,9 @@ static int64_t loader_mark(struct loader *loader, int64_t tokens)
         if (row_starts || (masked && loader->is_first[i]))
             loader->offsets[sequences++] = (int32_t)i;
         loader->positions[i] = (int32_t)(i - loader->offsets[sequences - 1]);
-        loader->targets[i] = masked && loader->is_first[i + 1] ? -1 : loader->stream[i + 1];
+        bool crosses = masked && loader->is_first[i + 1];
+        loader->targets[i] = crosses ? -1 : as_target(loader->stream[i + 1]);
+        loader->stream[i] = as_input(loader->stream[i]);
         column = column + 1 < loader->options.context ? column + 1 : 0;
     }
     loader->offsets[sequences] = (int32_t)tokens;
@@ -264,9 +297,10 @@ static void loader_add_row(struct loader *loader, int64_t tokens, struct batch *
         int64_t n = batch->tokens + i;
         if (i == 0 || (masked && loader->is_first[i]))
             loader->offsets[batch->sequences++] = (int32_t)n;
-        loader->stream[n] = loader->row[i];
+        loader->stream[n] = as_input(loader->row[i]);
         loader->positions[n] = (int32_t)(n - loader->offsets[batch->sequences - 1]);
-        loader->targets[n] = masked && loader->is_first[i + 1] ? -1 : loader->row[i + 1];
+        bool crosses = masked && loader->is_first[i + 1];
+        loader->targets[n] = crosses ? -1 : as_target(loader->row[i + 1]);
     }
     batch->tokens += tokens;
 }

@@ -56,6 +56,13 @@ plx_status model_folder_find_noting(const char *folder, char *path, size_t size,
     return PLX_OK;
 }
 
+plx_status model_folder_config(const char *folder, struct model_config *config, struct error *err)
+{
+    char path[PATH_SIZE];
+    TRY(join(folder, "config.json", path, sizeof path, err));
+    return model_config_load(path, config, err);
+}
+
 /* ---- Loading --------------------------------------------------------------------------------- */
 
 /* A tied model's head is its embedding; a file that stores it again must store the same. */
@@ -147,11 +154,9 @@ plx_status model_load_values(struct model *model, const char *folder, struct err
 plx_status model_open(struct backend *be, const char *folder, struct model **model,
                       struct error *err)
 {
-    char path[PATH_SIZE];
     struct model_config config;
     *model = NULL;
-    TRY(join(folder, "config.json", path, sizeof path, err));
-    TRY(model_config_load(path, &config, err));
+    TRY(model_folder_config(folder, &config, err));
     plx_status status = model_create(be, &config, model);
     if (status != PLX_OK) {
         /* The backend has the sentence; it may or may not be the caller's. */

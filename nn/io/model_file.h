@@ -18,6 +18,8 @@ plx_status model_config_load(const char *path, struct model_config *config, stru
 enum model_family model_config_family(const struct model_config *config);
 plx_status model_config_can_be(const struct model_config *config, enum model_family family,
                                struct error *err);
+/* FOLDER/config.json. */
+plx_status model_folder_config(const char *folder, struct model_config *config, struct error *err);
 /* malloc'd JSON text of a config. */
 plx_status model_config_format(const struct model_config *config, char **json, struct error *err);
 

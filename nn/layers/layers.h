@@ -19,7 +19,7 @@ int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t 
 /* x [N,in], y [N,out]; further axes count as flattened into the second. */
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
                           const struct plx_tensor *x, const struct plx_tensor *y);
-/* dW += dy^T x, and dx = dy W, or dx += dy W. */
+/* dW += dy^T x unless W is frozen, and dx = dy W, or dx += dy W. */
 plx_status linear_backward(struct backend *be, int weight, const struct param_list *params,
                            const struct plx_tensor *dy, const struct plx_tensor *x,
                            const struct plx_tensor *dx, bool accumulate);

@@ -39,7 +39,7 @@ plx_status linear_backward(struct backend *be, int weight, const struct param_li
                                          .transpose_a = true,
                                          .alpha = 1,
                                          .beta = 1};
-    TRY(be->ops->gemm(be, &weight_gradient));
+    if (!params->items[weight].frozen) TRY(be->ops->gemm(be, &weight_gradient));
     const struct gemm input_gradient = {.a = &d_output,
                                         .b = &params->items[weight].value,
                                         .c = &d_input,

@@ -87,6 +87,7 @@ static bool probe_create(struct mixer *mixer, const struct model_config *config,
 {
     const int64_t H = config->heads;
     const double std = config->initializer_range;
+    const int first = params->count;
     const struct heads_plan plan = {
         .heads = H,
         .projection = "r_proj",
@@ -95,10 +96,13 @@ static bool probe_create(struct mixer *mixer, const struct model_config *config,
         .gain = config->probe_start == PROBE_START_ZERO_GAIN ? PARAM_INIT_ZERO : PARAM_INIT_ONE,
         .has_rope = config->probe_rope};
     if (!heads_create(&mixer->r, &plan, config, prefix, mixer->dtype, params)) return false;
-    if (!config->probe_gate) return true;
-    mixer->r.gate = linear_add(params, mixer->dtype, H, config->hidden_size, std,
-                               H < 64 ? PARAM_THIN : PARAM_MATRIX, prefix, "r_gate");
-    return mixer->r.gate >= 0;
+    if (config->probe_gate) {
+        mixer->r.gate = linear_add(params, mixer->dtype, H, config->hidden_size, std,
+                                   H < 64 ? PARAM_THIN : PARAM_MATRIX, prefix, "r_gate");
+        if (mixer->r.gate < 0) return false;
+    }
+    for (int i = first; i < params->count; i++) params->items[i].probe = true;
+    return true;
 }
 
 static struct mixer *attention_create(const struct mixer_kind *kind,

@@ -3,7 +3,7 @@
  * Squares are summed in double inside each tensor by the backend and over tensors in the order of
  * the parameter list, so the norm is the same bits in every run. Nothing is changed unless the
  * whole norm is finite: one NaN in one gradient would otherwise reach every weight through the
- * common factor. */
+ * common factor. Frozen parameters have no part in either. */
 #include "optim/update.h"
 
 #include <math.h>
@@ -14,6 +14,7 @@ static plx_status clip_norm(struct backend *be, const struct param_list *params,
     for (int i = 0; i < params->count; i++) {
         const struct param *param = &params->items[i];
         double sum = 0.0;
+        if (param->frozen) continue;
         TRY(be->ops->sum_squares(be, &param->grad, &sum));
         total += sum;
         *norm = sqrt(total);
@@ -30,6 +31,6 @@ plx_status clip_gradients(struct backend *be, struct param_list *params, double 
     TRY(clip_norm(be, params, norm));
     if (clip <= 0.0 || *norm <= clip) return PLX_OK;
     for (int i = 0; i < params->count; i++)
-        TRY(be->ops->scale(be, &params->items[i].grad, clip / *norm));
+        if (!params->items[i].frozen) TRY(be->ops->scale(be, &params->items[i].grad, clip / *norm));
     return PLX_OK;
 }

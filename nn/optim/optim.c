@@ -12,6 +12,16 @@
 #include <string.h>
 #include <stdio.h>
 
+/* The rule of a frozen parameter, whatever its group: it keeps nothing and changes nothing. */
+static plx_status leave(struct backend *be, const struct update_call *call)
+{
+    (void)be;
+    (void)call;
+    return PLX_OK;
+}
+
+static const struct update_rule frozen_rule = {.states = 0, .step = leave};
+
 struct optim_kind {
     struct optim_config defaults;
     const struct update_rule *rules[PARAM_GROUPS];
@@ -159,7 +169,7 @@ static plx_status optim_assign_rules(struct optim *optim, const struct optim_kin
 {
     for (int i = 0; i < optim->slot_count; i++) {
         const struct param *param = &optim->params->items[i];
-        const struct update_rule *rule = kind->rules[param->group];
+        const struct update_rule *rule = param->frozen ? &frozen_rule : kind->rules[param->group];
         REQUIRE(optim->be->err, rule != &muon_rule || param->value.rank == 2, PLX_INVALID_ARGUMENT,
                 "%s: group %s needs rank 2, not %d", param->name, param_group_name(param->group),
                 param->value.rank);

@@ -6,7 +6,7 @@
 static void render(const struct chat *chat, const char *name, bool thinking, bool answer)
 {
     const struct chat_template *family;
-    struct chat_options options = {thinking, answer};
+    struct chat_options options = {.thinking = thinking, .answer = answer};
     struct error err = {0};
     char *texts[2] = {NULL, NULL};
     size_t sizes[2];

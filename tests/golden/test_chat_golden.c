@@ -10,19 +10,45 @@ static struct error err;
 
 /* ---- Recordings ---- */
 
+/* Every assistant's turn is a span that begins behind its header and ends with the turn. */
+static void assert_spans(const struct chat_template *family, const struct chat *chat,
+                         const char *text, const struct chat_spans *spans)
+{
+    const char *stop = chat_template_stop(family);
+    size_t index, turns = 0, at = 0;
+    const json_t *message;
+    json_array_foreach(chat->messages, index, message) turns +=
+        strcmp(json_string_value(json_object_get(message, "role")), "assistant") == 0;
+    assert_int_equal(spans->count, turns);
+    for (size_t i = 0; i < spans->count; i++) {
+        const struct chat_span *span = &spans->items[i];
+        assert_true(at < span->first && span->first + strlen(stop) <= span->end);
+        assert_true(span->end <= strlen(text));
+        const char *said = strstr(text + at, "assistant");
+        bool header = said != NULL && said < text + span->first;
+        assert_true(header && text[span->first - 1] == '\n');
+        assert_memory_equal(text + span->end - strlen(stop), stop, strlen(stop));
+        at = span->end;
+    }
+}
+
 static void assert_case(const struct chat_template *family, const json_t *row, int line)
 {
     char *json = json_dumps(json_object_get(row, "chat"), 0), *text;
     const json_t *expected = json_object_get(row, "text");
     struct chat chat;
-    struct chat_options options = {json_is_true(json_object_get(row, "thinking")),
-                                   json_is_true(json_object_get(row, "answer"))};
+    struct chat_spans spans = {0};
+    struct chat_options options = {.thinking = json_is_true(json_object_get(row, "thinking")),
+                                   .answer = json_is_true(json_object_get(row, "answer")),
+                                   .spans = &spans};
     size_t size;
     assert_ok(chat_parse(json, strlen(json), "case", &chat, &err), &err);
     assert_ok(chat_render(family, &chat, &options, &text, &size, &err), &err);
     if (strcmp(text, json_string_value(expected)) != 0)
         print_error("case %d:\n%s\nbut must be\n%s\n", line, text, json_string_value(expected));
     assert_string_equal(text, json_string_value(expected));
+    assert_spans(family, &chat, text, &spans);
+    free(spans.items);
     assert_int_equal(size, json_string_length(expected));
     free(text);
     free(json);
@@ -56,7 +82,7 @@ static void assert_renders(const char *name, const char *json, bool thinking, co
 {
     const struct chat_template *family;
     struct chat chat;
-    struct chat_options options = {thinking, true};
+    struct chat_options options = {.thinking = thinking, .answer = true};
     char *text;
     size_t size;
     assert_ok(chat_template_by_name(name, &family, &err), &err);
@@ -113,7 +139,7 @@ static void llama3_has_no_tools(void **state)
     assert_ok(chat_template_by_name("llama3", &family, &err), &err);
     for (int i = 0; i < 3; i++) {
         struct chat chat;
-        struct chat_options options = {true, true};
+        struct chat_options options = {.thinking = true, .answer = true};
         char *text;
         size_t size;
         assert_ok(chat_parse(chats[i], strlen(chats[i]), "messages", &chat, &err), &err);

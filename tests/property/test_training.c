@@ -12,6 +12,14 @@ struct run {
     struct schedule_config schedule;
 };
 
+static void make_optim(struct run *run, const char *optimizer)
+{
+    struct optim_config optim = optim_config_default(optimizer);
+    optim.lr = strcmp(optimizer, "muon") == 0 ? 0.02 : 0.01;
+    optim.other_lr = optim.head_lr = optim.embedding_lr = 0.5;
+    CASE_OK(&run->m, optim_create(&run->m.be, &optim, model_params(run->m.model), &run->optim));
+}
+
 static void open_run(struct run *run, const char *mixer, const struct ops *ops, plx_dtype storage,
                      const char *optimizer, int64_t steps)
 {
@@ -29,10 +37,7 @@ static void open_run(struct run *run, const char *mixer, const struct ops *ops, 
     case_batch_fill(&run->batch, (int64_t[]){13, 8}, 2, config.vocab_size, &rng);
     struct model_memory memory;
     CASE_OK(&run->m, model_reserve(run->m.model, 21, 2, true, RECOMPUTE_NONE, &memory));
-    struct optim_config optim = optim_config_default(optimizer);
-    optim.lr = strcmp(optimizer, "muon") == 0 ? 0.02 : 0.01;
-    optim.other_lr = optim.head_lr = optim.embedding_lr = 0.5;
-    CASE_OK(&run->m, optim_create(&run->m.be, &optim, model_params(run->m.model), &run->optim));
+    make_optim(run, optimizer);
     run->schedule = (struct schedule_config){.kind = SCHEDULE_WSD,
                                              .steps = steps,
                                              .warmup = 2,
@@ -134,12 +139,68 @@ static void a_branched_decay_equals_one_run(void **unused)
     close_run(&branch);
 }
 
+static struct plx_tensor copy_of(const struct plx_tensor *tensor)
+{
+    struct plx_tensor copy = case_tensor(tensor->dtype, tensor->rank, tensor->shape);
+    copy_tensor(&copy, tensor);
+    return copy;
+}
+
+/* With the rest of the model frozen, the probe gets the gradients that it would get anyway and
+ * learns; no bit of the rest moves, and the optimiser keeps nothing for it. */
+static void the_probe_learns_alone(void **unused)
+{
+    (void)unused;
+    static const char *const optimizers[] = {"adamw", "muon"};
+    enum { MOST_PARAMS = 64 };
+    for (int i = 0; i < 2; i++) {
+        struct run whole, probe;
+        open_run(&whole, "parallax", &ops_cpu, PLX_F32, optimizers[i], 20);
+        open_run(&probe, "parallax", &ops_cpu, PLX_F32, optimizers[i], 20);
+        struct param_list *free_rows = model_params(whole.m.model);
+        struct param_list *rows = model_params(probe.m.model);
+        optim_destroy(probe.optim);
+        param_list_train_probe_only(rows);
+        make_optim(&probe, optimizers[i]);
+        struct plx_tensor before[MOST_PARAMS];
+        assert_true(rows->count <= MOST_PARAMS);
+        for (int p = 0; p < rows->count; p++) {
+            before[p] = copy_of(&rows->items[p].value);
+            bool named = strstr(rows->items[p].name, ".r_") != NULL;
+            assert_true(rows->items[p].probe == named && rows->items[p].frozen == !named);
+        }
+        /* The gradients of one pass, before clipping scales them by norms that differ. */
+        struct model_loss loss;
+        CASE_OK(&whole.m, model_loss_backward(whole.m.model, &whole.batch.batch, 1.0, &loss));
+        CASE_OK(&probe.m, model_loss_backward(probe.m.model, &probe.batch.batch, 1.0, &loss));
+        for (int p = 0; p < rows->count; p++)
+            if (rows->items[p].probe)
+                case_assert_same_bits(&rows->items[p].grad, &free_rows->items[p].grad);
+        double first = step(&probe), last = first;
+        for (int s = 1; s < 20; s++) last = step(&probe);
+        assert_true(last < first);
+        for (int p = 0; p < rows->count; p++) {
+            const struct plx_tensor *after = &rows->items[p].value;
+            size_t bytes = (size_t)plx_tensor_count(after) * plx_dtype_size(after->dtype);
+            bool same = memcmp(before[p].data, after->data, bytes) == 0;
+            assert_true(same == rows->items[p].frozen);
+            free(before[p].data);
+        }
+        struct optim_tensor state;
+        for (int t = 0; optim_state(probe.optim, t, &state); t++)
+            assert_non_null(strstr(state.name, ".r_"));
+        close_run(&whole);
+        close_run(&probe);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_batch_is_learnt_by_heart),
         cmocka_unit_test(backends_walk_the_same_path),
         cmocka_unit_test(a_branched_decay_equals_one_run),
+        cmocka_unit_test(the_probe_learns_alone),
     };
     return cmocka_run_group_tests_name("training", tests, NULL, NULL);
 }

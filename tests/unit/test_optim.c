@@ -77,8 +77,9 @@ static void set_element(const struct plx_tensor *tensor, int64_t e, double value
         ((float *)tensor->data)[e] = (float)value;
 }
 
-static void setup(struct fixture *f, const struct setting *setting,
-                  const struct optim_config *config)
+/* frozen: bit i is set where row i is not to be trained. */
+static void setup_frozen(struct fixture *f, const struct setting *setting,
+                         const struct optim_config *config, unsigned frozen)
 {
     *f = (struct fixture){.optim = NULL};
     struct backend_config backend = {.ops = setting->ops,
@@ -95,10 +96,19 @@ static void setup(struct fixture *f, const struct setting *setting,
     assert_int_equal(arena_create(&f->values, room, &f->err), PLX_OK);
     assert_int_equal(arena_create(&f->grads, room, &f->err), PLX_OK);
     param_list_carve_values(&f->params, &f->values);
-    for (int i = 0; i < PARAMS; i++) fill(&f->params.items[i].value, (uint64_t)i, 0.5);
+    for (int i = 0; i < PARAMS; i++) {
+        fill(&f->params.items[i].value, (uint64_t)i, 0.5);
+        f->params.items[i].frozen = frozen >> i & 1;
+    }
     /* Gradients get their memory after the optimiser is made, as in training. */
     if (optim_create(&f->be, config, &f->params, &f->optim) != PLX_OK) fail_msg("%s", f->err.text);
     param_list_carve_grads(&f->params, &f->grads);
+}
+
+static void setup(struct fixture *f, const struct setting *setting,
+                  const struct optim_config *config)
+{
+    setup_frozen(f, setting, config, 0);
 }
 
 static void fill_grads(struct fixture *f, int step, double length)
@@ -440,6 +450,45 @@ static void gradients_that_are_not_finite_change_nothing(void **unused)
         }
 }
 
+/* Freezing rows of every group is the same as gradients of zero for the others' norm and update;
+ * the frozen rows keep their bits, though weight decay alone would move them. */
+static void frozen_rows_stay_and_have_no_part_in_the_norm(void **unused)
+{
+    (void)unused;
+    static const char *const names[] = {"adamw", "muon"};
+    for (int s = 0; s < 2 * SETTINGS; s++)
+        for (unsigned frozen = 1; frozen < (1u << PARAMS) - 1; frozen = 3 * frozen + 1) {
+            struct optim_config config = distinct_config(names[s % 2]);
+            config.clip = 1.5;
+            struct fixture some, all;
+            setup_frozen(&some, &settings[s / 2], &config, frozen);
+            setup(&all, &settings[s / 2], &config);
+            for (int step = 1; step <= 2; step++) {
+                struct optim_report some_report, all_report;
+                fill_grads(&some, step, 2.0);
+                fill_grads(&all, step, 2.0);
+                for (int i = 0; i < PARAMS; i++)
+                    if (frozen >> i & 1) fill(&all.params.items[i].grad, 0, 0.0);
+                assert_int_equal(optim_step(some.optim, 1.0, 1.0, &some_report), PLX_OK);
+                assert_int_equal(optim_step(all.optim, 1.0, 1.0, &all_report), PLX_OK);
+                assert_true(some_report.grad_norm == all_report.grad_norm);
+            }
+            int64_t trained = 0;
+            for (int i = 0; i < PARAMS; i++) {
+                const struct plx_tensor *value = &some.params.items[i].value;
+                bool stays = frozen >> i & 1;
+                if (stays) fill(&all.params.items[i].value, (uint64_t)i, 0.5);
+                if (!stays) trained += plx_tensor_count(value);
+                for (int64_t e = 0; e < plx_tensor_count(value); e++)
+                    assert_true(element(value, e) == element(&all.params.items[i].value, e));
+            }
+            assert_int_equal(param_list_trained(&some.params), trained);
+            assert_true(optim_bytes(some.optim) < optim_bytes(all.optim));
+            teardown(&some);
+            teardown(&all);
+        }
+}
+
 static void missing_gradients_are_refused(void **unused)
 {
     (void)unused;
@@ -585,6 +634,7 @@ int main(void)
         cmocka_unit_test(defaults_are_the_papers),
         cmocka_unit_test(long_gradients_are_clipped_and_short_ones_are_not),
         cmocka_unit_test(gradients_that_are_not_finite_change_nothing),
+        cmocka_unit_test(frozen_rows_stay_and_have_no_part_in_the_norm),
         cmocka_unit_test(missing_gradients_are_refused),
         cmocka_unit_test(state_is_named_and_shaped),
         cmocka_unit_test(a_copied_state_continues_bit_for_bit),
