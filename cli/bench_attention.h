@@ -26,6 +26,7 @@ struct bench_attention_options {
     bool causal, full;   /* decode is always causal, with one query */
     bool cold;           /* empty the caches before every call */
     bool deterministic;  /* ask backward for the same bits on every run */
+    int64_t page;        /* keys a page of decode's cache; 0: contiguous */
     double probe_offset; /* standard deviations of r.k by which its mean is moved from 0 */
     int threads;         /* of the CPU; 0: all */
     const char *kernel;  /* NULL: the library's choice */

@@ -13,7 +13,7 @@ struct bench_case {
     bool causal;        /* always in decode, with one query */
     bool cold;          /* caches are emptied before every call */
     bool deterministic; /* of backward */
-    int64_t page;       /* keys a page of the cache; 0: contiguous */
+    int64_t page;       /* keys a page of decode's cache; 0: contiguous */
 };
 
 struct bench_result {
@@ -44,18 +44,31 @@ enum bench_slot {
     SLOTS
 };
 
-/* The views of a pass, without data. Only what the pass has to read and write: the optional outputs
- * of a forward are those that backward needs, of decode none. `written` is the dtype of its outputs
- * of rank 4; what backward reads of them has the case's dtype. */
-struct plx_parallax_args bench_args(const struct bench_case *c, plx_pass pass, plx_dtype written);
-/* The same struct as an array of SLOTS tensors. */
-struct plx_tensor *bench_slots(struct plx_parallax_args *args);
+/* What a call through the public interface takes, whatever the mechanism. */
+struct bench_arguments {
+    struct plx_attention attention;
+    struct plx_parallax_args tensors;
+};
+
+/* The arguments of a pass, without data. Only what the pass has to read and write: the optional
+ * outputs of a forward are those that backward needs, of decode none. `written` is the dtype of its
+ * outputs of rank 4; what backward reads of them has the case's dtype. */
+struct bench_arguments bench_arguments(const struct bench_case *c, plx_pass pass,
+                                       plx_dtype written);
+/* The tensors as an array of SLOTS. */
+struct plx_tensor *bench_slots(struct bench_arguments *args);
+
+/* Pages of a sequence, and where in the pool the n-th of all pages lies: scattered, each once. */
+int64_t bench_pages(const struct bench_case *c);
+int64_t bench_page(const struct bench_case *c, int64_t n);
+/* Row of k and v, counted over all axes but the last, of key j of a sequence and head. */
+int64_t bench_key_row(const struct bench_case *c, int64_t b, int64_t j, int64_t g);
 
 /* The kernel that a call takes and the workspace it needs. */
 plx_status bench_plan(plx_context *context, const struct bench_case *c, plx_pass pass,
-                      const struct plx_parallax_args *args, const char **kernel, size_t *bytes);
+                      const struct bench_arguments *args, const char **kernel, size_t *bytes);
 plx_status bench_call(plx_context *context, const struct bench_case *c, plx_pass pass,
-                      const struct plx_parallax_args *args, void *workspace, size_t bytes,
+                      const struct bench_arguments *args, void *workspace, size_t bytes,
                       plx_stream stream);
 
 /* Products of T x S x D: 4 forward and 8 backward for Parallax, 2 and 5 for softmax attention; half

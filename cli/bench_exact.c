@@ -25,11 +25,6 @@ static int64_t query_row(const struct bench_case *c, struct place at)
     return (at.b * time + at.i) * c->shape.hq + at.h;
 }
 
-static int64_t key_row(const struct bench_case *c, int64_t b, int64_t j, int64_t g)
-{
-    return (b * c->shape.l + j) * c->shape.hkv + g;
-}
-
 static double dot(const float *a, const float *b, int64_t count)
 {
     double sum = 0;
@@ -50,7 +45,7 @@ static plx_status query_create(const struct bench_tensors *x, const struct bench
     query->a = query->u + query->keys;
     double largest = -INFINITY, sum = 0;
     for (int64_t j = 0; j < query->keys; j++) {
-        const float *k = bench_tensors_row(x, SLOT_K, key_row(c, at.b, j, g));
+        const float *k = bench_tensors_row(x, SLOT_K, bench_key_row(c, at.b, j, g));
         query->p[j] = dot(q, k, s.d) / sqrt((double)s.d);
         query->u[j] = c->mechanism == PLX_PARALLAX ? dot(r, k, s.d) : 0;
         largest = fmax(largest, query->p[j]);
@@ -63,7 +58,7 @@ static plx_status query_create(const struct bench_tensors *x, const struct bench
     if (c->pass != PLX_BACKWARD) return PLX_OK;
     const float *d_o = bench_tensors_row(x, SLOT_D_O, row);
     for (int64_t j = 0; j < query->keys; j++) {
-        query->a[j] = dot(d_o, bench_tensors_row(x, SLOT_V, key_row(c, at.b, j, g)), s.d);
+        query->a[j] = dot(d_o, bench_tensors_row(x, SLOT_V, bench_key_row(c, at.b, j, g)), s.d);
         query->g_m += query->p[j] * query->a[j];
         query->g_o += query->p[j] * (1 + query->t - query->u[j]) * query->a[j];
     }
@@ -119,8 +114,8 @@ static plx_status sum_keys(const struct bench_tensors *x, const struct bench_cas
     struct query query;
     TRY(query_create(x, c, at, &query));
     for (int64_t j = 0; j < query.keys; j++)
-        add_scaled(scale * factor(&query, j), bench_tensors_row(x, summed, key_row(c, at.b, j, g)),
-                   d, sample->exact);
+        add_scaled(scale * factor(&query, j),
+                   bench_tensors_row(x, summed, bench_key_row(c, at.b, j, g)), d, sample->exact);
     query_destroy(&query);
     return PLX_OK;
 }
@@ -148,7 +143,7 @@ static plx_status add_query(const struct bench_tensors *x, const struct bench_ca
 static plx_status sum_queries(const struct bench_tensors *x, const struct bench_case *c, int64_t b,
                               int64_t g, int64_t j, struct bench_exact *exact)
 {
-    const int64_t row = key_row(c, b, j, g), group = c->shape.hq / c->shape.hkv;
+    const int64_t row = bench_key_row(c, b, j, g), group = c->shape.hq / c->shape.hkv;
     double *dk = add_sample(exact, SLOT_DK, row)->exact,
            *dv = add_sample(exact, SLOT_DV, row)->exact;
     const int64_t first = c->causal ? j : 0, queries = c->shape.l - first;
@@ -167,10 +162,14 @@ static plx_status sum_queries(const struct bench_tensors *x, const struct bench_
 /* ---- Which rows --------------------------------------------------------------------------------
  */
 
+enum { MAX_PLACES = 2 * (BENCH_FIRST_ROWS + 4) };
+
 /* Query rows of the first head of the first sequence and the last of the last. */
-static int choose_places(const struct bench_case *c, struct place places[8])
+static int choose_places(const struct bench_case *c, struct place places[MAX_PLACES])
 {
     const struct bench_shape s = c->shape;
+    const int64_t first = s.l < BENCH_FIRST_ROWS ? s.l : BENCH_FIRST_ROWS;
+    const int64_t later[] = {s.l / 4, s.l / 2, 3 * s.l / 4, s.l - 1};
     int count = 0;
     if (c->pass == PLX_DECODE) {
         places[count++] = (struct place){0, 0, 0};
@@ -179,11 +178,11 @@ static int choose_places(const struct bench_case *c, struct place places[8])
         if (s.b > 2) places[count++] = (struct place){s.b / 2, 0, 0};
         return count;
     }
-    const int64_t times[] = {0, s.l / 3, 2 * s.l / 3, s.l - 1};
-    for (int n = 0; n < 4; n++) {
-        if (n > 0 && times[n] == times[n - 1]) continue;
-        places[count++] = (struct place){0, times[n], 0};
-        if (s.b * s.hq > 1) places[count++] = (struct place){s.b - 1, times[n], s.hq - 1};
+    for (int64_t n = 0; n < first + 4; n++) {
+        const int64_t i = n < first ? n : later[n - first];
+        if (n >= first && i < first) continue;
+        places[count++] = (struct place){0, i, 0};
+        if (s.b * s.hq > 1) places[count++] = (struct place){s.b - 1, i, s.hq - 1};
     }
     return count;
 }
@@ -192,7 +191,7 @@ plx_status bench_exact_create(const struct bench_tensors *tensors, const struct 
                               struct bench_exact *exact, struct error *err)
 {
     const struct bench_shape s = c->shape;
-    struct place places[8], sampled[BENCH_MAX_SAMPLES];
+    struct place places[MAX_PLACES], sampled[BENCH_MAX_SAMPLES];
     const int count = choose_places(c, places);
     plx_status status = PLX_OK;
     REQUIRE(err, s.d <= BENCH_MAX_D, PLX_UNSUPPORTED, "bench: %lld channels are more than %d",
@@ -246,12 +245,11 @@ static plx_status convert(double *exact, plx_dtype dtype, void *stored, double *
 }
 
 plx_status bench_exact_compare(const struct bench_tensors *tensors,
-                               const struct plx_parallax_args *args,
-                               const struct bench_exact *exact, double *error, double *equal,
-                               struct error *err)
+                               const struct bench_arguments *args, const struct bench_exact *exact,
+                               double *error, double *equal, struct error *err)
 {
     double worst[SLOTS] = {0}, largest[SLOTS] = {0};
-    struct plx_parallax_args views = *args;
+    struct bench_arguments views = *args;
     int64_t same = 0, all = 0;
     for (int n = 0; n < exact->count; n++) {
         const struct bench_sample *sample = &exact->samples[n];

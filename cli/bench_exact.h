@@ -5,7 +5,7 @@
 
 #include "bench_tensors.h"
 
-enum { BENCH_MAX_D = 256, BENCH_MAX_SAMPLES = 32 };
+enum { BENCH_MAX_D = 256, BENCH_FIRST_ROWS = 32, BENCH_MAX_SAMPLES = 160 };
 
 struct bench_sample {
     enum bench_slot slot;
@@ -18,8 +18,9 @@ struct bench_exact {
     struct bench_sample samples[BENCH_MAX_SAMPLES];
 };
 
-/* Decode: o of four heads. Forward: o of four queries of the first and the last head. Backward: dq
- * and dr of such queries, dk and dv of two keys that at most 64 queries see; with the full mask
+/* Decode: o of four heads. Forward: o of the first 32 queries, which see few keys and show the
+ * rounding of weights most, and of four more of the first and the last head. Backward: dq and dr of
+ * such queries, dk and dv of two keys that at most 64 queries see; with the full mask
  * only where all queries are few enough, up to 4096. */
 plx_status bench_exact_create(const struct bench_tensors *tensors, const struct bench_case *c,
                               struct bench_exact *exact, struct error *err);
@@ -27,8 +28,7 @@ plx_status bench_exact_create(const struct bench_tensors *tensors, const struct 
 /* Of the outputs in args: the largest error in a tensor over its largest exact value, largest over
  * the tensors; and the share of numbers that are the exact ones rounded to the output's dtype. */
 plx_status bench_exact_compare(const struct bench_tensors *tensors,
-                               const struct plx_parallax_args *args,
-                               const struct bench_exact *exact, double *error, double *equal,
-                               struct error *err);
+                               const struct bench_arguments *args, const struct bench_exact *exact,
+                               double *error, double *equal, struct error *err);
 
 #endif

@@ -17,7 +17,7 @@ struct run {
     struct bench_tensors *tensors;
     const struct bench_case *c;
     plx_context *context;
-    struct plx_parallax_args args;
+    struct bench_arguments args;
     size_t workspace_bytes;
 };
 
@@ -56,7 +56,7 @@ static plx_status prepare(struct run *run, plx_dtype written, const char **kerne
 {
     struct bench_tensors *x = run->tensors;
     const enum bench_slot first = run->c->pass == PLX_BACKWARD ? SLOT_DQ : SLOT_O;
-    run->args = bench_tensors_args(x, run->c, run->c->pass, written);
+    run->args = bench_tensors_arguments(x, run->c, run->c->pass, written);
     TRY(explain(
         run,
         bench_plan(run->context, run->c, run->c->pass, &run->args, kernel, &run->workspace_bytes),
@@ -81,7 +81,7 @@ static plx_status run_forward(struct bench_tensors *tensors, const struct bench_
                               const char *kernel, int threads, struct error *err)
 {
     const char *same = kernel && has_forward(c, kernel) ? kernel : NULL, *name;
-    struct plx_parallax_args args = bench_tensors_args(tensors, c, PLX_FORWARD, c->dtype);
+    struct bench_arguments args = bench_tensors_arguments(tensors, c, PLX_FORWARD, c->dtype);
     plx_context *context;
     size_t bytes = 0;
     TRY(context_create(tensors, same, threads, &context, err));
@@ -114,7 +114,7 @@ static plx_status compare(struct run *run, const struct bench_exact *exact,
 struct clock {
     device_event begin, end;
     device_graph graph; /* NULL: calls are made one by one */
-    int calls;          /* in the graph */
+    int calls;          /* between the events */
 };
 
 static void clock_destroy(const struct device *device, struct clock *clock)
@@ -140,10 +140,9 @@ static plx_status clock_create(struct run *run, const struct bench_method *metho
     const struct device *device = run->tensors->device;
     TRY(device->event_create(&clock->begin, err));
     TRY(device->event_create(&clock->end, err));
-    clock->calls = 1;
-    if (!device->capture_begin || run->c->pass != PLX_DECODE) return PLX_OK;
-    if (!run->c->cold) clock->calls = method->calls;
-    return capture(run, clock, err);
+    const bool graph = device->capture_begin && run->c->pass == PLX_DECODE;
+    clock->calls = run->c->cold ? 1 : graph ? method->graph_calls : method->calls;
+    return graph ? capture(run, clock, err) : PLX_OK;
 }
 
 static plx_status sample(struct run *run, const struct bench_method *method,
@@ -152,10 +151,8 @@ static plx_status sample(struct run *run, const struct bench_method *method,
     const struct bench_tensors *x = run->tensors;
     if (run->c->cold) TRY(x->device->fill(method->flush, 0, method->flush_bytes, x->stream, err));
     TRY(x->device->event_record(clock->begin, x->stream, err));
-    if (clock->graph)
-        TRY(x->device->graph_launch(clock->graph, x->stream, err));
-    else
-        TRY(call(run, err));
+    if (clock->graph) TRY(x->device->graph_launch(clock->graph, x->stream, err));
+    for (int n = 0; !clock->graph && n < clock->calls; n++) TRY(call(run, err));
     TRY(x->device->event_record(clock->end, x->stream, err));
     TRY(x->device->event_elapsed(clock->begin, clock->end, seconds, err));
     return PLX_OK;
@@ -201,8 +198,10 @@ plx_status bench_measure_plan(const struct bench_tensors *tensors, const struct 
                               const char *kernel, int threads, struct bench_result *result,
                               struct error *err)
 {
-    struct run run = {.c = c, .args = bench_args(c, c->pass, c->dtype)};
-    for (int n = 0; n < SLOTS; n++) bench_slots(&run.args)[n].device = tensors->device->kind;
+    struct run run = {.c = c, .args = bench_arguments(c, c->pass, c->dtype)};
+    const plx_device kind = tensors->device->kind;
+    for (int n = 0; n < SLOTS; n++) bench_slots(&run.args)[n].device = kind;
+    run.args.attention.k_pages.device = run.args.attention.k_lengths.device = kind;
     TRY(context_create(tensors, kernel, threads, &run.context, err));
     plx_status status =
         bench_plan(run.context, c, c->pass, &run.args, &result->kernel, &result->workspace_bytes);

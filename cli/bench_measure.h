@@ -6,9 +6,10 @@
 
 /* How calls become samples of time. */
 struct bench_method {
-    int calls;      /* of decode in one graph, where the device has graphs and caches are warm */
-    int samples;    /* at least */
-    double seconds; /* and at least so long */
+    int graph_calls;     /* of decode in one graph, where the device has graphs */
+    int calls;           /* of the other passes between two events; with cold caches always one */
+    int samples;         /* at least */
+    double seconds;      /* and at least so long */
     double most_seconds; /* but no longer than this after three samples */
     void *flush;         /* memory larger than the caches, for cold cases */
     size_t flush_bytes;

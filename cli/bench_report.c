@@ -28,14 +28,15 @@ void bench_report_device(const struct bench_report *report, const struct device_
 {
     const struct bench_limits *limits = &report->limits;
     if (report->table)
-        fprintf(report->table, "%s%s%s, %d CPU threads\nlimits: %s\n", facts->name,
-                facts->details[0] ? ", " : "", facts->details, threads, limits->text);
+        fprintf(report->table, "%s%s%s, %d CPU threads\nlimits: %s\ntimes:  %s\n", facts->name,
+                facts->details[0] ? ", " : "", facts->details, threads, limits->text,
+                report->units->method);
     if (!report->json) return;
     fprintf(report->json,
             "{\"what\": \"device\", \"name\": \"%s\", \"details\": \"%s\", \"threads\": %d, "
             "\"limit_tflops\": %.6g, \"limit_tb_s\": %.6g, \"time\": \"%s\", \"build\": \"%s\"}\n",
             facts->name, facts->details, threads, limits->tflops, limits->tb_s,
-            report->units->best ? "best" : "median", plx_build());
+            report->units->method, plx_build());
     fflush(report->json);
 }
 

@@ -15,6 +15,7 @@ struct bench_limits {
 struct bench_units {
     const char *time, *flops, *bytes;
     double per_second, per_tflops, per_tb_s;
+    const char *method; /* how a time is taken, in words */
     bool best; /* the fastest call counts, because other programs disturb; else the median */
 };
 

@@ -18,7 +18,7 @@ void bench_tensors_reserve(struct bench_tensors *tensors, const struct bench_cas
 {
     const plx_pass first = c->pass == PLX_BACKWARD ? PLX_FORWARD : c->pass;
     for (plx_pass pass = first; pass <= c->pass; pass++) {
-        struct plx_parallax_args args = bench_args(c, pass, PLX_F32);
+        struct bench_arguments args = bench_arguments(c, pass, PLX_F32);
         for (int n = 0; n < SLOTS; n++) {
             const struct plx_tensor *tensor = &bench_slots(&args)[n];
             if (tensor->rank == 0) continue;
@@ -28,6 +28,9 @@ void bench_tensors_reserve(struct bench_tensors *tensors, const struct bench_cas
             if (bytes > tensors->bytes[n]) tensors->bytes[n] = bytes;
         }
     }
+    const size_t pages = (size_t)(c->shape.b * bench_pages(c)), lengths = (size_t)c->shape.b;
+    if (pages > tensors->pages_count) tensors->pages_count = pages;
+    if (pages > 0 && lengths > tensors->lengths_count) tensors->lengths_count = lengths;
 }
 
 plx_status bench_tensors_allocate(struct bench_tensors *tensors, struct error *err)
@@ -36,7 +39,11 @@ plx_status bench_tensors_allocate(struct bench_tensors *tensors, struct error *e
     for (int n = 0; n < SLOTS; n++)
         if (tensors->bytes[n] > 0)
             TRY(device->allocate(&tensors->memory[n], tensors->bytes[n], tensors->stream, err));
-    return PLX_OK;
+    if (tensors->pages_count == 0) return PLX_OK;
+    TRY(device->allocate(&tensors->pages, tensors->pages_count * sizeof(int32_t), tensors->stream,
+                         err));
+    return device->allocate(&tensors->lengths, tensors->lengths_count * sizeof(int32_t),
+                            tensors->stream, err);
 }
 
 void bench_tensors_destroy(struct bench_tensors *tensors)
@@ -46,6 +53,8 @@ void bench_tensors_destroy(struct bench_tensors *tensors)
         free(tensors->rows[n]);
     }
     tensors->device->release(tensors->workspace, tensors->stream);
+    tensors->device->release(tensors->pages, tensors->stream);
+    tensors->device->release(tensors->lengths, tensors->stream);
     *tensors = (struct bench_tensors){0};
 }
 
@@ -111,7 +120,27 @@ static plx_status fill_slot(struct bench_tensors *tensors, enum bench_slot slot,
     return device->wait(tensors->stream, err); /* before the host's copy is written anew */
 }
 
-plx_status bench_tensors_fill(struct bench_tensors *tensors, const struct bench_case *c,
+/* Page table and lengths of a paged cache. */
+static plx_status fill_lists(struct bench_tensors *tensors, const struct bench_case *c,
+                             struct error *err)
+{
+    const struct device *device = tensors->device;
+    const int64_t pages = c->shape.b * bench_pages(c);
+    int32_t *list = malloc((size_t)(pages + c->shape.b) * sizeof *list);
+    REQUIRE(err, list, PLX_OUT_OF_MEMORY, "bench: no memory for %lld pages", (long long)pages);
+    for (int64_t n = 0; n < pages; n++) list[n] = (int32_t)bench_page(c, n);
+    for (int64_t b = 0; b < c->shape.b; b++) list[pages + b] = (int32_t)c->shape.l;
+    plx_status status =
+        device->upload(tensors->pages, list, (size_t)pages * sizeof *list, tensors->stream, err);
+    if (status == PLX_OK)
+        status = device->upload(tensors->lengths, list + pages, (size_t)c->shape.b * sizeof *list,
+                                tensors->stream, err);
+    if (status == PLX_OK) status = device->wait(tensors->stream, err);
+    free(list);
+    return status;
+}
+
+static plx_status fill_inputs(struct bench_tensors *tensors, const struct bench_case *c,
                               struct error *err)
 {
     if (tensors->d == c->shape.d && tensors->dtype == c->dtype) return PLX_OK;
@@ -132,19 +161,29 @@ plx_status bench_tensors_fill(struct bench_tensors *tensors, const struct bench_
     return status;
 }
 
+plx_status bench_tensors_fill(struct bench_tensors *tensors, const struct bench_case *c,
+                              struct error *err)
+{
+    TRY(fill_inputs(tensors, c, err));
+    return c->page > 0 ? fill_lists(tensors, c, err) : PLX_OK;
+}
+
 /* ---- Views -------------------------------------------------------------------------------------
  */
 
-struct plx_parallax_args bench_tensors_args(const struct bench_tensors *tensors,
-                                            const struct bench_case *c, plx_pass pass,
-                                            plx_dtype written)
+struct bench_arguments bench_tensors_arguments(const struct bench_tensors *tensors,
+                                               const struct bench_case *c, plx_pass pass,
+                                               plx_dtype written)
 {
-    struct plx_parallax_args args = bench_args(c, pass, written);
+    struct bench_arguments args = bench_arguments(c, pass, written);
     for (int n = 0; n < SLOTS; n++) {
         struct plx_tensor *tensor = &bench_slots(&args)[n];
         tensor->device = tensors->device->kind;
         if (tensor->rank > 0) tensor->data = tensors->memory[n];
     }
+    args.attention.k_pages.device = args.attention.k_lengths.device = tensors->device->kind;
+    args.attention.k_pages.data = tensors->pages;
+    args.attention.k_lengths.data = tensors->lengths;
     return args;
 }
 

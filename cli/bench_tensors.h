@@ -19,6 +19,8 @@ struct bench_tensors {
     double probe_offset; /* standard deviations of r.k by which its mean is moved from 0 */
     void *memory[SLOTS];
     size_t bytes[SLOTS];
+    void *pages, *lengths; /* of a paged cache, i32 */
+    size_t pages_count, lengths_count;
     void *workspace;
     size_t workspace_bytes;
     float *rows[SLOTS]; /* host copies of the pattern of inputs, [BENCH_ROWS,D], as rounded */
@@ -34,10 +36,10 @@ void bench_tensors_destroy(struct bench_tensors *tensors);
 /* Writes the inputs unless they hold what the case needs already. */
 plx_status bench_tensors_fill(struct bench_tensors *tensors, const struct bench_case *c,
                               struct error *err);
-/* bench_args with data. */
-struct plx_parallax_args bench_tensors_args(const struct bench_tensors *tensors,
-                                            const struct bench_case *c, plx_pass pass,
-                                            plx_dtype written);
+/* bench_arguments with data. */
+struct bench_arguments bench_tensors_arguments(const struct bench_tensors *tensors,
+                                               const struct bench_case *c, plx_pass pass,
+                                               plx_dtype written);
 /* Makes the workspace at least so large. */
 plx_status bench_tensors_workspace(struct bench_tensors *tensors, size_t bytes, struct error *err);
 /* Row n of an input, counted over all axes but the last. */

@@ -17,7 +17,7 @@ struct bench_attention_values {
     char *device, *pass, *mechanism, *dtype, *mask;
     struct text_list shapes;
     char *grid, *kernel, *peer, *json;
-    int64_t repeat, threads;
+    int64_t page, repeat, threads;
     double probe_offset, seconds;
     bool cold, deterministic, list_shapes, plan;
 };
@@ -32,7 +32,7 @@ static const struct option_row rows[] = {
      "both is forward and backward"},
     {NULL, "mechanism", OPTION_STRING, FIELD(mechanism), "both", "both|parallax|softmax", 0, 0,
      false, "the mechanism"},
-    {NULL, "dtype", OPTION_STRING, FIELD(dtype), "auto", "auto|f32|bf16", 0, 0, false,
+    {NULL, "dtype", OPTION_STRING, FIELD(dtype), "auto", "auto|f32|bf16|f16", 0, 0, false,
      "of queries, keys and values; auto: f32, on CUDA bf16"},
     {NULL, "mask", OPTION_STRING, FIELD(mask), "auto", "auto|both|causal|full", 0, 0, false,
      "auto: both, on CUDA causal; decode is always causal"},
@@ -44,6 +44,8 @@ static const struct option_row rows[] = {
      "print the shapes, as --shapes takes them, and stop"},
     {NULL, "cold", OPTION_BOOL, FIELD(cold), "false", NULL, 0, 0, false,
      "empty the caches before every call"},
+    {NULL, "page", OPTION_INT, FIELD(page), "0", "KEYS", 0, 1 << 20, false,
+     "keys a page of decode's cache; 0: contiguous"},
     {NULL, "deterministic", OPTION_BOOL, FIELD(deterministic), "false", NULL, 0, 0, false,
      "ask backward for the same bits on every run"},
     {NULL, "probe_offset", OPTION_REAL, FIELD(probe_offset), "0", "X", 0, 1000, false,
@@ -131,8 +133,8 @@ static void set_cases(const struct bench_attention_values *values,
     static const plx_pass passes[] = {PLX_FORWARD, PLX_BACKWARD, PLX_DECODE};
     static const char *const mechanism_words[] = {"parallax", "softmax"};
     static const plx_mechanism mechanisms[] = {PLX_PARALLAX, PLX_SOFTMAX};
-    static const char *const dtype_words[] = {"f32", "bf16"};
-    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16};
+    static const char *const dtype_words[] = {"f32", "bf16", "f16"};
+    static const plx_dtype dtypes[] = {PLX_F32, PLX_BF16, PLX_F16};
     const int pass = word_index(values->pass, pass_words, COUNT_OF(pass_words));
     const int mechanism = word_index(values->mechanism, mechanism_words, COUNT_OF(mechanism_words));
     const int dtype = word_index(values->dtype, dtype_words, COUNT_OF(dtype_words));
@@ -167,6 +169,7 @@ static plx_status run_cases(const struct bench_attention_values *values, struct 
         .shapes = shapes,
         .cold = values->cold,
         .deterministic = values->deterministic,
+        .page = values->page,
         .probe_offset = values->probe_offset,
         .threads = (int)values->threads,
         .kernel = values->kernel[0] ? values->kernel : NULL,
@@ -199,8 +202,8 @@ const struct command command_bench_attention = {
         "with exact values,\nand states the share of the limit: on the CPU the f32 multiply-adds "
         "that it reaches in registers and the rate\nat which it reads memory, on a GPU those of "
         "its data sheet. Parallax counts as four products forward and eight\nbackward, softmax as "
-        "two and five. Decode on a GPU is timed by replays of a graph of 20 calls, or of one with\n"
-        "cold caches.",
+        "two and five. Times on a GPU are medians: for decode of a graph of 20 calls, else of 5\n"
+        "calls back to back between two events, and with cold caches of one call.",
     .examples =
         {"parallax bench attention --pass forward --mask causal",
          "parallax bench attention --device cuda --pass decode --grid 216 --json grid.jsonl"},

@@ -5,11 +5,11 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "eval_report.h"
 #include "io/fields.h"
-#include "model_run.h"
 #include "progress.h"
-#include "train.h"
 
 struct eval_values {
     struct text_list data;
@@ -18,6 +18,9 @@ struct eval_values {
     bool mask_documents;
     int64_t context, batch;
     bool json;
+    struct text_list task, compare;
+    char *task_folder;
+    int64_t limit;
     struct model_run_options run;
 };
 
@@ -33,10 +36,18 @@ static const struct option_row rows[] = {
      false, "score about so many tokens; 0: all"},
     {NULL, "mask_documents", OPTION_BOOL, offsetof(struct eval_values, mask_documents), "true",
      NULL, 0, 0, false, "attention and positions restart at document borders"},
+    {"Benchmarks", "task", OPTION_LIST, offsetof(struct eval_values, task), NULL, "TASK...", 0, 0,
+     false, "NAME, FILE.jsonl or NAME=FILE.jsonl instead of --data; NAME is one of those above"},
+    {NULL, "task_folder", OPTION_STRING, offsetof(struct eval_values, task_folder), ".", "FOLDER",
+     0, 0, false, "where the files of names lie, as NAME.jsonl"},
+    {NULL, "limit", OPTION_INT, offsetof(struct eval_values, limit), "0", "N", 0, 1e9, false,
+     "score the first N documents of a task; 0: all"},
+    {NULL, "compare", OPTION_LIST, offsetof(struct eval_values, compare), NULL, "A B", 0, 0, false,
+     "two results of --task --json, or two models on --task, with a paired test"},
     {"Batches", "context", OPTION_INT, offsetof(struct eval_values, context), "0", "TOKENS", 0,
      1048576, false, "tokens of a row; 0: the model's context"},
     {NULL, "batch", OPTION_INT, offsetof(struct eval_values, batch), "8", "ROWS", 1, 1048576, false,
-     "rows of a batch"},
+     "rows of a batch; of a task: its longest texts, or as many shorter ones as fill it"},
     {"Output", "json", OPTION_BOOL, offsetof(struct eval_values, json), "false", NULL, 0, 0, false,
      "print one JSON object instead of the table"},
     {"Computing", "dtype", OPTION_STRING, offsetof(struct eval_values, run.dtype), "f32",
@@ -131,17 +142,85 @@ static plx_status evaluate(struct model_run *run, const struct corpus *corpus,
     return PLX_OK;
 }
 
-static plx_status run_eval(const struct option_settings *settings, const struct eval_values *values,
-                           struct error *err)
+/* ---- Benchmarks ---- */
+
+static plx_status report_model(const char *path, const struct eval_values *values,
+                               struct eval_report *report, struct error *err)
+{
+    const struct eval_report_options options = {
+        .tasks = &values->task,
+        .folder = values->task_folder,
+        .limit = values->limit,
+        .task = {.context = values->context, .rows = values->batch},
+        .quiet = values->json};
+    struct model_run run;
+    TRY(model_run_open(&run, path, &values->run, err));
+    plx_status status = eval_report_run(&run, &options, report, err);
+    model_run_close(&run);
+    return status;
+}
+
+static plx_status run_tasks(const char *model, const struct eval_values *values, struct error *err)
+{
+    struct eval_report report = {0};
+    plx_status status = report_model(model, values, &report, err);
+    if (status == PLX_OK && values->json) status = eval_report_print_json(&report, err);
+    if (status == PLX_OK && !values->json) eval_report_print(&report);
+    eval_report_clear(&report);
+    return status;
+}
+
+/* A word of --compare: a file of results by its looks, or a model. */
+static plx_status report_side(const char *word, const struct eval_values *values,
+                              struct eval_report *report, struct error *err)
+{
+    const char *suffix = strrchr(word, '.');
+    if (suffix != NULL && strcmp(suffix, ".json") == 0) return eval_report_read(word, report, err);
+    REQUIRE(err, values->task.count > 0, PLX_INVALID_ARGUMENT,
+            "--compare: %s is no .json file of results, and without --task a model has none", word);
+    return report_model(word, values, report, err);
+}
+
+static plx_status run_compare(const struct eval_values *values, struct error *err)
+{
+    struct eval_report a = {0}, b = {0};
+    REQUIRE(err, values->compare.count == 2, PLX_INVALID_ARGUMENT,
+            "--compare: takes two results or models, not %d", values->compare.count);
+    plx_status status = report_side(values->compare.items[0], values, &a, err);
+    if (status == PLX_OK) status = report_side(values->compare.items[1], values, &b, err);
+    if (status == PLX_OK) status = eval_report_compare(&a, &b, values->json, err);
+    eval_report_clear(&a);
+    eval_report_clear(&b);
+    return status;
+}
+
+/* ---- The command ---- */
+
+static plx_status run_text(const char *model, const struct eval_values *values, struct error *err)
 {
     struct model_run run;
-    TRY(model_run_open(&run, settings->positionals[0], &values->run, err));
+    TRY(model_run_open(&run, model, &values->run, err));
     struct corpus *corpus = NULL;
     plx_status status = load_data(&run, values, &corpus, err);
     if (status == PLX_OK) status = evaluate(&run, corpus, values, err);
     corpus_destroy(corpus);
     model_run_close(&run);
     return status;
+}
+
+static plx_status run_eval(const struct option_settings *settings, const struct eval_values *values,
+                           struct error *err)
+{
+    const bool compare = values->compare.count > 0;
+    REQUIRE(err, compare || settings->positional_count == 1, PLX_INVALID_ARGUMENT,
+            "eval: MODEL is missing");
+    REQUIRE(err, !compare || settings->positional_count == 0, PLX_INVALID_ARGUMENT,
+            "--compare: names both models, so \"%s\" is one too many", settings->positionals[0]);
+    REQUIRE(err, values->data.count == 0 || (values->task.count == 0 && !compare),
+            PLX_INVALID_ARGUMENT, "--data cannot be given together with --task or --compare");
+    if (compare) return run_compare(values, err);
+    const char *model = settings->positionals[0];
+    return values->task.count > 0 ? run_tasks(model, values, err) : run_text(model, values, err);
 }
 
 static plx_status eval(const struct option_settings *settings, struct error *err)
@@ -155,17 +234,23 @@ static plx_status eval(const struct option_settings *settings, struct error *err
 
 const struct command command_eval = {
     .name = "eval",
-    .summary = "measure a model on held-out text",
-    .usage = "MODEL --data PATH... [OPTION...]",
-    .explanation = "Scores every token of a text once and prints the mean loss, its perplexity, "
-                   "and bits per byte, which can be\n"
-                   "compared between models with different tokenizers. MODEL is a model folder or "
-                   "a run folder. The text is cut\n"
-                   "into rows of the model's context; the first token of a document is not scored.",
+    .summary = "measure a model on held-out text or benchmarks",
+    .usage = "MODEL --data PATH... | MODEL --task TASK... | --compare A B [OPTION...]",
+    .explanation =
+        "Scores every token of a text once and prints the mean loss, its perplexity, "
+        "and bits per byte, which can be\n"
+        "compared between models with different tokenizers. MODEL is a model folder or "
+        "a run folder. The text is cut\n"
+        "into rows of the model's context; the first token of a document is not scored.\n"
+        "With --task it answers benchmarks, scored as lm-evaluation-harness does: "
+        "arc_easy, arc_challenge, blimp, boolq,\n"
+        "copa, hellaswag, lambada, openbookqa, piqa, sciq, winogrande, wikitext, or "
+        "multiple_choice and continuation for\n"
+        "files of your own. --json adds every document's score, which --compare reads.",
     .examples = {"parallax eval run --data held-out.txt",
-                 "parallax eval run/checkpoints/step-00001000 --data held-out/ --json"},
+                 "parallax eval run --task piqa arc_easy=ARC-Easy-Test.jsonl --json > a.json"},
     .table = eval_table,
-    .min_words = 1,
+    .min_words = 0,
     .max_words = 1,
     .run = eval,
 };

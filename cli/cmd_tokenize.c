@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/utf8.h"
 #include "model_run.h"
 #include "process.h"
 #include "text_input.h"
@@ -113,8 +114,8 @@ static bool next_id(const char **at, const char *end, int64_t vocab, int32_t *id
     char *behind;
     long long number = strtoll(*at, &behind, 10);
     if (behind == *at)
-        *status = error_set(err, PLX_INVALID_ARGUMENT,
-                            "the ids: there is no number at byte \"%.20s\"", *at);
+        *status = error_set(err, PLX_INVALID_ARGUMENT, "the ids: there is no number at \"%s\"",
+                            utf8_quote(*at).text);
     else if (number < 0 || number >= vocab)
         *status =
             error_set(err, PLX_INVALID_ARGUMENT, "the ids: %lld is not in the vocabulary of %lld",

@@ -58,7 +58,8 @@ const char *format_bytes(size_t bytes, char text[32])
 struct progress progress_make(int64_t log_every)
 {
     bool terminal = isatty(STDOUT_FILENO) == 1;
-    return (struct progress){.terminal = terminal, .log_every = log_every};
+    return (struct progress){
+        .terminal = terminal, .log_every = log_every, .began = process_seconds()};
 }
 
 void progress_end(struct progress *progress)
@@ -107,15 +108,21 @@ void progress_step(struct progress *progress, const struct train_progress *step)
     fflush(stdout);
 }
 
+static const char *time_left(double share, double seconds, char text[32])
+{
+    return format_duration(share > 0 ? seconds * (1 - share) / share : NAN, text);
+}
+
 void progress_share(struct progress *progress, const char *what, int64_t done, int64_t total)
 {
     double now = process_seconds();
     if (!progress->terminal || now - progress->shown < REDRAW_SECONDS) return;
     progress->shown = now;
-    char done_text[32], total_text[32];
-    printf("%s%s %.0f %% (%s of %s tokens)", LINE_START, what,
-           100.0 * (double)done / (double)(total > 0 ? total : 1), format_count(done, done_text),
-           format_count(total, total_text));
+    char done_text[32], total_text[32], left[32];
+    double share = total > 0 ? (double)done / (double)total : 1;
+    printf("%s%s %.0f %% (%s of %s tokens), %s left", LINE_START, what, 100 * share,
+           format_count(done, done_text), format_count(total, total_text),
+           time_left(share, now - progress->began, left));
     progress->open = true;
     fflush(stdout);
 }
@@ -130,7 +137,7 @@ void progress_bytes(struct progress *progress, const char *what, size_t done, si
     double share = total > 0 ? (double)done / (double)total : 1;
     printf("%s%s %.0f %% (%s of %s), %s left", LINE_START, what, 100 * share,
            format_bytes(done, done_text), format_bytes(total, total_text),
-           format_duration(share > 0 ? (now - started) * (1 - share) / share : NAN, left));
+           time_left(share, now - started, left));
     progress->open = true;
     fflush(stdout);
 }

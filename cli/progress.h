@@ -10,13 +10,14 @@ struct progress {
     int64_t log_every; /* steps between plain lines */
     bool open;         /* a rewritten line is on the screen */
     double shown;      /* when */
+    double began;      /* when it was made: what time left is reckoned from */
 };
 
 struct progress progress_make(int64_t log_every);
 /* A sentence on a line of its own, above the rewritten line. */
 void progress_message(struct progress *progress, const char *sentence);
 void progress_step(struct progress *progress, const struct train_progress *step);
-/* "WHAT 40 % (1,234 of 3,000 tokens)", on a terminal only. */
+/* "WHAT 40 % (1,234 of 3,000 tokens), 12s left", on a terminal only. */
 void progress_share(struct progress *progress, const char *what, int64_t done, int64_t total);
 /* "WHAT 40 % (1.2 GiB of 3.0 GiB), 12s left", on a terminal only; started is process_seconds of the
  * first byte. */

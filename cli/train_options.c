@@ -20,7 +20,9 @@ static const struct option_row rows[] = {
     {NULL, "val_fraction", OPTION_REAL, offsetof(struct train_options, val_fraction), "0.05", "X",
      0, 0.5, false, "share of the documents held out for evaluation; 0: none"},
     {NULL, "tokenizer", OPTION_STRING, offsetof(struct train_options, tokenizer), "bytes", "NAME",
-     0, 0, false, "bytes, none (token shards only), model (that of --from), or a tokenizer.json"},
+     0, 0, false,
+     "bytes, none (token shards only), model (that of --from), or a tokenizer.json or "
+     "tokenizer.model"},
     {NULL, "jsonl_field", OPTION_STRING, offsetof(struct train_options, jsonl_field), "text", "KEY",
      0, 0, false, "key of the text in .jsonl files"},
     {NULL, "chat_template", OPTION_STRING, offsetof(struct train_options, chat_template), NULL,

@@ -71,6 +71,21 @@ plx_status model_zero_grads(struct model *model);
 plx_status model_logits(struct model *model, const struct batch *batch,
                         const struct plx_tensor *logits);
 
+/* How likely a token is to follow token at of the batch, given what its sequence holds up to there.
+ */
+struct score_query {
+    int32_t at;    /* 0 .. N - 1 */
+    int32_t token; /* 0 .. V - 1 */
+};
+struct score {
+    double logprob; /* in nats */
+    bool greedy;    /* no other token is likelier; of equal ones the lowest id */
+};
+/* Answers queries in any order, several after one token too, without [N,V] logits; the batch's
+ * targets are not read. */
+plx_status model_score(struct model *model, const struct batch *batch,
+                       const struct score_query *queries, int64_t count, struct score *scores);
+
 /* ---- Decoding ---- */
 
 /* What a sequence in progress needs: per layer, keys and values seen so far. */

@@ -307,9 +307,8 @@ static plx_status sample_continue(struct sample_state *state, const struct sampl
         TRY(sample_read_logits(state, err));
         int32_t id = sample_token(state->candidates_logits, state->vocab, state->ids, state->count,
                                   options, &rng, state->work);
-        bool stop = options->stop_id > 0 && id == options->stop_id;
-        if (!options->ignore_end &&
-            ((id == end && end >= 0) || model_config_ends(config, id) || stop)) {
+        bool stop = (end >= 0 && id == end) || (options->stop_id > 0 && id == options->stop_id);
+        if (!options->ignore_end && (stop || model_config_ends(config, id))) {
             report->ended = true;
             return PLX_OK;
         }

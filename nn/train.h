@@ -58,7 +58,8 @@ struct train_options {
     struct text_list data;     /* files or folders */
     struct text_list val_data; /* instead of a fraction */
     double val_fraction;
-    char *tokenizer; /* "bytes", "none" (shards only), "model" (of from), or a tokenizer.json */
+    char *tokenizer; /* "bytes", "none" (shards only), "model" (of from), or a tokenizer.json or
+                        .model */
     char *jsonl_field;
     char *chat_template; /* of JSONL lines with chat "messages"; "": they are refused */
     int64_t vocab_size;  /* 0: the tokenizer's */

@@ -8,7 +8,7 @@
  *     o_i  = sum_j p_ij (1 + t_i - u_ij) v_j  =  m_i - sum_j p_ij (u_ij - t_i) (v_j - m_i)
  *
  * that is, the softmax mean of the values minus the softmax covariance of values and keys, probed
- * by r. With r = 0 it is softmax attention, bit for bit.
+ * by r. With r = 0 it is softmax attention, bit for bit on the CPU and within rounding on a GPU.
  *
  * Letters used for shapes here and everywhere in the project:
  *     B batch   T query time   S key time   H query heads   G key/value heads   D head channels
@@ -201,6 +201,8 @@ PLX_API plx_status plx_convert(plx_context *context, const struct plx_tensor *sr
  * For a sequence of T queries and S keys, query i sits at key position S - T + i (the mask is
  * aligned to the end). causal: it sees keys at positions <= its own. window W > 0: of these only
  * the last W, its own included (FlashAttention's window_size = (W-1, 0)); window requires causal.
+ * Keys and values that only causal or window hides are read all the same and must be finite,
+ * because zero times NaN is NaN.
  *
  * Forward and decode also read caches, dense or ragged:
  *   paged   with k_pages, i32 [B,P], k and v are pools [N,page,G,D] of any page size, and key j of
@@ -218,7 +220,8 @@ struct plx_attention {
     struct plx_tensor k_lengths; /* i32 [B], 0..S; optional */
     struct plx_tensor q_offsets; /* i32 [N+1]; optional */
     struct plx_tensor k_offsets; /* i32 [N+1]; optional, only with q_offsets */
-    bool deterministic;          /* for devices whose fastest backward is not; the CPU always is */
+    bool deterministic;          /* the same bits on every run, also from devices whose fastest
+                                    backward adds in no fixed order; the CPU always keeps them */
     struct plx_tensor k_pages;   /* i32 [B,P]; optional; not in backward */
     struct plx_tensor k_scales;  /* f32 [G]; optional, only with k of f8e4m3 */
     struct plx_tensor v_scales;  /* f32 [G]; optional, only with v of f8e4m3 */

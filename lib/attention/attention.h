@@ -23,6 +23,7 @@ struct attention_problem {
     plx_dtype dtype;    /* of q, r, and of k and v that are no f8e4m3 cache */
     plx_dtype kv_dtype; /* of k, v */
     int threads;
+    bool deterministic;
     struct plx_tensor q_lengths, k_lengths, q_offsets, k_offsets; /* absent: data NULL */
     int32_t page;                         /* rows of a page; 0: k and v are [B,S,G,D] */
     int64_t pages;                        /* N of the pools where they are paged */

@@ -63,6 +63,7 @@ static inline int64_t any_slots(const struct attention_problem *p, int64_t exten
  * a length); row_end: rows that must be written. */
 struct any_tile {
     struct attention_sequence sequence;
+    int64_t number; /* of the sequence */
     int64_t first; /* first row of the tile within its sequence */
     int64_t row_end;
     bool used;
@@ -77,6 +78,7 @@ static __device__ struct any_tile any_find(const struct attention_problem &p, in
         int64_t tiles = (extent + rows - 1) / rows;
         n = slot / tiles;
         tile.sequence = any_sequence(p, n);
+        tile.number = n;
         tile.first = slot % tiles * rows;
         tile.row_end = extent;
         tile.used = true;
@@ -93,6 +95,7 @@ static __device__ struct any_tile any_find(const struct attention_problem &p, in
             high = middle - 1;
     }
     tile.sequence = any_sequence(p, low);
+    tile.number = low;
     tile.first = (slot - any_offset(offsets, low) / rows - low) * rows;
     tile.row_end = by_key ? tile.sequence.S : tile.sequence.T;
     tile.used = tile.first < tile.row_end;

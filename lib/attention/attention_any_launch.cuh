@@ -59,6 +59,20 @@ template <bool PROBE> static size_t any_forward_workspace(const void *problem)
     return any_carve<PROBE>((const struct attention_problem *)problem, NULL, &partials);
 }
 
+/* Bytes of shared memory for so many rows. */
+static int any_shared(int rows, int64_t channels)
+{
+    return rows * ((int)channels + 1) * (int)sizeof(float);
+}
+
+/* Lets a kernel have what its widest problem needs: always the same number, because other threads may
+ * be between this and their launch of the same kernel. */
+template <class KERNEL> static cudaError_t any_allow(KERNEL *kernel, int rows)
+{
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                any_shared(rows, ANY_MAX_D));
+}
+
 template <bool PROBE>
 static plx_status any_forward_run(plx_context *context, const void *problem, void *workspace,
                                   plx_stream stream)
@@ -68,9 +82,8 @@ static plx_status any_forward_run(plx_context *context, const void *problem, voi
     struct any_partials partials;
     any_carve<PROBE>(p, (char *)workspace, &partials);
     int rows = (PROBE ? 2 : 1) * ANY_QUERIES + ANY_KEYS;
-    int shared = rows * ((int)p->D + 1) * (int)sizeof(float);
-    CHECK_CUDA(context, cudaFuncSetAttribute(any_forward_kernel<PROBE>,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+    int shared = any_shared(rows, p->D);
+    CHECK_CUDA(context, any_allow(any_forward_kernel<PROBE>, rows));
     if (any_slots(p, p->T, ANY_QUERIES) * p->H * p->D == 0) return PLX_OK;
     dim3 grid((unsigned)any_slots(p, p->T, ANY_QUERIES), (unsigned)p->H, (unsigned)partials.splits);
     any_forward_kernel<PROBE><<<grid, ANY_THREADS, shared, queue>>>(*p, partials);
@@ -100,11 +113,9 @@ static plx_status any_backward_run(plx_context *context, const void *problem, vo
                             PROBE ? (float *)((char *)workspace + stride) : NULL};
     if (p->S == 0) rows = {NULL, NULL}; /* an empty call has no workspace */
     int shared_rows = (PROBE ? 3 : 2) * ANY_BACK_QUERIES + 2 * ANY_KEYS;
-    int shared = shared_rows * ((int)p->D + 1) * (int)sizeof(float);
-    CHECK_CUDA(context, cudaFuncSetAttribute(any_backward_query_kernel<PROBE>,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-    CHECK_CUDA(context, cudaFuncSetAttribute(any_backward_key_kernel<PROBE>,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+    int shared = any_shared(shared_rows, p->D);
+    CHECK_CUDA(context, any_allow(any_backward_query_kernel<PROBE>, shared_rows));
+    CHECK_CUDA(context, any_allow(any_backward_key_kernel<PROBE>, shared_rows));
     int64_t query_slots = any_slots(p, p->T, ANY_BACK_QUERIES),
             key_slots = any_slots(p, p->S, ANY_KEYS);
     if (query_slots * p->H * p->D > 0) {

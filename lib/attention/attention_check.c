@@ -269,6 +269,7 @@ plx_status attention_check(plx_context *context, const struct plx_attention *att
     p->window = attention->window;
     p->scale = attention->scale != 0 ? attention->scale : 1 / sqrt(p->D > 0 ? (double)p->D : 1);
     p->threads = context->threads;
+    p->deterministic = attention->deterministic;
     p->q_lengths = attention->q_lengths;
     p->q_offsets = attention->q_offsets;
     p->k_offsets = attention->k_offsets;

@@ -8,6 +8,7 @@ enum {
     DECODE_CHIP = 132,
     DECODE_ROOM = 2 * DECODE_CHIP,
     DECODE_MAX_PARTS = 64,   /* more are joined more slowly than they are summed */
+    DECODE_SHORT = 16,       /* units of a range that is worth a second block a multiprocessor */
     DECODE_WORKSPACE = 256,  /* what the counters are rounded up to */
     DECODE_MAX_GRID = 65535, /* along y and z */
 };
@@ -54,14 +55,17 @@ static int64_t decode_parts(int64_t pairs, int64_t units)
 static bool decode_is_uneven(int64_t pairs)
 {
     int64_t rounds = (pairs + DECODE_ROOM - 1) / DECODE_ROOM;
-    return pairs > DECODE_ROOM && pairs * 10 < rounds * DECODE_ROOM * 9;
+    return rounds > 1 && rounds <= 4 && pairs * 10 < rounds * DECODE_ROOM * 9;
 }
 
-/* Ranges of a list: as many as there is room for, and a multiple of the sequences if one is near,
- * so that sequences of one length are not cut. */
-static int64_t decode_ranges(int64_t pairs, int64_t B)
+/* Ranges of a list of B sequences: as many as there is room for, or half of that where they would
+ * be short; and a multiple of the sequences if one is near, so that sequences of one length are not
+ * cut. */
+static int64_t decode_ranges(int64_t pairs, int64_t B, int64_t units)
 {
-    int64_t ranges = decode_most(DECODE_ROOM / pairs, 1), whole = ranges / B * B;
+    int64_t ranges = decode_most(DECODE_ROOM / pairs, 1);
+    if (B * units < DECODE_SHORT * ranges) ranges = decode_most(DECODE_CHIP / pairs, 1);
+    int64_t whole = ranges / B * B;
     return whole * 10 >= ranges * 9 ? whole : ranges;
 }
 
@@ -75,15 +79,13 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
     bool alike = p->q_lengths.rank == 0 && p->k_lengths.rank == 0;
     plan.pairs = (int)pairs;
     plan.list = plan.box == 0 || (!alike && p->B > 1) || decode_is_uneven(p->B * pairs);
-    plan.parts = (int)(plan.list ? decode_ranges(pairs, p->B) : decode_parts(p->B * pairs, units));
-    if (!plan.list && alike) {
-        plan.each = (int)(units / plan.parts);
-        plan.longer = (int)(units % plan.parts);
-    }
+    plan.parts =
+        (int)(plan.list ? decode_ranges(pairs, p->B, units) : decode_parts(p->B * pairs, units));
+    if (!plan.list && alike) plan.cut = decode_cut_of((int)units, plan.parts);
     int64_t results = plan.list ? 2 * (int64_t)plan.parts : p->B * plan.parts;
     int64_t bytes = decode_least(rows, DECODE_ROWS) * (4 + 2 * p->D) * 4;
-    plan.counters = (size_t)((p->B * pairs * 8 + DECODE_WORKSPACE - 1) / DECODE_WORKSPACE *
-                             DECODE_WORKSPACE);
+    plan.counters =
+        (size_t)((p->B * pairs * 8 + DECODE_WORKSPACE - 1) / DECODE_WORKSPACE * DECODE_WORKSPACE);
     plan.partials = (size_t)(results * pairs * bytes);
     if (!plan.list && plan.parts == 1) plan.counters = plan.partials = 0;
     return plan;

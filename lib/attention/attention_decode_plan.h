@@ -19,13 +19,13 @@
 #include "attention/attention.h"
 
 enum {
-    DECODE_WARPS = 4,       /* of a block */
-    DECODE_ROWS = 8,        /* rows of a block */
-    DECODE_MAX_ROWS = 64,   /* rows of a key/value head */
-    DECODE_STAGES = 3,      /* tiles of a warp in shared memory */
+    DECODE_WARPS = 4,         /* of a block */
+    DECODE_ROWS = 8,          /* rows of a block */
+    DECODE_MAX_ROWS = 64,     /* rows of a key/value head */
+    DECODE_STAGES = 3,        /* tiles of a warp in shared memory */
     DECODE_TILE_BYTES = 8192, /* keys and values of a tile */
-    DECODE_MIN_BOX = 16,      /* keys of a tile of 128 channels, and of the smallest page that copies
-                                 of boxes take */
+    DECODE_MIN_BOX = 16, /* keys of a tile of 128 channels, and of the smallest page that copies
+                            of boxes take */
 };
 
 /* Keys of a unit. */
@@ -50,13 +50,37 @@ ATTENTION_INLINE struct decode_keys decode_keys_of(int T, int S, int64_t window,
     return keys;
 }
 
+/* Units cut into even parts: the first `longer` of them have each + 1, the others each. */
+struct decode_cut {
+    int each, longer;
+};
+
+/* parts: 1..units. */
+ATTENTION_INLINE struct decode_cut decode_cut_of(int units, int parts)
+{
+    struct decode_cut cut = {units / parts, units % parts};
+    return cut;
+}
+
+/* The first unit of a part. */
+ATTENTION_INLINE int decode_cut_begin(struct decode_cut cut, int part)
+{
+    return part * cut.each + (part < cut.longer ? part : cut.longer);
+}
+
+/* The part that has a unit. */
+ATTENTION_INLINE int decode_cut_owner(struct decode_cut cut, int unit)
+{
+    int front = cut.longer * (cut.each + 1);
+    return unit < front ? unit / (cut.each + 1) : cut.longer + (unit - front) / cut.each;
+}
+
 struct decode_plan {
     bool list;
     int row_blocks;            /* blocks of DECODE_ROWS rows a key/value head */
     int pairs;                 /* G times row_blocks */
     int parts;                 /* even: blocks that share a sequence; list: ranges */
-    int each, longer;          /* even, sequences alike: the first `longer` blocks have each + 1
-                                  units, the others each; else 0 */
+    struct decode_cut cut;     /* of a sequence, if even and all are alike; else 0 */
     int box;                   /* keys that one copy brings; 0: each chunk of a key by itself */
     size_t counters, partials; /* bytes of the workspace: 8 a sequence and pair, and results */
 };

@@ -15,184 +15,17 @@
 #define PLX_ATTENTION_DECODE_SM90_CUH
 
 #include "attention/attention_decode_sm90_join.cuh"
-#include "cuda/ptx_sm90.cuh"
-
-struct decode_maps {
-    CUtensorMap k, v; /* axes: 64 channels, keys, boxes of channels, heads, batch or pages */
-};
-
-/* Which copies fill the ring: boxes of the copy engine, which need 16-byte strides and tiles that
- * lie in one page; or chunks of 16 bytes, each from its own place. */
-enum decode_feed { DECODE_BOXES, DECODE_CHUNKS };
-
-template <int D_, enum decode_feed FEED_, bool LIST_> struct decode_kind : decode_shape<D_> {
-    static constexpr enum decode_feed FEED = FEED_;
-    static constexpr bool LIST = LIST_;
-    /* Rows that warps leave for each other at a time. A block without a list leaves them in its
-     * ring, which it needs no more. */
-    static constexpr int ROWS = LIST ? 2 : DECODE_ROWS;
-};
+#include "attention/attention_decode_sm90_ring.cuh"
 
 template <class KIND> struct decode_shared {
     unsigned char ring[DECODE_WARPS][DECODE_STAGES][DECODE_TILE_BYTES];
     uint64_t full[DECODE_WARPS][DECODE_STAGES];
-    struct decode_cursor current[DECODE_WARPS], next[DECODE_WARPS]; /* of a list; each warp's own */
-    struct decode_cut cut;
+    /* Of a list; each warp's own. */
+    struct decode_cursor current[DECODE_WARPS], next[DECODE_WARPS];
+    struct decode_cut cut[DECODE_WARPS];
     bool last;
-    struct decode_left<KIND::D, KIND::ROWS> left[KIND::LIST ? DECODE_WARPS : 1];
+    struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[DECODE_WARPS]; /* of a list */
 };
-
-/* ---- The ring -------------------------------------------------------------------------------- */
-
-/* The tiles to ask for next: `turns` of a segment, the first at `key`. */
-struct decode_ahead {
-    int batch, head, begin, end, key, turns;
-};
-
-static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
-{
-    return key < end && key + keys > begin;
-}
-
-static __device__ __forceinline__ void decode_ahead_enter(struct decode_ahead &ahead, int batch,
-                                                          const struct decode_segment &segment)
-{
-    ahead.batch = batch;
-    ahead.begin = segment.begin, ahead.end = segment.end;
-    ahead.key = segment.key, ahead.turns = segment.turns;
-}
-
-/* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. */
-template <class KIND>
-static __device__ __forceinline__ void decode_ahead_step(const struct decode_arguments &p,
-                                                         struct decode_ahead &ahead,
-                                                         struct decode_cursor *next)
-{
-    ahead.key += KIND::UNIT;
-    if (!KIND::LIST || --ahead.turns > 0) return;
-    struct decode_cursor at = *next;
-    if (at.left == 0) {
-        ahead.end = 0;
-        return;
-    }
-    struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
-    decode_ahead_enter(ahead, at.batch, segment);
-    decode_next(segment, at);
-    __syncwarp();
-    *next = at;
-    __syncwarp();
-}
-
-/* Where a key lies: in the cache of its batch entry, or in a page. */
-struct decode_place {
-    int block, row;
-};
-
-static __device__ __forceinline__ struct decode_place
-decode_place_of(const struct decode_arguments &p, int batch, int key)
-{
-    if (p.pages == NULL) return {batch, key};
-    int entry = key / p.page;
-    return {p.pages[batch * p.table + entry], key - entry * p.page};
-}
-
-/* A box of keys and one of values, the first of which is `key`. */
-static __device__ __forceinline__ void decode_ask_box(const struct decode_arguments &p,
-                                                      const struct decode_maps &maps,
-                                                      const struct decode_ahead &ahead, int key,
-                                                      uint32_t target, uint32_t full)
-{
-    struct decode_place at = decode_place_of(p, ahead.batch, key);
-    tma_load(target, &maps.k, 0, at.row, 0, ahead.head, at.block, full);
-    tma_load(target + DECODE_TILE_BYTES / 2, &maps.v, 0, at.row, 0, ahead.head, at.block, full);
-}
-
-/* The boxes of a tile: one, unless its keys may lie in two pages. By one lane. */
-template <class KIND>
-static __device__ __forceinline__ void
-decode_ask_boxes(const struct decode_arguments &p, const struct decode_maps &maps,
-                 const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
-{
-    constexpr int KEYS = KIND::KEYS, BOX = DECODE_MIN_BOX;
-    if (KEYS == BOX || p.box == KEYS) {
-        mbarrier_expect(full, DECODE_TILE_BYTES);
-        decode_ask_box(p, maps, ahead, ahead.key, tile, full);
-        return;
-    }
-    int bytes = 0;
-    for (int i = 0; i < KEYS; i += BOX)
-        if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end)) bytes += BOX * KIND::D * 4;
-    mbarrier_expect(full, bytes);
-    for (int i = 0; i < KEYS; i += BOX)
-        if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end))
-            decode_ask_box(p, maps, ahead, ahead.key + i, tile + i * 128, full);
-}
-
-/* Eight elements to shared memory, or zeros. */
-static __device__ __forceinline__ void decode_copy_chunk(uint32_t target, const uint16_t *from,
-                                                         bool seen, bool aligned)
-{
-    if (aligned) {
-        copy_async(target, from, seen ? 16 : 0);
-        return;
-    }
-    uint4 x = {};
-    if (seen)
-        x = {from[0] | (uint32_t)from[1] << 16, from[2] | (uint32_t)from[3] << 16,
-             from[4] | (uint32_t)from[5] << 16, from[6] | (uint32_t)from[7] << 16};
-    store_shared(target, x);
-}
-
-/* The same by all lanes, chunk by chunk. Keys that no row sees are not touched and become zero. */
-template <class KIND>
-static __device__ __forceinline__ void decode_ask_chunks(const struct decode_arguments &p,
-                                                         const struct decode_ahead &ahead,
-                                                         uint32_t tile, uint32_t full)
-{
-    constexpr int CHUNKS = KIND::D / 8;
-#pragma unroll 1
-    for (int i = threadIdx.x % 32; i < KIND::KEYS * CHUNKS; i += 32) {
-        int local = i / CHUNKS, key = ahead.key + local, chunk = i % CHUNKS;
-        bool seen = key >= ahead.begin && key < ahead.end;
-        struct decode_place at = {0, 0};
-        if (seen) at = decode_place_of(p, ahead.batch, key);
-        int64_t k = at.block * p.k.batch + at.row * p.k.time + ahead.head * p.k.head + 8 * chunk;
-        int64_t v = at.block * p.v.batch + at.row * p.v.time + ahead.head * p.v.head + 8 * chunk;
-        uint32_t target = decode_chunk<KIND>(tile, local, 0, 0) ^ chunk % 8 * 16;
-        target += chunk / 8 * KIND::BOX;
-        decode_copy_chunk(target, (const uint16_t *)p.k.data + k, seen, p.chunks);
-        decode_copy_chunk(target + DECODE_TILE_BYTES / 2, (const uint16_t *)p.v.data + v, seen,
-                          p.chunks);
-    }
-    __syncwarp(); /* what was stored and not copied is there for the warp */
-    mbarrier_arrive_copies(full);
-}
-
-/* Asks for the tile at `ahead`, if it has a key. */
-template <class KIND>
-static __device__ __forceinline__ void
-decode_ask(const struct decode_arguments &p, const struct decode_maps &maps,
-           const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
-{
-    if (!decode_has_keys(ahead.key, KIND::KEYS, ahead.begin, ahead.end)) return;
-    if (KIND::FEED == DECODE_CHUNKS)
-        decode_ask_chunks<KIND>(p, ahead, tile, full);
-    else if (threadIdx.x % 32 == 0)
-        decode_ask_boxes<KIND>(p, maps, ahead, tile, full);
-}
-
-/* Values of keys outside begin .. end - 1 become zero: they may hold anything, and weight 0 times
- * NaN is NaN. */
-template <class KIND>
-static __device__ __forceinline__ void decode_clear(uint32_t values, int key, int begin, int end)
-{
-    for (int i = threadIdx.x % 32; i < KIND::KEYS * KIND::BOXES * 8; i += 32) {
-        int row = i / 8 % KIND::KEYS;
-        if (key + row < begin || key + row >= end) shared_clear(values + i * 16);
-    }
-    __syncwarp();
-    proxy_fence(); /* before the copy engine writes here again */
-}
 
 /* ---- Queries --------------------------------------------------------------------------------- */
 
@@ -202,8 +35,8 @@ static __device__ __forceinline__ void decode_query(const struct decode_view &vi
                                                     const struct decode_row &row, int which,
                                                     uint32_t (&operands)[D / 16][4])
 {
-    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch +
-                           row.time * view.time + row.head * view.head + 2 * (threadIdx.x % 4);
+    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
+                           row.head * view.head + 2 * (threadIdx.x % 4);
     if ((uintptr_t)from % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
@@ -215,16 +48,17 @@ static __device__ __forceinline__ void decode_query(const struct decode_view &vi
         operands[i / 2][i % 2 * 2 + which] = from[8 * i] | (uint32_t)from[8 * i + 1] << 16;
 }
 
-/* Rows of q and r as left operands; zeros where there is none. */
+/* The block's rows of q and r as left operands; zeros where there is none. */
 template <int D, bool PROBE>
 static __device__ __forceinline__ void decode_queries(const struct decode_arguments &p, int batch,
-                                                      const struct decode_row &row, bool is_row,
                                                       uint32_t (&operands)[D / 16][4])
 {
+    int local = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
         operands[i][0] = operands[i][1] = operands[i][2] = operands[i][3] = 0;
-    if (!is_row) return;
+    if (local >= decode_rows_of(p)) return;
+    struct decode_row row = decode_row_of(p, local);
     decode_query<D>(p.q, batch, row, 0, operands);
     if (PROBE) decode_query<D>(p.r, batch, row, 1, operands);
 }
@@ -279,25 +113,22 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
     }
 }
 
-/* Queries become operands, and tiles become sums. */
+/* The tiles of a segment become sums. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
-decode_sum(const struct decode_arguments &p, const struct decode_maps &maps, int batch,
-           const struct decode_segment &segment, struct decode_ring &ring,
-           struct decode_ahead &ahead, struct decode_cursor *next,
+decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
+           const struct decode_segment &segment, const uint32_t (&q)[KIND::D / 16][4],
+           struct decode_ring &ring, struct decode_ahead &ahead, struct decode_cursor *next,
            struct decode_sums<KIND::D> &sums)
 {
     int local = threadIdx.x % 32 / 4;
-    bool is_row = local < decode_rows_of(p);
-    struct decode_row row = decode_row_of(p, local);
-    uint32_t q[KIND::D / 16][4];
-    decode_queries<KIND::D, PROBE>(p, batch, row, is_row, q);
+    struct decode_range range = decode_range_of(p, segment.lengths, decode_row_of(p, local).time);
     sums.state = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int j = 0; j < KIND::D / 8; j++)
         sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
-    struct decode_range range = decode_range_of(p, segment.lengths, row.time);
-    decode_walk<E, KIND, PROBE>(p, maps, segment, range, is_row, q, ring, ahead, next, sums);
+    decode_walk<E, KIND, PROBE>(p, maps, segment, range, local < decode_rows_of(p), q, ring, ahead,
+                                next, sums);
     sums.state.sum = quad_sum(sums.state.sum);
     sums.state.shift = quad_sum(sums.state.shift);
 }
@@ -314,11 +145,12 @@ decode_finish_block(const struct decode_arguments &p, int batch, bool whole, int
     constexpr int D = KIND::D, ROWS = KIND::ROWS;
     int rows = decode_rows_of(p);
     for (int first = 0; first < rows; first += ROWS) {
+        int here = min(ROWS, rows - first);
         if (first > 0) __syncthreads(); /* the rows before have been read */
-        decode_leave<E, D, PROBE>(
-            (struct decode_left<D, ROWS> *)(left + threadIdx.x / 32 * apart), sums, first);
+        decode_leave<E, D, PROBE>((struct decode_left<D, ROWS> *)(left + threadIdx.x / 32 * apart),
+                                  sums, first, here);
         __syncthreads();
-        for (int i = threadIdx.x; i < min(ROWS, rows - first) * D; i += DECODE_WARPS * 32) {
+        for (int i = threadIdx.x; i < here * D; i += DECODE_WARPS * 32) {
             int row = first + i / D, d = i % D;
             struct decode_channel x = decode_join_warps<D, PROBE, ROWS>(left, apart, i / D, d);
             if (whole) {
@@ -349,21 +181,21 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
                                decode_join_blocks<D, PROBE>(p, parts, i / D, i % D));
 }
 
-/* A segment from queries to results. parts: where the partial results of the pair are; slot: that
+/* A segment from tiles to results. parts: where the partial results of the pair are; slot: that
  * of this block. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_segment_run(const struct decode_arguments &p, const struct decode_maps &maps, int batch,
-                   const struct decode_segment &segment, const struct decode_parts &parts, int slot,
-                   struct decode_shared<KIND> *shared, struct decode_ring &ring,
-                   struct decode_ahead &ahead)
+                   const struct decode_segment &segment, const uint32_t (&q)[KIND::D / 16][4],
+                   const struct decode_parts &parts, int slot, struct decode_shared<KIND> *shared,
+                   struct decode_ring &ring, struct decode_ahead &ahead)
 {
     bool whole = segment.turns == segment.units;
     unsigned long long *counter = p.counters + (int64_t)batch * gridDim.x + blockIdx.x, seen = 0;
     if (threadIdx.x == 0 && !whole) seen = *(volatile unsigned long long *)counter;
     struct decode_sums<KIND::D> sums;
-    decode_sum<E, KIND, PROBE>(p, maps, batch, segment, ring, ahead,
-                               &shared->next[threadIdx.x / 32], sums);
+    decode_sum<E, KIND, PROBE>(p, maps, segment, q, ring, ahead, &shared->next[threadIdx.x / 32],
+                               sums);
     unsigned char *left = KIND::LIST ? (unsigned char *)shared->left : shared->ring[0][0];
     constexpr int APART = KIND::LIST ? sizeof shared->left[0] : sizeof shared->ring[0];
     decode_finish_block<E, KIND, PROBE>(p, batch, whole, slot, left, APART, sums);
@@ -386,12 +218,15 @@ decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
     do {
         struct decode_cursor at = *current;
         struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
-        int first = decode_cut_owner(shared->cut, at.origin);
-        int last = decode_cut_owner(shared->cut, at.origin + segment.units - 1);
+        struct decode_cut cut = shared->cut[threadIdx.x / 32];
+        int first = decode_cut_owner(cut, at.origin);
+        int last = decode_cut_owner(cut, at.origin + segment.units - 1);
         struct decode_parts parts = {(2 * first + 1) * pairs + pair, (2 * first + 2) * pairs + pair,
                                      2 * pairs, last - first + 1};
         int slot = (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair;
-        decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, parts, slot, shared, ring,
+        uint32_t q[KIND::D / 16][4];
+        decode_queries<KIND::D, PROBE>(p, at.batch, q);
+        decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q, parts, slot, shared, ring,
                                            ahead);
         decode_next(segment, at);
         __syncthreads(); /* everybody has read what the next segment overwrites */
@@ -441,12 +276,14 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
     decode_ahead_enter(ahead, at.batch, segment);
     struct decode_cursor *next = &shared->next[threadIdx.x / 32];
     if (KIND::LIST) {
-        shared->cut = cut;
+        shared->cut[threadIdx.x / 32] = cut;
         shared->current[threadIdx.x / 32] = at;
         decode_next(segment, at);
         *next = at;
         __syncwarp();
     }
+    uint32_t q[KIND::D / 16][4]; /* of a list: read with each segment */
+    if (!KIND::LIST) decode_queries<KIND::D, PROBE>(p, at.batch, q);
 #pragma unroll 1
     for (int stage = 0; stage < DECODE_STAGES; stage++) {
         decode_ask<KIND>(p, maps, ahead, ring.tiles + stage * DECODE_TILE_BYTES,
@@ -458,7 +295,7 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
         return;
     }
     int pairs = (int)gridDim.x, slot = at.batch * p.parts * pairs + (int)blockIdx.x;
-    decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment,
+    decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q,
                                        {slot, slot + pairs, pairs, parts},
                                        slot + (int)blockIdx.y * pairs, shared, ring, ahead);
 }

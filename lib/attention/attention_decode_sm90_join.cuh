@@ -17,10 +17,11 @@ template <int D> struct decode_partial {
     float a[2][D];
 };
 
-/* What a warp leaves for the block, ROWS rows at a time. */
+/* What a warp leaves for the block, ROWS rows at a time; padded, so that rows begin in different
+ * banks. */
 template <int D, int ROWS> struct decode_left {
     struct decode_state state[ROWS];
-    float a[ROWS][2][D];
+    float a[ROWS][2 * D + 8]; /* A1, A2 */
 };
 
 /* One channel of one row. */
@@ -55,17 +56,17 @@ static __device__ __forceinline__ void decode_write(const struct decode_argument
     float inverse = seen ? 1.0f / x.state.sum : 0.0f;
     float mean = x.a1 * inverse, shift = x.state.shift * inverse;
     decode_store<E>(p.o, batch, row.time, row.head, d,
-                 PROBE ? mean * (1.0f + shift) - x.a2 * inverse : mean);
+                    PROBE ? mean * (1.0f + shift) - x.a2 * inverse : mean);
     if (PROBE && p.value_mean.data != NULL)
         decode_store<E>(p.value_mean, batch, row.time, row.head, d, mean);
     if (d != 0) return;
     if (p.lse.data != NULL)
         decode_store<E>(p.lse, batch, row.time, row.head, 0,
-                     seen ? (x.state.maximum + log2f(x.state.sum)) * 0.6931471805599453f
-                          : -INFINITY);
+                        seen ? (x.state.maximum + log2f(x.state.sum)) * 0.6931471805599453f
+                             : -INFINITY);
     if (PROBE && p.probe_mean.data != NULL)
         decode_store<E>(p.probe_mean, batch, row.time, row.head, 0,
-                     seen ? x.state.c + shift : 0.0f);
+                        seen ? x.state.c + shift : 0.0f);
 }
 
 /* ---- Between warps --------------------------------------------------------------------------- */
@@ -78,15 +79,16 @@ static __device__ __forceinline__ float decode_weight(const struct decode_state 
     return part.sum == 0.0f ? 0.0f : power_of_two(part.maximum - maximum);
 }
 
-/* Leaves a warp's sums of rows first .. first + ROWS - 1. */
+/* Leaves a warp's sums of rows first .. first + rows - 1. */
 template <class E, int D, bool PROBE, int ROWS>
 static __device__ __forceinline__ void decode_leave(struct decode_left<D, ROWS> *left,
-                                                    const struct decode_sums<D> &sums, int first)
+                                                    const struct decode_sums<D> &sums, int first,
+                                                    int rows)
 {
     int row = threadIdx.x % 32 / 4 - first, t = threadIdx.x % 4;
-    if (row < 0 || row >= ROWS) return;
+    if (row < 0 || row >= rows) return;
     if (t == 0) left->state[row] = sums.state;
-    float *a = &left->a[row][0][2 * t];
+    float *a = &left->a[row][2 * t];
 #pragma unroll
     for (int j = 0; j < D / 8; j++) {
         float2 x = {sums.a[j][0], sums.a[j][1]}, y = {sums.a[j][2], sums.a[j][3]};
@@ -100,8 +102,8 @@ static __device__ __forceinline__ void decode_leave(struct decode_left<D, ROWS> 
 /* The block's sum of a channel over its warps, with the c of the first that has keys; what they
  * left lies `apart` bytes apart. */
 template <int D, bool PROBE, int ROWS>
-static __device__ __forceinline__ struct decode_channel
-decode_join_warps(const unsigned char *left, int apart, int row, int d)
+static __device__ __forceinline__ struct decode_channel decode_join_warps(const unsigned char *left,
+                                                                          int apart, int row, int d)
 {
     struct decode_state part[DECODE_WARPS];
     struct decode_channel x = {{-INFINITY, 0.0f, 0.0f, 0.0f}, 0.0f, 0.0f};
@@ -118,8 +120,8 @@ decode_join_warps(const unsigned char *left, int apart, int row, int d)
         float weight = decode_weight(part[w], x.state.maximum), dc = part[w].c - x.state.c;
         x.state.sum += weight * part[w].sum;
         x.state.shift += weight * (part[w].shift + dc * part[w].sum);
-        x.a1 += weight * from->a[row][0][d];
-        if (PROBE) x.a2 += weight * (from->a[row][1][d] + dc * from->a[row][0][d]);
+        x.a1 += weight * from->a[row][d];
+        if (PROBE) x.a2 += weight * (from->a[row][D + d] + dc * from->a[row][d]);
     }
     return x;
 }
@@ -148,17 +150,16 @@ static __device__ __forceinline__ bool decode_arrive(unsigned long long *counter
 
 template <int D>
 static __device__ __forceinline__ struct decode_partial<D> *
-decode_part(const struct decode_arguments &p, int slot, int row)
-{
+decode_part(const struct decode_arguments &p, int slot, int row) {
     return (struct decode_partial<D> *)p.partials + (int64_t)slot * min(p.rows, DECODE_ROWS) + row;
 }
 
 /* Adds parts base .. base + COUNT - 1; all loads are begun before the first is needed. What lies
  * behind the last part is the last again, with weight 0. */
 template <int D, bool PROBE, int COUNT>
-static __device__ __forceinline__ void
-decode_join_some(const struct decode_arguments &p, const struct decode_parts &parts, int base,
-                 int row, int d, struct decode_channel &x)
+static __device__ __forceinline__ void decode_join_some(const struct decode_arguments &p,
+                                                        const struct decode_parts &parts, int base,
+                                                        int row, int d, struct decode_channel &x)
 {
     struct decode_state part[COUNT];
     float a1[COUNT], a2[COUNT];

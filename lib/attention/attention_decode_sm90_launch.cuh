@@ -64,7 +64,7 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     a.B = (int)p->B, a.T = (int)p->T, a.S = (int)p->S, a.G = (int)p->G;
     a.group = (int)(p->H / p->G), a.rows = (int)p->T * a.group;
     a.row_blocks = plan->row_blocks, a.parts = plan->parts;
-    a.each = plan->each, a.longer = plan->longer;
+    a.cut = plan->cut;
     a.causal = p->causal, a.window = p->window;
     a.scale = (float)(p->scale * 1.4426950408889634);
     a.masked = a.scale < 0 ? INFINITY : -INFINITY;
@@ -77,11 +77,12 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
 static plx_status decode_map(plx_context *context, CUtensorMap *map, const struct plx_tensor *t,
                              int keys)
 {
-    const struct tensor_map_axis axes[TENSOR_MAP_AXES] = {{64, 1, 64},
-                                           {t->shape[1], t->stride[1], keys},
-                                           {t->shape[3] / 64, 64, (int)t->shape[3] / 64},
-                                           {t->shape[2], t->stride[2], 1},
-                                           {t->shape[0], t->stride[0], 1}};
+    const struct tensor_map_axis axes[TENSOR_MAP_AXES] = {
+        {64, 1, 64},
+        {t->shape[1], t->stride[1], keys},
+        {t->shape[3] / 64, 64, (int)t->shape[3] / 64},
+        {t->shape[2], t->stride[2], 1},
+        {t->shape[0], t->stride[0], 1}};
     return tensor_map_make(context, map, t->data, axes);
 }
 
@@ -106,15 +107,15 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
     dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     dependent.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)plan->pairs, (unsigned)plan->parts,
-                          plan->list ? 1u : (unsigned)p->B);
+    config.gridDim =
+        dim3((unsigned)plan->pairs, (unsigned)plan->parts, plan->list ? 1u : (unsigned)p->B);
     config.blockDim = dim3(DECODE_WARPS * 32);
     config.dynamicSmemBytes = (size_t)bytes;
     config.stream = (cudaStream_t)stream;
     config.attrs = &dependent;
     config.numAttrs = 1;
-    CHECK_CUDA(context, cudaLaunchKernelEx(&config, decode_sm90_kernel<E, KIND, PROBE>, arguments,
-                                           maps));
+    CHECK_CUDA(context,
+               cudaLaunchKernelEx(&config, decode_sm90_kernel<E, KIND, PROBE>, arguments, maps));
     return PLX_OK;
 }
 
@@ -128,8 +129,7 @@ static plx_status decode_sm90_feed(plx_context *context, const struct attention_
     typedef decode_kind<D, DECODE_CHUNKS, true> chunks;
     if (plan->box == 0)
         return decode_sm90_launch<E, chunks, PROBE>(context, p, plan, workspace, stream);
-    if (plan->list)
-        return decode_sm90_launch<E, list, PROBE>(context, p, plan, workspace, stream);
+    if (plan->list) return decode_sm90_launch<E, list, PROBE>(context, p, plan, workspace, stream);
     return decode_sm90_launch<E, even, PROBE>(context, p, plan, workspace, stream);
 }
 

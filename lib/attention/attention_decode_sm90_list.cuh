@@ -17,7 +17,8 @@ struct decode_view {
 };
 
 struct decode_arguments {
-    struct decode_view q, r, k, v; /* paged: batch is the stride of pages, time that of their rows */
+    struct decode_view q, r, k,
+        v; /* paged: batch is the stride of pages, time that of their rows */
     struct decode_view o, lse, probe_mean, value_mean; /* data NULL where absent */
     const int32_t *q_lengths, *k_lengths;              /* NULL: T, S */
     const int32_t *pages;                              /* [B, table]; NULL: no pages */
@@ -25,9 +26,10 @@ struct decode_arguments {
     int64_t table;                                     /* stride of the table */
     int chunks; /* keys and values lie on multiples of 16 bytes */
     int B, T, S, G, group, rows, row_blocks, causal;
-    int parts, each, longer; /* of the plan */
-    int64_t window;          /* 0: unlimited */
-    float scale, masked;     /* scale is in units of log 2; masked times scale is -infinity */
+    int parts;
+    struct decode_cut cut; /* these two: of the plan */
+    int64_t window;        /* 0: unlimited */
+    float scale, masked;   /* scale is in units of log 2; masked times scale is -infinity */
     void *partials;
     unsigned long long *counters;
 };
@@ -65,8 +67,7 @@ decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &
 {
     struct decode_segment segment;
     segment.lengths = decode_lengths_of(p, at.batch);
-    struct decode_keys keys =
-        decode_keys_of(segment.lengths.T, segment.lengths.S, p.window, UNIT);
+    struct decode_keys keys = decode_keys_of(segment.lengths.T, segment.lengths.S, p.window, UNIT);
     int key = (keys.first / UNIT + at.unit) * UNIT;
     segment.units = keys.units;
     segment.turns = min(keys.units - at.unit, at.left);
@@ -74,46 +75,6 @@ decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &
     segment.end = min(keys.end, key + segment.turns * UNIT);
     segment.key = key + threadIdx.x / 32 * (UNIT / DECODE_WARPS);
     return segment;
-}
-
-/* ---- Even ------------------------------------------------------------------------------------ */
-
-/* This block's share of its pair, and among how many it is shared. Left is 0 for none. */
-template <int UNIT>
-static __device__ __forceinline__ struct decode_cursor
-decode_begin_even(const struct decode_arguments &p, int *parts)
-{
-    int part = (int)blockIdx.y, each = p.each, longer = p.longer;
-    struct decode_cursor at = {(int)blockIdx.z, 0, 0, 0};
-    *parts = p.parts;
-    if (each == 0) {
-        struct decode_lengths lengths = decode_lengths_of(p, at.batch);
-        int units = decode_keys_of(lengths.T, lengths.S, p.window, UNIT).units;
-        *parts = min(p.parts, units);
-        each = units / *parts, longer = units % *parts;
-    }
-    at.unit = part * each + min(part, longer);
-    at.left = part < *parts ? each + (part < longer) : 0;
-    return at;
-}
-
-/* ---- List ------------------------------------------------------------------------------------ */
-
-/* How the list is cut: the first `longer` ranges have each + 1 units, the others each. */
-struct decode_cut {
-    int each, longer;
-};
-
-static __device__ __forceinline__ int decode_cut_begin(const struct decode_cut &cut, int range)
-{
-    return range * cut.each + min(range, cut.longer);
-}
-
-/* The range in which a place of the list lies. */
-static __device__ __forceinline__ int decode_cut_owner(const struct decode_cut &cut, int place)
-{
-    int front = cut.longer * (cut.each + 1);
-    return place < front ? place / (cut.each + 1) : cut.longer + (place - front) / cut.each;
 }
 
 /* Units of a batch entry; 0 behind the last. */
@@ -124,6 +85,29 @@ static __device__ __forceinline__ int decode_units_of(const struct decode_argume
     struct decode_lengths lengths = decode_lengths_of(p, batch);
     return decode_keys_of(lengths.T, lengths.S, p.window, UNIT).units;
 }
+
+/* ---- Even ------------------------------------------------------------------------------------ */
+
+/* This block's share of its pair, and among how many it is shared. Left is 0 for none. */
+template <int UNIT>
+static __device__ __forceinline__ struct decode_cursor
+decode_begin_even(const struct decode_arguments &p, int *parts)
+{
+    struct decode_cursor at = {(int)blockIdx.z, 0, 0, 0};
+    struct decode_cut cut = p.cut;
+    int part = (int)blockIdx.y;
+    *parts = p.parts;
+    if (cut.each == 0) {
+        int units = decode_units_of<UNIT>(p, at.batch);
+        *parts = min(p.parts, units);
+        cut = decode_cut_of(units, *parts);
+    }
+    at.unit = decode_cut_begin(cut, part);
+    if (part < *parts) at.left = decode_cut_begin(cut, part + 1) - at.unit;
+    return at;
+}
+
+/* ---- List ------------------------------------------------------------------------------------ */
 
 static __device__ __forceinline__ int decode_inclusive_sum(int x)
 {
@@ -143,7 +127,7 @@ decode_begin_list(const struct decode_arguments &p, struct decode_cut *cut)
     for (int b = lane; b < p.B; b += 32) total += decode_units_of<UNIT>(p, b);
     total = __shfl_sync(0xffffffffu, decode_inclusive_sum(total), 31);
     int ranges = min(p.parts, total);
-    *cut = {total / ranges, total % ranges};
+    *cut = decode_cut_of(total, ranges);
     if (range >= ranges) return {0, 0, 0, 0};
     int place = decode_cut_begin(*cut, range), left = decode_cut_begin(*cut, range + 1) - place;
     for (int b = 0, before = 0;; b += 32) {

@@ -21,7 +21,8 @@ template <int D_> struct decode_shape {
 
 /* What a warp, a block or several blocks know of a row, in units of log 2: maximum, sum of w, sum
  * of w (u - c). */
-struct __align__(16) decode_state {
+struct __align__(16) decode_state
+{
     float maximum, sum, shift, c;
 };
 
@@ -57,9 +58,9 @@ static __device__ __forceinline__ void decode_multiply_keys(uint32_t tile,
 #pragma unroll
         for (int i = 0; i < SHAPE::D / 16; i++) {
             uint32_t k[4];
-            load_matrices(decode_chunk<SHAPE>(tile, 8 * n + lane / 16 * 8 + lane % 8, 2 * i,
-                                              lane / 8 % 2),
-                          k);
+            load_matrices(
+                decode_chunk<SHAPE>(tile, 8 * n + lane / 16 * 8 + lane % 8, 2 * i, lane / 8 % 2),
+                k);
             E::multiply(c[0][i % 2], q[i], k[0], k[1]);
             E::multiply(c[1][i % 2], q[i], k[2], k[3]);
         }
@@ -131,8 +132,7 @@ static __device__ __forceinline__ void decode_weigh(struct decode_scores<SHAPE> 
     float tile = -INFINITY, sum = 0.0f, moment = 0.0f;
     bool fresh = state.maximum == -INFINITY;
 #pragma unroll
-    for (int n = 0; n < N; n++)
-        tile = fmaxf(tile, fmaxf(x.s[n][0] * scale, x.s[n][1] * scale));
+    for (int n = 0; n < N; n++) tile = fmaxf(tile, fmaxf(x.s[n][0] * scale, x.s[n][1] * scale));
     tile = quad_max(tile);
     bool raise = __any_sync(0xffffffffu, tile > state.maximum + DECODE_SLACK);
     if (raise) decode_raise<SHAPE::D>(sums, tile);
@@ -182,9 +182,9 @@ static __device__ __forceinline__ void decode_split(const float (&w)[2], const f
 /* Adds the values under their weights; values: the first box. High parts of eight columns before
  * low ones, so that no product waits for the one before it. */
 template <class E, class SHAPE, bool PROBE>
-static __device__ __forceinline__ void
-decode_multiply_values(uint32_t values, const struct decode_scores<SHAPE> &x,
-                       struct decode_sums<SHAPE::D> &sums)
+static __device__ __forceinline__ void decode_multiply_values(uint32_t values,
+                                                              const struct decode_scores<SHAPE> &x,
+                                                              struct decode_sums<SHAPE::D> &sums)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll

@@ -1,21 +1,21 @@
-/* attention_forward_sm90.cuh: forward of Parallax and of softmax attention on Hopper, bf16.
+/* attention_forward_sm90.cuh: forward of Parallax and of softmax attention on Hopper, bf16 and f16.
  *
- * A block is three warpgroups. The first loads: one thread of it follows the plan
- * (attention_forward_sm90_plan.h), describes each item in shared memory and has the copy engine
- * bring its queries and probes, then key and value tiles from the last to the first through a ring
- * of stages. The other two compute 64 query rows each against all tiles that any of their rows
- * sees:
+ * A block is one loading and two or three computing warpgroups. Two threads of the first follow the
+ * plan (attention_forward_sm90_plan.h) and have the copy engine bring data: one describes each item
+ * in shared memory and brings its queries and probes, the other brings key and value tiles, from
+ * the last to the first, through a ring of stages. The others compute 64 query rows each against
+ * all tiles that any of their rows sees:
  *
  *     S = Q K'   U = R K'   P = exp2(S - max)   W = P (U - c)   O += P V   E += W V
  *
- * with the identities of parallax/NOTES.md: o = O/l (1 + sum W / l) - E/l, where l sums P and c is
- * the mean of U over the first tile that a row sees. P and W are rounded to bf16 for their
- * products; the sums that normalise are of the rounded values, so that a constant value row comes
- * back exactly, while lse and probe_mean use unrounded sums.
+ * with the identities of parallax/NOTES.md: o = O/l (1 + sum W / l) - E/l, where l sums P. c is the
+ * mean of U over a tile that outweighs all before it, at first the first that a row sees. P and W
+ * are rounded for their products; sums are of unrounded values. Rows with few keys, where rounding
+ * does not average, take a slow path with unrounded products.
  *
- * One burst of a warpgroup on the tensor cores is O += P V, E += W V of a tile, then S and U of the
- * next. The two warpgroups take turns in bursts (ORDER barriers), so that the exponentials of one
- * hide behind the products of the other.
+ * A warpgroup's order is S of the next tile, O += P V, E += W V of this one, exponentials of the
+ * next while these run, U of the next, W of the next while that runs. Warpgroups take turns in
+ * issuing the first three (ORDER barriers).
  *
  * A tile may reach past the end of its sequence: into zeros where the tensor ends, otherwise into
  * memory that may hold NaN. Scores there are masked, and as 0 * NaN is NaN, U becomes 0 where P is,
@@ -25,7 +25,7 @@
 
 #include "attention/attention_forward_sm90_tile.cuh"
 
-/* ---- The loading thread ------------------------------------------------------------------------
+/* ---- The loading threads -----------------------------------------------------------------------
  */
 
 /* Describes the item at a place; false for a slot without a tile. */

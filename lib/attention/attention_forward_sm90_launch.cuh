@@ -45,10 +45,10 @@ static plx_status forward_sm90_map(plx_context *context, tensor_map_encode encod
         strides[n] = (cuuint64_t)stride * plx_dtype_size(t->dtype);
     }
     cuuint32_t box[4] = {FORWARD_BOX, 1, (cuuint32_t)rows, 1}, steps[4] = {1, 1, 1, 1};
-    CUtensorMapDataType type = t->dtype == PLX_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                                   : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-    CUresult result = encode(map, type, 4, t->data, extents, strides,
-                             box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+    CUtensorMapDataType type =
+        t->dtype == PLX_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    CUresult result = encode(map, type, 4, t->data, extents, strides, box, steps,
+                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PLX_OK;
     return context_fail(context, PLX_DEVICE_ERROR, "tensor map: driver error %d", (int)result);

@@ -8,9 +8,9 @@
  * rows of the smallest query tile. */
 enum { SECTION_BYTES = 24 << 20, SHARED_EXTRA = 512, BALANCED_ITEMS = 1 << 16, FEWEST_ROWS = 128 };
 
-/* Axes of extent 1 are never stepped along, so their strides do not count. */
-static bool strides_fit(const struct plx_tensor *t, bool copied)
+bool forward_sm90_strides_fit(const struct plx_tensor *t, bool copied)
 {
+    /* Axes of extent 1 are never stepped along, so their strides do not count. */
     int64_t unit = (int64_t)(16 / plx_dtype_size(t->dtype));
     if ((uintptr_t)t->data % 16 != 0) return false;
     for (int axis = 0; axis < 3; axis++) {
@@ -42,9 +42,10 @@ const char *forward_sm90_refuse(const struct attention_problem *p)
     if (!(p->scale > 0)) return "it takes positive scales";
     const struct plx_tensor *copied[] = {&p->q, &p->k, &p->v, &p->r};
     for (int n = 0; n < (p->probe ? 4 : 3); n++)
-        if (!strides_fit(copied[n], true))
+        if (!forward_sm90_strides_fit(copied[n], true))
             return "it takes inputs with rows on multiples of 16 bytes, none of them shared";
-    if (!strides_fit(&p->o, false) || (p->value_mean.rank && !strides_fit(&p->value_mean, false)))
+    if (!forward_sm90_strides_fit(&p->o, false) ||
+        (p->value_mean.rank && !forward_sm90_strides_fit(&p->value_mean, false)))
         return "it takes outputs with rows on multiples of 16 bytes";
     if (p->T > INT_MAX / 2 || p->S > INT_MAX / 2) return "it takes fewer than 2^30 tokens";
     /* Rounds past the last item must still be countable. */

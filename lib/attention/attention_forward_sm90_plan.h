@@ -28,6 +28,9 @@ struct forward_sm90_plan {
     int grid;
 };
 
+/* Whether rows lie on multiples of 16 bytes; copied: and the copy engine can hold the strides. */
+bool forward_sm90_strides_fit(const struct plx_tensor *tensor, bool copied);
+
 /* NULL where the kernels can run the problem, otherwise the reason, static storage. */
 const char *forward_sm90_refuse(const struct attention_problem *problem);
 

@@ -1,7 +1,8 @@
 /* instructions.cuh: thin names for the instructions that CUDA C has no words for: copies that do
- * not pass through registers, matrix fragments and products, exchange within a cluster, and
- * dependent launches. One function an instruction; what the operands mean is said here once, so
- * that kernels read as algorithms. Everything exists from sm_90 on, most of it from sm_80. */
+ * not pass through registers, matrix fragments and products, counters
+ * that blocks share, and dependent launches. One function an instruction; what the operands mean is
+ * said here once, so that kernels read as algorithms. Everything exists from sm_90 on, most of it
+ * from sm_80. */
 #ifndef PLX_CUDA_INSTRUCTIONS_CUH
 #define PLX_CUDA_INSTRUCTIONS_CUH
 
@@ -23,18 +24,6 @@ static __device__ __forceinline__ void copy_async(uint32_t target, const void *s
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target),
                  "l"(source), "r"(bytes)
                  : "memory");
-}
-
-/* Ends a group of this thread's copies; copy_wait leaves at most PENDING of the youngest groups
- * open. */
-static __device__ __forceinline__ void copy_commit(void)
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-template <int PENDING> static __device__ __forceinline__ void copy_wait(void)
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
 static __device__ __forceinline__ void store_shared(uint32_t target, uint4 value)
@@ -134,10 +123,10 @@ static __device__ __forceinline__ float power_of_two(float x)
     return y;
 }
 
-/* Adds to a counter that blocks share and returns what it held. What this thread has seen written is
- * visible to whoever sees the sum, and the other way round. */
-static __device__ __forceinline__ unsigned long long add_acquire_release(unsigned long long *counter,
-                                                                         unsigned long long value)
+/* Adds to a counter that blocks share and returns what it held. What this thread has seen written
+ * is visible to whoever sees the sum, and the other way round. */
+static __device__ __forceinline__ unsigned long long
+add_acquire_release(unsigned long long *counter, unsigned long long value)
 {
     unsigned long long old;
     asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], %2;"
@@ -145,41 +134,6 @@ static __device__ __forceinline__ unsigned long long add_acquire_release(unsigne
                  : "l"(counter), "l"(value)
                  : "memory");
     return old;
-}
-
-/* ---- Clusters
- * ------------------------------------------------------------------------------------ */
-
-/* All blocks of the cluster arrive; what was written before is visible to them after the wait. */
-static __device__ __forceinline__ void cluster_arrive(void)
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-
-static __device__ __forceinline__ void cluster_wait(void)
-{
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-/* The address at which block `rank` of the cluster keeps the variable that lies at `address` here.
- */
-static __device__ __forceinline__ uint32_t cluster_address(uint32_t address, int rank)
-{
-    uint32_t mapped;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
-    return mapped;
-}
-
-static __device__ __forceinline__ void cluster_store(uint32_t address, float value)
-{
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
-}
-
-static __device__ __forceinline__ void cluster_store4(uint32_t address, float4 v)
-{
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x),
-                 "f"(v.y), "f"(v.z), "f"(v.w)
-                 : "memory");
 }
 
 /* ---- Dependent launches

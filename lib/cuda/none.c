@@ -60,3 +60,5 @@ const struct kernel_row parallax_forward_any = NONE_ROW, parallax_backward_any =
 const struct kernel_row softmax_forward_any = NONE_ROW, softmax_backward_any = NONE_ROW;
 const struct kernel_row parallax_forward_sm90 = NONE_ROW_SM90, softmax_forward_sm90 = NONE_ROW_SM90;
 const struct kernel_row parallax_decode_sm90 = NONE_ROW_SM90, softmax_decode_sm90 = NONE_ROW_SM90;
+const struct kernel_row parallax_backward_sm90 = NONE_ROW_SM90;
+const struct kernel_row softmax_backward_sm90 = NONE_ROW_SM90;

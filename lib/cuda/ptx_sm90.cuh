@@ -122,6 +122,23 @@ PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, 
                  : "memory");
 }
 
+/* Bytes in a row, a multiple of 16 at a multiple of 16; completes on barrier. */
+PTX_INLINE void bulk_load(uint32_t target, const void *source, int bytes, uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(target),
+                 "l"(source), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+/* Adds four values in a row to f32 in global memory, at a multiple of 16 bytes. */
+PTX_INLINE void global_add(float *target, float a, float b, float c, float d)
+{
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(target), "f"(a),
+                 "f"(b), "f"(c), "f"(d)
+                 : "memory");
+}
+
 /* ---- Products of a warpgroup -------------------------------------------------------------------
  */
 
@@ -245,6 +262,36 @@ WGMMA_SHAPE(40, "80", "%40", "%41", "%42", "%43", "%44")
 WGMMA_SHAPE(48, "96", "%48", "%49", "%50", "%51", "%52")
 WGMMA_SHAPE(64, "128", "%64", "%65", "%66", "%67", "%68")
 
+/* d = a b and d += a b with both in shared memory: 64 rows of a, 16 rows of b with 2 N channels. */
+#define WGMMA_PRODUCT(N, columns, a_name, b_name)                                                  \
+    PTX_INLINE void wgmma_start_product(float(&d)[N], uint64_t a, uint64_t b)                      \
+    {                                                                                              \
+        asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n" WGMMA_OPCODE(                         \
+                         columns, "bf16") "{" WGMMA_NAMES_##N "}, " a_name ", " b_name             \
+                                                              ", p, 1, 1, 0, 1;}"                  \
+                     : WGMMA_##N("=f", d)                                                          \
+                     : "l"(a), "l"(b));                                                            \
+    }                                                                                              \
+    PTX_INLINE void wgmma_add_product(float(&d)[N], uint64_t a, uint64_t b)                        \
+    {                                                                                              \
+        asm volatile(WGMMA_OPCODE(columns, "bf16") "{" WGMMA_NAMES_##N "}, " a_name ", " b_name    \
+                                                                       ", 1, 1, 1, 0, 1;"          \
+                     : WGMMA_##N("+f", d)                                                          \
+                     : "l"(a), "l"(b));                                                            \
+    }
+WGMMA_PRODUCT(32, "64", "%32", "%33")
+WGMMA_PRODUCT(64, "128", "%64", "%65")
+
+/* Stores four 8x8 matrices of 16-bit elements, each transposed; lanes 8n..8n+7 give the addresses
+ * of the rows of transposed matrix n. */
+PTX_INLINE void store_matrices_transposed(uint32_t address, const uint32_t *m)
+{
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+        "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
+        : "memory");
+}
+
 /* ---- Arithmetic --------------------------------------------------------------------------------
  */
 
@@ -262,6 +309,21 @@ PTX_INLINE uint32_t bf16_pack(float low, float high)
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
+}
+
+/* Two values as fp16, the first in the lower half, and back. */
+PTX_INLINE uint32_t half_pack(float low, float high)
+{
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+PTX_INLINE void half_unpack(uint32_t pair, float &low, float &high)
+{
+    asm("{.reg .f16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}"
+        : "=f"(low), "=f"(high)
+        : "r"(pair));
 }
 
 PTX_INLINE float bf16_low(uint32_t pair)

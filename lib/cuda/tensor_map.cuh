@@ -40,8 +40,8 @@ static plx_status tensor_map_make(plx_context *context, CUtensorMap *map, void *
     }
     CUresult result = ((tensor_map_encode)entry)(
         map, CU_TENSOR_MAP_DATA_TYPE_UINT16, TENSOR_MAP_AXES, data, extents, strides, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PLX_OK;
     return context_fail(context, PLX_DEVICE_ERROR, "tensor map: driver error %d", (int)result);
 }

@@ -60,6 +60,7 @@ static const struct kernel_row *const forward_rows[] = {
     &forward_reference,
 };
 static const struct kernel_row *const backward_rows[] = {
+    &parallax_backward_sm90,
     &parallax_backward_any,        &amx_bf16,
 #ifdef __x86_64__
     &parallax_backward_avx512_f32, &parallax_backward_avx512_bf16,

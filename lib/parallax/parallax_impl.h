@@ -14,6 +14,7 @@ struct kernel_table parallax_table(plx_pass pass);
 /* Kernels of other files. */
 extern const struct kernel_row parallax_forward_any, parallax_backward_any; /* CUDA; decode too */
 extern const struct kernel_row parallax_forward_sm90, parallax_decode_sm90; /* CUDA, Hopper */
+extern const struct kernel_row parallax_backward_sm90;
 
 /* The reference, computed in float or in double. Its workspace is a few rows a thread. */
 size_t parallax_ref_workspace_float(const struct attention_problem *problem);

@@ -14,6 +14,7 @@ struct kernel_table softmax_table(plx_pass pass);
 /* Kernels of other files. */
 extern const struct kernel_row softmax_forward_any, softmax_backward_any; /* CUDA; decode too */
 extern const struct kernel_row softmax_forward_sm90, softmax_decode_sm90; /* CUDA, Hopper */
+extern const struct kernel_row softmax_backward_sm90;
 
 /* The reference, computed in float or in double. Its workspace is a few rows a thread. */
 size_t softmax_ref_workspace_float(const struct attention_problem *problem);

@@ -163,26 +163,14 @@ struct slice slice_drop_newlines(struct slice slice)
     return slice;
 }
 
-/* What Python's strip takes, which templates are written for. */
-static bool is_white(uint32_t code)
-{
-    return (code >= 0x09 && code <= 0x0d) || (code >= 0x1c && code <= 0x20) || code == 0x85 ||
-           code == 0xa0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200a) || code == 0x2028 ||
-           code == 0x2029 || code == 0x202f || code == 0x205f || code == 0x3000;
-}
-
 struct slice slice_trim(struct slice slice)
 {
     size_t length;
-    while (slice.size > 0 && is_white(utf8_decode(slice.text, &length))) {
+    while (slice.size > 0 && utf8_is_white(utf8_decode(slice.text, &length))) {
         slice.text += length;
         slice.size -= length;
     }
-    while (slice.size > 0) {
-        size_t start = utf8_cut(slice.text, slice.size - 1);
-        if (!is_white(utf8_decode(slice.text + start, &length))) break;
-        slice.size = start;
-    }
+    slice.size = utf8_trim_end(slice.text, slice.size);
     return slice;
 }
 

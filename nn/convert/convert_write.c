@@ -165,7 +165,7 @@ static plx_status write_index(const struct convert_plan *plan, const char *folde
     json_t *root = complete ? json_pack("{s:{s:I}, s:O}", "metadata", "total_size",
                                         (json_int_t)plan->bytes, "weight_map", map)
                             : NULL;
-    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    char *text = root != NULL ? fields_print(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     json_decref(map);
     REQUIRE(err, text != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory for the index", folder);

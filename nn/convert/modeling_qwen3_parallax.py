@@ -26,7 +26,8 @@ class Qwen3ParallaxConfig(PretrainedConfig):
         self.rope_parameters = dict(rope_parameters or {"rope_theta": rope_theta, "rope_type": "default"})
         others["use_cache"] = False
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                     "num_key_value_heads", "head_dim", "rms_norm_eps", "initializer_range"):
+                     "num_key_value_heads", "head_dim", "rms_norm_eps", "initializer_range",
+                     "max_position_embeddings"):
             if name in others:
                 setattr(self, name, others.pop(name))
         super().__init__(**others)

@@ -4,6 +4,7 @@
  * the reader keeps, then copied into the store, because only then their number is known. */
 #include "data/corpus_parts.h"
 #include "data/utf8.h"
+#include "io/jsonl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,56 +99,38 @@ plx_status corpus_add_text(struct corpus_reader *reader, const char *text, size_
 
 /* ---- JSONL ---- */
 
-static bool is_blank(const char *line, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r') return false;
-    return true;
-}
-
-static plx_status add_field(struct corpus_reader *reader, const json_t *object, const char *name,
-                            struct error *err)
+static plx_status add_object(struct corpus_reader *reader, const json_t *object, const char *name,
+                             long long number, struct error *err)
 {
     const char *field = reader->options->jsonl_field;
     if (field == NULL) field = "text";
     const json_t *text = json_object_get(object, field);
-    REQUIRE(err, json_is_object(object), PLX_BAD_DATA, "%s: the line is not an object", name);
     bool chat = json_object_get(object, "messages") != NULL;
-    if (chat && reader->options->chat != NULL) return corpus_add_chat(reader, object, name, err);
+    if (chat && reader->options->chat != NULL) {
+        char where[4096 + 32];
+        snprintf(where, sizeof where, "%s:%lld", name, number);
+        return corpus_add_chat(reader, object, where, err);
+    }
     REQUIRE(err, text != NULL || !chat, PLX_BAD_DATA,
-            "%s: the line is a chat, but no chat template is known", name);
-    REQUIRE(err, text != NULL, PLX_BAD_DATA, "%s: the object has no field \"%s\"", name, field);
-    REQUIRE(err, json_is_string(text), PLX_BAD_DATA, "%s: field \"%s\" is not a string", name,
-            field);
+            "%s:%lld: the line is a chat, but no chat template is known", name, number);
+    REQUIRE(err, text != NULL, PLX_BAD_DATA, "%s:%lld: the object has no field \"%s\"", name,
+            number, field);
+    REQUIRE(err, json_is_string(text), PLX_BAD_DATA, "%s:%lld: field \"%s\" is not a string", name,
+            number, field);
     return corpus_add_text(reader, json_string_value(text), json_string_length(text), err);
-}
-
-static plx_status add_line(struct corpus_reader *reader, const char *line, size_t size,
-                           const char *name, long long number, struct error *err)
-{
-    json_error_t reason;
-    char where[4096 + 32];
-    snprintf(where, sizeof where, "%s:%lld", name, number);
-    json_t *object = json_loadb(line, size, JSON_REJECT_DUPLICATES, &reason);
-    REQUIRE(err, object != NULL || reason.text[0] != '\0', PLX_OUT_OF_MEMORY, "%s: out of memory",
-            where);
-    REQUIRE(err, object != NULL, PLX_BAD_DATA, "%s: not valid JSON at byte %d: %s", where,
-            reason.position, reason.text);
-    plx_status status = add_field(reader, object, where, err);
-    json_decref(object);
-    return status;
 }
 
 plx_status corpus_add_jsonl(struct corpus_reader *reader, const char *data, size_t size,
                             const char *name, struct error *err)
 {
-    long long number = 1;
-    for (size_t at = 0; at < size && reader->bytes_left > 0; number++) {
-        const char *end = memchr(data + at, '\n', size - at);
-        size_t length = end != NULL ? (size_t)(end - (data + at)) : size - at;
-        if (!is_blank(data + at, length))
-            TRY(add_line(reader, data + at, length, name, number, err));
-        at += length + 1;
+    struct jsonl lines = {.data = data, .size = size, .name = name};
+    while (reader->bytes_left > 0) {
+        json_t *object;
+        TRY(jsonl_next(&lines, &object, err));
+        if (object == NULL) return PLX_OK;
+        plx_status status = add_object(reader, object, name, lines.line, err);
+        json_decref(object);
+        TRY(status);
     }
     return PLX_OK;
 }

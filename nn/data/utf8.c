@@ -70,6 +70,17 @@ size_t utf8_cut(const char *text, size_t limit)
     return limit;
 }
 
+size_t utf8_trim_end(const char *text, size_t size)
+{
+    size_t length;
+    while (size > 0) {
+        size_t start = utf8_cut(text, size - 1);
+        if (!utf8_is_white(utf8_decode(text + start, &length))) break;
+        size = start;
+    }
+    return size;
+}
+
 void utf8_make_printable(char *text)
 {
     for (; *text != '\0'; text++)

@@ -44,6 +44,18 @@ static inline uint32_t utf8_decode(const char *text, size_t *size)
     return (t[0] & 0x07u) << 18 | (t[1] & 0x3fu) << 12 | (t[2] & 0x3fu) << 6 | (t[3] & 0x3fu);
 }
 
+/* What Python's str.strip and the \s of its expressions take for white space, which the files and
+ * templates of its world are written for. */
+static inline bool utf8_is_white(uint32_t code)
+{
+    return (code >= 0x09 && code <= 0x0d) || (code >= 0x1c && code <= 0x20) || code == 0x85 ||
+           code == 0xa0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200a) || code == 0x2028 ||
+           code == 0x2029 || code == 0x202f || code == 0x205f || code == 0x3000;
+}
+
+/* Bytes of well-formed text that are left without the white space it ends with. */
+size_t utf8_trim_end(const char *text, size_t size);
+
 /* Replaces control bytes in place, so that quoting a file's content cannot steer a terminal. */
 void utf8_make_printable(char *text);
 /* At most 64 bytes of a string from a file, safe to print. */

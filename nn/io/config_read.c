@@ -315,6 +315,9 @@ static plx_status derive_intermediate(const struct fields *fields, struct model_
 static plx_status read_fla(const struct fields *fields, struct model_config *config)
 {
     int64_t window = 0;
+    REQUIRE(fields->err, config->rope.factor == 0, PLX_UNSUPPORTED,
+            "%s: rope is stretched, which flash-linear-attention's layer does not do",
+            fields->where);
     TRY(derive_head_dim(fields, config));
     if (config->intermediate_size == 0) TRY(derive_intermediate(fields, config));
     TRY(fields_integer(fields, "window_size", 1, INT32_MAX, &window));

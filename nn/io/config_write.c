@@ -76,7 +76,6 @@ static const char *unmet_demand(const struct model_config *config, enum model_fa
         {FLA, !config->qk_norm || config->qk_norm_eps == config_fla_qk_norm_eps,
          "qk_norm_eps is 1e-5"},
         {FLA, config->rope.factor == 0, "positions are not stretched"},
-        {FLA, config->end_count <= 1, "at most one token ends a text"},
     };
     for (size_t i = 0; i < sizeof demands / sizeof *demands; i++)
         if (demands[i].families & 1u << family && !demands[i].holds) return demands[i].what;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DOCUMENT_LIMIT ((size_t)16 << 20)
+#define DOCUMENT_LIMIT ((size_t)64 << 20)
 enum { VALUE_TEXT = 64 };
 
 /* jansson has no reason to give where memory runs out, except inside a token, which it takes for a

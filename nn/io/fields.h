@@ -20,7 +20,7 @@ struct fields {
     struct error *err;
 };
 
-/* Parses a JSON object of at most 16 MiB; duplicate keys are refused. The caller json_decrefs
+/* Parses a JSON object of at most 64 MiB; duplicate keys are refused. The caller json_decrefs
  * *root. */
 plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root,
                         struct error *err);

@@ -140,5 +140,12 @@ int64_t head_chunk(int64_t vocab, int64_t tokens);
 plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
                      const struct plx_tensor *x, const struct plx_tensor *targets, double scale,
                      const struct plx_tensor *dx, double *sum);
+/* Answers queries about the tokens that follow rows of x [N,E]. Scratch does not grow with their
+ * count; a dry run needs no queries. */
+struct score_query;
+struct score;
+plx_status head_scores(struct backend *be, int weight, const struct param_list *params,
+                       const struct plx_tensor *x, const struct score_query *queries, int64_t count,
+                       struct score *scores);
 
 #endif

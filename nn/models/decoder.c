@@ -227,6 +227,9 @@ static plx_status run_task(struct model *model, struct backend *be, struct decod
         return loss_backward(model, be, run);
     case DECODER_LOGITS:
         return linear_forward(be, model->head, &model->params, &kept->final, &run->logits);
+    case DECODER_SCORES:
+        return head_scores(be, model->head, &model->params, &kept->final, run->queries,
+                           run->query_count, run->scores);
     }
     return error_set(be->err, PLX_INTERNAL, "the decoder has no task %d", (int)run->task);
 }
@@ -284,5 +287,35 @@ plx_status model_logits(struct model *model, const struct batch *batch,
     TRY(decoder_prepare(model, DECODER_LOGITS, N, batch->sequences));
     struct decoder_run run = decoder_run_make(model, DECODER_LOGITS, N, batch->sequences, batch);
     run.logits = *logits;
+    return decoder_run(model, model->be, &run);
+}
+
+static plx_status check_queries(const struct model *model, const struct batch *batch,
+                                const struct score_query *queries, int64_t count)
+{
+    const long long V = model->config.vocab_size;
+    for (int64_t q = 0; q < count; q++) {
+        REQUIRE(model->be->err, queries[q].at >= 0 && queries[q].at < batch->tokens,
+                PLX_INVALID_ARGUMENT, "query %lld is about token %d of a batch of %lld",
+                (long long)q, queries[q].at, (long long)batch->tokens);
+        REQUIRE(model->be->err, queries[q].token >= 0 && queries[q].token < V, PLX_INVALID_ARGUMENT,
+                "query %lld asks for token %d but must ask for one from 0 to %lld", (long long)q,
+                queries[q].token, V - 1);
+    }
+    return PLX_OK;
+}
+
+plx_status model_score(struct model *model, const struct batch *batch,
+                       const struct score_query *queries, int64_t count, struct score *scores)
+{
+    TRY(check_batch(model, batch, false));
+    TRY(check_queries(model, batch, queries, count));
+    if (count == 0) return PLX_OK;
+    TRY(decoder_prepare(model, DECODER_SCORES, batch->tokens, batch->sequences));
+    struct decoder_run run =
+        decoder_run_make(model, DECODER_SCORES, batch->tokens, batch->sequences, batch);
+    run.queries = queries;
+    run.query_count = count;
+    run.scores = scores;
     return decoder_run(model, model->be, &run);
 }

@@ -37,15 +37,18 @@ struct model {
 };
 
 /* What to do with a batch. */
-enum decoder_task { DECODER_LOSS, DECODER_LOSS_BACKWARD, DECODER_LOGITS };
+enum decoder_task { DECODER_LOSS, DECODER_LOSS_BACKWARD, DECODER_LOGITS, DECODER_SCORES };
 
 struct decoder_run {
     enum decoder_task task;
     struct batch_view view;
-    struct plx_tensor ids, targets; /* i32 [N] */
-    double scale;                   /* of the gradient */
-    struct plx_tensor logits;       /* [N,V], DECODER_LOGITS only */
-    double loss;                    /* written */
+    struct plx_tensor ids, targets;    /* i32 [N] */
+    double scale;                      /* of the gradient */
+    struct plx_tensor logits;          /* [N,V], DECODER_LOGITS only */
+    double loss;                       /* written */
+    const struct score_query *queries; /* DECODER_SCORES only, as the next two; NULL: a dry run */
+    int64_t query_count;
+    struct score *scores; /* written */
 };
 
 /* Views of a batch's arrays, or (batch NULL) tensors without data for a dry run. */

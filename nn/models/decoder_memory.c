@@ -90,9 +90,10 @@ static plx_status measure_reservation(struct model *model, int64_t tokens, int64
                                       bool with_grads, struct model_memory *need)
 {
     const int64_t cuts[2] = {1, sequences};
-    const enum decoder_task tasks[3] = {DECODER_LOSS, DECODER_LOGITS, DECODER_LOSS_BACKWARD};
+    const enum decoder_task tasks[] = {DECODER_LOSS, DECODER_LOGITS, DECODER_SCORES,
+                                       DECODER_LOSS_BACKWARD};
     for (int c = 0; c < 2; c++) {
-        for (int t = 0; t < (with_grads ? 3 : 2); t++) {
+        for (int t = 0; t < (with_grads ? 4 : 3); t++) {
             size_t activations, scratch;
             TRY(measure(model, tasks[t], tokens, cuts[c], &activations, &scratch));
             need->activations = larger(need->activations, activations);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "data/utf8.h"
+#include "io/fields.h"
 #include "io/file.h"
 
 /* A file of at least CACHED_BYTES takes long enough to read that a compiled form is kept. */
@@ -159,9 +160,8 @@ static char *rules_text(const json_t *root)
     }
     json_object_del(model, "vocab");
     json_object_set_new(model, "merges", json_array());
-    size_t size;
     bool complete = json_object_set_new(copy, "model", model) == 0;
-    char *text = complete ? json_text(copy, JSON_COMPACT, &size) : NULL;
+    char *text = complete ? fields_print(copy, JSON_COMPACT) : NULL;
     json_decref(copy);
     return text;
 }
@@ -186,23 +186,12 @@ static plx_status read_root(const json_t *root, const char *json, size_t size, c
     return status;
 }
 
-static plx_status parse_text(const char *json, size_t size, const char *name, json_t **root,
-                             struct error *err)
-{
-    json_error_t reason;
-    *root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &reason);
-    if (*root != NULL) return PLX_OK;
-    utf8_make_printable(reason.text);
-    return error_set(err, PLX_BAD_DATA, "%s:%d: not valid JSON: %s", name, reason.line,
-                     reason.text);
-}
-
 plx_status tokenizer_parse(const char *json, size_t size, const char *name,
                            struct tokenizer **tokenizer, struct error *err)
 {
     *tokenizer = NULL;
     json_t *root;
-    TRY(parse_text(json, size, name, &root, err));
+    TRY(fields_parse(json, size, name, &root, err));
     struct rules rules = {0};
     struct vocab vocab = {0};
     plx_status status = read_root(root, json, size, name, &rules, &vocab, err);
@@ -219,7 +208,7 @@ static plx_status assemble_cached(struct vocab *vocab, const char *json, size_t 
 {
     json_t *root = NULL;
     struct rules rules = {0};
-    plx_status status = parse_text(vocab->rules, vocab->header->rules_bytes, name, &root, NULL);
+    plx_status status = fields_parse(vocab->rules, vocab->header->rules_bytes, name, &root, NULL);
     if (status == PLX_OK) status = rules_read(root, name, &rules, NULL);
     json_decref(root);
     if (status == PLX_OK)
@@ -258,5 +247,44 @@ plx_status tokenizer_load(const char *path, struct tokenizer **tokenizer, struct
     TRY(file_read_all(path, MAX_FILE_BYTES, &text, &size, err));
     plx_status status = load_text(text, size, path, tokenizer, err);
     free(text);
+    return status;
+}
+
+static plx_status check_added_row(const json_t *row, const char *path,
+                                  const struct tokenizer *pieces, struct error *err)
+{
+    const char *content = json_string_value(json_object_get(row, "content"));
+    const json_t *id = json_object_get(row, "id");
+    REQUIRE(err, content != NULL && json_is_integer(id), PLX_BAD_DATA,
+            "%s: an added token has no text content or no whole id", path);
+    json_int_t number = json_integer_value(id);
+    bool named = tokenizer_added_id(pieces, content) == number;
+    bool unknown = number == pieces->rules.unknown_id;
+    size_t size = 0;
+    const char *text = number >= 0 && number < vocab_tokens(&pieces->vocab)
+                           ? vocab_text(&pieces->vocab, (int32_t)number, &size)
+                           : "";
+    bool piece = size == strlen(content) && memcmp(text, content, size) == 0;
+    REQUIRE(err, named || unknown || piece, PLX_BAD_DATA,
+            "%s: the added token '%s' (%lld) is not in the tokenizer.model beside it, and the "
+            "file's other rules are not followed by this version",
+            path, utf8_quote(content).text, (long long)number);
+    return PLX_OK;
+}
+
+plx_status json_check_added(const char *path, const struct tokenizer *pieces, struct error *err)
+{
+    char *text;
+    size_t size, index;
+    json_t *root = NULL;
+    const json_t *row;
+    TRY(file_read_all(path, MAX_FILE_BYTES, &text, &size, err));
+    plx_status status = fields_parse(text, size, path, &root, err);
+    free(text);
+    json_array_foreach(json_object_get(root, "added_tokens"), index, row)
+    {
+        if (status == PLX_OK) status = check_added_row(row, path, pieces, err);
+    }
+    json_decref(root);
     return status;
 }

@@ -70,9 +70,8 @@ static plx_status read_normalizer(const json_t *root, const char *name, struct r
     for (size_t i = 0; i < parts.count; i++) {
         const json_t *part = part_at(&parts, i);
         REQUIRE(err, is_type(part, "NFC"), PLX_BAD_DATA,
-                "%s: normalizer is %s but must be NFC or null; where the folder has a "
-                "tokenizer.model, that may be read",
-                name, utf8_quote(type_of(part)).text);
+                "%s: normalizer is %s but must be NFC or null", name,
+                utf8_quote(type_of(part)).text);
         rules->nfc = true;
     }
     return PLX_OK;

@@ -6,21 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/fields.h"
 #include "io/file.h"
-
-/* json_dumps grows its buffer, and where that fails in the middle it may leave out a part and
- * succeed; so the room is measured first. */
-char *json_text(const json_t *root, size_t layout, size_t *size)
-{
-    *size = root != NULL ? json_dumpb(root, NULL, 0, layout) : 0;
-    char *text = *size > 0 ? malloc(*size + 1) : NULL;
-    if (text != NULL && json_dumpb(root, text, *size, layout) == *size) {
-        text[*size] = '\0';
-        return text;
-    }
-    free(text);
-    return NULL;
-}
 
 /* The formatting functions return NULL when out of memory: a vocabulary with a gap must never be
  * saved. */
@@ -134,7 +121,8 @@ plx_status tokenizer_format(const struct merge_pair *merges, int64_t merge_count
         root = format_root(&symbols, merges,
                            format_specials(specials, special_count, symbols.count), pattern);
     clear_symbols(&symbols);
-    *json = root != NULL ? json_text(root, JSON_INDENT(2), size) : NULL;
+    *json = root != NULL ? fields_print(root, JSON_INDENT(2)) : NULL;
+    *size = *json != NULL ? strlen(*json) : 0;
     json_decref(root);
     REQUIRE(err, *json != NULL, PLX_OUT_OF_MEMORY, "cannot format a tokenizer");
     return PLX_OK;

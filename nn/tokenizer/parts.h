@@ -100,6 +100,9 @@ plx_status tokenizer_assemble(struct vocab *vocab, struct rules *rules, const ch
                               size_t size, const char *name, struct tokenizer **tokenizer,
                               struct error *err);
 
+/* Refuses a tokenizer.json with added tokens that a tokenizer.model beside it lacks. */
+plx_status json_check_added(const char *path, const struct tokenizer *pieces, struct error *err);
+
 /* tokenizer.model from memory. */
 plx_status tokenizer_parse_pieces(const char *bytes, size_t size, const char *name,
                                   struct tokenizer **tokenizer, struct error *err);
@@ -113,9 +116,6 @@ struct merge_pair {
 plx_status tokenizer_format(const struct merge_pair *merges, int64_t merge_count,
                             const char *const *specials, int special_count, const char *pattern,
                             char **json, size_t *size, struct error *err);
-
-/* malloc'd text of a JSON value, of exactly *size bytes and a NUL; NULL when out of memory. */
-char *json_text(const json_t *root, size_t layout, size_t *size);
 
 /* The compiled form of a tokenizer.json, found by the hash of the file's text. False: there is
  * none, or it is damaged or of another version. */

@@ -144,19 +144,34 @@ const char *tokenizer_file_name(const struct tokenizer *tokenizer)
     return tokenizer->rules.kind == RULES_BYTES ? "tokenizer.json" : "tokenizer.model";
 }
 
+static plx_status file_in(const char *folder, const char *name, char *path, size_t size,
+                          struct error *err)
+{
+    int length = snprintf(path, size, "%s/%s", folder, name);
+    REQUIRE(err, length > 0 && (size_t)length < size, PLX_INVALID_ARGUMENT,
+            "%.200s...: the path is too long", folder);
+    return PLX_OK;
+}
+
 plx_status tokenizer_load_folder(const char *folder, struct tokenizer **tokenizer,
                                  struct error *err)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model"};
-    char path[4096];
+    char json[4096], pieces[4096];
     *tokenizer = NULL;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        int length = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        REQUIRE(err, length > 0 && (size_t)length < sizeof path, PLX_INVALID_ARGUMENT,
-                "%.200s...: the path is too long", folder);
-        if (file_exists(path)) return tokenizer_load(path, tokenizer, err);
-    }
-    return PLX_OK;
+    TRY(file_in(folder, "tokenizer.json", json, sizeof json, err));
+    TRY(file_in(folder, "tokenizer.model", pieces, sizeof pieces, err));
+    if (!file_exists(pieces))
+        return file_exists(json) ? tokenizer_load(json, tokenizer, err) : PLX_OK;
+    if (!file_exists(json)) return tokenizer_load(pieces, tokenizer, err);
+    /* Llama-2's folders have both: one as SentencePiece made it, one made from that, whose rules
+     * are refused here. The first says all there is, unless tokens were added to the second. */
+    if (tokenizer_load(json, tokenizer, NULL) == PLX_OK) return PLX_OK;
+    TRY(tokenizer_load(pieces, tokenizer, err));
+    plx_status status = json_check_added(json, *tokenizer, err);
+    if (status == PLX_OK) return PLX_OK;
+    tokenizer_destroy(*tokenizer);
+    *tokenizer = NULL;
+    return status;
 }
 
 /* ---- Encoding in one call ---- */

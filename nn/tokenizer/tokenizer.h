@@ -16,8 +16,8 @@ plx_status tokenizer_create_bytes(struct tokenizer **tokenizer, struct error *er
  * is refused by name. A large one is compiled into the cache folder once, so that the next load
  * takes milliseconds. */
 plx_status tokenizer_load(const char *path, struct tokenizer **tokenizer, struct error *err);
-/* tokenizer.json or tokenizer.model of a folder, in this order; *tokenizer is NULL where it holds
- * neither. */
+/* tokenizer.json of a folder, or tokenizer.model where that is absent or (as in Llama-2's folders)
+ * follows rules of SentencePiece; *tokenizer is NULL where it holds neither. */
 plx_status tokenizer_load_folder(const char *folder, struct tokenizer **tokenizer,
                                  struct error *err);
 /* tokenizer.json from memory (size bytes, need not end in NUL), never cached; name is for messages.

@@ -49,7 +49,8 @@ static plx_status grow_text(struct vocab_builder *builder, size_t size, struct e
 {
     REQUIRE(err, size <= VOCAB_MAX_TEXT - builder->text_bytes, PLX_BAD_DATA,
             "the tokens have more than %d bytes", VOCAB_MAX_TEXT);
-    if (builder->text_bytes + size <= builder->text_capacity) return PLX_OK;
+    bool fits = builder->text_bytes + size <= builder->text_capacity;
+    if (builder->text != NULL && fits) return PLX_OK;
     size_t capacity = 2 * (builder->text_bytes + size) + 4096;
     char *text = realloc(builder->text, capacity);
     if (text == NULL) return out_of_memory(err);

@@ -29,13 +29,13 @@ static bool row_was_covered(const char *name, int ran)
 static void run_mechanism(plx_mechanism mechanism)
 {
     static const char *const passes[] = {"forward", "backward", "decode"};
+    static const struct case_dtypes wide = {1, {PLX_F32}}, narrow = {2, {PLX_F16, PLX_BF16}};
     struct conformance conformance = {.options = &options};
     for (int n = 0; n < attention_case_count; n++) {
         uint64_t seed = options.seed * 1000 + (uint64_t)n;
         const struct attention_case *c = &attention_cases[n];
-        conformance_run(&conformance, c, mechanism, PLX_F32, PLX_FORWARD, PLX_DECODE, seed);
-        conformance_run(&conformance, c, mechanism, PLX_BF16, PLX_FORWARD, PLX_DECODE, seed);
-        conformance_run(&conformance, c, mechanism, PLX_F16, PLX_FORWARD, PLX_DECODE, seed);
+        conformance_run(&conformance, c, mechanism, &wide, PLX_FORWARD, PLX_DECODE, seed);
+        conformance_run(&conformance, c, mechanism, &narrow, PLX_FORWARD, PLX_DECODE, seed);
     }
     int failed = conformance_report(&conformance, mechanism);
     for (int pass = 0; pass < 3; pass++) {

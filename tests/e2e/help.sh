@@ -40,6 +40,9 @@ echo '{"what": "train", "layout": "bthd", "b": 1, "hq": 2, "hkv": 1, "l": 64, "d
 echo '{"what": "decode", "layout": "bthd", "b": "one"}' >peer.jsonl
 refuses 1 'peer.jsonl: line 1: "b" is not' "$parallax" bench attention "${small[@]}" --peer peer.jsonl
 "$parallax" bench attention "${small[@]}" --pass decode --plan | grep -q 'workspace' || fail "no plan"
+"$parallax" bench attention "${small[@]}" --pass decode --peer none --page 16 --json - | grep '"mechanism"' >lines
+[ "$(grep -c '"page": 16' lines)" -eq 2 ] || fail "not two paged lines: $(cat lines)"
+sed 's/.*"err": \([^,]*\),.*/\1/' lines | awk '$1 > 1e-5 { exit 1 }' || fail "paged decode is not exact: $(cat lines)"
 [ "$("$parallax" bench attention --grid 216 --list-shapes | sort -u | wc -l)" -eq 207 ] || fail "not the grid's 207 shapes"
 if "$parallax" info | grep -q '^gpu  *none: .*no CUDA'; then
     refuses 2 'this build has no CUDA' "$parallax" bench attention --device cuda

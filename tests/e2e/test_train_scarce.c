@@ -48,13 +48,21 @@ static bool says_memory(plx_status status, const struct error *err)
     return status == PLX_OUT_OF_MEMORY || strstr(err->text, strerror(ENOMEM)) != NULL;
 }
 
-/* What is wrong with the end of a run, or NULL. jansson takes an allocation that fails inside a
- * token for a bad token, so that parsing the options may be refused with another status. */
+/* jansson takes an allocation that fails inside a token for a bad token, so that parsing a document
+ * that the program itself has printed may be refused with another status. */
+static bool blames_own_document(const struct error *err)
+{
+    static const char *const documents[] = {"the run's options: ", "the byte tokenizer: "};
+    for (size_t i = 0; i < sizeof documents / sizeof *documents; i++)
+        if (strncmp(err->text, documents[i], strlen(documents[i])) == 0) return true;
+    return false;
+}
+
+/* What is wrong with the end of a run, or NULL. */
 static const char *complaint(bool struck, plx_status status, const struct error *err, int64_t left,
                              const char *name)
 {
-    const bool says =
-        says_memory(status, err) || strncmp(err->text, "the run's options: ", 19) == 0;
+    const bool says = says_memory(status, err) || blames_own_document(err);
     if (left != 0) return "blocks are left over";
     if (!struck && status != PLX_OK) return "it fails with all memory that it wants";
     if (status == PLX_OK && !is_whole(name)) return "it ends well, but its checkpoint differs";

@@ -1,4 +1,5 @@
 # A tokenizer from text to a model that uses it: learnt, checked, trained with, resumed, evaluated, sampled, refused.
+pieces=$(realpath "$(dirname "$0")/../golden/sentencepiece")
 source "$(dirname "$0")/common.sh"
 export XDG_CACHE_HOME="$work/cache"
 make_text text 40
@@ -46,6 +47,15 @@ must "$parallax" train --out half --resume auto --steps 8
 must "$parallax" eval run --data text --threads 1
 must "$parallax" sample run "the quick" --max-tokens 8
 [ "$("$parallax" tokenize run "the" --count)" -ge 1 ] || fail "a run folder is no tokenizer"
+
+# The same with SentencePiece's.
+must "$parallax" train --data text --tokenizer "$pieces/llama.model" --out pieces "${tiny[@]}" --steps 2
+cmp "$pieces/llama.model" "$(final pieces)/tokenizer.model" || fail "the checkpoint has another tokenizer.model"
+grep -q tokenizer.model "$(final pieces)/manifest.json" || fail "the manifest does not list tokenizer.model"
+must "$parallax" eval pieces --data text --threads 1
+must "$parallax" sample pieces "the quick" --max-tokens 8
+[ "$("$parallax" tokenize pieces "$("$parallax" tokenize pieces " the  quick")" --decode --no-special)" = " the  quick" ] ||
+    fail "SentencePiece's ids decode to another text"
 
 # Refusals.
 refuses 2 '--vocab-size: 300 is less than the tokenizer.s 320' "$parallax" train --data text --tokenizer t.json --out r --vocab-size 300

@@ -1,17 +1,7 @@
 /* fuzz_chat.c: any bytes as messages, and as a template. What is accepted must render to the same
  * text twice, or be refused with a sentence. */
 #include "chat/chat.h"
-
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 static void render(const struct chat *chat, const char *name, bool thinking, bool answer)
 {
@@ -39,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct error err = {0};
     struct chat chat;
     plx_status status = chat_parse((const char *)data, size, "fuzz", &chat, &err);
-    check((status == PLX_OK) == (err.text[0] == '\0'));
+    check_outcome(status, &err);
     if (status == PLX_OK) {
         render(&chat, "qwen3", true, true);
         render(&chat, "qwen3", false, true);

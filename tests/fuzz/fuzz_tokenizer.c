@@ -5,7 +5,6 @@
 
 #include "fuzz.h"
 
-
 /* Whether the rules leave every byte of a text where it is. */
 static bool is_lossless(const struct rules *rules)
 {

@@ -106,6 +106,41 @@ static void folders_may_hold_a_model_file(void **state)
     tokenizer_destroy(tokenizer);
 }
 
+/* Llama-2's folders hold a tokenizer.json too, made from the model, whose rules are refused. */
+static void folders_may_hold_both_files(void **state)
+{
+    (void)state;
+    static const char rules[] = "{\"normalizer\": {\"type\": \"Prepend\"}, \"added_tokens\": [%s]}";
+    static const char *const known[] = {"", "{\"id\": 0, \"content\": \"<unk>\"}, "
+                                            "{\"id\": 1, \"content\": \"<s>\"}"};
+    static const struct {
+        const char *row, *says;
+    } bad[] = {{"{\"id\": 900, \"content\": \"<|im_end|>\"}", "'<|im_end|>' (900) is not in"},
+               {"{\"id\": 2, \"content\": \"<s>\"}", "'<s>' (2) is not in"},
+               {"{\"id\": -1, \"content\": \"<s>\"}", "'<s>' (-1) is not in"},
+               {"{\"content\": \"<s>\"}", "no whole id"}};
+    char text[512], *model;
+    size_t size;
+    struct tokenizer *tokenizer;
+    assert_ok(file_read_all(FOLDER "llama.model", 1 << 20, &model, &size, &err), &err);
+    io_write(io_path("tokenizer.model"), model, size);
+    free(model);
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof text, rules, known[i]);
+        io_write_text(io_path("tokenizer.json"), text);
+        assert_ok(tokenizer_load_folder(io_folder, &tokenizer, &err), &err);
+        assert_int_equal(tokenizer_vocab_size(tokenizer), 900);
+        tokenizer_destroy(tokenizer);
+    }
+    for (int i = 0; i < 4; i++) {
+        snprintf(text, sizeof text, rules, bad[i].row);
+        io_write_text(io_path("tokenizer.json"), text);
+        assert_refused(tokenizer_load_folder(io_folder, &tokenizer, &err), PLX_BAD_DATA,
+                       bad[i].says, &err);
+        assert_null(tokenizer);
+    }
+}
+
 /* ---- Files that are wrong ---- */
 
 struct bytes {
@@ -430,6 +465,27 @@ static void a_small_file_is_read(void **state)
     tokenizer_destroy(tokenizer);
 }
 
+/* The first token without any text. */
+static void the_unknown_piece_may_have_no_surface(void **state)
+{
+    (void)state;
+    struct bytes file = {.size = 0}, part = {.size = 0};
+    struct tokenizer *tokenizer;
+    int32_t ids[8];
+    int64_t count;
+    size_t size;
+    put_usual_pieces(&file);
+    put_bytes(&part, 44, "", 0);
+    put_bytes(&file, 2, part.data, part.size);
+    assert_ok(tokenizer_parse_pieces((const char *)file.data, file.size, "good", &tokenizer, &err),
+              &err);
+    assert_ok(tokenizer_encode(tokenizer, "x", 1, ids, 8, &count, &err), &err);
+    assert_int_equal(ids[count - 1], 0);
+    tokenizer_token(tokenizer, 0, &size);
+    assert_int_equal(size, 0);
+    tokenizer_destroy(tokenizer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -439,9 +495,11 @@ int main(void)
         {"unigram_bytes", recordings_are_met, NULL, NULL, (void *)"unigram_bytes"},
         cmocka_unit_test(llama_frames_and_names),
         cmocka_unit_test(folders_may_hold_a_model_file),
+        cmocka_unit_test(folders_may_hold_both_files),
         cmocka_unit_test(wrong_files_are_refused),
         cmocka_unit_test(damaged_files_do_no_harm),
         cmocka_unit_test(a_small_file_is_read),
+        cmocka_unit_test(the_unknown_piece_may_have_no_surface),
     };
     return cmocka_run_group_tests_name("sentencepiece", tests, io_folder_make, io_folder_remove);
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "append_case.h"
-#include "device/device_memory.h"
+#include "device_memory.h"
 
 static void caches_hold_what_was_appended(void **state)
 {
@@ -59,7 +59,7 @@ static void expect(const int32_t *lengths, const int32_t *pages, const char *sen
     assert_int_equal(plx_context_create(&config, &context), PLX_OK);
     void *scratch = device_upload(workspace, sizeof workspace);
     plx_status status =
-        plx_parallax_decode(context, &attention, &args, scratch, sizeof workspace, NULL);
+        plx_parallax_decode(context, &attention, &args, scratch, sizeof workspace, device_stream());
     device_download(after, o.data, sizeof after);
     assert_string_equal(plx_error(context), sentence);
     assert_int_equal(status, sentence[0] ? PLX_INVALID_ARGUMENT : PLX_OK);

@@ -2,10 +2,14 @@
  * copies of guarded memory (attention_case.c): red zones, poisoned outputs and paddings, the same
  * bits on a second run, a workspace of exactly the stated size.
  *
- * Four lists: the table that the CPU runs too; decode drawn from every length, ratio, window and
- * layout that its kernels treat differently; drawn shapes of all passes; and the shapes, windows
- * and packed lists of flash-linear-attention's tests of Parallax. Without a GPU the program says
- * "skipped, no GPU" and exits with 77. */
+ * The lists: the table that the CPU runs too, once as it is and once on memory that tuned kernels
+ * take; cases of several tiles a block; the shapes, windows and packed lists of
+ * flash-linear-attention's tests of Parallax; and three drawn lists. A case's numbers fit every
+ * dtype, so that one oracle serves them all; every fourth drawn case is drawn for each dtype alone,
+ * in its full precision. The reference on the host takes nearly all of the time, so cases run in as
+ * many threads as the machine has, each with a stream of its own. With --sanitize a small subset
+ * runs that still touches every kernel, for tools that slow everything down. Without a GPU the
+ * program says "skipped, no GPU" and exits with 77. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -16,138 +20,39 @@
 #include <time.h>
 
 #include "conformance.h"
-#include "device/device_memory.h"
-
-enum { DECODE_CASES = 700, DRAWN_CASES = 500, MAX_BATCH = 24, MAX_SEQUENCES = 5, LEAST_ROWS = 24 };
+#include "device_memory.h"
+#include "drawn_case.h"
 
 static struct test_options options;
 static struct conformance all;
 
-/* A drawn case and the lists that it points to. */
-struct drawn {
-    struct attention_case c;
-    char name[96];
-    int32_t q_lengths[MAX_BATCH], k_lengths[MAX_BATCH];
-    int32_t q_offsets[MAX_SEQUENCES + 1], k_offsets[MAX_SEQUENCES + 1];
+static const struct case_dtypes together = {3, {PLX_F32, PLX_F16, PLX_BF16}};
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- One case ---- */
+
+struct passes {
+    plx_pass first, last;
 };
 
-#define PICK(random, list) (list)[seeded_between((random), 0, sizeof(list) / sizeof(list)[0] - 1)]
-
-static bool chance(struct seeded *random, double probability)
+static void run_together(const struct attention_case *c, struct passes passes, uint64_t seed)
 {
-    return seeded_uniform(random) < probability;
+    for (plx_mechanism mechanism = PLX_SOFTMAX; mechanism <= PLX_PARALLAX; mechanism++)
+        conformance_run(&all, c, mechanism, &together, passes.first, passes.last, seed);
 }
 
-static void draw_lengths(struct seeded *random, int32_t *lengths, int64_t limit)
+static void run_apart(const struct attention_case *c, struct passes passes, uint64_t seed)
 {
-    for (int b = 0; b < MAX_BATCH; b++)
-        lengths[b] = (int32_t)(chance(random, 0.2) ? limit : seeded_between(random, 0, limit));
-}
-
-static void draw_offsets(struct seeded *random, int32_t *offsets, int64_t limit)
-{
-    offsets[0] = 0;
-    offsets[MAX_SEQUENCES] = (int32_t)limit;
-    for (int n = 1; n < MAX_SEQUENCES; n++)
-        offsets[n] = (int32_t)(chance(random, 0.2) ? offsets[n - 1]
-                                                   : seeded_between(random, offsets[n - 1], limit));
-}
-
-static enum case_values draw_values(struct seeded *random)
-{
-    static const enum case_values rare[] = {VALUES_LARGE, VALUES_CONSTANT, VALUES_ONE_HOT,
-                                            VALUES_OFFSET, VALUES_NAN_QUERY};
-    return chance(random, 0.7) ? VALUES_NORMAL : PICK(random, rare);
-}
-
-static void name_drawn(struct drawn *d, const char *kind, int number)
-{
-    const struct attention_case *c = &d->c;
-    snprintf(d->name, sizeof d->name, "%s_%d_B%lld_T%lld_S%lld_H%lld_G%lld_D%lld", kind, number,
-             (long long)c->B, (long long)c->T, (long long)c->S, (long long)c->H, (long long)c->G,
-             (long long)c->D);
-    d->c.name = d->name;
-}
-
-/* Few queries against a cache. */
-static void draw_decode(struct seeded *random, int number, struct drawn *d)
-{
-    static const int keys[] = {0,   1,   2,   15,  16,  17,  31,  32,  33,   48,   63,   64,  65,
-                               127, 128, 129, 255, 257, 400, 511, 640, 1000, 1025, 2049, 4096};
-    static const int ratios[] = {1, 1, 2, 3, 4, 5, 7, 8, 16}, windows[] = {1, 7, 16, 65, 500, 9999};
-    static const int pages[] = {1, 16, 16, 32, 48, 64, 64, 100, 256};
-    static const enum view_kind views[] = {VIEW_ALIGNED, VIEW_ALIGNED, VIEW_SLICED, VIEW_DENSE,
-                                           VIEW_HEAD_MAJOR};
-    struct attention_case *c = &d->c;
-    *c = (struct attention_case){.causal = chance(random, 0.8), .view = PICK(random, views)};
-    c->S = PICK(random, keys);
-    c->B = seeded_between(random, 1, c->S > 600 ? 2 : 4);
-    c->T = chance(random, 0.5) ? 1 : seeded_between(random, 2, 9);
-    c->G = seeded_between(random, 1, c->S > 600 ? 1 : 3);
-    c->H = c->G * PICK(random, ratios);
-    /* A kernel's error is measured in units of the naive one, which must not be the luck of a few
-     * rows. */
-    int64_t heads = c->T * c->H, least = (LEAST_ROWS + heads - 1) / heads;
-    if (c->S <= 600 && c->B < least) c->B = least;
-    if (c->S > 600 && c->B * heads < LEAST_ROWS) c->H = c->G * 16;
-    c->D = chance(random, 0.5) ? 128 : 64;
-    c->values = draw_values(random);
-    c->wide = chance(random, 0.3);
-    if (chance(random, 0.1)) c->scale = chance(random, 0.5) ? -0.1 : 0.04;
-    if (c->causal && chance(random, 0.3)) c->window = PICK(random, windows);
-    if (chance(random, 0.4)) c->k_lengths = d->k_lengths;
-    if (chance(random, 0.2)) c->q_lengths = d->q_lengths;
-    draw_lengths(random, d->k_lengths, c->S);
-    draw_lengths(random, d->q_lengths, c->T);
-    if (c->q_lengths) d->q_lengths[0] = (int32_t)c->T;
-    if (chance(random, 0.35)) c->page = PICK(random, pages);
-    c->f8 = chance(random, 0.15);
-    name_drawn(d, "decode", number);
-}
-
-/* Any pass. */
-static void draw_any(struct seeded *random, int number, struct drawn *d)
-{
-    static const int channels[] = {1, 7, 16, 32, 60, 64, 64, 80, 96, 100, 128, 128, 192, 256};
-    static const int ratios[] = {1, 1, 2, 3, 4, 5, 7, 8}, windows[] = {1, 7, 16, 33, 64, 500};
-    static const enum view_kind views[] = {VIEW_DENSE, VIEW_PADDED, VIEW_HEAD_MAJOR, VIEW_ALIGNED,
-                                           VIEW_SLICED};
-    struct attention_case *c = &d->c;
-    *c = (struct attention_case){.causal = chance(random, 0.7), .view = PICK(random, views)};
-    c->D = PICK(random, channels);
-    c->G = seeded_between(random, 1, 2);
-    c->H = c->G * PICK(random, ratios);
-    bool packed = chance(random, 0.25);
-    c->B = packed ? 1 : seeded_between(random, 1, 3);
-    int64_t most = c->H * c->B * c->D > 1000 ? 40 : 100;
-    c->T = seeded_between(random, 0, most);
-    c->S = chance(random, 0.5) ? c->T : seeded_between(random, 0, most);
-    c->values = draw_values(random);
-    c->wide = chance(random, 0.3);
-    if (chance(random, 0.1)) c->scale = chance(random, 0.5) ? -0.1 : 0.04;
-    if (c->causal && chance(random, 0.4)) c->window = PICK(random, windows);
-    if (packed) {
-        draw_offsets(random, d->q_offsets, c->T);
-        draw_offsets(random, d->k_offsets, c->S);
-        c->sequences = MAX_SEQUENCES;
-        c->q_offsets = d->q_offsets;
-        if (c->S != c->T || chance(random, 0.5)) c->k_offsets = d->k_offsets;
-    } else {
-        if (chance(random, 0.3)) c->k_lengths = d->k_lengths;
-        if (chance(random, 0.2)) c->q_lengths = d->q_lengths;
-        draw_lengths(random, d->k_lengths, c->S);
-        draw_lengths(random, d->q_lengths, c->T);
-    }
-    name_drawn(d, "drawn", number);
-}
-
-/* Runs one case in both mechanisms and every dtype. */
-static void run_both(const struct attention_case *c, plx_pass first, plx_pass last, uint64_t seed)
-{
-    for (plx_mechanism mechanism = PLX_SOFTMAX; mechanism <= PLX_PARALLAX; mechanism++) {
-        conformance_run(&all, c, mechanism, PLX_BF16, first, last, seed);
-        conformance_run(&all, c, mechanism, PLX_F16, first, last, seed);
-        conformance_run(&all, c, mechanism, PLX_F32, first, last, seed);
+    for (int n = 0; n < together.count; n++) {
+        const struct case_dtypes one = {1, {together.of[n]}};
+        for (plx_mechanism mechanism = PLX_SOFTMAX; mechanism <= PLX_PARALLAX; mechanism++)
+            conformance_run(&all, c, mechanism, &one, passes.first, passes.last, seed);
     }
 }
 
@@ -159,58 +64,19 @@ static int failures(void)
     return failed;
 }
 
-static void the_table(void **state)
-{
-    (void)state;
-    int before = failures();
-    for (int n = 0; n < attention_case_count; n++)
-        run_both(&attention_cases[n], PLX_FORWARD, PLX_DECODE, options.seed * 1000 + (uint64_t)n);
-    assert_int_equal(failures() - before, 0);
-}
-
-static void drawn_decode(void **state)
-{
-    (void)state;
-    int before = failures();
-    for (int n = 0; n < DECODE_CASES; n++) {
-        struct seeded random = seeded_make(options.seed, 1000000 + (uint64_t)n);
-        struct drawn d;
-        draw_decode(&random, n, &d);
-        uint64_t seed = seeded_u64(&random);
-        for (plx_mechanism mechanism = PLX_SOFTMAX; mechanism <= PLX_PARALLAX; mechanism++) {
-            conformance_run(&all, &d.c, mechanism, PLX_BF16, PLX_DECODE, PLX_DECODE, seed);
-            if (n % 4 == 0)
-                conformance_run(&all, &d.c, mechanism, PLX_F32, PLX_DECODE, PLX_DECODE, seed);
-            if (n % 4 == 2)
-                conformance_run(&all, &d.c, mechanism, PLX_F16, PLX_DECODE, PLX_DECODE, seed);
-        }
-    }
-    assert_int_equal(failures() - before, 0);
-}
-
-static void drawn_shapes(void **state)
-{
-    (void)state;
-    int before = failures();
-    for (int n = 0; n < DRAWN_CASES; n++) {
-        struct seeded random = seeded_make(options.seed, 2000000 + (uint64_t)n);
-        struct drawn d;
-        draw_any(&random, n, &d);
-        run_both(&d.c, PLX_FORWARD, PLX_DECODE, seeded_u64(&random));
-    }
-    assert_int_equal(failures() - before, 0);
-}
+/* ---- Lists that are written down ---- */
 
 static const int32_t fla_15[] = {0, 15}, fla_256[] = {0, 256, 500, 1000}, fla_111[] = {0, 111};
 static const int32_t fla_2000[] = {0, 15, 100, 300, 1200, 2000};
 
-/* What flash-linear-attention tests its Parallax with, in its own words and numbers. */
+/* What flash-linear-attention tests its Parallax with; of its largest shapes one sequence instead
+ * of three or four, for which the reference would need a minute. */
 static const struct attention_case fla_cases[] = {
     {"fla_63", 1, 63, 63, 1, 1, 64, .causal = true, .scale = 1},
     {"fla_111", 3, 111, 111, 2, 2, 100, .causal = true, .scale = 1},
-    {"fla_1024_D60", 3, 1024, 1024, 8, 2, 60, .causal = true, .scale = .1},
-    {"fla_1024", 3, 1024, 1024, 8, 2, 128, .causal = true, .scale = .1},
-    {"fla_2048", 4, 2048, 2048, 8, 2, 64, .causal = true, .scale = .1},
+    {"fla_1024_D60", 1, 1024, 1024, 8, 2, 60, .causal = true, .scale = .1},
+    {"fla_1024", 1, 1024, 1024, 8, 2, 128, .causal = true, .scale = .1},
+    {"fla_2048", 1, 2048, 2048, 8, 2, 64, .causal = true, .scale = .1},
     {"fla_window_16", 1, 63, 63, 1, 1, 64, .causal = true, .window = 16},
     {"fla_window_32", 1, 111, 111, 2, 2, 100, .causal = true, .window = 32},
     {"fla_window_64", 1, 1024, 1024, 8, 2, 128, .causal = true, .window = 64},
@@ -227,21 +93,145 @@ static const struct attention_case fla_cases[] = {
      .q_offsets = fla_256, .sequences = 3},
 };
 
-static void shapes_of_flash_linear_attention(void **state)
+/* More tiles than a card has multiprocessors, so that blocks take several; and long sequences. */
+static const int32_t several[] = {0, 130, 130, 261, 400, 530};
+static const struct attention_case large_cases[] = {
+    {"items_64", 2, 193, 193, 40, 8, 64, .causal = true, .view = VIEW_ALIGNED},
+    {"items_128", 4, 193, 193, 20, 5, 128, .causal = true, .view = VIEW_SLICED},
+    {"items_full", 8, 130, 65, 16, 2, 128, .view = VIEW_ALIGNED},
+    {"items_window", 2, 700, 700, 16, 2, 64, .causal = true, .window = 100, .view = VIEW_ALIGNED},
+    {"items_packed", 1, 530, 530, 20, 4, 64, .causal = true, .q_offsets = several, .sequences = 5,
+     .view = VIEW_ALIGNED},
+    {"long_4096", 1, 4096, 4096, 1, 1, 64, .causal = true, .view = VIEW_ALIGNED},
+    {"prefill_4096", 1, 130, 4096, 2, 1, 128, .causal = true, .view = VIEW_SLICED},
+};
+
+/* The table of all devices, with its memory where tuned kernels take it. */
+static struct attention_case on_aligned_memory(struct attention_case c)
 {
+    if (c.view == VIEW_DENSE) c.view = VIEW_ALIGNED;
+    if (c.view == VIEW_PADDED) c.view = VIEW_SLICED;
+    return c;
+}
+
+/* For tools that slow everything down: small, and still every kernel with every kind of input. */
+static const int32_t few_k[] = {41, 17}, small_offsets[] = {0, 7, 7, 40};
+static const struct attention_case small_cases[] = {
+    {"small_64", 1, 66, 66, 2, 1, 64, .causal = true, .view = VIEW_ALIGNED},
+    {"small_128", 1, 66, 66, 2, 2, 128, .causal = true, .view = VIEW_SLICED, .wide = true},
+    {"small_64_full", 1, 20, 70, 2, 1, 64, .view = VIEW_ALIGNED, .wide = true},
+    {"small_128_window", 1, 70, 70, 2, 1, 128, .causal = true, .window = 20, .view = VIEW_ALIGNED},
+    {"small_64_packed", 1, 40, 40, 2, 1, 64, .causal = true, .q_offsets = small_offsets,
+     .sequences = 3, .view = VIEW_ALIGNED},
+    {"small_128_ragged", 2, 3, 41, 4, 2, 128, .causal = true, .k_lengths = few_k,
+     .view = VIEW_ALIGNED},
+    {"small_64_page_16", 2, 1, 41, 4, 2, 64, .causal = true, .k_lengths = few_k, .page = 16,
+     .view = VIEW_ALIGNED},
+    {"small_128_page_100", 1, 2, 130, 8, 1, 128, .causal = true, .page = 100, .view = VIEW_ALIGNED},
+    {"small_64_f8", 1, 1, 41, 4, 2, 64, .f8 = true, .view = VIEW_ALIGNED},
+    {"small_128_f8_page_16", 1, 1, 41, 4, 2, 128, .f8 = true, .page = 16, .view = VIEW_ALIGNED},
+    {"small_splits", 1, 1, 700, 2, 1, 128, .causal = true, .view = VIEW_ALIGNED},
+    {"small_7", 1, 5, 40, 2, 1, 7, .causal = true, .view = VIEW_PADDED},
+    {"small_256", 1, 20, 20, 1, 1, 256, .view = VIEW_HEAD_MAJOR},
+};
+
+static void the_small_ones(void **state)
+{
+    static const struct passes passes = {PLX_FORWARD, PLX_DECODE};
     (void)state;
-    int before = failures();
-    for (size_t n = 0; n < sizeof fla_cases / sizeof fla_cases[0]; n++)
-        conformance_run(&all, &fla_cases[n], PLX_PARALLAX, PLX_BF16, PLX_FORWARD, PLX_BACKWARD,
-                        options.seed + n);
+#pragma omp parallel for schedule(dynamic)
+    for (size_t n = 0; n < sizeof small_cases / sizeof small_cases[0]; n++)
+        run_together(&small_cases[n], passes, options.seed + n);
+    assert_int_equal(failures(), 0);
+}
+
+/* One after the other, because the reference itself takes all threads for a case of this size. */
+static void large_lists(void **state)
+{
+    enum { FLA = sizeof fla_cases / sizeof fla_cases[0] };
+    enum { LARGE = sizeof large_cases / sizeof large_cases[0] };
+    static const struct case_dtypes bf16 = {1, {PLX_BF16}}, f16 = {1, {PLX_F16}};
+    const double start = seconds();
+    const int before = failures();
+    (void)state;
+    for (int n = 0; n < FLA; n++)
+        conformance_run(&all, &fla_cases[n], PLX_PARALLAX, &bf16, PLX_FORWARD, PLX_BACKWARD,
+                        options.seed + (uint64_t)n);
+    print_message("  %d of flash-linear-attention in %.1f s\n", FLA, seconds() - start);
+    for (int n = 0; n < 2 * LARGE; n++)
+        conformance_run(&all, &large_cases[n / 2], (plx_mechanism)(n % 2), n / 2 % 2 ? &f16 : &bf16,
+                        PLX_FORWARD, PLX_BACKWARD, options.seed + (uint64_t)n);
+    print_message("  and %d large ones in %.1f s\n", LARGE, seconds() - start);
     assert_int_equal(failures() - before, 0);
 }
+
+static void the_table(void **state)
+{
+    static const struct passes passes = {PLX_FORWARD, PLX_DECODE};
+    const int count = attention_case_count, before = failures();
+    const double start = seconds();
+    (void)state;
+#pragma omp parallel for schedule(dynamic)
+    for (int n = 0; n < 2 * count; n++) {
+        const struct attention_case *written = &attention_cases[n / 2];
+        const struct attention_case aligned = on_aligned_memory(*written);
+        const uint64_t seed = options.seed * 1000 + (uint64_t)n;
+        if (n % 2 == 0)
+            run_apart(written, passes, seed);
+        else if (aligned.view != written->view)
+            run_together(&aligned, passes, seed);
+    }
+    print_message("  the table of %d, twice, in %.1f s\n", count, seconds() - start);
+    assert_int_equal(failures() - before, 0);
+}
+
+/* ---- Lists that are drawn ---- */
+
+struct drawn_list {
+    const char *name;
+    case_drawer draw;
+    int count;
+    struct passes passes;
+};
+
+static const struct drawn_list drawn_lists[] = {
+    {"decode", drawn_decode, 900, {PLX_DECODE, PLX_DECODE}},
+    {"any", drawn_any, 500, {PLX_FORWARD, PLX_DECODE}},
+    {"tiles", drawn_tiles, 600, {PLX_FORWARD, PLX_BACKWARD}},
+};
+enum { DRAWN_LISTS = sizeof drawn_lists / sizeof drawn_lists[0] };
+
+static void run_drawn(int list, int number)
+{
+    struct seeded random =
+        seeded_make(options.seed, (uint64_t)(list + 1) * 1000000 + (uint64_t)number);
+    struct drawn_case d;
+    drawn_lists[list].draw(&random, number, &d);
+    const uint64_t seed = seeded_u64(&random);
+    (number % 4 == 3 ? run_apart : run_together)(&d.c, drawn_lists[list].passes, seed);
+}
+
+static void drawn_cases(void **state)
+{
+    const int before = failures();
+    (void)state;
+    for (int list = 0; list < DRAWN_LISTS; list++) {
+        const struct drawn_list *drawn = &drawn_lists[list];
+        const double start = seconds();
+#pragma omp parallel for schedule(dynamic)
+        for (int n = 0; n < drawn->count; n++) run_drawn(list, n);
+        print_message("  %s: %d drawn in %.1f s\n", drawn->name, drawn->count, seconds() - start);
+    }
+    assert_int_equal(failures() - before, 0);
+}
+
+/* ---- The count ---- */
 
 /* Every CUDA row must have run, or nothing was proven about it. */
 static void every_row_was_covered(void **state)
 {
-    (void)state;
     int missing = 0, calls = 0;
+    (void)state;
     for (plx_mechanism mechanism = PLX_SOFTMAX; mechanism <= PLX_PARALLAX; mechanism++) {
         printf("  %s\n", mechanism == PLX_PARALLAX ? "parallax" : "softmax");
         conformance_report(&all, mechanism);
@@ -256,7 +246,7 @@ static void every_row_was_covered(void **state)
             }
         }
     }
-    printf("  %d cases on the GPU, %d failed\n", calls, failures());
+    printf("%d cases, %d failed\n", calls, failures());
     assert_int_equal(missing, 0);
 }
 
@@ -271,15 +261,19 @@ int main(int argc, char **argv)
     }
     device_describe(text, sizeof text);
     printf("%s\n%s\n", plx_build(), text);
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_table),
-        cmocka_unit_test(drawn_decode),
-        cmocka_unit_test(drawn_shapes),
-        cmocka_unit_test(shapes_of_flash_linear_attention),
+    const struct CMUnitTest small[] = {
+        cmocka_unit_test(the_small_ones),
         cmocka_unit_test(every_row_was_covered),
     };
-    time_t start = time(NULL);
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    printf("%.0f s\n", difftime(time(NULL), start));
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_table),
+        cmocka_unit_test(drawn_cases),
+        cmocka_unit_test(large_lists),
+        cmocka_unit_test(every_row_was_covered),
+    };
+    const double start = seconds();
+    int failed = options.sanitize ? cmocka_run_group_tests(small, NULL, NULL)
+                                  : cmocka_run_group_tests(tests, NULL, NULL);
+    printf("%.1f s\n", seconds() - start);
     return failed;
 }

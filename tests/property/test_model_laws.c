@@ -1,9 +1,10 @@
 /* test_model_laws.c: what must hold for any model of the family, whatever its weights.
  *
  * Decoding, in any pieces, equals the forward pass; both zero starts of the probe equal softmax bit
- * for bit; gradients of micro-batches add up to those of the whole batch; the fast operations agree
- * with the reference; and recomputation changes nothing. What stands around a document in a batch
- * is the matter of test_model_layouts.c. */
+ * for bit; scores of tokens are log-probabilities of the logits; gradients of micro-batches add up
+ * to those of the whole batch; the fast operations agree with the reference; and recomputation
+ * changes nothing. What stands around a document in a batch is the matter of test_model_layouts.c.
+ */
 #include "../model_laws.h"
 
 /* ---- Decoding ---- */
@@ -280,11 +281,80 @@ static void test_recompute(void **state)
     case_close(&m);
 }
 
+/* ---- Scores ---- */
+
+/* Log-probability by the definition, in double, from a row of logits. */
+static double logprob_of(const struct plx_tensor *logits, int64_t row, int64_t token)
+{
+    const int64_t V = logits->shape[1];
+    double largest = -INFINITY, sum = 0;
+    for (int64_t v = 0; v < V; v++) largest = fmax(largest, case_get(logits, row * V + v));
+    for (int64_t v = 0; v < V; v++) sum += exp(case_get(logits, row * V + v) - largest);
+    return case_get(logits, row * V + token) - largest - log(sum);
+}
+
+/* Every token after every place, last place first: each is what the logits say, exactly one is
+ * greedy, and the probabilities of all that can follow sum to 1. */
+static void check_scores(struct case_model *m, const struct case_batch *b, double bound)
+{
+    const int64_t N = b->batch.tokens, V = model_get_config(m->model)->vocab_size;
+    struct plx_tensor logits = logits_of(m, &b->batch);
+    struct score_query *queries = calloc((size_t)(N * V), sizeof *queries);
+    struct score *scores = calloc((size_t)(N * V), sizeof *scores);
+    assert_true(queries != NULL && scores != NULL);
+    for (int64_t i = 0; i < N * V; i++)
+        queries[i] = (struct score_query){(int32_t)(N - 1 - i / V), (int32_t)(i % V)};
+    CASE_OK(m, model_score(m->model, &b->batch, queries, N * V, scores));
+    for (int64_t row = 0; row < N; row++) {
+        double sum = 0;
+        int greedy = 0;
+        for (int64_t i = row * V; i < (row + 1) * V; i++) {
+            double expected = logprob_of(&logits, queries[i].at, queries[i].token);
+            if (!(fabs(scores[i].logprob - expected) <= bound * fmax(1, fabs(expected))))
+                fail_msg("token %d after %d: %.17g but must be %.17g", queries[i].token,
+                         queries[i].at, scores[i].logprob, expected);
+            sum += exp(scores[i].logprob);
+            greedy += scores[i].greedy;
+        }
+        assert_true(fabs(sum - 1) <= (double)V * bound);
+        assert_int_equal(greedy, 1);
+    }
+    queries[0].token = (int32_t)V;
+    assert_int_equal(model_score(m->model, &b->batch, queries, 1, scores), PLX_INVALID_ARGUMENT);
+    assert_non_null(strstr(m->err.text, "query 0 asks for token 61"));
+    error_clear(&m->err);
+    free(queries);
+    free(scores);
+    free(logits.data);
+}
+
+static void test_scores(void **state)
+{
+    const struct model_config config = setup_config(*state);
+    uint64_t seed = case_seed("scores");
+    struct rng rng = rng_make(seed, 9);
+    const struct {
+        const struct ops *ops;
+        plx_dtype storage;
+        double bound;
+    } tables[] = {{&ops_ref, PLX_F64, 1e-12}, {&ops_cpu, PLX_F32, 2e-5}};
+    for (int table = 0; table < 2; table++) {
+        struct case_model m;
+        struct case_batch b;
+        case_open(&m, &config, tables[table].ops, tables[table].storage, seed);
+        case_batch_fill(&b, (int64_t[]){13, 1, 8}, 3, config.vocab_size, &rng);
+        CASE_OK(&m, model_reserve(m.model, 22, 3, false, RECOMPUTE_NONE, NULL));
+        check_scores(&m, &b, tables[table].bound);
+        case_close(&m);
+    }
+}
+
 int main(void)
 {
     static const struct law laws[] = {
         {"decoding equals forward", test_decode},
         {"long prefill equals forward", test_long_prefill},
+        {"scores are the logits' log-probabilities", test_scores},
         {"micro-batches add up", test_accumulation},
         {"fast operations keep to the tolerance rule", test_fast_operations},
         {"recomputation changes no bit", test_recompute}};

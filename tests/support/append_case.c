@@ -8,7 +8,7 @@
 
 #include "case_cache.h"
 #include "core/dtype.h"
-#include "device/device_memory.h"
+#include "device_memory.h"
 
 static const int32_t full[] = {40, 40, 40}, ragged[] = {7, 0, 40}, short_of_T[] = {3, 1, 2};
 
@@ -106,7 +106,7 @@ static void prepare(const struct append_case *c, uint64_t seed, struct append_me
         test_tensor_read(&m->tensors[K_CACHE + n], m->values[K_CACHE + n]);
     }
     m->attention.k_lengths = plx_tensor_dense((void *)(uintptr_t)c->lengths, PLX_I32, 1, &c->B);
-    case_cache_attention(&m->cache, &m->like, &m->attention);
+    case_cache_attention(&m->cache, &m->like, PLX_CPU, &m->attention);
     if (!c->rotary) return;
     const int64_t table[] = {c->S + 65, c->D / 2};
     for (int n = COSINES; n <= SINES; n++) {
@@ -263,7 +263,8 @@ static plx_status call(plx_context *context, const struct append_case *c, plx_de
         .q_rotated = of[c->in_place ? NEW_Q : Q_ROTATED],
         .r_rotated = of[c->in_place ? NEW_R : R_ROTATED],
     };
-    plx_status status = plx_cache_append(context, &views.attention, &args, NULL);
+    const plx_stream stream = device == PLX_CPU ? NULL : device_stream();
+    plx_status status = plx_cache_append(context, &views.attention, &args, stream);
     if (device == PLX_CUDA) views_collect(&views, m);
     return status;
 }

@@ -8,7 +8,7 @@
 
 #include "case_cache.h"
 #include "core/dtype.h"
-#include "device/device_memory.h"
+#include "device_memory.h"
 
 const char *const case_tensor_names[CASE_TENSORS] = {
     "q", "r", "k", "v", "d_o", "o", "lse", "probe_mean", "value_mean", "dq", "dr", "dk", "dv"};
@@ -50,8 +50,8 @@ static void fill_row(const struct attention_case *c, enum case_tensor tensor, st
         for (int64_t d = 0; d < c->D; d++) row[d] += 20 * cos(1.7 * (double)d + 0.3);
 }
 
-static void fill_input(const struct attention_case *c, enum case_tensor tensor, plx_dtype dtype,
-                       uint64_t seed, double *values)
+static void fill_input(const struct attention_case *c, enum case_tensor tensor,
+                       const struct case_dtypes *dtypes, uint64_t seed, double *values)
 {
     struct seeded random = seeded_make(seed, (uint64_t)tensor);
     int64_t time = is_key(tensor) ? c->S : c->T, heads = is_key(tensor) ? c->G : c->H;
@@ -60,10 +60,11 @@ static void fill_input(const struct attention_case *c, enum case_tensor tensor, 
         double *row = values + n * c->D;
         fill_row(c, tensor, &random, row);
         if (c->values == VALUES_CONSTANT && n > 0) memcpy(row, values, sizeof *row * (size_t)c->D);
-        for (int64_t d = 0; d < c->D; d++)
-            row[d] = c->f8 && (tensor == CASE_K || tensor == CASE_V)
-                         ? case_f8_rounded(row[d], tensor, n % heads)
-                         : rounded(row[d], dtype);
+        const bool f8 = c->f8 && (tensor == CASE_K || tensor == CASE_V);
+        for (int64_t d = 0; f8 && d < c->D; d++)
+            row[d] = case_f8_rounded(row[d], tensor, n % heads);
+        for (int t = 0; !f8 && t < dtypes->count; t++)
+            for (int64_t d = 0; d < c->D; d++) row[d] = rounded(row[d], dtypes->of[t]);
         if (c->values == VALUES_NAN_QUERY && tensor == CASE_Q && n == (c->T / 2) * heads)
             for (int64_t d = 0; d < c->D; d++) row[d] = NAN;
     }
@@ -72,7 +73,8 @@ static void fill_input(const struct attention_case *c, enum case_tensor tensor, 
             for (int64_t d = 0; d < c->D; d++) values[n * c->D + d] = NAN;
 }
 
-struct case_data case_data_create(const struct attention_case *c, plx_dtype dtype, uint64_t seed)
+struct case_data case_data_create_shared(const struct attention_case *c,
+                                         const struct case_dtypes *dtypes, uint64_t seed)
 {
     struct case_data data = {0};
     for (int n = 0; n < CASE_TENSORS; n++) {
@@ -85,11 +87,17 @@ struct case_data case_data_create(const struct attention_case *c, plx_dtype dtyp
         data.counts[n] = shape[0] * shape[1] * shape[2] * (data.ranks[n] == 4 ? shape[3] : 1);
         data.values[n] = must(malloc(sizeof(double) * (size_t)data.counts[n] + 1));
         if (n <= CASE_D_O)
-            fill_input(c, (enum case_tensor)n, dtype, seed, data.values[n]);
+            fill_input(c, (enum case_tensor)n, dtypes, seed, data.values[n]);
         else
             for (int64_t i = 0; i < data.counts[n]; i++) data.values[n][i] = NAN;
     }
     return data;
+}
+
+struct case_data case_data_create(const struct attention_case *c, plx_dtype dtype, uint64_t seed)
+{
+    const struct case_dtypes one = {.count = 1, .of = {dtype}};
+    return case_data_create_shared(c, &one, seed);
 }
 
 struct case_data case_data_copy(const struct case_data *data)
@@ -157,11 +165,13 @@ struct call_memory {
     struct plx_softmax_args softmax;
 };
 
-static struct plx_tensor list_view(const int32_t *list, int64_t count)
+static struct plx_tensor list_view(const int32_t *list, int64_t count, plx_device device)
 {
     /* The library only reads lists; a view has no const because outputs are views too. */
     if (!list) return (struct plx_tensor){0};
-    return plx_tensor_dense((void *)(uintptr_t)list, PLX_I32, 1, &count);
+    struct plx_tensor view = plx_tensor_dense((void *)(uintptr_t)list, PLX_I32, 1, &count);
+    view.device = device;
+    return view;
 }
 
 /* The argument structs from the views. */
@@ -197,17 +207,20 @@ static void prepare(const struct attention_case *c, const struct case_call *call
         if (call->bare && statistic && call->pass != PLX_BACKWARD) continue;
         m->tensors[n] =
             test_tensor_create(case_dtype(c, call, tensor), c->view, data->ranks[n], shape);
+        m->tensors[n].view.device = call->device;
         if (!case_writes(call->mechanism, call->pass, tensor))
             test_tensor_write(&m->tensors[n], m->written[n]);
     }
-    m->attention = (struct plx_attention){.causal = c->causal,
-                                          .window = c->window,
-                                          .scale = c->scale,
-                                          .q_lengths = list_view(c->q_lengths, c->B),
-                                          .k_lengths = list_view(c->k_lengths, c->B),
-                                          .q_offsets = list_view(c->q_offsets, c->sequences + 1),
-                                          .k_offsets = list_view(c->k_offsets, c->sequences + 1)};
-    if (cached) case_cache_attention(&m->cache, c, &m->attention);
+    m->attention = (struct plx_attention){
+        .causal = c->causal,
+        .window = c->window,
+        .scale = c->scale,
+        .deterministic = call->deterministic,
+        .q_lengths = list_view(c->q_lengths, c->B, call->device),
+        .k_lengths = list_view(c->k_lengths, c->B, call->device),
+        .q_offsets = list_view(c->q_offsets, c->sequences + 1, call->device),
+        .k_offsets = list_view(c->k_offsets, c->sequences + 1, call->device)};
+    if (cached) case_cache_attention(&m->cache, c, call->device, &m->attention);
     fill_arguments(m);
 }
 
@@ -231,9 +244,10 @@ static plx_status call_pass(plx_context *context, const struct case_call *call,
                                              plx_parallax_decode};
     static const softmax_verb softmax[] = {plx_softmax_forward, plx_softmax_backward,
                                            plx_softmax_decode};
+    const plx_stream stream = call->device == PLX_CPU ? NULL : device_stream();
     if (call->mechanism == PLX_PARALLAX)
-        return parallax[call->pass](context, &m->attention, &m->parallax, workspace, bytes, NULL);
-    return softmax[call->pass](context, &m->attention, &m->softmax, workspace, bytes, NULL);
+        return parallax[call->pass](context, &m->attention, &m->parallax, workspace, bytes, stream);
+    return softmax[call->pass](context, &m->attention, &m->softmax, workspace, bytes, stream);
 }
 
 /* The arguments of a call on a GPU: every guarded allocation, red zones included, has a copy there,
@@ -248,7 +262,6 @@ static struct plx_tensor copy_list(struct plx_tensor list, void **copy)
     if (list.rank == 0) return list;
     *copy = device_upload(list.data, plx_dtype_size(list.dtype) * (size_t)plx_tensor_count(&list));
     list.data = *copy;
-    list.device = PLX_CUDA;
     return list;
 }
 
@@ -258,7 +271,6 @@ static struct plx_tensor copy_view(const struct test_tensor *tensor, void **copy
     if (view.rank == 0) return view;
     *copy = device_upload(tensor->memory.base, guarded_total(&tensor->memory));
     view.data = (char *)*copy + ((unsigned char *)view.data - tensor->memory.base);
-    view.device = PLX_CUDA;
     return view;
 }
 
@@ -303,19 +315,26 @@ static plx_status call_with(plx_context *context, const struct case_call *call,
     return status;
 }
 
+/* Bytes of workspace; refused where the forced kernel does not take the problem. */
+static enum case_result ask_workspace(plx_context *context, const struct case_call *call,
+                                      const struct call_memory *m, size_t *bytes, char *message,
+                                      size_t size)
+{
+    plx_status status = call_workspace(context, call, m, bytes);
+    if (status == PLX_OK) return CASE_DONE;
+    if (status == PLX_UNSUPPORTED && call->kernel) return CASE_REFUSED;
+    snprintf(message, size, "workspace: %s: %s", plx_status_name(status), plx_error(context));
+    return CASE_FAILED;
+}
+
 /* Runs with a workspace of exactly the stated size; with one byte less the call must refuse. */
 static enum case_result run_guarded(plx_context *context, const struct case_call *call,
-                                    const struct call_memory *m, char *message, size_t size)
+                                    const struct call_memory *m, size_t bytes, char *message,
+                                    size_t size)
 {
-    size_t bytes = 0;
-    plx_status status = call_workspace(context, call, m, &bytes);
-    if (status == PLX_UNSUPPORTED && call->kernel) return CASE_REFUSED;
-    if (status != PLX_OK) {
-        snprintf(message, size, "workspace: %s: %s", plx_status_name(status), plx_error(context));
-        return CASE_FAILED;
-    }
     struct guarded workspace = guarded_create(bytes, 64);
     enum case_result result = CASE_FAILED;
+    plx_status status = PLX_OK;
     if (bytes > 0 &&
         call_with(context, call, m, &workspace, bytes - 1) != PLX_WORKSPACE_TOO_SMALL) {
         snprintf(message, size, "a workspace of %zu - 1 bytes was not refused", bytes);
@@ -387,14 +406,15 @@ enum case_result case_run(const struct attention_case *c, const struct case_call
         return CASE_FAILED;
     }
     struct call_memory memory = {0};
+    size_t bytes = 0;
     prepare(c, call, data, &memory);
-    enum case_result result;
-    if (call->device == PLX_CPU) {
-        result = run_guarded(context, call, &memory, message, message_size);
-    } else {
+    enum case_result result = ask_workspace(context, call, &memory, &bytes, message, message_size);
+    if (result == CASE_DONE && call->device == PLX_CPU) {
+        result = run_guarded(context, call, &memory, bytes, message, message_size);
+    } else if (result == CASE_DONE) {
         struct call_copies copies;
         copies_create(&memory, &copies);
-        result = run_guarded(context, call, &copies.memory, message, message_size);
+        result = run_guarded(context, call, &copies.memory, bytes, message, message_size);
         copies_collect(&copies, &memory);
     }
     if (result == CASE_DONE) result = collect(call, &memory, data, message, message_size);

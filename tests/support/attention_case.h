@@ -69,9 +69,19 @@ struct case_data {
     int ranks[CASE_TENSORS];
 };
 
-/* Inputs drawn from the seed and rounded to dtype; outputs NaN. What lies behind a length is NaN in
- * the inputs, because it must never be read. */
+/* The dtypes that a case is run in, of which each must hold the inputs exactly. */
+enum { CASE_MAX_DTYPES = 3 };
+struct case_dtypes {
+    int count;
+    plx_dtype of[CASE_MAX_DTYPES];
+};
+
+/* Inputs drawn from the seed and rounded to the dtype; outputs NaN. What lies behind a length is
+ * NaN in the inputs, because it must never be read. */
 struct case_data case_data_create(const struct attention_case *c, plx_dtype dtype, uint64_t seed);
+/* The same, rounded to every one of the dtypes in turn. */
+struct case_data case_data_create_shared(const struct attention_case *c,
+                                         const struct case_dtypes *dtypes, uint64_t seed);
 /* A deep copy. */
 struct case_data case_data_copy(const struct case_data *data);
 void case_data_destroy(struct case_data *data);
@@ -85,6 +95,7 @@ struct case_call {
     int threads;        /* 0: the default */
     plx_device device;  /* on a GPU the call works on copies of the guarded memory */
     bool bare;          /* forward without lse, probe_mean, value_mean */
+    bool deterministic; /* asked for */
 };
 
 /* True for the tensors that the mechanism has and the pass reads or writes. */

@@ -114,15 +114,23 @@ void case_cache_shape(const struct case_cache *cache, const struct attention_cas
     shape[3] = c->D;
 }
 
+static struct plx_tensor list_on(plx_device device, void *list, plx_dtype dtype, int rank,
+                                 const int64_t *shape)
+{
+    struct plx_tensor view = plx_tensor_dense(list, dtype, rank, shape);
+    view.device = device;
+    return view;
+}
+
 void case_cache_attention(const struct case_cache *cache, const struct attention_case *c,
-                          struct plx_attention *attention)
+                          plx_device device, struct plx_attention *attention)
 {
     if (cache->pages) {
         const int64_t table[2] = {c->B, cache->entries};
-        attention->k_pages = plx_tensor_dense(cache->pages, PLX_I32, 2, table);
-        attention->k_lengths = plx_tensor_dense(cache->lengths, PLX_I32, 1, table);
+        attention->k_pages = list_on(device, cache->pages, PLX_I32, 2, table);
+        attention->k_lengths = list_on(device, cache->lengths, PLX_I32, 1, table);
     }
     if (!c->f8) return;
-    attention->k_scales = plx_tensor_dense(cache->scales[0], PLX_F32, 1, &c->G);
-    attention->v_scales = plx_tensor_dense(cache->scales[1], PLX_F32, 1, &c->G);
+    attention->k_scales = list_on(device, cache->scales[0], PLX_F32, 1, &c->G);
+    attention->v_scales = list_on(device, cache->scales[1], PLX_F32, 1, &c->G);
 }

@@ -29,8 +29,8 @@ int64_t case_cache_row(const struct case_cache *cache, const struct attention_ca
 /* The shape of k and v. */
 void case_cache_shape(const struct case_cache *cache, const struct attention_case *c,
                       int64_t shape[PLX_MAX_RANK]);
-/* Adds lengths, pages and scales to those of a call. */
+/* Adds lengths, pages and scales to those of a call on a device, as yet with the host's data. */
 void case_cache_attention(const struct case_cache *cache, const struct attention_case *c,
-                          struct plx_attention *attention);
+                          plx_device device, struct plx_attention *attention);
 
 #endif

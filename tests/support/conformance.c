@@ -5,13 +5,16 @@
 #include <string.h>
 
 #include "compare.h"
-#include "device/device_memory.h"
+#include "device_memory.h"
 #include "terms.h"
 
-/* What every row is compared with. */
+/* What every row of a dtype is compared with: the exact result, the naive one, how far the naive
+ * one is from it, and the sizes of the terms. */
 struct expected {
-    struct case_data oracle, naive;
+    const struct case_data *oracle;
+    struct case_data naive;
     struct term_sizes terms;
+    struct comparison base[CASE_TENSORS];
 };
 
 static void report(const struct conformance *conformance, const struct case_call *call,
@@ -36,7 +39,8 @@ static bool check_output(const struct conformance *conformance, const struct att
                          const struct expected *expected)
 {
     char text[512], detail[400];
-    const struct case_data *naive = &expected->naive, *oracle = &expected->oracle;
+    const struct case_data *oracle = expected->oracle;
+    const struct comparison *base = &expected->base[tensor];
     int64_t count = got->counts[tensor];
     bool good = same_values(got->values[tensor], again->values[tensor], count);
     if (!good) {
@@ -44,15 +48,14 @@ static bool check_output(const struct conformance *conformance, const struct att
         report(conformance, call, c, text);
     }
     struct comparison kernel = compare_values(got->values[tensor], oracle->values[tensor], count);
-    struct comparison base = compare_values(naive->values[tensor], oracle->values[tensor], count);
     /* lse and t are f32 whatever the dtype of q; a wide output still has bf16 factors. */
     bool statistic = tensor == CASE_LSE || tensor == CASE_PROBE_MEAN;
     plx_dtype storage = statistic ? case_dtype(c, call, tensor) : call->dtype;
-    if (compare_within(&kernel, &base, storage, &expected->terms.of[tensor])) return good;
+    if (compare_within(&kernel, base, storage, &expected->terms.of[tensor])) return good;
     compare_describe(detail, sizeof detail, &kernel, got->values[tensor], oracle->values[tensor],
                      got->ranks[tensor], got->shapes[tensor]);
     snprintf(text, sizeof text, "%s%s (naive: max abs %.3g, rms ratio %.3g)",
-             case_tensor_names[tensor], detail, base.max_abs, base.rms_ratio);
+             case_tensor_names[tensor], detail, base->max_abs, base->rms_ratio);
     report(conformance, call, c, text);
     return false;
 }
@@ -75,18 +78,83 @@ static bool check_bare(const struct conformance *conformance, const struct atten
     return good;
 }
 
-/* One call. What backward reads was saved by the forward of the same name, because that is the pair
- * a user runs, and errors of the logits that both share cancel. */
-static enum case_result run_pass(const struct attention_case *c, struct case_call call,
-                                 struct case_data *data, char *message, size_t size)
+static bool has_kernel(plx_mechanism mechanism, plx_pass pass, const char *kernel)
 {
-    if (call.pass == PLX_BACKWARD) {
-        struct case_call forward = call;
-        forward.pass = PLX_FORWARD;
-        enum case_result result = case_run(c, &forward, data, message, size);
-        if (result != CASE_DONE) return result;
-    }
+    const char *name;
+    for (int n = 0; (name = plx_kernel_name(mechanism, pass, n)); n++)
+        if (strcmp(name, kernel) == 0) return true;
+    return false;
+}
+
+/* What backward reads, saved by the forward of the same name, because that is the pair a user runs,
+ * and errors of the logits that both share cancel. A backward that has no such forward reads what
+ * the library's choice saved. */
+static enum case_result run_forward(const struct attention_case *c, struct case_call call,
+                                    struct case_data *data, char *message, size_t size)
+{
+    call.pass = PLX_FORWARD;
+    if (!has_kernel(call.mechanism, PLX_FORWARD, call.kernel)) call.kernel = NULL;
     return case_run(c, &call, data, message, size);
+}
+
+/* The same call twice, on the CPU with one thread and with two. The naive result is the reference
+ * row's first run; decode writes what forward wrote. */
+static enum case_result run_twice(const struct attention_case *c, struct case_call call,
+                                  struct case_data *first, struct case_data *second, char *message,
+                                  size_t size)
+{
+    enum case_result result = CASE_DONE;
+    const bool reference = strcmp(call.kernel, "reference") == 0;
+    call.threads = 1;
+    if (!reference && call.pass == PLX_BACKWARD)
+        result = run_forward(c, call, first, message, size);
+    if (result != CASE_DONE) return result;
+    *second = case_data_copy(first);
+    if (!reference) result = case_run(c, &call, first, message, size);
+    call.threads = 2;
+    if (result == CASE_DONE) result = case_run(c, &call, second, message, size);
+    return result;
+}
+
+/* On a GPU also without the promise of equal bits: only the errors are judged. */
+static bool check_free(const struct conformance *conformance, const struct attention_case *c,
+                       struct case_call call, const struct case_data *first,
+                       const struct expected *expected)
+{
+    char message[512];
+    struct case_data free_order = case_data_copy(first);
+    call.deterministic = false;
+    bool good = case_run(c, &call, &free_order, message, sizeof message) == CASE_DONE;
+    if (!good) report(conformance, &call, c, message);
+    for (int n = 0; good && n < CASE_TENSORS; n++)
+        if (case_writes(call.mechanism, call.pass, (enum case_tensor)n))
+            good &= check_output(conformance, c, &call, (enum case_tensor)n, &free_order,
+                                 &free_order, expected);
+    case_data_destroy(&free_order);
+    return good;
+}
+
+/* Everything about the outputs of two calls. */
+static bool check_outputs(const struct conformance *conformance, const struct attention_case *c,
+                          struct case_call call, const struct case_data *first,
+                          const struct case_data *second, const struct expected *expected)
+{
+    bool good = true;
+    if (call.device != PLX_CPU)
+        good = call.pass == PLX_BACKWARD ? check_free(conformance, c, call, first, expected)
+                                         : check_bare(conformance, c, call, first);
+    for (int n = 0; n < CASE_TENSORS; n++)
+        if (case_writes(call.mechanism, call.pass, (enum case_tensor)n))
+            good &=
+                check_output(conformance, c, &call, (enum case_tensor)n, first, second, expected);
+    return good;
+}
+
+/* Cases run in several threads, which share the counts. */
+static void count(int *tally)
+{
+#pragma omp atomic
+    ++*tally;
 }
 
 /* One row on one case. */
@@ -94,39 +162,24 @@ static void run_row(struct conformance *conformance, const struct attention_case
                     struct case_call call, int row, const struct expected *expected)
 {
     char message[512], name[256];
+    struct conformance_tally *tally = &conformance->tallies[call.mechanism][call.pass];
+    struct case_data first = case_data_copy(&expected->naive), second = {0};
+    call.device = conformance->device;
+    call.deterministic = true;
     case_call_name(name, sizeof name, &call, c->name);
     device_announce(name);
-    struct conformance_tally *tally = &conformance->tallies[call.mechanism][call.pass];
-    struct case_data first = case_data_copy(&expected->naive), second = case_data_copy(&first);
-    call.device = conformance->device;
-    call.threads = 1;
-    /* The naive result is the reference row's first run; decode writes what forward wrote. */
-    enum case_result result = CASE_DONE;
-    if (strcmp(call.kernel, "reference") != 0)
-        result = run_pass(c, call, &first, message, sizeof message);
-    call.threads = 2;
-    if (result == CASE_DONE) result = run_pass(c, call, &second, message, sizeof message);
+    enum case_result result = run_twice(c, call, &first, &second, message, sizeof message);
     if (result == CASE_FAILED) report(conformance, &call, c, message);
-    if (result == CASE_REFUSED) {
-        tally->refused[row]++;
-    } else {
-        bool good = result == CASE_DONE;
-        if (good && call.device != PLX_CPU && call.pass != PLX_BACKWARD)
-            good = check_bare(conformance, c, call, &first);
-        for (int n = 0; result == CASE_DONE && n < CASE_TENSORS; n++)
-            if (case_writes(call.mechanism, call.pass, (enum case_tensor)n))
-                good &= check_output(conformance, c, &call, (enum case_tensor)n, &first, &second,
-                                     expected);
-        tally->ran[row]++;
-        tally->failed += !good;
-    }
+    bool good = result == CASE_REFUSED;
+    if (result == CASE_DONE) good = check_outputs(conformance, c, call, &first, &second, expected);
+    count(result == CASE_REFUSED ? &tally->refused[row] : &tally->ran[row]);
+    if (!good) count(&tally->failed);
     case_data_destroy(&first);
     case_data_destroy(&second);
     device_announce("nothing");
 }
 
-/* On a GPU only its own rows; each other row says so by itself, but not before its memory is there.
- */
+/* On a GPU only its own rows; each other row would refuse by itself. */
 static bool belongs(const struct conformance *conformance, const char *kernel)
 {
     return conformance->device == PLX_CPU || strncmp(kernel, "cuda", 4) == 0;
@@ -155,43 +208,71 @@ static bool any_wanted(const struct conformance *conformance, const struct atten
     return false;
 }
 
-/* The oracle, and the naive result of every pass up to the deepest. */
+static struct case_data oracle_create(const struct attention_case *c, plx_mechanism mechanism,
+                                      const struct case_data *inputs, plx_pass deepest)
+{
+    struct case_data oracle = case_data_copy(inputs);
+    case_oracle(c, mechanism, deepest, &oracle);
+    return oracle;
+}
+
+/* The naive result of every pass up to the deepest. */
 static struct expected expect(struct conformance *conformance, const struct attention_case *c,
-                              struct case_call call, plx_pass deepest, uint64_t seed)
+                              struct case_call call, const struct case_data *inputs,
+                              plx_pass deepest, const struct case_data *oracle)
 {
     char message[512];
-    struct expected expected = {.oracle = case_data_create(c, call.dtype, seed)};
-    expected.naive = case_data_copy(&expected.oracle);
-    case_oracle(c, call.mechanism, deepest, &expected.oracle);
-    expected.terms = term_sizes(c, call.mechanism, deepest, &expected.oracle);
-    call.threads = 1;
+    struct expected expected = {.oracle = oracle, .naive = case_data_copy(inputs)};
+    expected.terms = term_sizes(c, call.mechanism, deepest, case_dtype(c, &call, CASE_O), oracle);
+    call.kernel = "reference";
     for (call.pass = PLX_FORWARD; call.pass <= deepest; call.pass++) {
         if (case_run(c, &call, &expected.naive, message, sizeof message) == CASE_DONE) continue;
         report(conformance, &call, c, message);
-        conformance->tallies[call.mechanism][call.pass].failed++;
+        count(&conformance->tallies[call.mechanism][call.pass].failed);
     }
+    for (int n = 0; n < CASE_TENSORS; n++)
+        expected.base[n] =
+            compare_values(expected.naive.values[n], oracle->values[n], expected.naive.counts[n]);
     return expected;
 }
 
-void conformance_run(struct conformance *conformance, const struct attention_case *c,
-                     plx_mechanism mechanism, plx_dtype dtype, plx_pass first, plx_pass last,
-                     uint64_t seed)
+/* Every row of a dtype. */
+static void run_dtype(struct conformance *conformance, const struct attention_case *c,
+                      struct case_call call, plx_pass first, plx_pass last,
+                      const struct case_data *inputs, plx_pass deepest,
+                      const struct case_data *oracle)
 {
-    struct case_call call = {.mechanism = mechanism, .kernel = "reference", .dtype = dtype};
-    if (!any_wanted(conformance, c, call, first, last)) return;
-    bool to_backward =
-        first <= PLX_BACKWARD && last >= PLX_BACKWARD && case_has_pass(c, PLX_BACKWARD);
-    struct expected expected =
-        expect(conformance, c, call, to_backward ? PLX_BACKWARD : PLX_FORWARD, seed);
+    struct expected expected = expect(conformance, c, call, inputs, deepest, oracle);
     for (call.pass = first; call.pass <= last; call.pass++) {
         if (!case_has_pass(c, call.pass)) continue;
-        for (int row = 0; plx_kernel_name(mechanism, call.pass, row); row++) {
-            call.kernel = plx_kernel_name(mechanism, call.pass, row);
+        for (int row = 0; plx_kernel_name(call.mechanism, call.pass, row); row++) {
+            call.kernel = plx_kernel_name(call.mechanism, call.pass, row);
             if (wanted(conformance, c, &call)) run_row(conformance, c, call, row, &expected);
         }
     }
-    case_data_destroy(&expected.oracle);
     case_data_destroy(&expected.naive);
+}
+
+void conformance_run(struct conformance *conformance, const struct attention_case *c,
+                     plx_mechanism mechanism, const struct case_dtypes *dtypes, plx_pass first,
+                     plx_pass last, uint64_t seed)
+{
+    const bool to_backward =
+        first <= PLX_BACKWARD && last >= PLX_BACKWARD && case_has_pass(c, PLX_BACKWARD);
+    const plx_pass deepest = to_backward ? PLX_BACKWARD : PLX_FORWARD;
+    struct case_data inputs = {0};
+    struct case_data oracle = {0};
+    for (int n = 0; n < dtypes->count; n++) {
+        struct case_call call = {.mechanism = mechanism, .dtype = dtypes->of[n]};
+        if (!any_wanted(conformance, c, call, first, last)) continue;
+        if (!inputs.values[0]) {
+            inputs = case_data_create_shared(c, dtypes, seed);
+            oracle = oracle_create(c, mechanism, &inputs, deepest);
+        }
+        run_dtype(conformance, c, call, first, last, &inputs, deepest, &oracle);
+    }
+    case_data_destroy(&inputs);
+    case_data_destroy(&oracle);
 }
 
 int conformance_report(const struct conformance *conformance, plx_mechanism mechanism)

@@ -2,12 +2,15 @@
  * double oracle.
  *
  * Rows are enumerated through plx_kernel_name, so a new kernel is covered by being in its table. A
- * case is drawn once a dtype; the oracle (reference in double, proven by finite differences) and
- * the naive result (reference in float, same storage dtype) are computed once; then every row that
- * accepts the case runs twice on poisoned guarded memory, on the CPU with one thread and with two,
- * and must give the same bits both times and an error within the rule of compare.h; on a GPU it
- * runs once more without the optional outputs. Backward reads what the forward of the same name
- * saved. */
+ * case is drawn once, in numbers that each of its dtypes holds; the oracle (reference in double,
+ * proven by finite differences) is computed once a mechanism and the naive result (reference in
+ * float, same storage dtype) once a dtype; then every row that accepts the case runs twice on
+ * poisoned guarded memory, on the CPU with one thread and with two, and must give the same bits
+ * both times and an error within the rule of compare.h. On a GPU it runs once more: forward and
+ * decode without the optional outputs, backward without the promise of equal bits. Backward reads
+ * what the forward of the same name saved.
+ *
+ * Several threads may run cases at once with one struct conformance. */
 #ifndef TEST_CONFORMANCE_H
 #define TEST_CONFORMANCE_H
 
@@ -26,10 +29,10 @@ struct conformance {
     struct conformance_tally tallies[2][3]; /* [mechanism][pass] */
 };
 
-/* All rows of the passes first .. last on one case in one dtype. */
+/* All rows of the passes first .. last on one case in each of the dtypes. */
 void conformance_run(struct conformance *conformance, const struct attention_case *c,
-                     plx_mechanism mechanism, plx_dtype dtype, plx_pass first, plx_pass last,
-                     uint64_t seed);
+                     plx_mechanism mechanism, const struct case_dtypes *dtypes, plx_pass first,
+                     plx_pass last, uint64_t seed);
 /* Prints the counts of a mechanism and returns how many calls failed. */
 int conformance_report(const struct conformance *conformance, plx_mechanism mechanism);
 

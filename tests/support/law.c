@@ -112,7 +112,7 @@ struct law_limits law_limits(const struct law_row *row, const struct attention_c
     reference.kernel = "reference";
     case_oracle(c, row->mechanism, row->pass, &oracle);
     law_run(&reference, c, &naive);
-    struct term_sizes terms = term_sizes(c, row->mechanism, row->pass, &oracle);
+    struct term_sizes terms = term_sizes(c, row->mechanism, row->pass, row->dtype, &oracle);
     for (int n = 0; n < CASE_TENSORS; n++) {
         if (!case_writes(row->mechanism, row->pass, (enum case_tensor)n)) continue;
         struct comparison base = compare_values(naive.values[n], oracle.values[n], data->counts[n]);

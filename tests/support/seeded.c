@@ -49,8 +49,11 @@ struct test_options test_options_read(int argc, char **argv)
             options.only = argv[++n];
         } else if (strcmp(argv[n], "--seed") == 0 && n + 1 < argc) {
             options.seed = strtoull(argv[++n], NULL, 10);
+        } else if (strcmp(argv[n], "--sanitize") == 0) {
+            options.sanitize = true;
         } else {
-            fprintf(stderr, "usage: %s [--only SUBSTRING] [--seed N]\n", options.program);
+            fprintf(stderr, "usage: %s [--only SUBSTRING] [--seed N] [--sanitize]\n",
+                    options.program);
             exit(2);
         }
     }

@@ -1,6 +1,7 @@
 /* seeded.h: random numbers for tests: a small generator whose whole state is its seed, so that a
- * failing test is repeated from the number it printed. Tests take `--seed N` and `--only
- * SUBSTRING`. */
+ * failing test is repeated from the number it printed. Tests take `--seed N`, `--only SUBSTRING`
+ * and
+ * `--sanitize`. */
 #ifndef TEST_SEEDED_H
 #define TEST_SEEDED_H
 
@@ -26,6 +27,7 @@ struct test_options {
     const char *program;
     const char *only; /* run only what contains this; NULL: everything */
     uint64_t seed;
+    bool sanitize; /* a small subset, for tools that slow everything down */
 };
 
 /* Reads the command line, prints the seed, and exits with 2 on an unknown word. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "attention/attention.h"
+#include "compare.h"
 
 static double dot(const double *a, const double *b, int64_t count)
 {
@@ -32,6 +33,7 @@ static double largest(const double *a, int64_t count)
  */
 struct sums {
     double *of[CASE_TENSORS];
+    double saved; /* half a unit in the last place of o and m as stored, in units of ours */
 };
 
 /* A query row and a key row that it sees, with what the forward saved of the row. The softmax mean
@@ -92,37 +94,45 @@ static void add_forward(const struct pair *p, int64_t D, struct sums *sums)
 }
 
 /* The terms of the gradients: each difference replaced by the sum of its sides, and, because p is
- * the exponential of the rounded logit, what the logit's rounding does to p. */
+ * the exponential of the rounded logit, what the logit's rounding does to p. The saved o and m were
+ * rounded to their dtype, and two correct forwards need not round them alike. */
 static void add_backward(const struct pair *p, int64_t D, bool probe, double scale,
                          struct sums *sums)
 {
     double a = dot(p->d_o, p->v, D), b = dot(p->d_o, p->m, D), c = dot(p->d_o, p->o, D);
     double y_size = dot_size(p->d_o, p->v, D) + dot_size(p->d_o, p->m, D);
     double x_size = fabs(p->t) + p->u_error;
+    double o_saved = sums->saved * dot_size(p->d_o, p->o, D);
+    double m_saved = sums->saved * dot_size(p->d_o, p->m, D);
     double dl = y_size, du = y_size + p->logit_error * fabs(a - b), value = 1;
     if (probe) {
         dl = dot_size(p->d_o, p->v, D) + dot_size(p->d_o, p->o, D) + fabs(p->t - p->u) * y_size +
-             x_size * fabs(a - b);
+             x_size * fabs(a - b) + fabs(p->t - p->u) * m_saved;
+        du += m_saved;
         value += x_size;
         sums->of[CASE_DR][p->row] += p->weight * du * largest(p->k, D);
         sums->of[CASE_DK][p->key] += p->weight * du * largest(p->r, D);
     }
-    dl += p->logit_error * fabs(p->x * (a - b) + b - c);
+    dl += p->logit_error * fabs(p->x * (a - b) + b - c) + o_saved;
     value += p->logit_error * fabs(p->x);
     sums->of[CASE_DQ][p->row] += fabs(scale) * p->weight * dl * largest(p->k, D);
     sums->of[CASE_DK][p->key] += fabs(scale) * p->weight * dl * largest(p->q, D);
     sums->of[CASE_DV][p->key] += p->weight * value * largest(p->d_o, D);
 }
 
-static void add_sequence(const struct attention_case *c, const struct attention_problem *p,
-                         int64_t n, bool probe, plx_pass last, const struct case_data *oracle,
-                         struct sums *sums)
+/* The query heads of one key/value head of one sequence, whose sums no other pair of the two
+ * touches.
+ */
+static void add_head(const struct attention_case *c, const struct attention_problem *p, int64_t n,
+                     int64_t g, bool probe, plx_pass last, const struct case_data *oracle,
+                     struct sums *sums)
 {
+    const int64_t group = c->H / c->G;
     struct attention_sequence s = attention_sequence(p, n);
     for (int64_t i = 0; i < s.T; i++) {
         struct attention_range keys = attention_keys(p, s.T, s.S, i);
-        for (int64_t h = 0; h < c->H; h++) {
-            int64_t row = (s.q_batch * c->T + s.q_start + i) * c->H + h, g = h / (c->H / c->G);
+        for (int64_t h = g * group; h < (g + 1) * group; h++) {
+            int64_t row = (s.q_batch * c->T + s.q_start + i) * c->H + h;
             for (int64_t j = keys.first; j < keys.end; j++) {
                 struct pair pair = pair_of(c, probe, oracle, p->scale, row,
                                            (s.k_batch * c->S + s.k_start + j) * c->G + g);
@@ -139,7 +149,7 @@ static struct plx_tensor list_view(const int32_t *list)
 }
 
 struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mechanism, plx_pass last,
-                             const struct case_data *oracle)
+                             plx_dtype saved, const struct case_data *oracle)
 {
     struct attention_problem p = {.T = c->T,
                                   .S = c->S,
@@ -151,11 +161,13 @@ struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mecha
                                   .q_offsets = list_view(c->q_offsets),
                                   .k_offsets = list_view(c->k_offsets)};
     struct term_sizes sizes = {{{0, 0}}};
-    struct sums sums = {{NULL}};
+    struct sums sums = {.saved = compare_unit(saved) / compare_unit(PLX_F32) / 2};
     for (int n = CASE_O; n <= CASE_DV; n++)
         sums.of[n] = calloc((size_t)oracle->counts[n] + 1, sizeof(double));
-    for (int64_t n = 0; n < (c->q_offsets ? c->sequences : c->B); n++)
-        add_sequence(c, &p, n, mechanism == PLX_PARALLAX, last, oracle, &sums);
+    const int64_t sequences = c->q_offsets ? c->sequences : c->B;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t n = 0; n < sequences * c->G; n++)
+        add_head(c, &p, n / c->G, n % c->G, mechanism == PLX_PARALLAX, last, oracle, &sums);
     for (int n = CASE_O; n <= CASE_DV; n++) {
         int64_t rows = oracle->counts[n] / (oracle->ranks[n] == 4 ? c->D : 1);
         double squares = 0;

@@ -17,12 +17,12 @@ struct term_size {
 };
 
 /* From an oracle's data: for what the forward writes, and for the gradients too where `last` is the
- * backward; zero for every other tensor. */
+ * backward, which reads o and value_mean in dtype `saved`; zero for every other tensor. */
 struct term_sizes {
     struct term_size of[CASE_TENSORS];
 };
 
 struct term_sizes term_sizes(const struct attention_case *c, plx_mechanism mechanism, plx_pass last,
-                             const struct case_data *oracle);
+                             plx_dtype saved, const struct case_data *oracle);
 
 #endif

@@ -1,13 +1,19 @@
 /* test_decode_plan.c: how the Hopper decode kernel cuts its problems; needs no GPU.
  *
- * Whatever the shape, a plan must be one that the hardware can launch; for the shapes that were
- * measured it must be the fastest that was found (parallax/NOTES.md, "Hopper decode"). */
+ * Whatever the shape, a plan must be one that the hardware can launch, and its parts must cover
+ * every unit of every sequence once; for the shapes that were measured it must be the fastest that
+ * was found (parallax/NOTES.md, "Hopper decode"). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <cmocka.h>
 
 #include "attention/attention_decode_plan.h"
+
+static struct plx_tensor view(int64_t batch, int64_t time, int64_t heads, int64_t D)
+{
+    return plx_tensor_4d(NULL, PLX_BF16, batch, time, heads, D);
+}
 
 static struct attention_problem problem(int64_t B, int64_t T, int64_t H, int64_t G, int64_t S,
                                         int64_t D)
@@ -21,36 +27,73 @@ static struct attention_problem problem(int64_t B, int64_t T, int64_t H, int64_t
                                       .D = D,
                                       .sequences = B,
                                       .causal = true,
-                                      .dtype = PLX_BF16};
+                                      .dtype = PLX_BF16,
+                                      .kv_dtype = PLX_BF16,
+                                      .k = view(B, S, G, D),
+                                      .v = view(B, S, G, D)};
 }
 
-static int cluster(int64_t B, int64_t T, int64_t H, int64_t G, int64_t S, int64_t D)
+static struct decode_plan plan_of(int64_t B, int64_t H, int64_t G, int64_t S, int64_t D)
 {
-    struct attention_problem p = problem(B, T, H, G, S, D);
-    return decode_plan_make(&p).cluster;
+    struct attention_problem p = problem(B, 1, H, G, S, D);
+    return decode_plan_make(&p, true);
 }
 
-static void measured_shapes_get_the_fastest_cluster(void **state)
-{
-    (void)state;
-    assert_int_equal(cluster(1, 1, 8, 8, 512, 128), 8);
-    assert_int_equal(cluster(1, 1, 8, 8, 16384, 128), 8);
-    assert_int_equal(cluster(8, 1, 16, 8, 4096, 128), 2);
-    assert_int_equal(cluster(32, 1, 8, 8, 512, 128), 1);
-    assert_int_equal(cluster(32, 1, 8, 8, 16384, 128), 1);
-    assert_int_equal(cluster(64, 1, 32, 8, 4096, 128), 1);
-    assert_int_equal(cluster(32, 1, 8, 8, 4096, 64), 1);
-}
-
-static void short_caches_do_not_split(void **state)
+static void measured_shapes_get_the_fastest_plan(void **state)
 {
     (void)state;
-    assert_int_equal(cluster(1, 1, 1, 1, 1, 128), 1);
-    assert_int_equal(cluster(1, 1, 1, 1, 64, 128), 1);
-    assert_int_equal(cluster(1, 1, 1, 1, 65, 128), 2);
-    struct attention_problem p = problem(1, 1, 1, 1, 100000, 128);
-    p.window = 30;
-    assert_int_equal(decode_plan_make(&p).cluster, 1);
+    const struct {
+        int64_t B, H, G, S, D;
+        int parts;
+    } cases[] = {{1, 8, 8, 512, 128, 8},    {1, 8, 8, 1024, 128, 16},   {1, 8, 8, 4096, 128, 16},
+                 {1, 8, 8, 16384, 128, 16}, {32, 8, 8, 512, 128, 1},    {32, 8, 8, 16384, 128, 1},
+                 {8, 16, 8, 4096, 128, 2},  {1, 16, 8, 32768, 128, 16}, {64, 32, 8, 4096, 128, 1},
+                 {32, 8, 8, 4096, 64, 1},   {1, 8, 8, 4096, 64, 16},    {200, 8, 8, 1024, 128, 1}};
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
+        struct decode_plan plan =
+            plan_of(cases[n].B, cases[n].H, cases[n].G, cases[n].S, cases[n].D);
+        assert_false(plan.list);
+        assert_int_equal(plan.parts, cases[n].parts);
+    }
+}
+
+static void uneven_work_becomes_a_list(void **state)
+{
+    (void)state;
+    assert_true(plan_of(40, 8, 8, 4096, 128).list); /* 320 pairs in two rounds of 264 */
+    struct attention_problem p = problem(32, 1, 8, 8, 4096, 128);
+    p.k_lengths.rank = 1;
+    struct decode_plan plan = decode_plan_make(&p, true);
+    assert_true(plan.list);
+    assert_int_equal(plan.parts, 32); /* room for 33, but sequences of one length stay whole */
+    p.B = 1;
+    assert_false(decode_plan_make(&p, true).list);
+    assert_int_equal(decode_plan_make(&p, true).cut.each, 0); /* its length is read on the device */
+}
+
+static int box(int64_t D, int32_t page, int64_t stride)
+{
+    struct attention_problem p = problem(2, 1, 8, 8, 64 * 1024, D);
+    p.page = page;
+    p.k.stride[1] = stride ? stride : p.k.stride[1];
+    return decode_plan_make(&p, true).box;
+}
+
+static void boxes_lie_in_one_page(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t D;
+        int32_t page;
+        int box;
+    } cases[] = {{128, 0, 16}, {64, 0, 32},   {128, 16, 16}, {64, 16, 16}, {64, 32, 32},
+                 {64, 48, 16}, {128, 100, 0}, {64, 1, 0},    {128, 8, 0},  {128, 256, 16}};
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++)
+        assert_int_equal(box(cases[n].D, cases[n].page, 0), cases[n].box);
+    assert_int_equal(box(128, 0, 1028), 0); /* not a multiple of 16 bytes */
+    struct attention_problem p = problem(1, 1, 8, 8, 512, 128);
+    assert_int_equal(decode_plan_make(&p, false).box, 0);
+    assert_true(decode_plan_make(&p, false).list);
 }
 
 static void rows_make_blocks_of_eight(void **state)
@@ -58,47 +101,79 @@ static void rows_make_blocks_of_eight(void **state)
     (void)state;
     const struct {
         int64_t T, H, G;
-        int rows, blocks;
-    } cases[] = {{1, 8, 8, 1, 1},   {1, 16, 2, 8, 1}, {1, 18, 2, 9, 2},
-                 {4, 32, 4, 32, 4}, {8, 8, 8, 8, 1},  {8, 64, 8, 64, 8}};
+        int blocks;
+    } cases[] = {{1, 8, 8, 1},  {1, 16, 2, 1}, {1, 18, 2, 2},
+                 {4, 32, 4, 4}, {8, 8, 8, 1},  {8, 64, 8, 8}};
     for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
         struct attention_problem p = problem(2, cases[n].T, cases[n].H, cases[n].G, 4096, 128);
-        struct decode_plan plan = decode_plan_make(&p);
-        assert_int_equal(plan.rows, cases[n].rows);
+        struct decode_plan plan = decode_plan_make(&p, true);
         assert_int_equal(plan.row_blocks, cases[n].blocks);
+        assert_int_equal(plan.pairs, cases[n].G * cases[n].blocks);
     }
 }
 
-/* A block may have 227 KiB, a multiprocessor has 228; what all blocks at once need must be there.
- */
+static void cuts_cover_every_unit_once(void **state)
+{
+    (void)state;
+    for (int units = 1; units < 200; units++)
+        for (int parts = 1; parts <= units; parts++) {
+            struct decode_cut cut = decode_cut_of(units, parts);
+            assert_int_equal(decode_cut_begin(cut, 0), 0);
+            assert_int_equal(decode_cut_begin(cut, parts), units);
+            for (int part = 0; part < parts; part++) {
+                int begin = decode_cut_begin(cut, part), end = decode_cut_begin(cut, part + 1);
+                assert_in_range(end - begin, units / parts, (units + parts - 1) / parts);
+                assert_int_equal(decode_cut_owner(cut, begin), part);
+                assert_int_equal(decode_cut_owner(cut, end - 1), part);
+            }
+        }
+}
+
+static void units_hold_the_keys_that_are_seen(void **state)
+{
+    (void)state;
+    for (int T = 0; T < 4; T++)
+        for (int S = 0; S < 300; S++)
+            for (int window = 0; window < 200; window += 9) {
+                struct decode_keys keys = decode_keys_of(T, S, window, 64);
+                int first = window > 0 && S - T + 1 > window ? S - T + 1 - window : 0;
+                assert_true(keys.units >= 1);
+                assert_int_equal(keys.end, T > 0 ? S : 0);
+                assert_int_equal(keys.first, first < keys.end ? first : keys.end);
+                assert_true((keys.first / 64 + keys.units) * 64 >= keys.end);
+                if (keys.units > 1) assert_true((keys.first / 64 + keys.units - 1) * 64 < keys.end);
+            }
+}
+
 static void every_plan_can_be_launched(void **state)
 {
     (void)state;
     for (int64_t B = 1; B <= 256; B *= 2)
-        for (int64_t G = 1; G <= 16; G *= 2)
+        for (int64_t G = 1; G <= 16; G++)
             for (int64_t group = 1; group <= 16; group++)
                 for (int64_t S = 1; S <= 65536; S *= 4)
                     for (int64_t D = 64; D <= 128; D *= 2) {
-                        struct attention_problem p = problem(B, 1, G * group, G, S, D);
-                        struct decode_plan plan = decode_plan_make(&p);
-                        int64_t blocks = B * G * plan.row_blocks * plan.cluster;
-                        assert_true(plan.cluster >= 1 && plan.cluster <= DECODE_MAX_CLUSTER);
-                        assert_int_equal(plan.cluster & (plan.cluster - 1), 0);
-                        assert_true(plan.shared_bytes <= 227 * 1024);
-                        assert_int_equal(plan.shared_bytes % 16, 0);
-                        assert_true(plan.cluster == 1 || blocks <= 132);
-                        if (blocks <= 264)
-                            assert_true(2 * (plan.shared_bytes + 1024) <= 228 * 1024);
-                        assert_true(plan.row_blocks * DECODE_ROWS >= plan.rows);
+                        struct decode_plan plan = plan_of(B, G * group, G, S, D);
+                        struct decode_keys keys = decode_keys_of(1, (int)S, 0, DECODE_UNIT((int)D));
+                        assert_true(plan.parts >= 1 && plan.parts <= 65535);
+                        assert_true(plan.list || plan.parts <= keys.units);
+                        assert_int_equal(plan.counters % 256, 0);
+                        if (!plan.list)
+                            assert_int_equal(decode_cut_begin(plan.cut, plan.parts), keys.units);
+                        if (plan.list || plan.parts > 1)
+                            assert_true(plan.counters >= (size_t)(B * plan.pairs * 8));
                     }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(measured_shapes_get_the_fastest_cluster),
-        cmocka_unit_test(short_caches_do_not_split),
+        cmocka_unit_test(measured_shapes_get_the_fastest_plan),
+        cmocka_unit_test(uneven_work_becomes_a_list),
+        cmocka_unit_test(boxes_lie_in_one_page),
         cmocka_unit_test(rows_make_blocks_of_eight),
+        cmocka_unit_test(cuts_cover_every_unit_once),
+        cmocka_unit_test(units_hold_the_keys_that_are_seen),
         cmocka_unit_test(every_plan_can_be_launched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

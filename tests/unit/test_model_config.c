@@ -155,6 +155,10 @@ static const struct refusal refusals[] = {
      "{\"type\":\"llama3\",\"factor\":\"8\",\"low_freq_factor\":1,\"high_freq_factor\":4,"
      "\"original_max_position_embeddings\":64}",
      PLX_BAD_DATA, "factor is \"8\" but must be a number"},
+    {"llama3 rope in fla", &fla, "rope_scaling",
+     "{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
+     "\"original_max_position_embeddings\":64}",
+     PLX_UNSUPPORTED, "rope is stretched, which flash-linear-attention's layer does not do"},
     {"mistral by layer types", &mistral, "layer_types", "[\"full_attention\"]", PLX_UNSUPPORTED,
      "the layers of a mistral model are all alike"},
     {"mistral window zero", &mistral, "sliding_window", "0", PLX_BAD_DATA, "sliding_window is 0"},
@@ -504,6 +508,10 @@ static void what_is_written_reads_back(void **state)
     expect_config(fla, &config);
     round_trip(&config, "parallax");
     for (int l = 0; l < 3; l++) config.layer[l].window = 8;
+    round_trip(&config, "parallax");
+    config.end_count = 2;
+    config.end_ids[0] = 5;
+    config.end_ids[1] = 2;
     round_trip(&config, "parallax");
 
     expect_config(qwen2, &config);

@@ -1,0 +1,174 @@
+/* attention_decode_sm90_ring.cuh: how keys and values come into the rings of the warps. */
+#ifndef PLX_ATTENTION_DECODE_SM90_RING_CUH
+#define PLX_ATTENTION_DECODE_SM90_RING_CUH
+
+#include "attention/attention_decode_sm90_tile.cuh"
+#include "cuda/ptx_sm90.cuh"
+
+struct decode_maps {
+    CUtensorMap k, v; /* axes: 64 channels, keys, boxes of channels, heads, batch or pages */
+};
+
+/* Which copies fill the ring: boxes of the copy engine, which need 16-byte strides and tiles that
+ * lie in one page; or chunks of 16 bytes, each from its own place. */
+enum decode_feed { DECODE_BOXES, DECODE_CHUNKS };
+
+template <int D_, enum decode_feed FEED_, bool LIST_>
+struct decode_kind : decode_shape<D_> {
+    static constexpr enum decode_feed FEED = FEED_; static constexpr bool LIST = LIST_;
+    /* Rows that warps leave for each other at a time. A block without a list leaves them in its
+     * ring, which it needs no more. */
+    static constexpr int ROWS = LIST ? 2 : DECODE_ROWS;
+};
+
+/* The tiles to ask for next: `turns` of a segment, the first at `key`. */
+struct decode_ahead {
+    int batch, head, begin, end, key, turns;
+};
+
+static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
+{
+    return key < end && key + keys > begin;
+}
+
+static __device__ __forceinline__ void decode_ahead_enter(struct decode_ahead &ahead, int batch,
+                                                          const struct decode_segment &segment)
+{
+    ahead.batch = batch;
+    ahead.begin = segment.begin, ahead.end = segment.end;
+    ahead.key = segment.key, ahead.turns = segment.turns;
+}
+
+/* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. */
+template <class KIND>
+static __device__ __forceinline__ void decode_ahead_step(const struct decode_arguments &p,
+                                                         struct decode_ahead &ahead,
+                                                         struct decode_cursor *next)
+{
+    ahead.key += KIND::UNIT;
+    if (!KIND::LIST || --ahead.turns > 0) return;
+    struct decode_cursor at = *next;
+    if (at.left == 0) {
+        ahead.end = 0;
+        return;
+    }
+    struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
+    decode_ahead_enter(ahead, at.batch, segment);
+    decode_next(segment, at);
+    __syncwarp();
+    *next = at;
+    __syncwarp();
+}
+
+/* Where a key lies: in the cache of its batch entry, or in a page. */
+struct decode_place {
+    int block, row;
+};
+
+static __device__ __forceinline__ struct decode_place
+decode_place_of(const struct decode_arguments &p, int batch, int key)
+{
+    if (p.pages == NULL) return {batch, key};
+    int entry = key / p.page;
+    return {p.pages[batch * p.table + entry], key - entry * p.page};
+}
+
+/* A box of keys and one of values, the first of which is `key`. */
+static __device__ __forceinline__ void decode_ask_box(const struct decode_arguments &p,
+                                                      const struct decode_maps &maps,
+                                                      const struct decode_ahead &ahead, int key,
+                                                      uint32_t target, uint32_t full)
+{
+    struct decode_place at = decode_place_of(p, ahead.batch, key);
+    tma_load(target, &maps.k, 0, at.row, 0, ahead.head, at.block, full);
+    tma_load(target + DECODE_TILE_BYTES / 2, &maps.v, 0, at.row, 0, ahead.head, at.block, full);
+}
+
+/* The boxes of a tile: one, unless its keys may lie in two pages. By one lane. */
+template <class KIND>
+static __device__ __forceinline__ void
+decode_ask_boxes(const struct decode_arguments &p, const struct decode_maps &maps,
+                 const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
+{
+    constexpr int KEYS = KIND::KEYS, BOX = DECODE_MIN_BOX;
+    if (KEYS == BOX || p.box == KEYS) {
+        mbarrier_expect(full, DECODE_TILE_BYTES);
+        decode_ask_box(p, maps, ahead, ahead.key, tile, full);
+        return;
+    }
+    int bytes = 0;
+    for (int i = 0; i < KEYS; i += BOX)
+        if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end)) bytes += BOX * KIND::D * 4;
+    mbarrier_expect(full, bytes);
+    for (int i = 0; i < KEYS; i += BOX)
+        if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end))
+            decode_ask_box(p, maps, ahead, ahead.key + i, tile + i * 128, full);
+}
+
+/* Eight elements to shared memory, or zeros. */
+static __device__ __forceinline__ void decode_copy_chunk(uint32_t target, const uint16_t *from,
+                                                         bool seen, bool aligned)
+{
+    if (aligned) {
+        copy_async(target, from, seen ? 16 : 0);
+        return;
+    }
+    uint4 x = {};
+    if (seen)
+        x = {from[0] | (uint32_t)from[1] << 16, from[2] | (uint32_t)from[3] << 16,
+             from[4] | (uint32_t)from[5] << 16, from[6] | (uint32_t)from[7] << 16};
+    store_shared(target, x);
+}
+
+/* The same by all lanes, chunk by chunk. Keys that no row sees are not touched and become zero. */
+template <class KIND>
+static __device__ __forceinline__ void decode_ask_chunks(const struct decode_arguments &p,
+                                                         const struct decode_ahead &ahead,
+                                                         uint32_t tile, uint32_t full)
+{
+    constexpr int CHUNKS = KIND::D / 8;
+#pragma unroll 1
+    for (int i = threadIdx.x % 32; i < KIND::KEYS * CHUNKS; i += 32) {
+        int local = i / CHUNKS, key = ahead.key + local, chunk = i % CHUNKS;
+        bool seen = key >= ahead.begin && key < ahead.end;
+        struct decode_place at = {0, 0};
+        if (seen) at = decode_place_of(p, ahead.batch, key);
+        int64_t k = at.block * p.k.batch + at.row * p.k.time + ahead.head * p.k.head + 8 * chunk;
+        int64_t v = at.block * p.v.batch + at.row * p.v.time + ahead.head * p.v.head + 8 * chunk;
+        uint32_t target = decode_chunk<KIND>(tile, local, 0, 0) ^ chunk % 8 * 16;
+        target += chunk / 8 * KIND::BOX;
+        decode_copy_chunk(target, (const uint16_t *)p.k.data + k, seen, p.chunks);
+        decode_copy_chunk(target + DECODE_TILE_BYTES / 2, (const uint16_t *)p.v.data + v, seen,
+                          p.chunks);
+    }
+    __syncwarp(); /* what was stored and not copied is there for the warp */
+    mbarrier_arrive_copies(full);
+}
+
+/* Asks for the tile at `ahead`, if it has a key. */
+template <class KIND>
+static __device__ __forceinline__ void
+decode_ask(const struct decode_arguments &p, const struct decode_maps &maps,
+           const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
+{
+    if (!decode_has_keys(ahead.key, KIND::KEYS, ahead.begin, ahead.end)) return;
+    if (KIND::FEED == DECODE_CHUNKS)
+        decode_ask_chunks<KIND>(p, ahead, tile, full);
+    else if (threadIdx.x % 32 == 0)
+        decode_ask_boxes<KIND>(p, maps, ahead, tile, full);
+}
+
+/* Values of keys outside begin .. end - 1 become zero: they may hold anything, and weight 0 times
+ * NaN is NaN. */
+template <class KIND>
+static __device__ __forceinline__ void decode_clear(uint32_t values, int key, int begin, int end)
+{
+    for (int i = threadIdx.x % 32; i < KIND::KEYS * KIND::BOXES * 8; i += 32) {
+        int row = i / 8 % KIND::KEYS;
+        if (key + row < begin || key + row >= end) shared_clear(values + i * 16);
+    }
+    __syncwarp();
+    proxy_fence(); /* before the copy engine writes here again */
+}
+
+#endif

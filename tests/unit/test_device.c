@@ -1,0 +1,116 @@
+/* test_device.c: every device that is present keeps what is copied to it, in stream order, and
+ * times what runs on it; one that is absent says so. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "core/device.h"
+
+enum { BYTES = 4099 }; /* no multiple of anything */
+
+static const struct device *const devices[] = {&device_cpu, &device_cuda};
+
+/* False where the machine or the build lacks the device, which must then be said. */
+static bool present(const struct device *device)
+{
+    struct error err = {0};
+    plx_status status = device->open(0, &err);
+    if (status == PLX_OK) return true;
+    assert_ptr_equal(device, &device_cuda);
+    assert_true(status == PLX_INVALID_ARGUMENT || status == PLX_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "cuda"));
+    return false;
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    assert_ptr_equal(device_named("cpu"), &device_cpu);
+    assert_ptr_equal(device_named("cuda"), &device_cuda);
+    assert_null(device_named("gpu"));
+}
+
+static void test_facts(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2; n++) {
+        struct device_facts facts;
+        struct error err = {0};
+        if (!present(devices[n])) continue;
+        assert_int_equal(devices[n]->describe(0, &facts, &err), PLX_OK);
+        assert_true(facts.name[0] != '\0' && !strpbrk(facts.name, "\"\\\n"));
+        assert_int_equal(devices[n]->open(1000, &err), PLX_INVALID_ARGUMENT);
+        assert_non_null(strstr(err.text, "1000"));
+    }
+}
+
+/* Up, from one buffer to another behind a fill, and down again. */
+static void test_memory(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2; n++) {
+        const struct device *device = devices[n];
+        struct error err = {0};
+        plx_stream stream;
+        unsigned char host[BYTES], back[BYTES];
+        void *a, *b;
+        if (!present(device)) continue;
+        for (int i = 0; i < BYTES; i++) host[i] = (unsigned char)(i * 7);
+        assert_int_equal(device->stream_create(&stream, &err), PLX_OK);
+        assert_int_equal(device->allocate(&a, BYTES, stream, &err), PLX_OK);
+        assert_int_equal(device->allocate(&b, BYTES, stream, &err), PLX_OK);
+        assert_int_equal((uintptr_t)a % 64, 0);
+        assert_int_equal(device->upload(a, host, BYTES, stream, &err), PLX_OK);
+        assert_int_equal(device->fill(b, 0xab, BYTES, stream, &err), PLX_OK);
+        assert_int_equal(device->copy(b, a, BYTES - 1, stream, &err), PLX_OK);
+        assert_int_equal(device->download(back, b, BYTES, stream, &err), PLX_OK);
+        assert_memory_equal(back, host, BYTES - 1);
+        assert_int_equal(back[BYTES - 1], 0xab);
+        device->release(a, stream);
+        device->release(b, stream);
+        device->release(NULL, stream);
+        assert_int_equal(device->wait(stream, &err), PLX_OK);
+        device->stream_destroy(stream);
+    }
+}
+
+static void test_time(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2; n++) {
+        const struct device *device = devices[n];
+        struct error err = {0};
+        plx_stream stream;
+        device_event begin, end;
+        void *memory;
+        double seconds = -1;
+        if (!present(device)) continue;
+        assert_int_equal(device->stream_create(&stream, &err), PLX_OK);
+        assert_int_equal(device->allocate(&memory, BYTES, stream, &err), PLX_OK);
+        assert_int_equal(device->event_create(&begin, &err), PLX_OK);
+        assert_int_equal(device->event_create(&end, &err), PLX_OK);
+        assert_int_equal(device->event_record(begin, stream, &err), PLX_OK);
+        assert_int_equal(device->fill(memory, 0, BYTES, stream, &err), PLX_OK);
+        assert_int_equal(device->event_record(end, stream, &err), PLX_OK);
+        assert_int_equal(device->event_elapsed(begin, end, &seconds, &err), PLX_OK);
+        assert_true(seconds > 0 && seconds < 60);
+        device->event_destroy(begin);
+        device->event_destroy(end);
+        device->release(memory, stream);
+        device->stream_destroy(stream);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_time),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
