@@ -1,5 +1,6 @@
 # Training that starts from a model folder: shape and tokenizer are the model's, a resumed run ends with the same bits,
-# a silent probe begins at the softmax model's loss, what is frozen stays, and of chats only the answers are learned. usage: finetune.sh PROGRAM
+# a silent probe begins at the softmax model's loss, what is frozen stays, and of chats only the answers are learned.
+# usage: finetune.sh PROGRAM
 source "$(dirname "$0")/common.sh"
 make_text text 30
 must "$parallax" train --data text --out run "${tiny[@]}" --steps 6 --mixer softmax
@@ -68,7 +69,8 @@ must "$parallax" train --resume auto --out talk-cut
 same_model talk-whole talk-cut
 echo '{"messages": [{"role": "user", "content": "hi"}]}' >>chats.jsonl
 refuses 1 'chats.jsonl:41: the chat has no turn of an assistant to learn from' "${talk[@]}" --out no --steps 2
-refuses 1 'chats.jsonl:1: the line is a chat, but no chat template is known' "${tune[@]}" --data chats.jsonl --out no --from plain --steps 2
+refuses 1 'chats.jsonl:1: the line is a chat, but no chat template is known' \
+    "${tune[@]}" --data chats.jsonl --out no --from plain --steps 2
 
 # Contradictions name both values and leave nothing.
 bad=("${tune[@]}" --out no --steps 2 --from zero-gain)
