@@ -61,12 +61,15 @@ static const struct kernel_row *const forward_rows[] = {
 };
 static const struct kernel_row *const backward_rows[] = {
     &parallax_backward_sm90,
-    &parallax_backward_any,        &amx_bf16,
+    &parallax_backward_any,
+    &amx_bf16,
 #ifdef __x86_64__
-    &parallax_backward_avx512_f32, &parallax_backward_avx512_bf16,
+    &parallax_backward_avx512_f32,
+    &parallax_backward_avx512_bf16,
     &parallax_backward_avx512_f16,
 #endif
-    &parallax_backward_portable,   &backward_reference,
+    &parallax_backward_portable,
+    &backward_reference,
 };
 static const struct kernel_row *const decode_rows[] = {
     &parallax_decode_sm90,       &parallax_forward_any,        &amx_bf16,

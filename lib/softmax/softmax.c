@@ -55,11 +55,9 @@ static const struct kernel_row *const forward_rows[] = {
     &softmax_forward_portable,   &forward_reference,
 };
 static const struct kernel_row *const backward_rows[] = {
-    &softmax_backward_sm90,
-    &softmax_backward_any,        &amx_bf16,
+    &softmax_backward_sm90,       &softmax_backward_any,         &amx_bf16,
 #ifdef __x86_64__
-    &softmax_backward_avx512_f32, &softmax_backward_avx512_bf16,
-    &softmax_backward_avx512_f16,
+    &softmax_backward_avx512_f32, &softmax_backward_avx512_bf16, &softmax_backward_avx512_f16,
 #endif
     &softmax_backward_portable,   &backward_reference,
 };

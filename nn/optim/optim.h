@@ -54,9 +54,10 @@ struct optim_config optim_config_default(const char *name);
 
 struct optim;
 
-/* Allocates the state for every parameter that is not frozen, zeroed, and grows be's scratch to what a step needs. The
- * list must outlive the optimiser and not grow; its gradients need memory only when optim_step is
- * called. A config out of range is PLX_INVALID_ARGUMENT. NULL is fine to destroy. */
+/* Allocates the state for every parameter that is not frozen, zeroed, and grows be's scratch to
+ * what a step needs. The list must outlive the optimiser and not grow; its gradients need memory
+ * only when optim_step is called. A config out of range is PLX_INVALID_ARGUMENT. NULL is fine to
+ * destroy. */
 plx_status optim_create(struct backend *be, const struct optim_config *config,
                         struct param_list *params, struct optim **optim);
 void optim_destroy(struct optim *optim);
@@ -66,10 +67,10 @@ struct optim_report {
     double grad_norm; /* before clipping */
 };
 
-/* One update of every parameter that was not frozen at creation with lr * lr_factor and weight_decay * decay_factor. A gradient
- * norm that is not finite stops before anything is changed: PLX_BAD_DATA naming the parameter.
- * Where the norm is above clip, the gradients are scaled in place by clip / norm first. Advances
- * the step. report may be NULL. */
+/* One update of every parameter that was not frozen at creation with lr * lr_factor and
+ * weight_decay * decay_factor. A gradient norm that is not finite stops before anything is changed:
+ * PLX_BAD_DATA naming the parameter. Where the norm is above clip, the gradients are scaled in
+ * place by clip / norm first. Advances the step. report may be NULL. */
 plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor,
                       struct optim_report *report);
 int64_t optim_steps(const struct optim *optim);

@@ -29,9 +29,9 @@ struct update_rule {
 
 extern const struct update_rule adamw_rule, muon_rule;
 
-/* Global norm of all gradients but those of frozen parameters in *norm, and PLX_BAD_DATA naming the parameter where it stops being
- * finite. Then, where clip is positive and smaller than the norm, every gradient is scaled by clip
- * / norm. */
+/* Global norm of all gradients but those of frozen parameters in *norm, and PLX_BAD_DATA naming the
+ * parameter where it stops being finite. Then, where clip is positive and smaller than the norm,
+ * every gradient is scaled by clip / norm. */
 plx_status clip_gradients(struct backend *be, struct param_list *params, double clip, double *norm);
 
 #endif

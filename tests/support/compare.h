@@ -8,8 +8,8 @@
  * naive implementation (the reference in float, same storage dtype, rounding on store) makes on the
  * same input, plus a floor of a few units in the last place: 4 of f32 or 1 of bf16 or f16, the
  * storage dtype, at the size of the largest reference value, and 4 of f32 at the size of the terms
- * whose rounding stays in it (terms.h). Twice, because another order of summation is as good but not
- * as lucky; the floor, because on short rows the naive error can be zero while a kernel's
+ * whose rounding stays in it (terms.h). Twice, because another order of summation is as good but
+ * not as lucky; the floor, because on short rows the naive error can be zero while a kernel's
  * exponential, division or differently ordered dot product is legitimately off in the last place.
  * The same rule holds for the root mean square of the error, whose floor is taken at root mean
  * squares. */
