@@ -5,6 +5,7 @@
  * no calls but the inline functions below, and `omp simd` where a sum may be split over vector
  * lanes (always in the same way, so results repeat bit for bit) or where the compiler cannot see
  * that an output equals an input exactly or not at all. */
+#include "core/bits.h"
 #include "ops/rows.h"
 
 #include <math.h>
@@ -15,34 +16,6 @@
 #endif
 
 /* ---- Elementary functions -------------------------------------------------------------------- */
-
-static inline uint32_t rows_float_bits(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline float rows_bits_float(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static inline uint64_t rows_double_bits(double x)
-{
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline double rows_bits_double(uint64_t bits)
-{
-    double x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 /* exp(x) = 2^n e^r with n = round(x / ln 2), so |r| <= ln(2) / 2, where seven terms of the power
  * series leave 6e-9. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the
@@ -64,10 +37,10 @@ static inline float rows_exp(float x)
     sum = sum * r + 0.5f;
     sum = sum * r + 1.0f;
     sum = sum * r + 1.0f;
-    float power = rows_bits_float((rows_float_bits(shifted) << 23) + 0x3f800000u);
+    float power = bits_float((float_bits(shifted) << 23) + 0x3f800000u);
     uint32_t below = 0u - (uint32_t)(x < -87.336f), above = 0u - (uint32_t)(x > 88.376f);
-    uint32_t bits = rows_float_bits(sum * power) & ~(below | above);
-    return rows_bits_float(bits | (above & 0x7f800000u));
+    uint32_t bits = float_bits(sum * power) & ~(below | above);
+    return bits_float(bits | (above & 0x7f800000u));
 }
 
 static inline float rows_sigmoid(float x)
@@ -82,7 +55,7 @@ static inline void rows_cos_sin(double angle, float *cosine, float *sine)
 {
     const double shift = 0x1.8p52;
     double shifted = angle * 0x1.45f306dc9c883p-1 + shift;
-    uint64_t quadrant = rows_double_bits(shifted);
+    uint64_t quadrant = double_bits(shifted);
     double k = shifted - shift;
     double r = angle - k * 0x1.921fb544p+0;
     r = r - k * 0x1.0b4611a6p-34;
@@ -101,12 +74,12 @@ static inline void rows_cos_sin(double angle, float *cosine, float *sine)
     c = c * z + 1.0 / 24.0;
     c = c * z - 0.5;
     c = c * z + 1.0;
-    uint64_t swapped = (uint64_t)0 - (quadrant & 1), s_bits = rows_double_bits(s);
-    uint64_t c_bits = rows_double_bits(c);
+    uint64_t swapped = (uint64_t)0 - (quadrant & 1), s_bits = double_bits(s);
+    uint64_t c_bits = double_bits(c);
     uint64_t x = (s_bits & swapped) | (c_bits & ~swapped), x_sign = ((quadrant + 1) & 2) << 62;
     uint64_t y = (c_bits & swapped) | (s_bits & ~swapped), y_sign = (quadrant & 2) << 62;
-    *cosine = (float)rows_bits_double(x ^ x_sign);
-    *sine = (float)rows_bits_double(y ^ y_sign);
+    *cosine = (float)bits_double(x ^ x_sign);
+    *sine = (float)bits_double(y ^ y_sign);
 }
 
 /* ---- Vectors --------------------------------------------------------------------------------- */
@@ -284,7 +257,7 @@ static void rows_dots_bf16(float *y, const uint16_t *restrict w, const float *re
                 sums[s] +=
                     rows_load(x + k + s * ROWS_LANES) * rows_load_bf16(w + k + s * ROWS_LANES);
         float rest = 0.0f;
-        for (; k < K; k++) rest += x[k] * rows_bits_float((uint32_t)w[k] << 16);
+        for (; k < K; k++) rest += x[k] * bits_float((uint32_t)w[k] << 16);
         y[r] = rows_total(sums) + rest;
     }
 }
