@@ -22,16 +22,18 @@ struct decode_arguments {
     struct decode_view o, lse, probe_mean, value_mean; /* data NULL where absent */
     const int32_t *q_lengths, *k_lengths;              /* NULL: T, S */
     const int32_t *pages;                              /* [B, table]; NULL: no pages */
-    int page, box;                                     /* keys of a page, and of a copied box */
+    struct decode_divisor page;                        /* keys of a page */
+    int box;                                           /* keys of a copied box */
     int64_t table;                                     /* stride of the table */
     int chunks; /* keys and values lie on multiples of 16 bytes */
     int B, T, S, G, group, rows, row_blocks, causal;
-    int parts;
-    struct decode_cut cut; /* these two: of the plan */
+    int parts, cluster;
+    struct decode_cut cut; /* these three: of the plan */
     int64_t window;        /* 0: unlimited */
     float scale, masked;   /* scale is in units of log 2; masked times scale is -infinity */
     void *partials;
     unsigned long long *counters;
+    const float *k_scales, *v_scales; /* of f8e4m3; NULL: 1 */
 };
 
 struct decode_lengths {
@@ -61,35 +63,37 @@ struct decode_segment {
     int begin, end, key, turns, units;
 };
 
-template <int UNIT>
+template <class KIND>
 static __device__ __forceinline__ struct decode_segment
 decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &at)
 {
     struct decode_segment segment;
     segment.lengths = decode_lengths_of(p, at.batch);
-    struct decode_keys keys = decode_keys_of(segment.lengths.T, segment.lengths.S, p.window, UNIT);
-    int key = (keys.first / UNIT + at.unit) * UNIT;
+    struct decode_keys keys =
+        decode_keys_of(segment.lengths.T, segment.lengths.S, p.window, KIND::UNIT);
+    int key = (keys.first / KIND::UNIT + at.unit) * KIND::UNIT;
     segment.units = keys.units;
     segment.turns = min(keys.units - at.unit, at.left);
     segment.begin = max(keys.first, key);
-    segment.end = min(keys.end, key + segment.turns * UNIT);
-    segment.key = key + threadIdx.x / 32 * (UNIT / DECODE_WARPS);
+    segment.end = min(keys.end, key + segment.turns * KIND::UNIT);
+    segment.key = key + threadIdx.x / 32 * KIND::KEYS;
     return segment;
 }
 
 /* Units of a batch entry; 0 behind the last. */
-template <int UNIT>
+template <class KIND>
 static __device__ __forceinline__ int decode_units_of(const struct decode_arguments &p, int batch)
 {
     if (batch >= p.B) return 0;
     struct decode_lengths lengths = decode_lengths_of(p, batch);
-    return decode_keys_of(lengths.T, lengths.S, p.window, UNIT).units;
+    return decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).units;
 }
 
 /* ---- Even ------------------------------------------------------------------------------------ */
 
-/* This block's share of its pair, and among how many it is shared. Left is 0 for none. */
-template <int UNIT>
+/* This block's share of its pair, and among how many it is shared. Left is 0 for none; a block that
+ * others of its cluster count on goes on without. */
+template <class KIND>
 static __device__ __forceinline__ struct decode_cursor
 decode_begin_even(const struct decode_arguments &p, int *parts)
 {
@@ -98,7 +102,7 @@ decode_begin_even(const struct decode_arguments &p, int *parts)
     int part = (int)blockIdx.y;
     *parts = p.parts;
     if (cut.each == 0) {
-        int units = decode_units_of<UNIT>(p, at.batch);
+        int units = decode_units_of<KIND>(p, at.batch);
         *parts = min(p.parts, units);
         cut = decode_cut_of(units, *parts);
     }
@@ -119,19 +123,19 @@ static __device__ __forceinline__ int decode_inclusive_sum(int x)
 }
 
 /* The block's range; every warp adds up the lengths for itself. */
-template <int UNIT>
+template <class KIND>
 static __device__ __forceinline__ struct decode_cursor
 decode_begin_list(const struct decode_arguments &p, struct decode_cut *cut)
 {
     int total = 0, lane = threadIdx.x % 32, range = (int)blockIdx.y;
-    for (int b = lane; b < p.B; b += 32) total += decode_units_of<UNIT>(p, b);
+    for (int b = lane; b < p.B; b += 32) total += decode_units_of<KIND>(p, b);
     total = __shfl_sync(0xffffffffu, decode_inclusive_sum(total), 31);
     int ranges = min(p.parts, total);
     *cut = decode_cut_of(total, ranges);
     if (range >= ranges) return {0, 0, 0, 0};
     int place = decode_cut_begin(*cut, range), left = decode_cut_begin(*cut, range + 1) - place;
     for (int b = 0, before = 0;; b += 32) {
-        int mine = decode_units_of<UNIT>(p, b + lane);
+        int mine = decode_units_of<KIND>(p, b + lane);
         int behind = before + decode_inclusive_sum(mine);
         uint32_t found = __ballot_sync(0xffffffffu, behind > place);
         int here = found != 0 ? __ffs(found) - 1 : 31;
@@ -156,23 +160,24 @@ struct decode_row {
     int time, head;
 };
 
-/* The key/value head of this block. */
+/* The key/value head of this block, or the first of several. */
+template <int HEADS>
 static __device__ __forceinline__ int decode_kv_head(const struct decode_arguments &p)
 {
-    return p.row_blocks == 1 ? (int)blockIdx.x : (int)blockIdx.x / p.row_blocks;
+    return (p.row_blocks == 1 ? (int)blockIdx.x : (int)blockIdx.x / p.row_blocks) * HEADS;
 }
 
-/* Row `local` of this block. */
+/* Row `local` of this block's `head`. */
+template <int HEADS>
 static __device__ __forceinline__ struct decode_row decode_row_of(const struct decode_arguments &p,
-                                                                  int local)
+                                                                  int head, int local)
 {
-    int kv_head = decode_kv_head(p);
-    int row = local + ((int)blockIdx.x - kv_head * p.row_blocks) * DECODE_ROWS;
-    int time = p.T == 1 ? 0 : row / p.group;
-    return {time, kv_head * p.group + row - time * p.group};
+    int first = p.row_blocks == 1 ? 0 : (int)blockIdx.x % p.row_blocks * DECODE_ROWS;
+    int row = local + first, time = p.T == 1 ? 0 : row / p.group;
+    return {time, (decode_kv_head<HEADS>(p) + head) * p.group + row - time * p.group};
 }
 
-/* Rows of this block. */
+/* Rows of each head of this block. */
 static __device__ __forceinline__ int decode_rows_of(const struct decode_arguments &p)
 {
     if (p.row_blocks == 1) return p.rows;
