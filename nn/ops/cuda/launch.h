@@ -1,0 +1,20 @@
+/* launch.h: the kernels of ops_cuda as plain C functions.
+ *
+ * Each queues its kernels on the stream of the current GPU and returns NULL, or CUDA's sentence
+ * where that failed; arguments were checked by the caller. Activations have the dtype `active`
+ * (f32 or bf16), statistics, gains and gradients of parameters are f32. Every pointer is one of
+ * the GPU's. */
+#ifndef NN_OPS_CUDA_LAUNCH_H
+#define NN_OPS_CUDA_LAUNCH_H
+
+#include "parallax/parallax.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
