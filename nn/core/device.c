@@ -36,10 +36,11 @@ static plx_status cpu_describe(int index, struct device_facts *facts, struct err
 
 static plx_status cpu_memory(struct device_memory *memory, struct error *err)
 {
+    const size_t now = process_resident(), peak = process_resident_peak();
     (void)err;
-    *memory = (struct device_memory){.held = process_resident(),
-                                     .held_peak = process_resident_peak(),
-                                     .available = process_available()};
+    /* Linux counts the two apart, so its peak may lie a little below what is held now. */
+    *memory = (struct device_memory){
+        .held = now, .held_peak = peak > now ? peak : now, .available = process_available()};
     return PLX_OK;
 }
 
