@@ -22,7 +22,7 @@ plx_status linear_forward(struct backend *be, int weight, const struct param_lis
     const struct packed *packed = &params->items[weight].packed;
     if (packed->kind != PACKING_NONE) return be->ops->project(be, &c, &a, packed);
     const struct gemm product = {
-        .a = &a, .b = &params->items[weight].value, .c = &c, .transpose_b = true, .alpha = 1};
+        .a = &a, .b = &params->items[weight].active, .c = &c, .transpose_b = true, .alpha = 1};
     return be->ops->gemm(be, &product);
 }
 
@@ -41,7 +41,7 @@ plx_status linear_backward(struct backend *be, int weight, const struct param_li
                                          .beta = 1};
     if (!params->items[weight].frozen) TRY(be->ops->gemm(be, &weight_gradient));
     const struct gemm input_gradient = {.a = &d_output,
-                                        .b = &params->items[weight].value,
+                                        .b = &params->items[weight].active,
                                         .c = &d_input,
                                         .alpha = 1,
                                         .beta = accumulate ? 1 : 0};
