@@ -26,12 +26,12 @@ static void find_peak(struct train_meter *meter, double given)
 }
 
 plx_status train_meter_create(struct train_meter *meter, const struct train_options *options,
-                              const struct device *device, const struct model_config *config,
-                              const struct param_list *params, struct error *err)
+                              const struct backend *be, const struct model_config *config,
+                              const struct param_list *params)
 {
     struct device_facts facts;
-    TRY(device->describe(0, &facts, err));
-    *meter = (struct train_meter){.device = device,
+    TRY(be->device->describe(be->device_index, &facts, be->err));
+    *meter = (struct train_meter){.device = be->device,
                                   .devices = 1,
                                   .context = options->context,
                                   .flops = flops_per_token(config, params, options->context)};

@@ -3,8 +3,8 @@
 #ifndef NN_TRAIN_METER_H
 #define NN_TRAIN_METER_H
 
-#include "core/device.h"
 #include "flops.h"
+#include "op.h"
 #include "train.h"
 
 struct train_meter {
@@ -23,8 +23,8 @@ struct train_meter {
 };
 
 plx_status train_meter_create(struct train_meter *meter, const struct train_options *options,
-                              const struct device *device, const struct model_config *config,
-                              const struct param_list *params, struct error *err);
+                              const struct backend *be, const struct model_config *config,
+                              const struct param_list *params);
 /* Starts the clock of a run that has seen so many tokens. */
 void train_meter_start(struct train_meter *meter, int64_t tokens);
 /* After a step: fills everything in progress that is a rate, a time or memory, from its step,

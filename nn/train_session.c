@@ -250,8 +250,8 @@ static plx_status open_model(struct train_session *session)
                       true, recompute, &session->memory));
     TRY(optim_create(&session->backend, &optim_config, model_params(session->model),
                      &session->optim));
-    return train_meter_create(&session->meter, options, &device_cpu, &config,
-                              model_params(session->model), session->err);
+    return train_meter_create(&session->meter, options, &session->backend, &config,
+                              model_params(session->model));
 }
 
 /* A sample that would not fit must be refused before the first step, not at the first sample. */
