@@ -180,8 +180,8 @@ struct ops {
                                  const struct plx_tensor *dy, const struct plx_tensor *ids);
 
     /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses
-     * [N]. dlogits (optional, data NULL otherwise; in place on logits allowed) = scale (softmax -
-     * one-hot), rows with a negative target zero. */
+     * [N]. Logits may have the storage dtype too. dlogits (optional, data NULL otherwise; in place
+     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero. */
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                 const struct plx_tensor *targets, double scale);

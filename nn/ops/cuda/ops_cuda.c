@@ -3,7 +3,7 @@
  * Parameters and statistics are f32, activations f32 or bf16; sums are in float or double, never
  * in bf16. Host files (*.c) check arguments and choose, kernels stand in *.cu behind launch.h.
  * Nothing waits for the GPU. Reading order: cuda_state.h, launch.h, vector_cuda.c, layer_cuda.c,
- * gemm_cuda.c. */
+ * update_cuda.c, gemm_cuda.c. */
 #include "ops/attend.h"
 #include "ops/cuda/cuda_state.h"
 #include "ops/scratch.h"
@@ -45,6 +45,9 @@ static const struct ops_scratch cuda_scratch = {
     .gemm = cuda_gemm_scratch,
     .sum_squares = cuda_sum_squares_scratch,
     .normalise = cuda_normalise_scratch,
+    .rmsnorm_backward = cuda_row_partials,
+    .bias_backward = cuda_row_partials,
+    .embed_backward = cuda_embed_backward_scratch,
 };
 
 const struct ops ops_cuda = {
