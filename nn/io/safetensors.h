@@ -93,7 +93,8 @@ struct safetensors_write {
 plx_status safetensors_save(const char *path, const struct safetensors_write *entries, int count,
                             const char *const (*metadata)[2], int metadata_count,
                             struct error *err);
-/* The same with tensors in a device's memory, all of them converted where dtype is not NULL. */
+/* The same with tensors in a device's memory or the host's, all of them converted where dtype is
+ * not NULL. */
 plx_status safetensors_save_from(const char *path, const struct safetensors_write *entries,
                                  int count, const plx_dtype *dtype, const struct device *device,
                                  plx_stream stream, const char *const (*metadata)[2],
