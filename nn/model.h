@@ -66,6 +66,11 @@ plx_status model_loss(struct model *model, const struct batch *batch, struct mod
  * waited for, and the sum is added to what model_loss_read gives. */
 plx_status model_loss_backward(struct model *model, const struct batch *batch, double scale,
                                struct model_loss *loss);
+/* Is told, while model_loss_backward queues its work, whenever what it has queued completes the
+ * gradients of some parameters, first .. first + count - 1: every parameter once a call, the last
+ * blocks' first. NULL: nobody is told. */
+typedef plx_status (*model_gradients_queued)(void *user, int first, int count);
+void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user);
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
 plx_status model_zero_grads(struct model *model);

@@ -262,6 +262,8 @@ static plx_status open_model(struct train_session *session)
     TRY(train_freeze(options, model_params(session->model), session->err));
     TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences,
                       true, recompute, &session->memory));
+    TRY(sharding_create(&session->sharding, session->comm, &session->backend,
+                        model_params(session->model), &optim_config));
     return optim_create(&session->backend, &optim_config, model_params(session->model),
                         &session->optim);
 }
@@ -372,6 +374,7 @@ void train_session_close(struct train_session *session)
     run_log_close(&session->log);
     free(session->state.options_json);
     optim_destroy(session->optim);
+    sharding_destroy(&session->sharding);
     model_destroy(session->model);
     if (session->backend_exists) backend_destroy(&session->backend);
     for (int64_t i = 0; session->micro && i < session->options->accumulate; i++)

@@ -231,7 +231,8 @@ static plx_status load_tensors(const char *folder, const char *path, struct safe
     TRY(model_load_values(model, folder, err));
     struct optim_tensor state;
     for (int i = 0; optim_state(optim, i, &state); i++)
-        TRY(safetensors_read(safetensors_find(file, state.name), path, &state.tensor, err));
+        if (state.tensor.data != NULL) /* otherwise another rank reads it */
+            TRY(safetensors_read(safetensors_find(file, state.name), path, &state.tensor, err));
     return PLX_OK;
 }
 
