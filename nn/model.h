@@ -44,7 +44,10 @@ plx_status model_describe(const struct model_config *config, struct param_list *
                           struct error *err);
 const struct model_config *model_get_config(const struct model *model);
 struct param_list *model_params(struct model *model);
-void model_init(struct model *model, uint64_t seed);
+/* What the model was made on: its device and stream are where the parameters are. */
+struct backend *model_backend(const struct model *model);
+/* Start values drawn from a seed, the same bits on every device. */
+plx_status model_init(struct model *model, uint64_t seed);
 
 /* Sizes and allocates gradients (if with_grads), activations for batches of at most tokens tokens
  * in at most sequences sequences, and scratch, by a dry run. May be called again with other limits.

@@ -116,9 +116,16 @@ struct param_list *model_params(struct model *model)
     return &model->params;
 }
 
-void model_init(struct model *model, uint64_t seed)
+struct backend *model_backend(const struct model *model)
 {
-    param_list_init(&model->params, seed);
+    return model->be;
+}
+
+plx_status model_init(struct model *model, uint64_t seed)
+{
+    struct backend *be = model->be;
+    TRY(param_list_init(&model->params, seed, be->device, be->stream, be->err));
+    return backend_refresh(be, &model->params);
 }
 
 plx_status model_zero_grads(struct model *model)
