@@ -246,6 +246,8 @@ static plx_status open_model(struct train_session *session)
     TRY(describe_model(session, &config));
     struct backend_config backend_config;
     TRY(train_backend_config(options, &backend_config, session->err));
+    backend_config.device_index =
+        comm_device_index(session->comm, backend_config.ops->device->kind);
     struct optim_config optim_config;
     TRY(train_optim_config(options, &optim_config, session->err));
     TRY(train_schedule_config(options, &session->schedule, session->err));
