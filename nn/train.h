@@ -96,6 +96,7 @@ struct train_options {
     double sample_temperature;
     char *sample_prompt;
     double max_seconds; /* stop (with a checkpoint) after so long; 0: never */
+    bool tensorboard;   /* event files beside the log */
     double peak_tflops; /* of one device, for utilisation; NaN: the data sheet's where known */
 };
 

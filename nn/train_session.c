@@ -315,7 +315,8 @@ static plx_status open_state(struct train_session *session, const char *options_
     const struct run_log_facts facts = {.options_json = options_json,
                                         .parameters =
                                             param_list_elements(model_params(session->model)),
-                                        .meter = &session->meter};
+                                        .meter = &session->meter,
+                                        .tensorboard = options->tensorboard};
     if (options->resume[0])
         return run_log_resume(&session->log, options->out, session->state.step, &facts,
                               session->err);
@@ -340,9 +341,11 @@ plx_status train_session_open(struct train_session *session, const struct train_
                               const char *options_json, const struct train_hooks *hooks,
                               struct error *err)
 {
-    *session = (struct train_session){
-        .options = options, .hooks = hooks, .err = err, .last_checkpoint_step = -1};
-    session->log.descriptor = -1;
+    *session = (struct train_session){.options = options,
+                                      .hooks = hooks,
+                                      .err = err,
+                                      .log = RUN_LOG_CLOSED,
+                                      .last_checkpoint_step = -1};
     plx_status status = open_parts(session, options_json);
     if (status != PLX_OK) train_session_close(session);
     return status;
@@ -362,6 +365,5 @@ void train_session_close(struct train_session *session)
     corpus_destroy(session->held_out);
     corpus_destroy(session->corpus);
     tokenizer_destroy(session->tokenizer);
-    *session = (struct train_session){.last_checkpoint_step = -1};
-    session->log.descriptor = -1;
+    *session = (struct train_session){.log = RUN_LOG_CLOSED, .last_checkpoint_step = -1};
 }
