@@ -152,7 +152,7 @@ static plx_status run_step(struct step *step, const struct train_options *option
         TRY(model_loss_backward(step->model, &step->batch, scale, &loss));
     }
     timed_ops_optimiser(true);
-    plx_status status = optim_step(step->optim, 1, 1, NULL);
+    plx_status status = optim_step(step->optim, 1, 1);
     timed_ops_optimiser(false);
     return status;
 }

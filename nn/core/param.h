@@ -46,6 +46,7 @@ struct param {
     enum param_group group;
     bool probe;  /* belongs to Parallax's probe: r_proj, r_norm, r_gate */
     bool frozen; /* not trained: no update, no decay, no optimiser state, no part in the norm */
+    bool remote; /* updated by another process, which keeps its state and knows its norm */
 };
 
 struct param_list {

@@ -61,7 +61,7 @@ static double step(struct run *run)
     CASE_OK(&run->m,
             model_loss_backward(run->m.model, &run->batch.batch, 1.0 / (double)scored, &loss));
     CASE_OK(&run->m, optim_step(run->optim, schedule_lr(&run->schedule, index),
-                                schedule_weight_decay(&run->schedule, index), NULL));
+                                schedule_weight_decay(&run->schedule, index)));
     assert_int_equal(loss.count, scored);
     return loss.sum / (double)scored;
 }
