@@ -138,7 +138,7 @@ static const struct option_row rows[] = {
     {NULL, "seed", OPTION_INT, offsetof(struct train_options, seed), "1", "N", 0, 9e18, false,
      "of weights, data order, held-out share and samples"},
     {"Running", "out", OPTION_STRING, offsetof(struct train_options, out), NULL, "FOLDER", 0, 0,
-     true, "run folder: checkpoints/ and log.jsonl [run]"},
+     true, "run folder: checkpoints/, log.jsonl and tensorboard/ [run]"},
     {NULL, "resume", OPTION_STRING, offsetof(struct train_options, resume), NULL, "auto|FOLDER", 0,
      0, true,
      "continue from the newest sound checkpoint of the run folder, or from a checkpoint folder; "
@@ -175,6 +175,11 @@ static const struct option_row rows[] = {
      "TEXT", 0, 0, false, "what samples continue"},
     {NULL, "max_seconds", OPTION_REAL, offsetof(struct train_options, max_seconds), "0", "X", 0,
      1e15, true, "checkpoint and stop after so long; 0: never"},
+    {NULL, "tensorboard", OPTION_BOOL, offsetof(struct train_options, tensorboard), "true", NULL, 0,
+     0, true, "event files in the run folder's tensorboard/, for tensorboard --logdir RUN"},
+    {NULL, "peak_tflops", OPTION_REAL, offsetof(struct train_options, peak_tflops), NULL, "X", 1e-6,
+     1e9, true,
+     "TFLOP/s of one device that MFU is a share of [the data sheet's of H100, H200 and A100]"},
 };
 
 const struct option_table *train_option_table(void)

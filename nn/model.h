@@ -52,8 +52,10 @@ plx_status model_init(struct model *model, uint64_t seed);
 /* Sizes and allocates gradients (if with_grads), activations for batches of at most tokens tokens
  * in at most sequences sequences, and scratch, by a dry run. May be called again with other limits.
  */
-struct model_memory {
-    size_t params, grads, activations, scratch; /* bytes */
+struct model_memory {      /* bytes */
+    size_t params, active; /* values, and copies of them in the activation dtype */
+    size_t grads, activations, scratch;
+    size_t inputs; /* ids, targets and the like on the device */
 };
 plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences, bool with_grads,
                          enum recompute recompute, struct model_memory *memory);

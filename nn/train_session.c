@@ -264,8 +264,10 @@ static plx_status open_model(struct train_session *session)
                       true, recompute, &session->memory));
     TRY(sharding_create(&session->sharding, session->comm, &session->backend,
                         model_params(session->model), &optim_config));
-    return optim_create(&session->backend, &optim_config, model_params(session->model),
-                        &session->optim);
+    TRY(optim_create(&session->backend, &optim_config, model_params(session->model),
+                     &session->optim));
+    return train_meter_create(&session->meter, options, comm_size(session->comm), &session->backend,
+                              &config, model_params(session->model));
 }
 
 /* A sample that would not fit must be refused before the first step, not at the first sample. */
@@ -336,11 +338,15 @@ static plx_status open_state(struct train_session *session, const char *options_
     TRY(agree(session, options_json));
     if (comm_rank(session->comm) > 0) return PLX_OK;
     TRY(file_make_folder(options->out, session->err));
-    int64_t parameters = param_list_elements(model_params(session->model));
+    const struct run_log_facts facts = {.options_json = options_json,
+                                        .parameters =
+                                            param_list_elements(model_params(session->model)),
+                                        .meter = &session->meter,
+                                        .tensorboard = options->tensorboard};
     if (options->resume[0])
-        return run_log_resume(&session->log, options->out, session->state.step, options_json,
-                              parameters, session->err);
-    return run_log_create(&session->log, options->out, options_json, parameters, session->err);
+        return run_log_resume(&session->log, options->out, session->state.step, &facts,
+                              session->err);
+    return run_log_create(&session->log, options->out, &facts, session->err);
 }
 
 /* ---- The whole ---- */
@@ -361,9 +367,12 @@ plx_status train_session_open(struct train_session *session, const struct train_
                               const char *options_json, struct comm *comm,
                               const struct train_hooks *hooks, struct error *err)
 {
-    *session = (struct train_session){
-        .options = options, .hooks = hooks, .comm = comm, .err = err, .last_checkpoint_step = -1};
-    session->log.descriptor = -1;
+    *session = (struct train_session){.options = options,
+                                      .hooks = hooks,
+                                      .comm = comm,
+                                      .err = err,
+                                      .log = RUN_LOG_CLOSED,
+                                      .last_checkpoint_step = -1};
     plx_status status = open_parts(session, options_json);
     if (status != PLX_OK) train_session_close(session);
     return status;
@@ -384,6 +393,5 @@ void train_session_close(struct train_session *session)
     corpus_destroy(session->held_out);
     corpus_destroy(session->corpus);
     tokenizer_destroy(session->tokenizer);
-    *session = (struct train_session){.last_checkpoint_step = -1};
-    session->log.descriptor = -1;
+    *session = (struct train_session){.log = RUN_LOG_CLOSED, .last_checkpoint_step = -1};
 }

@@ -5,7 +5,7 @@
 
 #include "comm/sharding.h"
 #include "run_log.h"
-#include "train.h"
+#include "train_meter.h"
 
 /* One micro-batch in memory of its own: a loader's arrays hold only until its next call, and a step
  * looks at all of its micro-batches (to count scored tokens) before the first is computed. */
@@ -44,6 +44,7 @@ struct train_session {
     struct sharding sharding;
     struct optim *optim;
     struct eval_options eval;
+    struct train_meter meter;
 
     struct train_state state;     /* state.step counts completed steps */
     struct run_log log;           /* rank 0's; closed elsewhere */

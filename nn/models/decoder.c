@@ -41,6 +41,7 @@ static bool create_layers(struct model *model, struct precision precision)
 static void carve_params(struct model *model, struct arena *arena)
 {
     param_list_carve_values(&model->params, arena);
+    model->value_bytes = arena->used;
     param_list_carve_active(&model->params, model->be->activation, arena);
 }
 
@@ -53,7 +54,7 @@ static plx_status build(struct model *model)
     param_list_pack(&model->params, model->be->packing);
     struct arena measuring = arena_measuring(model->be->device);
     carve_params(model, &measuring);
-    TRY(arena_create(&model->values, model->be->device, model->be->stream, measuring.used, err));
+    TRY(backend_arena(model->be, measuring.used, &model->values));
     carve_params(model, &model->values);
     return PLX_OK;
 }

@@ -33,7 +33,8 @@ struct model {
     struct backend *be;
     struct model_config config;
     struct param_list params;
-    struct arena values, grads;
+    struct arena values, grads; /* values, then their active copies */
+    size_t value_bytes;         /* of the values alone */
     struct batch_inputs inputs;
     bool has_grads;
     int table, head; /* parameter indices; equal where embeddings are tied */

@@ -256,7 +256,7 @@ static plx_status optim_allocate(struct optim *optim)
     optim->state = arena_measuring(optim->be->device);
     optim_carve(optim);
     size_t bytes = optim->state.peak;
-    TRY(arena_create(&optim->state, optim->be->device, optim->be->stream, bytes, optim->be->err));
+    TRY(backend_arena(optim->be, bytes, &optim->state));
     optim_carve(optim);
     return PLX_OK;
 }
@@ -353,7 +353,7 @@ void optim_destroy(struct optim *optim)
 
 size_t optim_bytes(const struct optim *optim)
 {
-    return optim->state.capacity;
+    return optim->state.used;
 }
 
 /* ---- Stepping ---- */
