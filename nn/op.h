@@ -232,6 +232,8 @@ struct backend_config {
 plx_status backend_create(struct backend *be, const struct backend_config *config,
                           struct error *err);
 void backend_destroy(struct backend *be);
+/* An arena of so many bytes on the backend's device; a measuring one where the backend measures. */
+plx_status backend_arena(const struct backend *be, size_t bytes, struct arena *arena);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
 /* Copies the values of parameters into their active copies, where they have one: after every change
@@ -240,7 +242,8 @@ plx_status backend_refresh(struct backend *be, const struct param_list *params);
 /* The dtypes of the models made on it. */
 struct precision backend_precision(const struct backend *be);
 /* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be
- * and, as it owns nothing, never destroyed. */
+ * and, as it owns nothing, never destroyed. Models and optimisers made on it allocate no tensors
+ * and know their sizes; scratch.peak is what they would have reserved. */
 struct backend backend_dry(const struct backend *be);
 
 #endif
