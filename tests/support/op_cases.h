@@ -1,52 +1,13 @@
-/* op_cases.h: one row an operation: its operands at a given size, and the call. test_ops.c runs
- * every row on every backend. A new member of struct ops needs a row here; test_ops.c fails until
- * it has one. */
+/* op_cases.h: one row an operation: its operands at a given size, and the call. test_ops.c and
+ * test_gpu_ops.c run every row on every backend. A new member of struct ops needs a row here;
+ * test_ops.c fails until it has one. */
 #ifndef TEST_OP_CASES_H
 #define TEST_OP_CASES_H
 
 #include <math.h>
 #include <stddef.h>
 
-#include "op.h"
-
-enum { OPERANDS = 13 };
-
-enum operand_role {
-    ROLE_IN,  /* must not change */
-    ROLE_OUT, /* NaN before, overwritten */
-    ROLE_BOTH /* read and written: accumulated into, or in place */
-};
-
-enum operand_values {
-    FILL_NORMAL,
-    FILL_SQUARES,   /* not negative, like second moments */
-    FILL_IDS,       /* i32 in 0 .. bound - 1 */
-    FILL_TARGETS,   /* i32 in -1 .. bound - 1 */
-    FILL_POSITIONS, /* i32 in 0 .. 40000 */
-    FILL_LENGTH     /* i32, all equal to bound */
-};
-
-struct operand {
-    enum operand_role role;
-    enum operand_values values;
-    int rank;
-    int64_t shape[PLX_MAX_RANK];
-    int64_t bound;
-};
-
-/* A row at sizes n and e. */
-typedef void (*op_operands)(struct operand *operands, int64_t n, int64_t e);
-/* views[i] is operand i in memory, or with data NULL in a dry run. */
-typedef plx_status (*op_run)(struct backend *be, const struct plx_tensor *views);
-
-struct op_case {
-    const char *name;
-    size_t member; /* offset in struct ops of what the row covers */
-    op_operands operands;
-    op_run run;
-    bool product; /* a matrix product: rounding of operands applies, and rows may be padded */
-    bool attention;
-};
+#include "op_run.h"
 
 /* ---- Operands -------------------------------------------------------------------------------- */
 
@@ -58,6 +19,14 @@ static inline struct operand vector(enum operand_role role, int64_t n)
 static inline struct operand matrix(enum operand_role role, int64_t rows, int64_t columns)
 {
     return (struct operand){.role = role, .rank = 2, .shape = {rows, columns}};
+}
+
+/* Of the storage dtype where activations have another: gains, statistics, gradients of parameters.
+ */
+static inline struct operand stored(struct operand operand)
+{
+    operand.stored = true;
+    return operand;
 }
 
 static inline struct operand heads(enum operand_role role, int64_t n, int64_t h, int64_t d)
@@ -105,6 +74,19 @@ static plx_status run_zero(struct backend *be, const struct plx_tensor *v)
     return be->ops->zero(be, &v[0]);
 }
 
+/* The refresh of weights that products read, and back. */
+static void operands_copy_to(struct operand *o, int64_t n, int64_t e)
+{
+    out_in(o, n, e);
+    o[0].stored = true;
+}
+
+static void operands_copy_from(struct operand *o, int64_t n, int64_t e)
+{
+    out_in(o, n, e);
+    o[1].stored = true;
+}
+
 static plx_status run_copy(struct backend *be, const struct plx_tensor *v)
 {
     return be->ops->copy(be, &v[0], &v[1]);
@@ -148,8 +130,8 @@ static plx_status doubles_finish(struct backend *be, struct plx_tensor *numbers,
 
 static void operands_sum(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = vector(ROLE_OUT, 1);
-    o[1] = matrix(ROLE_IN, n, e);
+    o[0] = stored(vector(ROLE_OUT, 1));
+    o[1] = stored(matrix(ROLE_IN, n, e));
 }
 
 static plx_status run_sum(struct backend *be, const struct plx_tensor *v)
@@ -163,9 +145,9 @@ static plx_status run_sum(struct backend *be, const struct plx_tensor *v)
 /* Two tensors, and none between them. */
 static void operands_sum_squares(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = vector(ROLE_OUT, 3);
-    o[1] = matrix(ROLE_IN, n, e);
-    o[2] = vector(ROLE_IN, e);
+    o[0] = stored(vector(ROLE_OUT, 3));
+    o[1] = stored(matrix(ROLE_IN, n, e));
+    o[2] = stored(vector(ROLE_IN, e));
 }
 
 static plx_status run_sum_squares(struct backend *be, const struct plx_tensor *v)
@@ -219,6 +201,7 @@ static void operands_tn(struct operand *o, int64_t n, int64_t e)
 {
     operands_nn(o, n, e);
     o[0].role = ROLE_BOTH;
+    o[0].stored = true;
     o[1] = matrix(ROLE_IN, inner(n, e), n);
 }
 
@@ -284,9 +267,9 @@ static plx_status run_product_add(struct backend *be, const struct plx_tensor *v
 static void operands_rmsnorm(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_OUT, n, e);
-    o[1] = vector(ROLE_OUT, n);
+    o[1] = stored(vector(ROLE_OUT, n));
     o[2] = matrix(ROLE_IN, n, e);
-    o[3] = vector(ROLE_IN, e);
+    o[3] = stored(vector(ROLE_IN, e));
 }
 
 static plx_status run_rmsnorm(struct backend *be, const struct plx_tensor *v)
@@ -297,11 +280,11 @@ static plx_status run_rmsnorm(struct backend *be, const struct plx_tensor *v)
 static void operands_rmsnorm_backward(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_OUT, n, e);
-    o[1] = vector(ROLE_BOTH, e);
+    o[1] = stored(vector(ROLE_BOTH, e));
     o[2] = matrix(ROLE_IN, n, e);
     o[3] = matrix(ROLE_IN, n, e);
-    o[4] = vector(ROLE_IN, e);
-    o[5] = vector(ROLE_IN, n);
+    o[4] = stored(vector(ROLE_IN, e));
+    o[5] = stored(vector(ROLE_IN, n));
     o[5].values = FILL_SQUARES;
 }
 
@@ -314,7 +297,7 @@ static void operands_bias(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_OUT, n, e);
     o[1] = matrix(ROLE_IN, n, e);
-    o[2] = vector(ROLE_IN, e);
+    o[2] = stored(vector(ROLE_IN, e));
 }
 
 static plx_status run_bias(struct backend *be, const struct plx_tensor *v)
@@ -325,7 +308,7 @@ static plx_status run_bias(struct backend *be, const struct plx_tensor *v)
 static void operands_bias_in_place(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_BOTH, n, e);
-    o[1] = vector(ROLE_IN, e);
+    o[1] = stored(vector(ROLE_IN, e));
 }
 
 static plx_status run_bias_in_place(struct backend *be, const struct plx_tensor *v)
@@ -335,7 +318,7 @@ static plx_status run_bias_in_place(struct backend *be, const struct plx_tensor 
 
 static void operands_bias_backward(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = vector(ROLE_BOTH, e);
+    o[0] = stored(vector(ROLE_BOTH, e));
     o[1] = matrix(ROLE_IN, n, e);
 }
 
@@ -413,12 +396,17 @@ static plx_status run_gate_backward(struct backend *be, const struct plx_tensor 
     return be->ops->gate_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4]);
 }
 
-/* A table of 19 rows, so that ids repeat. */
+/* Rows of the table: few, so that ids repeat, or those of a large vocabulary. */
+static inline int64_t table_rows(int64_t n)
+{
+    return n < 20000 ? 19 : 151936;
+}
+
 static void operands_embed(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_OUT, n, e);
-    o[1] = matrix(ROLE_IN, 19, e);
-    o[2] = integers(FILL_IDS, n, 19);
+    o[1] = matrix(ROLE_IN, table_rows(n), e);
+    o[2] = integers(FILL_IDS, n, table_rows(n));
 }
 
 static plx_status run_embed(struct backend *be, const struct plx_tensor *v)
@@ -428,9 +416,9 @@ static plx_status run_embed(struct backend *be, const struct plx_tensor *v)
 
 static void operands_embed_backward(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = matrix(ROLE_BOTH, 19, e);
+    o[0] = stored(matrix(ROLE_BOTH, table_rows(n), e));
     o[1] = matrix(ROLE_IN, n, e);
-    o[2] = integers(FILL_IDS, n, 19);
+    o[2] = integers(FILL_IDS, n, table_rows(n));
 }
 
 static plx_status run_embed_backward(struct backend *be, const struct plx_tensor *v)
@@ -440,9 +428,15 @@ static plx_status run_embed_backward(struct backend *be, const struct plx_tensor
 
 static void operands_loss(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = vector(ROLE_OUT, n);
+    o[0] = stored(vector(ROLE_OUT, n));
     o[1] = matrix(ROLE_IN, n, e);
     o[2] = integers(FILL_TARGETS, n, e);
+}
+
+static void operands_loss_stored(struct operand *o, int64_t n, int64_t e)
+{
+    operands_loss(o, n, e);
+    o[1].stored = true;
 }
 
 static plx_status run_loss(struct backend *be, const struct plx_tensor *v)
@@ -495,7 +489,7 @@ static plx_status clip(struct backend *be, const struct plx_tensor *v, const dou
 static void operands_clip(struct operand *o, int64_t n, int64_t e)
 {
     (void)n, (void)e;
-    o[0] = vector(ROLE_OUT, CLIP_FIELDS);
+    o[0] = stored(vector(ROLE_OUT, CLIP_FIELDS));
 }
 
 static plx_status run_clip(struct backend *be, const struct plx_tensor *v)
@@ -516,7 +510,8 @@ static plx_status run_clip_bad(struct backend *be, const struct plx_tensor *v)
 /* Two parameters [n,e] and [e]: value, m, v and gradient of each. */
 static void operands_adamw(struct operand *o, int64_t n, int64_t e)
 {
-    for (int i = 0; i < 8; i++) o[i] = i < 4 ? matrix(ROLE_BOTH, n, e) : vector(ROLE_BOTH, e);
+    for (int i = 0; i < 8; i++)
+        o[i] = stored(i < 4 ? matrix(ROLE_BOTH, n, e) : vector(ROLE_BOTH, e));
     for (int i = 0; i < 8; i += 4) {
         o[i + 2].values = FILL_SQUARES;
         o[i + 3].role = ROLE_IN;
@@ -561,7 +556,7 @@ static plx_status run_adamw_void(struct backend *be, const struct plx_tensor *v)
 static void operands_muon(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = heads(ROLE_OUT, 2, n, e);
-    for (int i = 1; i < 7; i++) o[i] = matrix(ROLE_BOTH, n, e);
+    for (int i = 1; i < 7; i++) o[i] = stored(matrix(ROLE_BOTH, n, e));
     o[3].role = o[6].role = ROLE_IN;
 }
 
@@ -667,7 +662,7 @@ static void operands_attend(struct operand *o, int64_t n, int64_t e)
     for (int i = AT_Q; i <= AT_R; i++) o[i] = sequence(ROLE_IN, n, 4, e);
     for (int i = AT_K; i <= AT_V; i++) o[i] = sequence(ROLE_IN, n, 2, e);
     o[AT_O] = o[AT_VALUE_MEAN] = sequence(ROLE_OUT, n, 4, e);
-    o[AT_LSE] = o[AT_PROBE_MEAN] = heads(ROLE_OUT, 2, n, 4);
+    o[AT_LSE] = o[AT_PROBE_MEAN] = stored(heads(ROLE_OUT, 2, n, 4));
 }
 
 static void operands_attend_backward(struct operand *o, int64_t n, int64_t e)
@@ -746,71 +741,83 @@ static plx_status run_decode_parallax(struct backend *be, const struct plx_tenso
 /* ---- The table ------------------------------------------------------------------------------- */
 
 static const struct op_case op_cases[] = {
-    {"zero", offsetof(struct ops, zero), one_out, run_zero, false, false},
-    {"copy", offsetof(struct ops, copy), out_in, run_copy, false, false},
-    {"add", offsetof(struct ops, add), out_in_in, run_add, false, false},
-    {"add/in-place", offsetof(struct ops, add), both_in, run_add_in_place, false, false},
-    {"add/to-second", offsetof(struct ops, add), both_in, run_add_to_second, false, false},
-    {"sum", offsetof(struct ops, sum), operands_sum, run_sum, false, false},
+    {"zero", offsetof(struct ops, zero), one_out, run_zero, false, false, false},
+    {"copy", offsetof(struct ops, copy), out_in, run_copy, false, false, true},
+    {"copy/to-stored", offsetof(struct ops, copy), operands_copy_to, run_copy, false, false, true},
+    {"copy/from-stored", offsetof(struct ops, copy), operands_copy_from, run_copy, false, false,
+     true},
+    {"add", offsetof(struct ops, add), out_in_in, run_add, false, false, false},
+    {"add/in-place", offsetof(struct ops, add), both_in, run_add_in_place, false, false, false},
+    {"add/to-second", offsetof(struct ops, add), both_in, run_add_to_second, false, false, false},
+    {"sum", offsetof(struct ops, sum), operands_sum, run_sum, false, false, false},
     {"sum_squares", offsetof(struct ops, sum_squares), operands_sum_squares, run_sum_squares, false,
-     false},
-    {"gemm/nn", offsetof(struct ops, gemm), operands_nn, run_nn, true, false},
-    {"gemm/nt", offsetof(struct ops, gemm), operands_nt, run_nt, true, false},
-    {"gemm/tn", offsetof(struct ops, gemm), operands_tn, run_tn_accumulate, true, false},
-    {"gemm/tt", offsetof(struct ops, gemm), operands_tt, run_tt_factors, true, false},
-    {"gemm/square", offsetof(struct ops, gemm), operands_square, run_square, true, false},
-    {"gemm/batch", offsetof(struct ops, gemm), operands_batch, run_batch, true, false},
-    {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false},
-    {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false},
-    {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
-     run_rmsnorm_backward, false, false},
-    {"bias", offsetof(struct ops, bias), operands_bias, run_bias, false, false},
-    {"bias/in-place", offsetof(struct ops, bias), operands_bias_in_place, run_bias_in_place, false,
-     false},
-    {"bias_backward", offsetof(struct ops, bias_backward), operands_bias_backward,
-     run_bias_backward, false, false},
-    {"rope", offsetof(struct ops, rope), operands_rope, run_rope, false, false},
-    {"rope/in-place", offsetof(struct ops, rope), operands_rope_in_place, run_rope_in_place, false,
-     false},
-    {"swiglu", offsetof(struct ops, swiglu), out_in_in, run_swiglu, false, false},
-    {"swiglu_backward", offsetof(struct ops, swiglu_backward), operands_swiglu_backward,
-     run_swiglu_backward, false, false},
-    {"gate", offsetof(struct ops, gate), operands_gate, run_gate, false, false},
-    {"gate_backward", offsetof(struct ops, gate_backward), operands_gate_backward,
-     run_gate_backward, false, false},
-    {"embed", offsetof(struct ops, embed), operands_embed, run_embed, false, false},
-    {"embed_backward", offsetof(struct ops, embed_backward), operands_embed_backward,
-     run_embed_backward, false, false},
-    {"cross_entropy", offsetof(struct ops, cross_entropy), operands_loss, run_loss, false, false},
-    {"cross_entropy/gradient", offsetof(struct ops, cross_entropy), operands_loss_gradient,
-     run_loss_gradient, false, false},
-    {"cross_entropy/in-place", offsetof(struct ops, cross_entropy), operands_loss_in_place,
-     run_loss_in_place, false, false},
-    {"clip", offsetof(struct ops, clip), operands_clip, run_clip, false, false},
-    {"clip/none", offsetof(struct ops, clip), operands_clip, run_clip_none, false, false},
-    {"clip/bad", offsetof(struct ops, clip), operands_clip, run_clip_bad, false, false},
-    {"adamw/first", offsetof(struct ops, adamw), operands_adamw, run_adamw_first, false, false},
-    {"adamw/later", offsetof(struct ops, adamw), operands_adamw, run_adamw_later, false, false},
-    {"adamw/void", offsetof(struct ops, adamw), operands_adamw, run_adamw_void, false, false},
-    {"momentum", offsetof(struct ops, momentum), operands_muon, run_momentum, false, false},
-    {"momentum/nesterov", offsetof(struct ops, momentum), operands_muon, run_momentum_nesterov,
      false, false},
-    {"momentum/ema", offsetof(struct ops, momentum), operands_muon, run_momentum_ema, false, false},
-    {"momentum/void", offsetof(struct ops, momentum), operands_muon, run_momentum_void, false,
+    {"gemm/nn", offsetof(struct ops, gemm), operands_nn, run_nn, true, false, true},
+    {"gemm/nt", offsetof(struct ops, gemm), operands_nt, run_nt, true, false, true},
+    {"gemm/tn", offsetof(struct ops, gemm), operands_tn, run_tn_accumulate, true, false, true},
+    {"gemm/tt", offsetof(struct ops, gemm), operands_tt, run_tt_factors, true, false, true},
+    {"gemm/square", offsetof(struct ops, gemm), operands_square, run_square, true, false, true},
+    {"gemm/batch", offsetof(struct ops, gemm), operands_batch, run_batch, true, false, true},
+    {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false, true},
+    {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},
+    {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
+     run_rmsnorm_backward, false, false, false},
+    {"bias", offsetof(struct ops, bias), operands_bias, run_bias, false, false, false},
+    {"bias/in-place", offsetof(struct ops, bias), operands_bias_in_place, run_bias_in_place, false,
+     false, false},
+    {"bias_backward", offsetof(struct ops, bias_backward), operands_bias_backward,
+     run_bias_backward, false, false, false},
+    {"rope", offsetof(struct ops, rope), operands_rope, run_rope, false, false, false},
+    {"rope/in-place", offsetof(struct ops, rope), operands_rope_in_place, run_rope_in_place, false,
+     false, false},
+    {"swiglu", offsetof(struct ops, swiglu), out_in_in, run_swiglu, false, false, false},
+    {"swiglu_backward", offsetof(struct ops, swiglu_backward), operands_swiglu_backward,
+     run_swiglu_backward, false, false, false},
+    {"gate", offsetof(struct ops, gate), operands_gate, run_gate, false, false, false},
+    {"gate_backward", offsetof(struct ops, gate_backward), operands_gate_backward,
+     run_gate_backward, false, false, false},
+    {"embed", offsetof(struct ops, embed), operands_embed, run_embed, false, false, false},
+    {"embed_backward", offsetof(struct ops, embed_backward), operands_embed_backward,
+     run_embed_backward, false, false, false},
+    {"cross_entropy", offsetof(struct ops, cross_entropy), operands_loss, run_loss, false, false,
      false},
-    {"normalise", offsetof(struct ops, normalise), operands_normalise, run_normalise, false, false},
+    {"cross_entropy/stored", offsetof(struct ops, cross_entropy), operands_loss_stored, run_loss,
+     false, false, false},
+    {"cross_entropy/gradient", offsetof(struct ops, cross_entropy), operands_loss_gradient,
+     run_loss_gradient, false, false, false},
+    {"cross_entropy/in-place", offsetof(struct ops, cross_entropy), operands_loss_in_place,
+     run_loss_in_place, false, false, false},
+    {"clip", offsetof(struct ops, clip), operands_clip, run_clip, false, false, false},
+    {"clip/none", offsetof(struct ops, clip), operands_clip, run_clip_none, false, false, false},
+    {"clip/bad", offsetof(struct ops, clip), operands_clip, run_clip_bad, false, false, false},
+    {"adamw/first", offsetof(struct ops, adamw), operands_adamw, run_adamw_first, false, false,
+     false},
+    {"adamw/later", offsetof(struct ops, adamw), operands_adamw, run_adamw_later, false, false,
+     false},
+    {"adamw/void", offsetof(struct ops, adamw), operands_adamw, run_adamw_void, false, false,
+     false},
+    {"momentum", offsetof(struct ops, momentum), operands_muon, run_momentum, false, false, false},
+    {"momentum/nesterov", offsetof(struct ops, momentum), operands_muon, run_momentum_nesterov,
+     false, false, false},
+    {"momentum/ema", offsetof(struct ops, momentum), operands_muon, run_momentum_ema, false, false,
+     false},
+    {"momentum/void", offsetof(struct ops, momentum), operands_muon, run_momentum_void, false,
+     false, false},
+    {"normalise", offsetof(struct ops, normalise), operands_normalise, run_normalise, false, false,
+     false},
     {"normalise/in-place", offsetof(struct ops, normalise), operands_normalise_in_place,
-     run_normalise_in_place, false, false},
-    {"apply", offsetof(struct ops, apply), operands_apply, run_apply, false, false},
-    {"apply/void", offsetof(struct ops, apply), operands_apply, run_apply_void, false, false},
+     run_normalise_in_place, false, false, false},
+    {"apply", offsetof(struct ops, apply), operands_apply, run_apply, false, false, false},
+    {"apply/void", offsetof(struct ops, apply), operands_apply, run_apply_void, false, false,
+     false},
     {"attend_forward", offsetof(struct ops, attend_forward), operands_attend, run_attend_forward,
-     false, true},
+     false, true, false},
     {"attend_backward", offsetof(struct ops, attend_backward), operands_attend_backward,
-     run_attend_backward, false, true},
+     run_attend_backward, false, true, false},
     {"attend_decode/softmax", offsetof(struct ops, attend_decode), operands_attend_decode,
-     run_decode_softmax, false, true},
+     run_decode_softmax, false, true, false},
     {"attend_decode/parallax", offsetof(struct ops, attend_decode), operands_attend_decode,
-     run_decode_parallax, false, true},
+     run_decode_parallax, false, true, false},
 };
 
 enum { OP_CASES = sizeof op_cases / sizeof *op_cases };
