@@ -25,11 +25,13 @@
 #include "core/rope.h"
 
 struct ops;
+struct ops_scratch;
 
 /* Everything a layer needs to run: the table, the library's context, scratch, and where errors go.
  */
 struct backend {
     const struct ops *ops;
+    const struct ops *counted;   /* a dry backend's: the table whose scratch it counts */
     const struct device *device; /* the table's */
     int device_index;
     plx_stream stream; /* of the device; NULL on the CPU */
@@ -107,6 +109,7 @@ struct attend {
 struct ops {
     const char *name;
     const struct device *device;
+    const struct ops_scratch *scratch; /* what its operations need of it: ops/scratch.h */
     plx_status (*create)(struct backend *be);
     void (*destroy)(struct backend *be);
 
@@ -177,8 +180,8 @@ struct ops {
                                  const struct plx_tensor *dy, const struct plx_tensor *ids);
 
     /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses
-     * [N]. dlogits (optional, data NULL otherwise; in place on logits allowed) = scale (softmax -
-     * one-hot), rows with a negative target zero. */
+     * [N]. Logits may have the storage dtype too. dlogits (optional, data NULL otherwise; in place
+     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero. */
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                 const struct plx_tensor *targets, double scale);
