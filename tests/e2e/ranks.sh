@@ -108,7 +108,7 @@ for rank in 2 0; do
     "${long[@]}" --out "dead$rank" >run.out 2>run.err &
     starter=$!
     running "dead$rank"
-    mapfile -t ranks < <(pgrep -P "$starter")
+    mapfile -t ranks < <(children "$starter")
     [ "${#ranks[@]}" -eq 3 ] || fail "${#ranks[@]} ranks, not 3"
     kill -9 "${ranks[$rank]}"
     code=0
@@ -125,7 +125,7 @@ must "$parallax" train --out dead2 --resume auto --steps 1 --ranks 2
 "${long[@]}" --out orphans >run.out 2>run.err &
 starter=$!
 running orphans
-mapfile -t ranks < <(pgrep -P "$starter")
+mapfile -t ranks < <(children "$starter")
 disown "$starter"
 kill -9 "$starter"
 gone "${ranks[@]}"
