@@ -127,7 +127,7 @@ static plx_status open_step(struct step *step, const struct train_options *optio
     backend.ops = &timed_ops;
     TRY(backend_create(&step->backend, &backend, err));
     TRY(model_create(&step->backend, &config, &step->model));
-    model_init(step->model, (uint64_t)options->seed);
+    TRY(model_init(step->model, (uint64_t)options->seed));
     TRY(model_reserve(step->model, step->batch.tokens, step->batch.sequences, true, recompute,
                       &measurement->memory));
     measurement->tokens = step->batch.tokens * options->accumulate;

@@ -100,38 +100,31 @@ static plx_status diverged(struct train_session *session, int64_t step, const ch
                      (long long)step, what);
 }
 
-/* Every rank's gradients become the sum over ranks. */
-static plx_status reduce_gradients(struct train_session *session)
-{
-    struct comm *comm = session->comm;
-    const struct param_list *params = model_params(session->model);
-    for (int i = 0; comm != NULL && i < params->count; i++)
-        if (!params->items[i].frozen)
-            TRY(comm->ops->all_reduce(comm, &params->items[i].grad, session->backend.stream));
-    return PLX_OK;
-}
-
 static plx_status compute_gradients(struct train_session *session, double *loss)
 {
     const int64_t scored = session->count.scored;
     TRY(model_zero_grads(session->model));
     double sum = 0;
-    for (int64_t i = 0; i < session->options->accumulate; i++) {
+    const int64_t last = session->options->accumulate - 1;
+    for (int64_t i = 0; i <= last; i++) {
         struct model_loss part = {0};
+        bool complete = i == last && session->comm != NULL;
+        model_tell_gradients(session->model, complete ? sharding_reduce : NULL, &session->sharding);
         TRY(model_loss_backward(session->model, &session->micro[i].batch, 1.0 / (double)scored,
                                 &part));
         sum += part.sum;
     }
     TRY(comm_sum(session->comm, &sum, 1));
     *loss = sum / (double)scored;
-    return reduce_gradients(session);
+    return sharding_join(&session->sharding);
 }
 
 static plx_status update_weights(struct train_session *session, struct train_progress *progress)
 {
     int64_t step = session->state.step;
     double factor = schedule_lr(&session->schedule, step);
-    TRY(optim_step(session->optim, factor, schedule_weight_decay(&session->schedule, step)));
+    TRY(sharding_step(&session->sharding, session->optim, factor,
+                      schedule_weight_decay(&session->schedule, step)));
     struct optim_report report;
     plx_status status = optim_read_report(session->optim, &report);
     if (status == PLX_BAD_DATA) {
@@ -179,8 +172,10 @@ static plx_status write_checkpoint(struct train_session *session)
 {
     const struct train_options *options = session->options;
     TRY(run_log_sync(&session->log, session->err));
-    return checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
-                           &session->state, (int)options->keep, session->err);
+    TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
+                        &session->state, (int)options->keep, session->err));
+    optim_return(session->optim);
+    return PLX_OK;
 }
 
 static plx_status save_checkpoint(struct train_session *session)
@@ -192,6 +187,7 @@ static plx_status save_checkpoint(struct train_session *session)
     TRY(comm_sum(session->comm, &loss.sum, 1));
     if (!isfinite(loss.sum))
         return diverged(session, session->state.step, "the loss after the update is not finite");
+    TRY(sharding_collect(&session->sharding, session->optim));
     if (comm_rank(session->comm) == 0) TRY(write_checkpoint(session));
     snprintf(session->last_checkpoint, sizeof session->last_checkpoint,
              "%s/checkpoints/step-%08lld", options->out, (long long)session->state.step);

@@ -232,10 +232,8 @@ static plx_status describe_model(const struct train_session *session, struct mod
 static plx_status set_weights(struct train_session *session)
 {
     const struct train_options *options = session->options;
-    if (session->model_folder[0] == 0 || options->resume[0]) {
-        model_init(session->model, (uint64_t)options->seed);
-        return PLX_OK;
-    }
+    if (session->model_folder[0] == 0 || options->resume[0])
+        return model_init(session->model, (uint64_t)options->seed);
     TRY(model_load_values(session->model, session->model_folder, session->err));
     train_session_say(session->hooks, "starting from the weights of %s", session->model_folder);
     return PLX_OK;
@@ -262,6 +260,8 @@ static plx_status open_model(struct train_session *session)
     TRY(train_freeze(options, model_params(session->model), session->err));
     TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences,
                       true, recompute, &session->memory));
+    TRY(sharding_create(&session->sharding, session->comm, &session->backend,
+                        model_params(session->model), &optim_config));
     TRY(optim_create(&session->backend, &optim_config, model_params(session->model),
                      &session->optim));
     return train_meter_create(&session->meter, options, comm_size(session->comm), &session->backend,
@@ -381,6 +381,7 @@ void train_session_close(struct train_session *session)
     run_log_close(&session->log);
     free(session->state.options_json);
     optim_destroy(session->optim);
+    sharding_destroy(&session->sharding);
     model_destroy(session->model);
     if (session->backend_exists) backend_destroy(&session->backend);
     for (int64_t i = 0; session->micro && i < session->options->accumulate; i++)

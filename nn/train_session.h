@@ -3,6 +3,7 @@
 #ifndef NN_TRAIN_SESSION_H
 #define NN_TRAIN_SESSION_H
 
+#include "comm/sharding.h"
 #include "run_log.h"
 #include "train_meter.h"
 
@@ -40,6 +41,7 @@ struct train_session {
     struct model *model;
     struct model_memory memory;
     struct schedule_config schedule;
+    struct sharding sharding;
     struct optim *optim;
     struct eval_options eval;
     struct train_meter meter;

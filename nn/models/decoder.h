@@ -41,6 +41,8 @@ struct model {
     struct rmsnorm norm;
     struct block *blocks; /* [L] */
     struct activations activations;
+    model_gradients_queued queued; /* told by backward; NULL: nobody */
+    void *queued_user;
     int64_t max_tokens, max_sequences; /* 0: nothing reserved */
     int64_t sized_tokens, sized_sequences;
     int sized_task; /* the batch shape and task that a dry run last found to fit the scratch */
@@ -54,6 +56,7 @@ struct decoder_run {
     struct batch_view view;
     struct plx_tensor ids, targets;    /* i32 [N] */
     double scale;                      /* of the gradient */
+    bool telling;                      /* of gradients, as a dry run does not */
     struct plx_tensor loss;            /* f64 [1], added to */
     struct plx_tensor logits;          /* [N,V], DECODER_LOGITS only */
     const struct score_query *queries; /* DECODER_SCORES only, as the next two; NULL: a dry run */
