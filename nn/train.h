@@ -166,6 +166,7 @@ plx_status train_backend_config(const struct train_options *options, struct back
 plx_status train_settle_dtype(struct train_options *options, struct error *err);
 plx_status train_recompute(const struct train_options *options, enum recompute *recompute,
                            struct error *err);
+const char *train_recompute_name(enum recompute recompute);
 /* Freezes what options->train leaves out. */
 plx_status train_freeze(const struct train_options *options, struct param_list *params,
                         struct error *err);

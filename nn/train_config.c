@@ -195,14 +195,22 @@ plx_status train_settle_dtype(struct train_options *options, struct error *err)
     return PLX_OK;
 }
 
+/* In the order of the enum. */
+static const struct word recomputations[] = {{"none", RECOMPUTE_NONE}, {"full", RECOMPUTE_FULL}};
+
 plx_status train_recompute(const struct train_options *options, enum recompute *recompute,
                            struct error *err)
 {
-    static const struct word kinds[] = {{"none", RECOMPUTE_NONE}, {"full", RECOMPUTE_FULL}};
     int kind;
-    TRY(word_find(kinds, WORD_COUNT(kinds), "--recompute", options->recompute, &kind, err));
+    TRY(word_find(recomputations, WORD_COUNT(recomputations), "--recompute", options->recompute,
+                  &kind, err));
     *recompute = (enum recompute)kind;
     return PLX_OK;
+}
+
+const char *train_recompute_name(enum recompute recompute)
+{
+    return recomputations[recompute].name;
 }
 
 plx_status train_freeze(const struct train_options *options, struct param_list *params,

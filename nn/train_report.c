@@ -9,11 +9,6 @@
 #include "kernel_choice.h"
 #include "mixers/mixer.h"
 
-static double mib(size_t bytes)
-{
-    return (double)bytes / (1024.0 * 1024.0);
-}
-
 static void report_model(const struct train_session *session)
 {
     const struct model_config *config = model_get_config(session->model);
@@ -40,15 +35,12 @@ static void report_model(const struct train_session *session)
 
 static void report_memory(const struct train_session *session)
 {
-    const struct model_memory *memory = &session->memory;
-    size_t optimiser = optim_bytes(session->optim);
-    size_t total =
-        memory->params + memory->grads + memory->activations + memory->scratch + optimiser;
-    train_session_say(session->hooks,
-                      "memory: %.1f MiB planned: parameters %.1f, gradients %.1f, optimiser %.1f, "
-                      "activations %.1f, scratch %.1f",
-                      mib(total), mib(memory->params), mib(memory->grads), mib(optimiser),
-                      mib(memory->activations), mib(memory->scratch));
+    char plan[256], available[64] = "";
+    train_memory_text(&session->memory, plan, sizeof plan);
+    if (session->available > 0)
+        snprintf(available, sizeof available, "; %.1f GiB were free",
+                 (double)session->available / (1024.0 * 1024.0 * 1024.0));
+    train_session_say(session->hooks, "memory planned: %s%s", plan, available);
 }
 
 static void report_data(const struct train_session *session)
