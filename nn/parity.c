@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/transfer.h"
 #include "io/safetensors.h"
 
 struct comparison {
@@ -192,6 +193,21 @@ static plx_status compare_loss(struct parity *parity)
     return PLX_OK;
 }
 
+static plx_status compare_gradient(struct parity *parity, const char *name,
+                                   const struct plx_tensor *gradient)
+{
+    const struct backend *be = model_backend(parity->model);
+    struct plx_tensor actual =
+        plx_tensor_dense(NULL, gradient->dtype, gradient->rank, gradient->shape);
+    actual.data = malloc((size_t)plx_tensor_count(gradient) * plx_dtype_size(gradient->dtype));
+    REQUIRE(parity->err, actual.data != NULL, PLX_OUT_OF_MEMORY, "out of memory for %s", name);
+    plx_status status =
+        transfer_download(be->device, be->stream, gradient, actual.data, parity->err);
+    if (status == PLX_OK) compare(parity, name, &actual);
+    free(actual.data);
+    return status;
+}
+
 /* Gradients are those that compare_loss left behind. */
 static plx_status compare_gradients(struct parity *parity)
 {
@@ -203,7 +219,7 @@ static plx_status compare_gradients(struct parity *parity)
         const struct safetensors_entry *entry = safetensors_find(parity->file, name);
         if (entry == NULL) continue;
         TRY(read_reference(parity, entry, param->grad.rank, param->grad.shape));
-        compare(parity, name, &param->grad);
+        TRY(compare_gradient(parity, name, &param->grad));
     }
     return PLX_OK;
 }

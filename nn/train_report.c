@@ -54,7 +54,8 @@ static void report_memory(const struct train_session *session)
 static void report_data(const struct train_session *session)
 {
     const struct train_options *options = session->options;
-    int64_t step_tokens = options->batch * options->context * options->accumulate;
+    int64_t step_tokens =
+        options->batch * options->context * options->accumulate * comm_size(session->comm);
     char held_out[128] = "nothing held out";
     if (session->held_out)
         snprintf(held_out, sizeof held_out, "held out %lld documents, %lld tokens",

@@ -111,6 +111,13 @@ static plx_status cpu_event_record(device_event event, plx_stream stream, struct
     return PLX_OK;
 }
 
+/* Whatever was queued has been done at once. */
+static plx_status cpu_event_wait(device_event event, plx_stream stream, struct error *err)
+{
+    (void)event, (void)stream, (void)err;
+    return PLX_OK;
+}
+
 static plx_status cpu_event_elapsed(device_event begin, device_event end, double *seconds,
                                     struct error *err)
 {
@@ -138,6 +145,7 @@ const struct device device_cpu = {
     .event_create = cpu_event_create,
     .event_destroy = free,
     .event_record = cpu_event_record,
+    .event_wait = cpu_event_wait,
     .event_elapsed = cpu_event_elapsed,
 };
 
