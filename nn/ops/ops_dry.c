@@ -168,7 +168,10 @@ static plx_status dry_embed(struct backend *be, const struct plx_tensor *y,
 static plx_status dry_embed_backward(struct backend *be, const struct plx_tensor *dtable,
                                      const struct plx_tensor *dy, const struct plx_tensor *ids)
 {
-    return check_embed(be, "embed_backward", dy, dtable, be->storage, ids);
+    TRY(check_embed(be, "embed_backward", dy, dtable, be->storage, ids));
+    const struct ops_scratch *scratch = be->counted->scratch;
+    size_t bytes = scratch->embed_backward != NULL ? scratch->embed_backward(dtable, ids) : 0;
+    return dry_count(be, "embed_backward", bytes);
 }
 
 static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor *losses,

@@ -40,6 +40,8 @@ plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const str
                        const struct plx_tensor *ids);
 
 /* ---- layer_cuda.c ---- */
+size_t cuda_row_partials(const struct plx_tensor *x);
+size_t cuda_embed_backward_scratch(const struct plx_tensor *dtable, const struct plx_tensor *ids);
 plx_status cuda_rmsnorm(struct backend *be, const struct plx_tensor *y,
                         const struct plx_tensor *rstd, const struct plx_tensor *x,
                         const struct plx_tensor *gain, double eps);

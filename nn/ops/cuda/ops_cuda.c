@@ -36,7 +36,11 @@ static plx_status cuda_create(struct backend *be)
     return PLX_OK;
 }
 
-static const struct ops_scratch cuda_scratch = {0};
+static const struct ops_scratch cuda_scratch = {
+    .rmsnorm_backward = cuda_row_partials,
+    .bias_backward = cuda_row_partials,
+    .embed_backward = cuda_embed_backward_scratch,
+};
 
 const struct ops ops_cuda = {
     .name = "cuda",
