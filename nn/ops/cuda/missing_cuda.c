@@ -11,7 +11,9 @@
 typedef const struct plx_tensor *tensor;
 
 MISSING(gemm, const struct gemm *gemm)
-MISSING(sum_squares, tensor x, double *sum)
+MISSING(sum_squares, tensor sums, const struct plx_tensor *const *xs)
+MISSING(clip, const struct clip *clip)
 MISSING(adamw, const struct adamw_update *update)
-MISSING(momentum, tensor u, tensor m, tensor g, double mu, bool nesterov, bool ema)
-MISSING(apply, tensor w, tensor u, double decay, double rate)
+MISSING(momentum, const struct muon_update *update)
+MISSING(normalise, tensor y, tensor x, double factor, double eps)
+MISSING(apply, const struct muon_update *update)
