@@ -3,6 +3,7 @@
  * static. */
 #include "timed_ops.h"
 
+#include "ops/scratch.h"
 #include "process.h"
 
 static const struct ops *inner = &ops_cpu;
@@ -198,6 +199,13 @@ static plx_status timed_clip(struct backend *be, const struct clip *clip)
     return book(TIMED_OTHER, start, inner->clip(be, clip));
 }
 
+static plx_status timed_argmax(struct backend *be, const struct plx_tensor *ids,
+                               const struct plx_tensor *x)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->argmax(be, ids, x));
+}
+
 static plx_status timed_adamw(struct backend *be, const struct adamw_update *update)
 {
     double start = process_seconds();
@@ -235,6 +243,12 @@ static plx_status timed_attend_backward(struct backend *be, const struct attend 
     return book(TIMED_ATTENTION, start, inner->attend_backward(be, attend));
 }
 
+static plx_status timed_attend_append(struct backend *be, const struct append *append)
+{
+    double start = process_seconds();
+    return book(TIMED_ATTENTION, start, inner->attend_append(be, append));
+}
+
 static plx_status timed_attend_decode(struct backend *be, const struct attend *attend)
 {
     double start = process_seconds();
@@ -244,6 +258,7 @@ static plx_status timed_attend_decode(struct backend *be, const struct attend *a
 const struct ops timed_ops = {
     .name = "timed",
     .device = &device_cpu,
+    .scratch = &ops_cpu_scratch,
     .create = timed_create,
     .destroy = timed_destroy,
     .zero = timed_zero,
@@ -266,6 +281,7 @@ const struct ops timed_ops = {
     .embed = timed_embed,
     .embed_backward = timed_embed_backward,
     .cross_entropy = timed_cross_entropy,
+    .argmax = timed_argmax,
     .clip = timed_clip,
     .adamw = timed_adamw,
     .momentum = timed_momentum,
@@ -273,5 +289,6 @@ const struct ops timed_ops = {
     .apply = timed_apply,
     .attend_forward = timed_attend_forward,
     .attend_backward = timed_attend_backward,
+    .attend_append = timed_attend_append,
     .attend_decode = timed_attend_decode,
 };

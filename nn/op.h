@@ -25,11 +25,13 @@
 #include "core/rope.h"
 
 struct ops;
+struct ops_scratch;
 
 /* Everything a layer needs to run: the table, the library's context, scratch, and where errors go.
  */
 struct backend {
     const struct ops *ops;
+    const struct ops *counted;   /* a dry backend's: the table whose scratch it counts */
     const struct device *device; /* the table's */
     int device_index;
     plx_stream stream; /* of the device; NULL on the CPU */
@@ -96,6 +98,13 @@ struct muon_update {
     double scale;
 };
 
+/* New rows of keys and values on their way into a cache: attention's k_lengths counts them already
+ * (plx_cache_append). */
+struct append {
+    const struct plx_attention *attention;
+    const struct plx_cache_append_args *args;
+};
+
 /* One attention call of either mechanism; members as in the public structs (softmax leaves the
  * probe's absent). The operation finds its workspace in be->scratch. */
 struct attend {
@@ -107,6 +116,7 @@ struct attend {
 struct ops {
     const char *name;
     const struct device *device;
+    const struct ops_scratch *scratch; /* what its operations need of it: ops/scratch.h */
     plx_status (*create)(struct backend *be);
     void (*destroy)(struct backend *be);
 
@@ -182,6 +192,10 @@ struct ops {
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                 const struct plx_tensor *targets, double scale);
+    /* ids[n] = the index of the largest number of row n of x [N,V], the first of equal ones, and 0
+     * where all are NaN; x of the storage dtype, ids i32 [N]. */
+    plx_status (*argmax)(struct backend *be, const struct plx_tensor *ids,
+                         const struct plx_tensor *x);
 
     plx_status (*clip)(struct backend *be, const struct clip *clip);
     plx_status (*adamw)(struct backend *be, const struct adamw_update *update);
@@ -196,6 +210,7 @@ struct ops {
 
     plx_status (*attend_forward)(struct backend *be, const struct attend *attend);
     plx_status (*attend_backward)(struct backend *be, const struct attend *attend);
+    plx_status (*attend_append)(struct backend *be, const struct append *append);
     plx_status (*attend_decode)(struct backend *be, const struct attend *attend);
 };
 

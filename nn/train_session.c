@@ -269,6 +269,8 @@ static plx_status open_model(struct train_session *session)
     TRY(describe_model(session, &config));
     struct backend_config backend_config;
     TRY(train_backend_config(options, &backend_config, session->err));
+    backend_config.device_index =
+        comm_device_index(session->comm, backend_config.ops->device->kind);
     TRY(train_schedule_config(options, &session->schedule, session->err));
     TRY(backend_create(&session->backend, &backend_config, session->err));
     session->backend_exists = true;

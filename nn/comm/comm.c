@@ -66,6 +66,11 @@ int comm_size(const struct comm *comm)
     return comm != NULL ? comm->size : 1;
 }
 
+int comm_device_index(const struct comm *comm, plx_device kind)
+{
+    return comm != NULL && kind != PLX_CPU ? comm->local_rank : 0;
+}
+
 bool comm_lost(const struct comm *comm)
 {
     return comm != NULL && comm->hub.lost;

@@ -55,6 +55,8 @@ void comm_close(struct comm *comm, bool orderly);
 
 int comm_rank(const struct comm *comm);
 int comm_size(const struct comm *comm);
+/* Which device of a kind this rank takes: every rank of a machine another GPU; the CPU is one. */
+int comm_device_index(const struct comm *comm, plx_device kind);
 /* Whether a call failed because another rank has ended. */
 bool comm_lost(const struct comm *comm);
 

@@ -6,6 +6,7 @@
  * rows.h, vector_cpu.c, update_cpu.c, layer_cpu.c, gemm_cpu.c. */
 #include "ops/attend.h"
 #include "ops/cpu_state.h"
+#include "ops/scratch.h"
 
 #include <stdlib.h>
 
@@ -47,9 +48,18 @@ static plx_status cpu_create(struct backend *be)
     return status;
 }
 
+const struct ops_scratch ops_cpu_scratch = {
+    .gemm = gemm_scratch,
+    .rmsnorm_backward = scratch_row_partials,
+    .bias_backward = scratch_row_partials,
+    .rope = scratch_rope,
+    .project = project_scratch,
+};
+
 const struct ops ops_cpu = {
     .name = "cpu",
     .device = &device_cpu,
+    .scratch = &ops_cpu_scratch,
     .create = cpu_create,
     .destroy = cpu_destroy,
     .zero = cpu_zero,
@@ -72,6 +82,7 @@ const struct ops ops_cpu = {
     .embed = cpu_embed,
     .embed_backward = cpu_embed_backward,
     .cross_entropy = cpu_cross_entropy,
+    .argmax = cpu_argmax,
     .clip = cpu_clip,
     .adamw = cpu_adamw,
     .momentum = cpu_momentum,
@@ -79,5 +90,6 @@ const struct ops ops_cpu = {
     .apply = cpu_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

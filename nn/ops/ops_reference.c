@@ -6,6 +6,7 @@
 #include "ops/check.h"
 #include "ops/clip_host.h"
 #include "ops/ref_table.h"
+#include "ops/scratch.h"
 
 #include <string.h>
 
@@ -182,7 +183,7 @@ static plx_status reference_gate_backward(struct backend *be, const struct plx_t
 static plx_status reference_embed(struct backend *be, const struct plx_tensor *y,
                                   const struct plx_tensor *table, const struct plx_tensor *ids)
 {
-    TRY(check_embed(be, "embed", y, table, ids));
+    TRY(check_embed(be, "embed", y, table, be->activation, ids));
     TRY(check_ids(be, "embed", ids, table->shape[0], false));
     reference_of(y)->embed(y, table, ids);
     return PLX_OK;
@@ -192,7 +193,7 @@ static plx_status reference_embed_backward(struct backend *be, const struct plx_
                                            const struct plx_tensor *dy,
                                            const struct plx_tensor *ids)
 {
-    TRY(check_embed(be, "embed_backward", dy, dtable, ids));
+    TRY(check_embed(be, "embed_backward", dy, dtable, be->storage, ids));
     TRY(check_ids(be, "embed_backward", ids, dtable->shape[0], false));
     reference_of(dy)->embed_backward(dtable, dy, ids);
     return PLX_OK;
@@ -213,6 +214,14 @@ static plx_status reference_clip(struct backend *be, const struct clip *clip)
 {
     TRY(check_clip(be, clip));
     clip_host(clip);
+    return PLX_OK;
+}
+
+static plx_status reference_argmax(struct backend *be, const struct plx_tensor *ids,
+                                   const struct plx_tensor *x)
+{
+    TRY(check_argmax(be, ids, x));
+    reference_of(x)->argmax(ids, x);
     return PLX_OK;
 }
 
@@ -249,9 +258,12 @@ static plx_status reference_apply(struct backend *be, const struct muon_update *
     return PLX_OK;
 }
 
+static const struct ops_scratch reference_scratch = {0};
+
 const struct ops ops_ref = {
     .name = "ref",
     .device = &device_cpu,
+    .scratch = &reference_scratch,
     .create = reference_create,
     .destroy = reference_destroy,
     .zero = reference_zero,
@@ -274,6 +286,7 @@ const struct ops ops_ref = {
     .embed = reference_embed,
     .embed_backward = reference_embed_backward,
     .cross_entropy = reference_cross_entropy,
+    .argmax = reference_argmax,
     .clip = reference_clip,
     .adamw = reference_adamw,
     .momentum = reference_momentum,
@@ -281,5 +294,6 @@ const struct ops ops_ref = {
     .apply = reference_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

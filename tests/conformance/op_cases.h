@@ -473,6 +473,18 @@ static plx_status run_loss_in_place(struct backend *be, const struct plx_tensor 
     return be->ops->cross_entropy(be, &v[0], &v[1], &v[1], &v[2], 0.37);
 }
 
+static void operands_argmax(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = integers(FILL_IDS, n, e);
+    o[0].role = ROLE_OUT;
+    o[1] = matrix(ROLE_IN, n, e);
+}
+
+static plx_status run_argmax(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->argmax(be, &v[0], &v[1]);
+}
+
 /* ---- Updates --------------------------------------------------------------------------------- */
 
 /* The state after two steps, the second of which follows a bad one where the numbers say so. */
@@ -743,6 +755,22 @@ static plx_status run_decode_parallax(struct backend *be, const struct plx_tenso
     return decode(be, v, PLX_PARALLAX);
 }
 
+/* Two new rows of either sequence. */
+static void operands_append(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = o[1] = sequence(ROLE_BOTH, n + 3, 2, e);
+    o[2] = o[3] = sequence(ROLE_IN, 2, 2, e);
+    o[4] = integers(FILL_LENGTH, 2, n);
+}
+
+static plx_status run_append(struct backend *be, const struct plx_tensor *v)
+{
+    const struct plx_attention attention = {.k_lengths = v[4]};
+    const struct plx_cache_append_args args = {
+        .k_cache = v[0], .v_cache = v[1], .k = v[2], .v = v[3]};
+    return be->ops->attend_append(be, &(struct append){&attention, &args});
+}
+
 /* ---- The table ------------------------------------------------------------------------------- */
 
 static const struct op_case op_cases[] = {
@@ -786,6 +814,7 @@ static const struct op_case op_cases[] = {
      run_loss_gradient, false, false},
     {"cross_entropy/in-place", offsetof(struct ops, cross_entropy), operands_loss_in_place,
      run_loss_in_place, false, false},
+    {"argmax", offsetof(struct ops, argmax), operands_argmax, run_argmax, false, false},
     {"clip", offsetof(struct ops, clip), operands_clip, run_clip, false, false},
     {"clip/none", offsetof(struct ops, clip), operands_clip, run_clip_none, false, false},
     {"clip/bad", offsetof(struct ops, clip), operands_clip, run_clip_bad, false, false},
@@ -807,6 +836,7 @@ static const struct op_case op_cases[] = {
      false, true},
     {"attend_backward", offsetof(struct ops, attend_backward), operands_attend_backward,
      run_attend_backward, false, true},
+    {"attend_append", offsetof(struct ops, attend_append), operands_append, run_append, false, true},
     {"attend_decode/softmax", offsetof(struct ops, attend_decode), operands_attend_decode,
      run_decode_softmax, false, true},
     {"attend_decode/parallax", offsetof(struct ops, attend_decode), operands_attend_decode,
