@@ -68,9 +68,10 @@ static const char *kernel_of(const struct train_session *session, const struct l
 {
     const struct model_config *config = model_get_config(session->model);
     const int64_t tokens = session->options->batch * session->options->context;
-    const struct kernel_question question = {.mechanism = layer->mixer->mechanism,
+    const struct kernel_question question = {.device = session->backend.device->kind,
+                                             .mechanism = layer->mixer->mechanism,
                                              .pass = pass,
-                                             .dtype = session->backend.storage,
+                                             .dtype = session->backend.activation,
                                              .queries = tokens,
                                              .keys = tokens,
                                              .heads = config->heads,
@@ -100,6 +101,16 @@ static void report_kernels(const struct train_session *session)
                       plx_dtype_name(session->backend.compute), session->backend.threads);
 }
 
+static void report_device(const struct train_session *session)
+{
+    const struct backend *be = &session->backend;
+    struct device_facts facts;
+    if (be->device->describe(be->device_index, &facts, NULL) != PLX_OK) return;
+    train_session_say(session->hooks, "device: %s %d, %s%s%s; activations in %s, weights in %s",
+                      be->device->name, be->device_index, facts.name, facts.details[0] ? ", " : "",
+                      facts.details, plx_dtype_name(be->activation), plx_dtype_name(be->storage));
+}
+
 static void report_flops(const struct train_session *session)
 {
     const struct train_meter *meter = &session->meter;
@@ -119,6 +130,7 @@ void train_report_plan(const struct train_session *session)
     report_model(session);
     report_memory(session);
     report_data(session);
+    report_device(session);
     report_kernels(session);
     report_flops(session);
 }

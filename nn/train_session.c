@@ -239,6 +239,18 @@ static plx_status set_weights(struct train_session *session)
     return PLX_OK;
 }
 
+/* With several ranks each has a GPU of its own. */
+static plx_status choose_rank_device(const struct train_session *session,
+                                     struct backend_config *config)
+{
+    if (comm_size(session->comm) == 1) return PLX_OK;
+    REQUIRE(session->err, config->device_index == 0, PLX_INVALID_ARGUMENT,
+            "--device: %s names one GPU, but %d ranks share the run", session->options->device,
+            comm_size(session->comm));
+    config->device_index = comm_device_index(session->comm, config->ops->device->kind);
+    return PLX_OK;
+}
+
 /* Nothing is allocated before it is known that all of it fits. */
 static plx_status build_parts(struct train_session *session, const struct model_config *config)
 {
@@ -269,8 +281,7 @@ static plx_status open_model(struct train_session *session)
     TRY(describe_model(session, &config));
     struct backend_config backend_config;
     TRY(train_backend_config(options, &backend_config, session->err));
-    backend_config.device_index =
-        comm_device_index(session->comm, backend_config.ops->device->kind);
+    TRY(choose_rank_device(session, &backend_config));
     TRY(train_schedule_config(options, &session->schedule, session->err));
     TRY(backend_create(&session->backend, &backend_config, session->err));
     session->backend_exists = true;

@@ -60,8 +60,8 @@ static plx_status nccl_check(struct comm *comm, const char *call, ncclResult_t r
     const struct nccl *nccl = comm->state;
     /* A rank that died shows as a remote error or a closed connection, whatever came first. */
     if (result == ncclRemoteError) comm->hub.lost = true;
-    REQUIRE(comm->err, result == ncclSuccess, PLX_DEVICE_ERROR,
-            "nccl: %s: %s (NCCL_DEBUG=INFO tells more)", call, nccl->api.error_string(result));
+    REQUIRE(comm->err, result == ncclSuccess, PLX_DEVICE_ERROR, "nccl: %s: %s", call,
+            nccl->api.error_string(result));
     return PLX_OK;
 }
 

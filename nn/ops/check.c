@@ -341,7 +341,7 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
                                const struct plx_tensor *targets)
 {
     const char *op = "cross_entropy";
-    TRY(check_dense(be, op, "logits", logits, be->activation));
+    TRY(check_number(be, op, "logits", logits));
     TRY(check_rank(be, op, "logits", logits, 2));
     TRY(check_count(be, op, "losses", losses, be->storage, logits->shape[0], "logits", logits));
     TRY(check_count(be, op, "targets", targets, PLX_I32, logits->shape[0], "logits", logits));

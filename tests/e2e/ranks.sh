@@ -10,6 +10,9 @@ must "${train[@]}" --out two --batch 3 --ranks 2
 must "${train[@]}" --out three --batch 2 --ranks 3
 same_losses one two 1e-6
 same_losses one three 1e-6
+for run in one three; do sed -n 's/.*"val_loss":\([0-9.]*\).*/\1/p' "$run/log.jsonl" >"$run.val"; done
+paste one.val three.val | awk '{ error = $1 - $2; if (error < 0) error = -error; if (!(error < 1e-5)) exit 1 }
+    END { exit NR != 3 }' || fail "evaluations differ: $(paste one.val three.val)"
 must "${train[@]}" --out accumulated --batch 1 --accumulate 3 --ranks 2
 same_losses one accumulated 1e-6
 must "${train[@]}" --out again --batch 3 --ranks 2
