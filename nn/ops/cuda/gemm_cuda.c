@@ -33,17 +33,44 @@ enum { GEMM_WORKSPACE = 32 << 20 };
 enum { GEMM_TRIED = 8, GEMM_TIMED = 3 };
 static const double GEMM_LARGE = 0x1p34;
 
-/* Functions of the library under their own names and types. */
-#define GEMM_FUNCTIONS(do)                                                                                                                                                                                                   \
-    do                                                                                                                                                                                                                       \
-    (cublasLtCreate) do(cublasLtDestroy) do(cublasLtGetStatusString) do(cublasLtMatmul) do(cublasLtMatmulAlgoGetHeuristic) do(cublasLtMatmulDescCreate) do(cublasLtMatmulDescDestroy) do(cublasLtMatmulDescSetAttribute) do( \
-        cublasLtMatrixLayoutCreate) do(cublasLtMatrixLayoutDestroy) do(cublasLtMatrixLayoutSetAttribute) do(cublasLtMatmulPreferenceCreate) do(cublasLtMatmulPreferenceDestroy) do(cublasLtMatmulPreferenceSetAttribute)
-
-#define GEMM_MEMBER(name) __typeof__(name) *name;
+/* The functions of the library, with the prototypes of its header. */
 struct gemm_functions {
-    GEMM_FUNCTIONS(GEMM_MEMBER)
+    __typeof__(cublasLtCreate) *create;
+    __typeof__(cublasLtDestroy) *destroy;
+    __typeof__(cublasLtGetStatusString) *status_string;
+    __typeof__(cublasLtMatmul) *matmul;
+    __typeof__(cublasLtMatmulAlgoGetHeuristic) *heuristic;
+    __typeof__(cublasLtMatmulDescCreate) *product_create;
+    __typeof__(cublasLtMatmulDescDestroy) *product_destroy;
+    __typeof__(cublasLtMatmulDescSetAttribute) *product_set;
+    __typeof__(cublasLtMatrixLayoutCreate) *layout_create;
+    __typeof__(cublasLtMatrixLayoutDestroy) *layout_destroy;
+    __typeof__(cublasLtMatrixLayoutSetAttribute) *layout_set;
+    __typeof__(cublasLtMatmulPreferenceCreate) *preference_create;
+    __typeof__(cublasLtMatmulPreferenceDestroy) *preference_destroy;
+    __typeof__(cublasLtMatmulPreferenceSetAttribute) *preference_set;
 };
-#undef GEMM_MEMBER
+
+/* Their names, in the same order. */
+static const char *const gemm_names[] = {
+    "cublasLtCreate",
+    "cublasLtDestroy",
+    "cublasLtGetStatusString",
+    "cublasLtMatmul",
+    "cublasLtMatmulAlgoGetHeuristic",
+    "cublasLtMatmulDescCreate",
+    "cublasLtMatmulDescDestroy",
+    "cublasLtMatmulDescSetAttribute",
+    "cublasLtMatrixLayoutCreate",
+    "cublasLtMatrixLayoutDestroy",
+    "cublasLtMatrixLayoutSetAttribute",
+    "cublasLtMatmulPreferenceCreate",
+    "cublasLtMatmulPreferenceDestroy",
+    "cublasLtMatmulPreferenceSetAttribute",
+};
+enum { GEMM_FUNCTIONS = sizeof gemm_names / sizeof *gemm_names };
+_Static_assert(sizeof(struct gemm_functions) == GEMM_FUNCTIONS * sizeof(void *),
+               "every function of the table has a name");
 
 /* One operand as it lies in memory. */
 struct gemm_layout {
@@ -83,17 +110,20 @@ enum { GEMM_FILES = sizeof gemm_files / sizeof *gemm_files };
 
 static plx_status gemm_load(struct gemm_library *library, struct error *err)
 {
+    /* It stays when it is closed: reading it again for the next backend takes a second. */
     for (int i = 0; i < GEMM_FILES && library->file == NULL; i++)
-        library->file = dlopen(gemm_files[i], RTLD_NOW | RTLD_LOCAL);
+        library->file = dlopen(gemm_files[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     REQUIRE(err, library->file != NULL, PLX_UNSUPPORTED,
             "device: cuda: cuBLASLt is not installed; looked for %s, %s and %s", gemm_files[0],
             gemm_files[1], gemm_files[2]);
-#define GEMM_FIND(name)                                                                            \
-    *(void **)&library->call.name = dlsym(library->file, #name);                                   \
-    REQUIRE(err, library->call.name != NULL, PLX_UNSUPPORTED,                                      \
-            "device: cuda: the installed cuBLASLt has no %s", #name);
-    GEMM_FUNCTIONS(GEMM_FIND)
-#undef GEMM_FIND
+    void **functions = (void **)&library->call;
+    for (int i = 0; i < GEMM_FUNCTIONS; i++) {
+        functions[i] = dlsym(library->file, gemm_names[i]);
+        REQUIRE(err, functions[i] != NULL, PLX_UNSUPPORTED,
+                "device: cuda: the installed cuBLASLt is not one that this program knows: it has "
+                "no %s",
+                gemm_names[i]);
+    }
     return PLX_OK;
 }
 
@@ -101,7 +131,7 @@ static plx_status gemm_failed(const struct gemm_library *library, struct error *
                               cublasStatus_t status, const char *what)
 {
     return error_set(err, PLX_DEVICE_ERROR, "gemm: cuBLASLt %s: %s", what,
-                     library->call.cublasLtGetStatusString(status));
+                     library->call.status_string(status));
 }
 
 plx_status gemm_library_create(struct gemm_library **library, struct error *err)
@@ -111,7 +141,7 @@ plx_status gemm_library_create(struct gemm_library **library, struct error *err)
             "cannot allocate the table of matrix products");
     plx_status status = gemm_load(*library, err);
     if (status == PLX_OK) {
-        cublasStatus_t result = (*library)->call.cublasLtCreate(&(*library)->handle);
+        cublasStatus_t result = (*library)->call.create(&(*library)->handle);
         if (result != CUBLAS_STATUS_SUCCESS)
             status = gemm_failed(*library, err, result, "cannot start");
     }
@@ -124,11 +154,11 @@ plx_status gemm_library_create(struct gemm_library **library, struct error *err)
 static void gemm_plan_destroy(const struct gemm_library *library, struct gemm_plan *plan)
 {
     const struct gemm_functions *call = &library->call;
-    if (plan->a != NULL) call->cublasLtMatrixLayoutDestroy(plan->a);
-    if (plan->b != NULL) call->cublasLtMatrixLayoutDestroy(plan->b);
-    if (plan->c != NULL) call->cublasLtMatrixLayoutDestroy(plan->c);
-    if (plan->add != NULL) call->cublasLtMatrixLayoutDestroy(plan->add);
-    if (plan->product != NULL) call->cublasLtMatmulDescDestroy(plan->product);
+    if (plan->a != NULL) call->layout_destroy(plan->a);
+    if (plan->b != NULL) call->layout_destroy(plan->b);
+    if (plan->c != NULL) call->layout_destroy(plan->c);
+    if (plan->add != NULL) call->layout_destroy(plan->add);
+    if (plan->product != NULL) call->product_destroy(plan->product);
     *plan = (struct gemm_plan){.product = NULL};
 }
 
@@ -142,7 +172,7 @@ void gemm_library_destroy(struct gemm_library *library)
 {
     if (library == NULL) return;
     gemm_forget_plans(library);
-    if (library->handle != NULL) library->call.cublasLtDestroy(library->handle);
+    if (library->handle != NULL) library->call.destroy(library->handle);
     if (library->file != NULL) dlclose(library->file);
     free(library);
 }
@@ -167,13 +197,11 @@ static cublasStatus_t gemm_layout_create(const struct gemm_functions *call,
                                          int64_t batch)
 {
     int32_t count = (int32_t)batch;
-    cublasStatus_t status = call->cublasLtMatrixLayoutCreate(
-        made, gemm_type(dtype), (uint64_t)layout->columns, (uint64_t)layout->rows, layout->stride);
-    THEN(status, call->cublasLtMatrixLayoutSetAttribute(*made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
-                                                        &count, sizeof count));
-    THEN(status, call->cublasLtMatrixLayoutSetAttribute(
-                     *made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &layout->batch_stride,
-                     sizeof layout->batch_stride));
+    cublasStatus_t status = call->layout_create(made, gemm_type(dtype), (uint64_t)layout->columns,
+                                                (uint64_t)layout->rows, layout->stride);
+    THEN(status, call->layout_set(*made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count));
+    THEN(status, call->layout_set(*made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                  &layout->batch_stride, sizeof layout->batch_stride));
     return status;
 }
 
@@ -182,12 +210,11 @@ static cublasStatus_t gemm_describe(const struct gemm_functions *call, struct ge
     const struct gemm_key *key = &plan->key;
     cublasOperation_t first = key->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t second = key->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-    cublasStatus_t status =
-        call->cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-    THEN(status, call->cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSA,
-                                                      &first, sizeof first));
-    THEN(status, call->cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSB,
-                                                      &second, sizeof second));
+    cublasStatus_t status = call->product_create(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    THEN(status,
+         call->product_set(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first));
+    THEN(status,
+         call->product_set(plan->product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second));
     THEN(status, gemm_layout_create(call, &plan->a, &key->a, key->in, key->batch));
     THEN(status, gemm_layout_create(call, &plan->b, &key->b, key->in, key->batch));
     THEN(status, gemm_layout_create(call, &plan->c, &key->c, key->out, key->batch));
@@ -204,14 +231,13 @@ static cublasStatus_t gemm_prefer(const struct gemm_functions *call, const struc
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES};
     uint64_t workspace = GEMM_WORKSPACE;
     uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-    cublasStatus_t status = call->cublasLtMatmulPreferenceSetAttribute(
+    cublasStatus_t status = call->preference_set(
         preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-    THEN(status,
-         call->cublasLtMatmulPreferenceSetAttribute(
-             preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes));
+    THEN(status, call->preference_set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                      &schemes, sizeof schemes));
     for (int i = 0; i < 4; i++)
-        THEN(status, call->cublasLtMatmulPreferenceSetAttribute(
-                         preference, alignments[i], &key->alignments[i], sizeof(uint32_t)));
+        THEN(status, call->preference_set(preference, alignments[i], &key->alignments[i],
+                                          sizeof(uint32_t)));
     return status;
 }
 
@@ -224,13 +250,12 @@ static cublasStatus_t gemm_algorithms(const struct gemm_library *library,
     const struct gemm_functions *call = &library->call;
     cublasLtMatmulPreference_t preference;
     *found = 0;
-    cublasStatus_t status = call->cublasLtMatmulPreferenceCreate(&preference);
+    cublasStatus_t status = call->preference_create(&preference);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     status = gemm_prefer(call, &plan->key, preference);
-    THEN(status, call->cublasLtMatmulAlgoGetHeuristic(library->handle, plan->product, plan->b,
-                                                      plan->a, plan->add, plan->c, preference, most,
-                                                      algorithms, found));
-    call->cublasLtMatmulPreferenceDestroy(preference);
+    THEN(status, call->heuristic(library->handle, plan->product, plan->b, plan->a, plan->add,
+                                 plan->c, preference, most, algorithms, found));
+    call->preference_destroy(preference);
     if (status == CUBLAS_STATUS_SUCCESS && *found == 0) status = CUBLAS_STATUS_NOT_SUPPORTED;
     return status;
 }
@@ -340,7 +365,7 @@ static plx_status gemm_queue(struct backend *be, const struct gemm_call *product
     struct gemm_library *library = ((struct cuda_state *)be->ops_state)->products;
     const struct gemm *gemm = product->gemm;
     float alpha = (float)gemm->alpha, beta = (float)gemm->beta;
-    cublasStatus_t status = library->call.cublasLtMatmul(
+    cublasStatus_t status = library->call.matmul(
         library->handle, plan->product, &alpha, gemm->b->data, plan->b, gemm->a->data, plan->a,
         &beta, product->add->data, plan->add, gemm->c->data, plan->c, algorithm, product->workspace,
         GEMM_WORKSPACE, be->stream);
