@@ -23,6 +23,7 @@
 
 #include "core/param.h"
 #include "core/rope.h"
+#include "ops/clip_state.h"
 
 struct ops;
 struct ops_scratch;
@@ -58,12 +59,11 @@ struct gemm {
 };
 
 /* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n
- * gradients, added in order; state f64 [CLIP_FIELDS], zero before the first step, receives the norm
- * and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
+ * gradients, added in order; state, a struct clip_state, zero before the first step, receives the
+ * norm and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
  * otherwise. The first step (counted from 1) whose norm is not finite leaves its number, the index
  * of the gradient to blame and the factor 0, which tells updates to change nothing; from then on
  * the state stays. */
-enum clip_field { CLIP_FACTOR, CLIP_NORM, CLIP_BAD_STEP, CLIP_BAD_INDEX, CLIP_FIELDS };
 struct clip {
     const struct plx_tensor *squares, *state;
     double limit;

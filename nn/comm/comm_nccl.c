@@ -134,6 +134,7 @@ static plx_status nccl_dtype(struct comm *comm, const struct plx_tensor *y, nccl
                  {PLX_F64, ncclFloat64},
                  {PLX_BF16, ncclBfloat16},
                  {PLX_I32, ncclInt32}};
+    *type = ncclNumTypes;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (types[i].dtype != y->dtype) continue;
         *type = types[i].type;

@@ -45,7 +45,7 @@ for _ in $(seq 1500); do
     [ -s dead/log.jsonl ] && [ "$(wc -l <dead/log.jsonl)" -gt 15 ] && break
     sleep 0.02
 done
-mapfile -t ranks < <(pgrep -P "$starter")
+mapfile -t ranks < <(children "$starter")
 kill -9 "${ranks[1]}"
 code=0
 wait "$starter" || code=$?
