@@ -211,6 +211,8 @@ static plx_status describe_model(const struct train_session *session, struct mod
         return train_model_config(options, session->vocab_size, session->end_of_text, config,
                                   session->err);
     TRY(model_folder_config(session->model_folder, config, session->err));
+    if (options->resume[0] == 0)
+        TRY(train_from_adapt(options, session->model_folder, config, session->err));
     return train_from_check(options, session->vocab_size, config, session->model_folder,
                             session->err);
 }
@@ -223,7 +225,8 @@ static plx_status set_weights(struct train_session *session)
         model_init(session->model, (uint64_t)options->seed);
         return PLX_OK;
     }
-    TRY(model_load_values(session->model, session->model_folder, session->err));
+    TRY(model_load_adapted(session->model, session->model_folder, (uint64_t)options->seed,
+                           session->err));
     train_session_say(session->hooks, "starting from the weights of %s", session->model_folder);
     return PLX_OK;
 }

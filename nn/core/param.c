@@ -45,7 +45,7 @@ void param_list_pack(struct param_list *list, enum packing packing)
 {
     for (int i = 0; i < list->count; i++) {
         const struct plx_tensor *value = &list->items[i].value;
-        if (value->rank == 2)
+        if (value->rank == 2 && !list->items[i].adapts)
             list->items[i].packed = (struct packed){
                 .kind = packing, .rows = value->shape[0], .columns = value->shape[1]};
     }
@@ -66,8 +66,10 @@ void param_list_carve_values(struct param_list *list, struct arena *arena)
 
 void param_list_carve_grads(struct param_list *list, struct arena *arena)
 {
-    for (int i = 0; i < list->count; i++)
-        list->items[i].grad.data = arena_push(arena, param_bytes(&list->items[i].grad));
+    for (int i = 0; i < list->count; i++) {
+        struct param *param = &list->items[i];
+        if (param_has_grad(param)) param->grad.data = arena_push(arena, param_bytes(&param->grad));
+    }
 }
 
 /* FNV-1a: the stream number of a parameter's random values. */
@@ -117,14 +119,17 @@ void param_start(const struct param *param, struct rng *stream, plx_dtype dtype,
     stream->counter += words * (uint64_t)count;
 }
 
+void param_init_value(const struct param *param, uint64_t seed)
+{
+    struct rng stream = param_stream(param, seed);
+    param_start(param, &stream, param->value.dtype, param->value.data,
+                plx_tensor_count(&param->value));
+}
+
 void param_list_init(struct param_list *list, uint64_t seed)
 {
-    for (int i = 0; i < list->count; i++) {
-        const struct plx_tensor *value = &list->items[i].value;
-        if (value->data == NULL) continue;
-        struct rng stream = param_stream(&list->items[i], seed);
-        param_start(&list->items[i], &stream, value->dtype, value->data, plx_tensor_count(value));
-    }
+    for (int i = 0; i < list->count; i++)
+        if (list->items[i].value.data != NULL) param_init_value(&list->items[i], seed);
 }
 
 struct param *param_find(struct param_list *list, const char *name)
@@ -141,9 +146,17 @@ int64_t param_list_elements(const struct param_list *list)
     return elements;
 }
 
-void param_list_train_probe_only(struct param_list *list)
+bool param_has_grad(const struct param *param)
 {
-    for (int i = 0; i < list->count; i++) list->items[i].frozen = !list->items[i].probe;
+    return !param->frozen || param->value.rank < 2;
+}
+
+void param_list_train_only(struct param_list *list, bool probe, bool adapters)
+{
+    for (int i = 0; i < list->count; i++) {
+        struct param *param = &list->items[i];
+        param->frozen = !(param->adapts ? adapters : param->probe && probe);
+    }
 }
 
 int64_t param_list_trained(const struct param_list *list)

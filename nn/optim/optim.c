@@ -275,9 +275,10 @@ plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor
 {
     struct backend *be = optim->be;
     for (int i = 0; i < optim->slot_count; i++)
-        REQUIRE(be->err, optim->params->items[i].grad.data != NULL, PLX_INVALID_ARGUMENT,
-                "%s: an optimiser step needs gradients, which are not reserved",
-                optim->params->items[i].name);
+        REQUIRE(
+            be->err, optim->params->items[i].frozen || optim->params->items[i].grad.data != NULL,
+            PLX_INVALID_ARGUMENT, "%s: an optimiser step needs gradients, which are not reserved",
+            optim->params->items[i].name);
     double norm = 0.0;
     plx_status status = clip_gradients(be, optim->params, optim->config.clip, &norm);
     if (report != NULL) report->grad_norm = norm;
