@@ -64,6 +64,13 @@ static plx_status timed_add(struct backend *be, const struct plx_tensor *y,
     return book(TIMED_OTHER, start, inner->add(be, y, a, b));
 }
 
+static plx_status timed_sum(struct backend *be, const struct plx_tensor *sum,
+                            const struct plx_tensor *x)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->sum(be, sum, x));
+}
+
 static plx_status timed_scale(struct backend *be, const struct plx_tensor *y, double factor)
 {
     double start = process_seconds();
@@ -231,11 +238,13 @@ static plx_status timed_attend_decode(struct backend *be, const struct attend *a
 
 const struct ops timed_ops = {
     .name = "timed",
+    .device = &device_cpu,
     .create = timed_create,
     .destroy = timed_destroy,
     .zero = timed_zero,
     .copy = timed_copy,
     .add = timed_add,
+    .sum = timed_sum,
     .scale = timed_scale,
     .sum_squares = timed_sum_squares,
     .gemm = timed_gemm,

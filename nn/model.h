@@ -62,9 +62,12 @@ struct model_loss {
     int64_t count;
 };
 plx_status model_loss(struct model *model, const struct batch *batch, struct model_loss *loss);
-/* The same, and gradients of scale * sum added to every parameter's grad. */
+/* The same, and gradients of scale * sum added to every parameter's grad. loss NULL: nothing is
+ * waited for, and the sum is added to what model_loss_read gives. */
 plx_status model_loss_backward(struct model *model, const struct batch *batch, double scale,
                                struct model_loss *loss);
+/* The sum of losses since it was last read; waits for the device. */
+plx_status model_loss_read(struct model *model, double *sum);
 plx_status model_zero_grads(struct model *model);
 /* Logits of every token, [N,V], in the storage dtype of the backend; for parity checks and
  * evaluation. */

@@ -1,14 +1,18 @@
 /* op.h: every operation a language model needs besides mixing, as one table of functions per
  * backend.
  *
- * Three tables exist: ops_ref (obviously correct, in f32 or f64 by the tensors' dtype), ops_cpu
- * (fast, f32 storage, f32 or bf16 products), and ops_dry, whose operations do nothing: a forward
- * and backward run with ops_dry on measuring arenas is how memory is sized. ops_cuda comes beside
- * them. No code above this table knows which one it uses.
+ * Four tables exist: ops_ref (obviously correct, in f32 or f64 by the tensors' dtype), ops_cpu
+ * (fast, f32 storage, f32 or bf16 products), ops_cuda (f32 storage, f32 or bf16 activations), and
+ * ops_dry, whose operations do nothing: a forward and backward run with ops_dry on measuring arenas
+ * is how memory is sized. No code above this table knows which one it uses.
  *
  * Conventions, stated here and nowhere else:
- *   - Tensors are dense row-major views unless an operation says otherwise. N counts tokens,
- *     E width.
+ *   - Tensors are dense row-major views unless an operation says otherwise, on the table's device.
+ *     N counts tokens, E width.
+ *   - Activations and their gradients have the backend's activation dtype, and so have the weights
+ *     that products and embed read. Gains, biases, statistics (rstd, losses), parameter gradients,
+ *     master weights and optimiser state have its storage dtype. The two differ on CUDA only.
+ *   - Work is queued on the backend's stream: only what returns a number to the host waits.
  *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several
  *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs.
  *   - Outputs may not overlap inputs, except where "in place allowed" is said.
@@ -17,8 +21,7 @@
 #ifndef NN_OP_H
 #define NN_OP_H
 
-#include "core/arena.h"
-#include "core/packed.h"
+#include "core/param.h"
 #include "core/rope.h"
 
 struct ops;
@@ -27,9 +30,13 @@ struct ops;
  */
 struct backend {
     const struct ops *ops;
+    const struct device *device; /* the table's */
+    int device_index;
+    plx_stream stream; /* of the device; NULL on the CPU */
     plx_context *context;
     struct arena scratch; /* LIFO: every function leaves it as it found it */
-    plx_dtype storage;    /* of activations and parameters: f32, or f64 with ops_ref */
+    plx_dtype storage;    /* of parameters and statistics: f32, or f64 with ops_ref */
+    plx_dtype activation; /* of activations and active weights: storage, or bf16 on CUDA */
     plx_dtype compute;    /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
     enum packing packing; /* of weight matrices of the models made on it; not for training */
     int threads;
@@ -63,6 +70,7 @@ struct attend {
 
 struct ops {
     const char *name;
+    const struct device *device;
     plx_status (*create)(struct backend *be);
     void (*destroy)(struct backend *be);
 
@@ -72,6 +80,8 @@ struct ops {
     /* y = a + b; in place allowed. */
     plx_status (*add)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                       const struct plx_tensor *b);
+    /* *sum += the sum of x, in double and in a fixed order; sum f64 [1]. */
+    plx_status (*sum)(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
     /* y = factor * y. */
     plx_status (*scale)(struct backend *be, const struct plx_tensor *y, double factor);
     /* *sum = sum of squares, accumulated in double in a fixed order. NaN and inf pass through. */
@@ -152,10 +162,11 @@ struct ops {
     plx_status (*attend_decode)(struct backend *be, const struct attend *attend);
 };
 
-extern const struct ops ops_ref, ops_cpu, ops_dry;
+/* In a build without CUDA ops_cuda's create says so and fails. */
+extern const struct ops ops_ref, ops_cpu, ops_cuda, ops_dry;
 
-/* Creates a backend and its library context. storage and compute as above; features in disabled are
- * treated as absent. The scratch arena starts empty: see backend_reserve. */
+/* Creates a backend, its stream and its library context. storage and compute as above; features in
+ * disabled are treated as absent. The scratch arena starts empty: see backend_reserve. */
 struct backend_config {
     const struct ops *ops;
     plx_dtype storage, compute;
@@ -163,12 +174,19 @@ struct backend_config {
     const char *kernel; /* forced attention kernel, or NULL */
     uint32_t disabled_features;
     enum packing packing;
+    bool bf16_activations; /* otherwise activations have the storage dtype */
+    int device_index;
 };
 plx_status backend_create(struct backend *be, const struct backend_config *config,
                           struct error *err);
 void backend_destroy(struct backend *be);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
+/* Copies the values of parameters into their active copies, where they have one: after every change
+ * of values. */
+plx_status backend_refresh(struct backend *be, const struct param_list *params);
+/* The dtypes of the models made on it. */
+struct precision backend_precision(const struct backend *be);
 /* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be
  * and, as it owns nothing, never destroyed. */
 struct backend backend_dry(const struct backend *be);

@@ -51,12 +51,18 @@ void param_list_pack(struct param_list *list, enum packing packing)
     }
 }
 
+static void carve(struct plx_tensor *tensor, struct arena *arena)
+{
+    tensor->device = arena->device->kind;
+    tensor->data = arena_push(arena, param_bytes(tensor));
+}
+
 void param_list_carve_values(struct param_list *list, struct arena *arena)
 {
     for (int i = 0; i < list->count; i++) {
         struct packed *packed = &list->items[i].packed;
         if (packed->kind == PACKING_NONE) {
-            list->items[i].value.data = arena_push(arena, param_bytes(&list->items[i].value));
+            carve(&list->items[i].value, arena);
             continue;
         }
         packed->data = arena_push(arena, packed_data_bytes(packed));
@@ -64,12 +70,22 @@ void param_list_carve_values(struct param_list *list, struct arena *arena)
     }
 }
 
-void param_list_carve_grads(struct param_list *list, struct arena *arena)
+void param_list_carve_active(struct param_list *list, plx_dtype activation, struct arena *arena)
 {
     for (int i = 0; i < list->count; i++) {
         struct param *param = &list->items[i];
-        if (param_has_grad(param)) param->grad.data = arena_push(arena, param_bytes(&param->grad));
+        param->active = param->value;
+        if (param->packed.kind != PACKING_NONE || param->value.rank != 2) continue;
+        if (param->value.dtype == activation) continue;
+        param->active.dtype = activation;
+        carve(&param->active, arena);
     }
+}
+
+void param_list_carve_grads(struct param_list *list, struct arena *arena)
+{
+    for (int i = 0; i < list->count; i++)
+        if (param_has_grad(&list->items[i])) carve(&list->items[i].grad, arena);
 }
 
 /* FNV-1a: the stream number of a parameter's random values. */

@@ -26,6 +26,12 @@ enum param_group {
     PARAM_GROUPS
 };
 
+/* Dtypes of a model. They differ where matrices are kept in f32 but read in bf16. */
+struct precision {
+    plx_dtype storage;    /* of parameters, their gradients, and statistics of activations */
+    plx_dtype activation; /* of activations and of the weights that products read */
+};
+
 #define PARAM_NAME_MAX 128
 
 /* The rows of A and B that adapt a weight; they stand behind it, so that down is 0 where there are
@@ -38,6 +44,8 @@ struct adapter {
 struct param {
     char name[PARAM_NAME_MAX]; /* as in model.safetensors */
     struct plx_tensor value;   /* f32, or f64 in the reference; rank 1 or 2, dense */
+    struct plx_tensor active;  /* what products and embeddings read: value, or a matrix's copy in
+                                  the activation dtype, which backend_refresh brings up to date */
     struct plx_tensor grad;    /* same shape; data NULL until gradients are reserved */
     struct packed packed;      /* where it is packed: holds the values instead, and value.data is
                                   NULL; kind PACKING_NONE otherwise */
@@ -69,6 +77,9 @@ void param_list_destroy(struct param_list *list);
 void param_list_pack(struct param_list *list, enum packing packing);
 /* Carves every value (or every gradient but those of frozen matrices) from an arena. */
 void param_list_carve_values(struct param_list *list, struct arena *arena);
+/* Makes active views of the values, or, for matrices of another dtype, carves copies; after the
+ * values. */
+void param_list_carve_active(struct param_list *list, plx_dtype activation, struct arena *arena);
 void param_list_carve_grads(struct param_list *list, struct arena *arena);
 /* Each row draws from its own stream, derived from seed and name, so adding a parameter does not
  * change the start of the others. */

@@ -16,7 +16,7 @@ struct block {
     struct rmsnorm mixer_norm, mlp_norm;
     struct mlp mlp;
     int64_t width;
-    plx_dtype dtype;
+    struct precision precision;
 };
 
 struct block_record {
@@ -31,7 +31,7 @@ struct block_record {
 
 /* Adds the block's parameters; false when out of memory (block_destroy is safe then too). */
 bool block_create(struct block *block, const struct model_config *config, int layer,
-                  plx_dtype dtype, struct param_list *params);
+                  struct precision precision, struct param_list *params);
 void block_destroy(struct block *block);
 /* Sets every tensor of the record; record->mixer must point to memory already. */
 void block_carve(const struct block *block, int64_t tokens, struct arena *arena,

@@ -26,26 +26,16 @@ static double value_at(const struct plx_tensor *tensor, int64_t i)
                                     : ((const float *)tensor->data)[i];
 }
 
-/* Losses in order; a dry run has none. */
-static double sum_losses(const struct plx_tensor *losses)
-{
-    double sum = 0;
-    if (losses->data == NULL) return 0;
-    for (int64_t n = 0; n < losses->shape[0]; n++) sum += value_at(losses, n);
-    return sum;
-}
-
 plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
                      const struct plx_tensor *x, const struct plx_tensor *targets, double scale,
-                     const struct plx_tensor *dx, double *sum)
+                     const struct plx_tensor *dx, const struct plx_tensor *sum)
 {
     int64_t N = x->shape[0], V = params->items[weight].value.shape[0];
     int64_t chunk = head_chunk(V, N);
     const struct plx_tensor absent = {0};
     size_t mark = arena_mark(&be->scratch);
     struct plx_tensor all_logits = arena_tensor(&be->scratch, x->dtype, 2, (int64_t[]){chunk, V}),
-                      all_losses = arena_tensor(&be->scratch, x->dtype, 1, &chunk);
-    *sum = 0;
+                      all_losses = arena_tensor(&be->scratch, be->storage, 1, &chunk);
     for (int64_t first = 0; first < N; first += chunk) {
         int64_t count = N - first < chunk ? N - first : chunk;
         struct plx_tensor logits = view_rows(&all_logits, 0, count),
@@ -55,7 +45,7 @@ plx_status head_loss(struct backend *be, int weight, const struct param_list *pa
         TRY(linear_forward(be, weight, params, &x_chunk, &logits));
         TRY(be->ops->cross_entropy(be, &losses, dx != NULL ? &logits : &absent, &logits,
                                    &target_chunk, scale));
-        *sum += sum_losses(&losses);
+        TRY(be->ops->sum(be, sum, &losses));
         if (dx == NULL) continue;
         struct plx_tensor dx_chunk = view_rows(dx, first, count);
         TRY(linear_backward(be, weight, params, &logits, &x_chunk, &dx_chunk, false));
@@ -112,7 +102,7 @@ plx_status head_scores(struct backend *be, int weight, const struct param_list *
     const struct score_chunk all = {
         .x = arena_tensor(&be->scratch, x->dtype, 2, (int64_t[]){rows, E}),
         .logits = arena_tensor(&be->scratch, x->dtype, 2, (int64_t[]){rows, V}),
-        .losses = arena_tensor(&be->scratch, x->dtype, 1, &rows),
+        .losses = arena_tensor(&be->scratch, be->storage, 1, &rows),
         .targets = arena_tensor(&be->scratch, PLX_I32, 1, &rows)};
     if (queries == NULL) count = rows;
     for (int64_t first = 0; first < count; first += rows) {

@@ -15,16 +15,17 @@ void heads_carve(const struct heads *heads, int64_t tokens, struct arena *arena,
 {
     const int64_t shape[3] = {tokens, heads->heads, heads->channels};
     const int64_t rows = tokens * heads->heads;
-    *record = (struct heads_record){.out = arena_tensor(arena, heads->dtype, 3, shape)};
+    const plx_dtype dtype = heads->precision.activation;
+    *record = (struct heads_record){.out = arena_tensor(arena, dtype, 3, shape)};
     record->normed = record->out;
     if (heads->gate >= 0) {
-        record->normed = arena_tensor(arena, heads->dtype, 3, shape);
-        record->z = arena_tensor(arena, heads->dtype, 2, shape);
+        record->normed = arena_tensor(arena, dtype, 3, shape);
+        record->z = arena_tensor(arena, dtype, 2, shape);
     }
     record->raw = record->normed;
     if (heads->has_norm) {
-        record->raw = arena_tensor(arena, heads->dtype, 3, shape);
-        record->rstd = arena_tensor(arena, heads->dtype, 1, &rows);
+        record->raw = arena_tensor(arena, dtype, 3, shape);
+        record->rstd = arena_tensor(arena, heads->precision.storage, 1, &rows);
     }
 }
 
@@ -52,7 +53,8 @@ static plx_status gate_backward(struct backend *be, const struct heads *heads,
                                 const struct plx_tensor *dnormed, const struct plx_tensor *dx,
                                 bool accumulate)
 {
-    struct plx_tensor dz = arena_tensor(&be->scratch, heads->dtype, 2, record->z.shape);
+    struct plx_tensor dz =
+        arena_tensor(&be->scratch, heads->precision.activation, 2, record->z.shape);
     TRY(be->ops->gate_backward(be, dnormed, &dz, dout, &record->normed, &record->z));
     return linear_backward(be, heads->gate, params, &dz, x, dx, accumulate);
 }
@@ -67,13 +69,13 @@ plx_status heads_backward(struct backend *be, const struct heads *heads,
     struct plx_tensor dnormed = *dout, draw;
     if (heads->has_rope) TRY(be->ops->rope(be, dout, dout, positions, &heads->rope, true));
     if (heads->gate >= 0) {
-        dnormed = arena_tensor(&be->scratch, heads->dtype, 3, dout->shape);
+        dnormed = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
         TRY(gate_backward(be, heads, params, x, record, dout, &dnormed, dx, accumulate));
         accumulate = true;
     }
     draw = dnormed;
     if (heads->has_norm) {
-        draw = arena_tensor(&be->scratch, heads->dtype, 3, dout->shape);
+        draw = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
         TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd,
                              &draw));
     }

@@ -62,7 +62,7 @@ plx_status rmsnorm_backward(struct backend *be, const struct rmsnorm *norm,
 
 struct heads {
     int64_t heads, channels;
-    plx_dtype dtype;
+    struct precision precision;
     int weight;          /* [heads * channels, E] */
     int bias;            /* [heads * channels]; -1: none */
     bool has_norm;       /* RMSNorm over the channels of every head, one gain for all heads */
@@ -100,7 +100,7 @@ plx_status heads_backward(struct backend *be, const struct heads *heads,
 struct mlp {
     int gate, up, down; /* [F,E], [F,E], [E,F] */
     int64_t width, inner;
-    plx_dtype dtype;
+    struct precision precision;
 };
 
 struct mlp_record {
@@ -108,8 +108,8 @@ struct mlp_record {
 };
 
 /* Adds PREFIX.{gate,up,down}_proj.weight; false when out of memory. */
-bool mlp_create(struct mlp *mlp, struct param_list *params, plx_dtype dtype, int64_t width,
-                int64_t inner, double std, const char *prefix);
+bool mlp_create(struct mlp *mlp, struct param_list *params, struct precision precision,
+                int64_t width, int64_t inner, double std, const char *prefix);
 void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
                struct mlp_record *record);
 /* x, y [N,E]. y NULL: only the record is wanted, as when a block is recomputed for backward. */
@@ -135,12 +135,12 @@ plx_status embedding_backward(struct backend *be, int table, const struct param_
 
 /* Tokens whose logits exist at once. */
 int64_t head_chunk(int64_t vocab, int64_t tokens);
-/* *sum = sum over tokens of the cross-entropy of x W^T against targets (i32 [N], negative: not
- * scored), added up in double. Where dx is given: dx = gradient of scale * *sum, and dW
- * accumulated. weight is the index of W [V,E]. */
+/* Adds to sum (f64 [1]) the cross-entropy of x W^T against targets (i32 [N], negative: not scored).
+ * Where dx is given: dx = gradient of scale times that, and dW accumulated. weight is the index of
+ * W [V,E]. */
 plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
                      const struct plx_tensor *x, const struct plx_tensor *targets, double scale,
-                     const struct plx_tensor *dx, double *sum);
+                     const struct plx_tensor *dx, const struct plx_tensor *sum);
 /* Answers queries about the tokens that follow rows of x [N,E]. Scratch does not grow with their
  * count; a dry run needs no queries. */
 struct score_query;

@@ -43,7 +43,7 @@ static plx_status weight_forward(struct backend *be, const struct param *weight,
 {
     if (weight->packed.kind != PACKING_NONE) return be->ops->project(be, y, x, &weight->packed);
     const struct gemm product = {
-        .a = x, .b = &weight->value, .c = y, .transpose_b = true, .alpha = 1};
+        .a = x, .b = &weight->active, .c = y, .transpose_b = true, .alpha = 1};
     return be->ops->gemm(be, &product);
 }
 
@@ -55,7 +55,7 @@ static plx_status weight_backward(struct backend *be, const struct param *weight
         .a = dy, .b = x, .c = &weight->grad, .transpose_a = true, .alpha = 1, .beta = 1};
     if (!weight->frozen) TRY(be->ops->gemm(be, &weight_gradient));
     const struct gemm input_gradient = {
-        .a = dy, .b = &weight->value, .c = dx, .alpha = 1, .beta = accumulate ? 1 : 0};
+        .a = dy, .b = &weight->active, .c = dx, .alpha = 1, .beta = accumulate ? 1 : 0};
     return be->ops->gemm(be, &input_gradient);
 }
 
@@ -78,7 +78,7 @@ static plx_status adapter_forward(struct backend *be, const struct adapter *adap
     struct plx_tensor z = adapter_inner(be, down, x);
     TRY(weight_forward(be, down, x, &z));
     const struct gemm product = {
-        .a = &z, .b = &up->value, .c = y, .transpose_b = true, .alpha = adapter->scale, .beta = 1};
+        .a = &z, .b = &up->active, .c = y, .transpose_b = true, .alpha = adapter->scale, .beta = 1};
     TRY(be->ops->gemm(be, &product));
     arena_release(&be->scratch, mark);
     return PLX_OK;
@@ -95,7 +95,7 @@ static plx_status adapter_backward(struct backend *be, const struct adapter *ada
     const struct gemm up_gradient = {
         .a = dy, .b = &z, .c = &up->grad, .transpose_a = true, .alpha = adapter->scale, .beta = 1};
     if (!up->frozen) TRY(be->ops->gemm(be, &up_gradient));
-    const struct gemm inner = {.a = dy, .b = &up->value, .c = &dz, .alpha = adapter->scale};
+    const struct gemm inner = {.a = dy, .b = &up->active, .c = &dz, .alpha = adapter->scale};
     TRY(be->ops->gemm(be, &inner));
     TRY(weight_backward(be, down, &dz, x, dx, true));
     arena_release(&be->scratch, mark);

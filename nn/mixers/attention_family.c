@@ -19,7 +19,7 @@
 
 struct mixer {
     plx_mechanism mechanism;
-    plx_dtype dtype;
+    struct precision precision;
     int64_t window;
     struct heads q, k;
     struct heads r;    /* Parallax only */
@@ -57,13 +57,14 @@ struct heads_plan {
 };
 
 static bool heads_create(struct heads *heads, const struct heads_plan *plan,
-                         const struct model_config *config, const char *prefix, plx_dtype dtype,
-                         struct param_list *params)
+                         const struct model_config *config, const char *prefix,
+                         struct precision precision, struct param_list *params)
 {
+    const plx_dtype dtype = precision.storage;
     const int64_t D = config->head_dim;
     *heads = (struct heads){.heads = plan->heads,
                             .channels = D,
-                            .dtype = dtype,
+                            .precision = precision,
                             .has_norm = plan->norm != NULL,
                             .bias = -1,
                             .gate = -1,
@@ -95,9 +96,9 @@ static bool probe_create(struct mixer *mixer, const struct model_config *config,
         .std = config->probe_start == PROBE_START_ZERO_WEIGHT ? 0 : std,
         .gain = config->probe_start == PROBE_START_ZERO_GAIN ? PARAM_INIT_ZERO : PARAM_INIT_ONE,
         .has_rope = config->probe_rope};
-    if (!heads_create(&mixer->r, &plan, config, prefix, mixer->dtype, params)) return false;
+    if (!heads_create(&mixer->r, &plan, config, prefix, mixer->precision, params)) return false;
     if (config->probe_gate) {
-        mixer->r.gate = linear_add(params, mixer->dtype, H, config->hidden_size, std,
+        mixer->r.gate = linear_add(params, mixer->precision.storage, H, config->hidden_size, std,
                                    H < 64 ? PARAM_THIN : PARAM_MATRIX, prefix, "r_gate");
         if (mixer->r.gate < 0) return false;
     }
@@ -107,12 +108,13 @@ static bool probe_create(struct mixer *mixer, const struct model_config *config,
 
 static struct mixer *attention_create(const struct mixer_kind *kind,
                                       const struct model_config *config, int layer,
-                                      const char *prefix, plx_dtype dtype,
+                                      const char *prefix, struct precision precision,
                                       struct param_list *params)
 {
     const int64_t E = config->hidden_size, H = config->heads, G = config->kv_heads,
                   D = config->head_dim;
     const double std = config->initializer_range;
+    const plx_dtype dtype = precision.storage;
     const struct heads_plan q = {.heads = H,
                                  .projection = "q_proj",
                                  .norm = config->qk_norm ? "q_norm" : NULL,
@@ -126,10 +128,10 @@ static struct mixer *attention_create(const struct mixer_kind *kind,
     struct mixer *mixer = calloc(1, sizeof *mixer);
     if (mixer == NULL) return NULL;
     mixer->mechanism = kind->mechanism;
-    mixer->dtype = dtype;
+    mixer->precision = precision;
     mixer->window = config->layer[layer].window;
-    bool complete = heads_create(&mixer->q, &q, config, prefix, dtype, params) &&
-                    heads_create(&mixer->k, &k, config, prefix, dtype, params) &&
+    bool complete = heads_create(&mixer->q, &q, config, prefix, precision, params) &&
+                    heads_create(&mixer->k, &k, config, prefix, precision, params) &&
                     (!has_probe(mixer) || probe_create(mixer, config, prefix, params));
     mixer->value = linear_add(params, dtype, G * D, E, std, PARAM_MATRIX, prefix, "v_proj");
     mixer->value_bias = -1;
@@ -156,16 +158,17 @@ static void attention_carve(const struct mixer *mixer, int64_t tokens, struct ar
     struct attention_record *keep = record;
     const int64_t values[3] = {tokens, mixer->k.heads, mixer->k.channels};
     const int64_t outputs[3] = {tokens, mixer->q.heads, mixer->q.channels};
+    const plx_dtype storage = mixer->precision.storage, activation = mixer->precision.activation;
     *keep = (struct attention_record){0};
     heads_carve(&mixer->q, tokens, arena, &keep->q);
     heads_carve(&mixer->k, tokens, arena, &keep->k);
-    keep->v = arena_tensor(arena, mixer->dtype, 3, values);
-    keep->o = arena_tensor(arena, mixer->dtype, 3, outputs);
-    keep->lse = arena_tensor(arena, mixer->dtype, 2, outputs);
+    keep->v = arena_tensor(arena, activation, 3, values);
+    keep->o = arena_tensor(arena, activation, 3, outputs);
+    keep->lse = arena_tensor(arena, storage, 2, outputs);
     if (!has_probe(mixer)) return;
     heads_carve(&mixer->r, tokens, arena, &keep->r);
-    keep->probe_mean = arena_tensor(arena, mixer->dtype, 2, outputs);
-    keep->value_mean = arena_tensor(arena, mixer->dtype, 3, outputs);
+    keep->probe_mean = arena_tensor(arena, storage, 2, outputs);
+    keep->value_mean = arena_tensor(arena, activation, 3, outputs);
 }
 
 static void attention_carve_cache(const struct mixer *mixer, plx_dtype dtype, int64_t sequences,
@@ -185,7 +188,7 @@ static struct plx_tensor packed(const struct plx_tensor *tensor)
 {
     int64_t shape[4] = {1, tensor->shape[0], tensor->shape[1], tensor->shape[2]};
     if (tensor->rank == 0) return *tensor;
-    return plx_tensor_dense(tensor->data, tensor->dtype, tensor->rank + 1, shape);
+    return view_shaped(tensor, tensor->rank + 1, shape);
 }
 
 static struct plx_attention packed_attention(const struct mixer *mixer,
@@ -241,12 +244,13 @@ struct attention_gradients {
 static struct attention_gradients
 gradients_carve(const struct mixer *mixer, const struct attention_record *keep, struct arena *arena)
 {
+    const plx_dtype dtype = mixer->precision.activation;
     const int64_t *queries = keep->q.out.shape, *keys = keep->k.out.shape;
-    struct attention_gradients d = {.o = arena_tensor(arena, mixer->dtype, 3, queries),
-                                    .q = arena_tensor(arena, mixer->dtype, 3, queries),
-                                    .k = arena_tensor(arena, mixer->dtype, 3, keys),
-                                    .v = arena_tensor(arena, mixer->dtype, 3, keys)};
-    if (has_probe(mixer)) d.r = arena_tensor(arena, mixer->dtype, 3, queries);
+    struct attention_gradients d = {.o = arena_tensor(arena, dtype, 3, queries),
+                                    .q = arena_tensor(arena, dtype, 3, queries),
+                                    .k = arena_tensor(arena, dtype, 3, keys),
+                                    .v = arena_tensor(arena, dtype, 3, keys)};
+    if (has_probe(mixer)) d.r = arena_tensor(arena, dtype, 3, queries);
     return d;
 }
 
@@ -286,8 +290,7 @@ static plx_status cache_append(struct backend *be, const struct decode_view *ste
                                const struct plx_tensor *cache, const struct plx_tensor *rows)
 {
     const int64_t capacity = cache->shape[1], G = cache->shape[2], D = cache->shape[3];
-    struct plx_tensor slots = plx_tensor_dense(cache->data, cache->dtype, 3,
-                                               (int64_t[]){cache->shape[0] * capacity, G, D});
+    struct plx_tensor slots = view_shaped(cache, 3, (int64_t[]){cache->shape[0] * capacity, G, D});
     for (int64_t s = 0; s < step->sequences; s++) {
         struct plx_tensor target = view_rows(&slots, s * capacity + step->length, step->count),
                           source = view_rows(rows, s * step->count, step->count);

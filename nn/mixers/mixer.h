@@ -35,7 +35,7 @@ struct mixer_kind {
     /* Adds parameters named PREFIX.q_proj.weight and so on; returns an instance that the row's
      * destroy frees, or NULL when out of memory. */
     struct mixer *(*create)(const struct mixer_kind *kind, const struct model_config *config,
-                            int layer, const char *prefix, plx_dtype dtype,
+                            int layer, const char *prefix, struct precision precision,
                             struct param_list *params);
     void (*destroy)(struct mixer *mixer);
     /* Bytes of a block's activation record come from carving it: same code measuring and real. The

@@ -21,11 +21,20 @@ struct activations {
     struct plx_tensor final_rstd; /* [N] */
 };
 
+/* A batch on the device, in memory for the largest, and the sum of losses that runs add to. */
+struct batch_inputs {
+    struct arena arena;
+    struct plx_tensor ids, targets, positions; /* i32 [N] */
+    struct plx_tensor offsets;                 /* i32 [sequences + 1] */
+    struct plx_tensor loss;                    /* f64 [1] */
+};
+
 struct model {
     struct backend *be;
     struct model_config config;
     struct param_list params;
     struct arena values, grads;
+    struct batch_inputs inputs;
     bool has_grads;
     int table, head; /* parameter indices; equal where embeddings are tied */
     struct rmsnorm norm;
@@ -44,16 +53,16 @@ struct decoder_run {
     struct batch_view view;
     struct plx_tensor ids, targets;    /* i32 [N] */
     double scale;                      /* of the gradient */
+    struct plx_tensor loss;            /* f64 [1], added to */
     struct plx_tensor logits;          /* [N,V], DECODER_LOGITS only */
-    double loss;                       /* written */
     const struct score_query *queries; /* DECODER_SCORES only, as the next two; NULL: a dry run */
     int64_t query_count;
     struct score *scores; /* written */
 };
 
-/* Views of a batch's arrays, or (batch NULL) tensors without data for a dry run. */
-struct decoder_run decoder_run_make(const struct model *model, enum decoder_task task,
-                                    int64_t tokens, int64_t sequences, const struct batch *batch);
+/* A run over the first tokens and sequences of inputs, which may be without data for a dry run. */
+struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
+                                    enum decoder_task task, int64_t tokens, int64_t sequences);
 /* Runs the task on activations that have been carved for the run's tokens. */
 plx_status decoder_run(struct model *model, struct backend *be, struct decoder_run *run);
 
@@ -63,6 +72,8 @@ plx_status decoder_run(struct model *model, struct backend *be, struct decoder_r
 bool activations_create(struct activations *activations, const struct block *blocks,
                         int64_t layers);
 void activations_destroy(struct activations *activations, int64_t layers);
+/* Carves inputs for so many tokens and sequences from their arena. */
+void batch_inputs_carve(struct batch_inputs *inputs, int64_t tokens, int64_t sequences);
 /* Carves everything for a batch of so many tokens, from the start of the arena. */
 void activations_carve(struct model *model, int64_t tokens);
 /* The record of block l, ready to be filled by its forward (shared) or as forward left it (kept).

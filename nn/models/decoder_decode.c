@@ -31,7 +31,7 @@ static void carve_cache(struct model_cache *cache, struct arena *arena)
     const struct model *model = cache->model;
     const int64_t tokens = cache->sequences * cache->piece;
     for (int64_t l = 0; l < model->config.layers; l++)
-        model->blocks[l].kind->carve_cache(model->blocks[l].mixer, model->be->storage,
+        model->blocks[l].kind->carve_cache(model->blocks[l].mixer, model->be->activation,
                                            cache->sequences, cache->capacity, arena,
                                            cache->mixers[l]);
     cache->positions = arena_tensor(arena, PLX_I32, 1, &tokens);
@@ -71,8 +71,8 @@ static plx_status decode_head(struct model_cache *cache, struct backend *be,
 {
     struct model *model = cache->model;
     const int64_t shape[2] = {step->sequences, model->config.hidden_size};
-    struct plx_tensor last = arena_tensor(&be->scratch, be->storage, 2, shape),
-                      normed = arena_tensor(&be->scratch, be->storage, 2, shape),
+    struct plx_tensor last = arena_tensor(&be->scratch, be->activation, 2, shape),
+                      normed = arena_tensor(&be->scratch, be->activation, 2, shape),
                       rstd = arena_tensor(&be->scratch, be->storage, 1, shape);
     TRY(gather_last(be, step, x, &last));
     TRY(rmsnorm_forward(be, &model->norm, &model->params, &last, &normed, &rstd));
@@ -100,8 +100,8 @@ static plx_status decode_pass(struct model_cache *cache, struct backend *be, int
     const int64_t tokens = cache->sequences * count;
     const int64_t shape[2] = {tokens, model->config.hidden_size};
     struct plx_tensor ids = view_rows(&cache->ids, 0, tokens);
-    struct plx_tensor x = arena_tensor(&be->scratch, be->storage, 2, shape),
-                      y = arena_tensor(&be->scratch, be->storage, 2, shape);
+    struct plx_tensor x = arena_tensor(&be->scratch, be->activation, 2, shape),
+                      y = arena_tensor(&be->scratch, be->activation, 2, shape);
     TRY(embedding_forward(be, model->table, &model->params, &ids, &x));
     for (int64_t l = 0; l < model->config.layers; l++) {
         TRY(block_decode(be, &model->blocks[l], &model->params, &step, &x, cache->mixers[l], &y));
@@ -133,13 +133,13 @@ static plx_status cache_allocate(struct model_cache *cache)
     struct backend *be = cache->model->be;
     REQUIRE(be->err, create_records(cache), PLX_OUT_OF_MEMORY,
             "out of memory for a cache of %lld layers", (long long)cache->model->config.layers);
-    struct arena measuring = arena_measuring();
+    struct arena measuring = arena_measuring(be->device);
     carve_cache(cache, &measuring);
     size_t one, full;
     TRY(measure_pass(cache, 1, &one));
     TRY(measure_pass(cache, cache->piece, &full));
     TRY(backend_reserve(be, one > full ? one : full));
-    TRY(arena_create(&cache->arena, measuring.used, be->err));
+    TRY(arena_create(&cache->arena, be->device, be->stream, measuring.used, be->err));
     carve_cache(cache, &cache->arena);
     return PLX_OK;
 }

@@ -34,10 +34,20 @@ void activations_destroy(struct activations *activations, int64_t layers)
     *activations = (struct activations){0};
 }
 
+void batch_inputs_carve(struct batch_inputs *inputs, int64_t tokens, int64_t sequences)
+{
+    const int64_t offsets = sequences + 1, one = 1;
+    inputs->ids = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
+    inputs->targets = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
+    inputs->positions = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
+    inputs->offsets = arena_tensor(&inputs->arena, PLX_I32, 1, &offsets);
+    inputs->loss = arena_tensor(&inputs->arena, PLX_F64, 1, &one);
+}
+
 void activations_carve(struct model *model, int64_t tokens)
 {
     struct activations *kept = &model->activations;
-    const plx_dtype dtype = model->be->storage;
+    const plx_dtype dtype = model->be->activation;
     const int64_t L = model->config.layers;
     const int64_t shape[2] = {tokens, model->config.hidden_size};
     arena_release(&kept->arena, 0);
@@ -45,7 +55,7 @@ void activations_carve(struct model *model, int64_t tokens)
         kept->x[l] = kept->keep_inputs || l < 2 ? arena_tensor(&kept->arena, dtype, 2, shape)
                                                 : kept->x[l - 2];
     kept->final = arena_tensor(&kept->arena, dtype, 2, shape);
-    kept->final_rstd = arena_tensor(&kept->arena, dtype, 1, shape);
+    kept->final_rstd = arena_tensor(&kept->arena, model->be->storage, 1, shape);
     kept->shared = arena_mark(&kept->arena);
     for (int64_t l = 0; kept->keep_records && l < L; l++)
         block_carve(&model->blocks[l], tokens, &kept->arena, &kept->records[l]);
@@ -69,9 +79,11 @@ static plx_status measure(struct model *model, enum decoder_task task, int64_t t
                           int64_t sequences, size_t *activations, size_t *scratch)
 {
     struct backend dry = backend_dry(model->be);
-    struct decoder_run run = decoder_run_make(model, task, tokens, sequences, NULL);
+    struct batch_inputs inputs = {.arena = arena_measuring(dry.device)};
+    batch_inputs_carve(&inputs, tokens, sequences);
+    struct decoder_run run = decoder_run_make(model, &inputs, task, tokens, sequences);
     struct arena real = model->activations.arena;
-    model->activations.arena = arena_measuring();
+    model->activations.arena = arena_measuring(dry.device);
     activations_carve(model, tokens);
     plx_status status = decoder_run(model, &dry, &run);
     *activations = model->activations.arena.peak;
@@ -107,11 +119,24 @@ static plx_status measure_reservation(struct model *model, int64_t tokens, int64
 static plx_status reserve_grads(struct model *model)
 {
     if (model->has_grads) return PLX_OK;
-    struct arena measuring = arena_measuring();
+    const struct backend *be = model->be;
+    struct arena measuring = arena_measuring(be->device);
     param_list_carve_grads(&model->params, &measuring);
-    TRY(arena_create(&model->grads, measuring.used, model->be->err));
+    TRY(arena_create(&model->grads, be->device, be->stream, measuring.used, be->err));
     param_list_carve_grads(&model->params, &model->grads);
     model->has_grads = true;
+    return PLX_OK;
+}
+
+static plx_status reserve_inputs(struct model *model, int64_t tokens, int64_t sequences)
+{
+    const struct backend *be = model->be;
+    struct batch_inputs *inputs = &model->inputs;
+    struct batch_inputs measured = {.arena = arena_measuring(be->device)};
+    batch_inputs_carve(&measured, tokens, sequences);
+    arena_destroy(&inputs->arena);
+    TRY(arena_create(&inputs->arena, be->device, be->stream, measured.arena.used, be->err));
+    batch_inputs_carve(inputs, tokens, sequences);
     return PLX_OK;
 }
 
@@ -137,7 +162,8 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
     TRY(measure_reservation(model, tokens, sequences, with_grads, &need));
     if (with_grads) TRY(reserve_grads(model));
     need.grads = model->grads.used;
-    TRY(arena_create(&kept->arena, need.activations, err));
+    TRY(reserve_inputs(model, tokens, sequences));
+    TRY(arena_create(&kept->arena, model->be->device, model->be->stream, need.activations, err));
     TRY(backend_reserve(model->be, need.scratch));
     model->max_tokens = tokens;
     model->max_sequences = sequences;

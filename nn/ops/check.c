@@ -114,6 +114,12 @@ plx_status check_add(struct backend *be, const struct plx_tensor *y, const struc
     return check_like(be, "add", "y", y, "a", a);
 }
 
+plx_status check_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x)
+{
+    TRY(check_dense(be, "sum", "x", x, be->storage));
+    return check_count(be, "sum", "sum", sum, PLX_F64, 1, "x", x);
+}
+
 plx_status check_one(struct backend *be, const char *op, const struct plx_tensor *x)
 {
     return check_dense(be, op, "x", x, be->storage);

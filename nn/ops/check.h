@@ -17,6 +17,7 @@ plx_status check_zero(struct backend *be, const struct plx_tensor *y);
 plx_status check_copy(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x);
 plx_status check_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                      const struct plx_tensor *b);
+plx_status check_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
 /* scale and sum_squares, which have one tensor. */
 plx_status check_one(struct backend *be, const char *op, const struct plx_tensor *x);
 plx_status check_gemm(struct backend *be, const struct gemm *gemm);

@@ -29,6 +29,7 @@ plx_status cpu_zero(struct backend *be, const struct plx_tensor *y);
 plx_status cpu_copy(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x);
 plx_status cpu_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                    const struct plx_tensor *b);
+plx_status cpu_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
 plx_status cpu_scale(struct backend *be, const struct plx_tensor *y, double factor);
 plx_status cpu_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum);
 plx_status cpu_adamw(struct backend *be, const struct adamw_update *update);

@@ -49,11 +49,13 @@ static plx_status cpu_create(struct backend *be)
 
 const struct ops ops_cpu = {
     .name = "cpu",
+    .device = &device_cpu,
     .create = cpu_create,
     .destroy = cpu_destroy,
     .zero = cpu_zero,
     .copy = cpu_copy,
     .add = cpu_add,
+    .sum = cpu_sum,
     .scale = cpu_scale,
     .sum_squares = cpu_sum_squares,
     .gemm = cpu_gemm,

@@ -49,6 +49,12 @@ static plx_status dry_add(struct backend *be, const struct plx_tensor *y,
     return check_add(be, y, a, b);
 }
 
+static plx_status dry_sum(struct backend *be, const struct plx_tensor *sum,
+                          const struct plx_tensor *x)
+{
+    return check_sum(be, sum, x);
+}
+
 static plx_status dry_scale(struct backend *be, const struct plx_tensor *y, double factor)
 {
     (void)factor;
@@ -202,6 +208,7 @@ const struct ops ops_dry = {
     .zero = dry_zero,
     .copy = dry_copy,
     .add = dry_add,
+    .sum = dry_sum,
     .scale = dry_scale,
     .sum_squares = dry_sum_squares,
     .gemm = dry_gemm,

@@ -30,6 +30,15 @@ static void ref_scale(const struct plx_tensor *y, double factor)
     for (int64_t i = 0; i < count; i++) out[i] *= (real)factor;
 }
 
+static double ref_sum(const struct plx_tensor *x)
+{
+    const real *in = x->data;
+    int64_t count = plx_tensor_count(x);
+    double sum = 0.0;
+    for (int64_t i = 0; i < count; i++) sum += (double)in[i];
+    return sum;
+}
+
 static double ref_sum_squares(const struct plx_tensor *x)
 {
     const real *in = x->data;
@@ -362,6 +371,7 @@ static void ref_apply(const struct plx_tensor *w, const struct plx_tensor *u, do
 
 const struct ref_table REAL(ref_table) = {
     .add = ref_add,
+    .sum = ref_sum,
     .scale = ref_scale,
     .sum_squares = ref_sum_squares,
     .gemm = ref_gemm,

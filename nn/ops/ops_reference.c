@@ -54,6 +54,14 @@ static plx_status reference_add(struct backend *be, const struct plx_tensor *y,
     return PLX_OK;
 }
 
+static plx_status reference_sum(struct backend *be, const struct plx_tensor *sum,
+                                const struct plx_tensor *x)
+{
+    TRY(check_sum(be, sum, x));
+    *(double *)sum->data += reference_of(x)->sum(x);
+    return PLX_OK;
+}
+
 static plx_status reference_scale(struct backend *be, const struct plx_tensor *y, double factor)
 {
     TRY(check_one(be, "scale", y));
@@ -230,11 +238,13 @@ static plx_status reference_apply(struct backend *be, const struct plx_tensor *w
 
 const struct ops ops_ref = {
     .name = "ref",
+    .device = &device_cpu,
     .create = reference_create,
     .destroy = reference_destroy,
     .zero = reference_zero,
     .copy = reference_copy,
     .add = reference_add,
+    .sum = reference_sum,
     .scale = reference_scale,
     .sum_squares = reference_sum_squares,
     .gemm = reference_gemm,

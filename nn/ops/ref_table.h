@@ -11,6 +11,7 @@
 struct ref_table {
     void (*add)(const struct plx_tensor *y, const struct plx_tensor *a, const struct plx_tensor *b);
     void (*scale)(const struct plx_tensor *y, double factor);
+    double (*sum)(const struct plx_tensor *x);
     double (*sum_squares)(const struct plx_tensor *x);
     /* round_operands: every element of a and b is first rounded to bf16, as a bf16 product sees it.
      */

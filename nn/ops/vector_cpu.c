@@ -87,6 +87,16 @@ plx_status cpu_scale(struct backend *be, const struct plx_tensor *y, double fact
     return PLX_OK;
 }
 
+plx_status cpu_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x)
+{
+    TRY(check_sum(be, sum, x));
+    const float *in = x->data;
+    double total = 0.0;
+    for (int64_t i = 0; i < plx_tensor_count(x); i++) total += (double)in[i];
+    *(double *)sum->data += total;
+    return PLX_OK;
+}
+
 /* At most SUMS partial sums whatever the size, added in order at the end. */
 plx_status cpu_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum)
 {

@@ -190,10 +190,10 @@ static void optim_carve(struct optim *optim)
 
 static plx_status optim_allocate(struct optim *optim)
 {
-    optim->state = arena_measuring();
+    optim->state = arena_measuring(optim->be->device);
     optim_carve(optim);
     size_t bytes = optim->state.peak;
-    TRY(arena_create(&optim->state, bytes, optim->be->err));
+    TRY(arena_create(&optim->state, optim->be->device, optim->be->stream, bytes, optim->be->err));
     optim_carve(optim);
     for (int i = 0; i < optim->slot_count; i++)
         for (int s = 0; s < optim->slots[i].rule->states; s++)
@@ -286,7 +286,7 @@ plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor
     TRY(optim_update(optim, be, optim->config.lr * lr_factor,
                      optim->config.weight_decay * decay_factor));
     optim->steps++;
-    return PLX_OK;
+    return backend_refresh(be, optim->params);
 }
 
 int64_t optim_steps(const struct optim *optim)

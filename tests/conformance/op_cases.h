@@ -135,6 +135,17 @@ static plx_status run_scale(struct backend *be, const struct plx_tensor *v)
     return be->ops->scale(be, &v[0], -0.37);
 }
 
+/* The sum goes to a number of double, whatever the dtype of the tensors. */
+static plx_status run_sum(struct backend *be, const struct plx_tensor *v)
+{
+    double sum = 0.25;
+    struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1});
+    plx_status status = be->ops->sum(be, &total, &v[1]);
+    if (v[0].data != NULL && v[0].dtype == PLX_F64) *(double *)v[0].data = sum;
+    if (v[0].data != NULL && v[0].dtype == PLX_F32) *(float *)v[0].data = (float)sum;
+    return status;
+}
+
 static void operands_sum_squares(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = vector(ROLE_OUT, 1);
@@ -580,6 +591,7 @@ static const struct op_case op_cases[] = {
     {"add/in-place", offsetof(struct ops, add), both_in, run_add_in_place, false, false},
     {"add/to-second", offsetof(struct ops, add), both_in, run_add_to_second, false, false},
     {"scale", offsetof(struct ops, scale), both_in, run_scale, false, false},
+    {"sum", offsetof(struct ops, sum), operands_sum_squares, run_sum, false, false},
     {"sum_squares", offsetof(struct ops, sum_squares), operands_sum_squares, run_sum_squares, false,
      false},
     {"gemm/nn", offsetof(struct ops, gemm), operands_nn, run_nn, true, false},

@@ -114,7 +114,7 @@ static void test_allocation_failures(void **state)
 /* What a tensor of so many numbers takes in an arena, red zones of sanitizer builds included. */
 static size_t taken(int64_t numbers, plx_dtype dtype)
 {
-    struct arena arena = arena_measuring();
+    struct arena arena = arena_measuring(&device_cpu);
     arena_push(&arena, (size_t)numbers * plx_dtype_size(dtype));
     return arena.used;
 }

@@ -93,9 +93,10 @@ static void setup_frozen(struct fixture *f, const struct setting *setting,
                                    PARAM_INIT_NORMAL, 1.0, rows[i].group, "%s", rows[i].name),
                          i);
     size_t room = (size_t)param_list_elements(&f->params) * sizeof(double) + PARAMS * 128;
-    assert_int_equal(arena_create(&f->values, room, &f->err), PLX_OK);
-    assert_int_equal(arena_create(&f->grads, room, &f->err), PLX_OK);
+    assert_int_equal(arena_create(&f->values, &device_cpu, NULL, room, &f->err), PLX_OK);
+    assert_int_equal(arena_create(&f->grads, &device_cpu, NULL, room, &f->err), PLX_OK);
     param_list_carve_values(&f->params, &f->values);
+    param_list_carve_active(&f->params, setting->storage, &f->values);
     for (int i = 0; i < PARAMS; i++) {
         fill(&f->params.items[i].value, (uint64_t)i, 0.5);
         f->params.items[i].frozen = frozen >> i & 1;
