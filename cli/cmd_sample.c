@@ -12,6 +12,7 @@
 #include "model_run.h"
 #include "sample.h"
 #include "text_input.h"
+#include "train.h"
 #include "utf8_stream.h"
 
 struct sample_values {
@@ -22,6 +23,7 @@ struct sample_values {
     int64_t top_k;
     double top_p, min_p, repetition_penalty;
     int64_t seed, max_tokens;
+    struct text_list stop;
     bool ignore_end, echo, raw, stats;
     struct model_run_options run;
 };
@@ -59,6 +61,8 @@ static const struct option_row rows[] = {
      "of the draws; equal seeds give equal text"},
     {NULL, "ignore_end", OPTION_BOOL, offsetof(struct sample_values, ignore_end), "false", NULL, 0,
      0, false, "go on after the model ends its text"},
+    {NULL, "stop", OPTION_LIST, offsetof(struct sample_values, stop), NULL, "TEXT...", 0, 0, false,
+     "texts that end the answer where they appear; they are not printed"},
     {"Output", "raw", OPTION_BOOL, offsetof(struct sample_values, raw), "false", NULL, 0, 0, false,
      "write the model's bytes as they are; otherwise invalid UTF-8 becomes U+FFFD"},
     {NULL, "stats", OPTION_BOOL, offsetof(struct sample_values, stats), "false", NULL, 0, 0, false,
@@ -123,7 +127,9 @@ static void print_stats(const struct sample_report *report)
             (long long)report->prompt_tokens, report->prefill_seconds,
             (double)report->prompt_tokens / report->prefill_seconds, (long long)report->new_tokens,
             report->decode_seconds, (double)report->new_tokens / report->decode_seconds,
-            report->ended ? ", ended by the model" : "");
+            report->ended     ? ", ended by the model"
+            : report->stopped ? ", ended by --stop"
+                              : "");
 }
 
 /* What a prompt is, apart from its text. */
@@ -146,7 +152,9 @@ static plx_status sample_prompt(struct model_run *run, const struct option_setti
                                      .max_tokens = values->max_tokens,
                                      .ignore_end = values->ignore_end,
                                      .framed = request->framed,
-                                     .stop_id = request->stop_id};
+                                     .stop_id = request->stop_id,
+                                     .stops = (const char *const *)values->stop.items,
+                                     .stop_count = values->stop.count};
     /* The default number of tokens gives way to the context; a number that was asked for does not.
      */
     int64_t context = model_get_config(run->model)->max_position, count = 0;

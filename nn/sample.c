@@ -197,10 +197,12 @@ struct sample_state {
     struct plx_tensor logits; /* [1,V] in the model's dtype */
     float *candidates_logits; /* [vocab] */
     struct sample_candidate *work;
+    struct stop_filter stops;
 };
 
 static void sample_release(struct sample_state *state)
 {
+    stop_filter_close(&state->stops);
     model_cache_destroy(state->cache);
     free(state->ids);
     free(state->logits.data);
@@ -297,7 +299,7 @@ static plx_status sample_read_logits(struct sample_state *state, struct error *e
 }
 
 static plx_status sample_continue(struct sample_state *state, const struct sample_options *options,
-                                  sample_sink sink, void *user, struct sample_report *report,
+                                  text_sink sink, void *user, struct sample_report *report,
                                   struct error *err)
 {
     int32_t end = tokenizer_end_of_text(state->tokenizer);
@@ -316,14 +318,14 @@ static plx_status sample_continue(struct sample_state *state, const struct sampl
         report->new_tokens++;
         size_t size = 0;
         const char *bytes = tokenizer_token(state->tokenizer, id, &size);
-        if (!sink(user, bytes, size)) return PLX_OK;
+        if (!stop_filter_write(&state->stops, bytes, size, sink, user)) return PLX_OK;
         if (report->new_tokens < options->max_tokens) TRY(sample_feed(state, &id, 1, err));
     }
     return PLX_OK;
 }
 
 plx_status sample_run(struct model *model, const struct tokenizer *tokenizer, const char *prompt,
-                      size_t prompt_size, const struct sample_options *options, sample_sink sink,
+                      size_t prompt_size, const struct sample_options *options, text_sink sink,
                       void *user, struct sample_report *report, struct error *err)
 {
     *report = (struct sample_report){0};
@@ -331,11 +333,15 @@ plx_status sample_run(struct model *model, const struct tokenizer *tokenizer, co
     struct sample_state state = {.model = model, .tokenizer = tokenizer};
     plx_status status = sample_encode(&state, prompt, prompt_size, options, err);
     if (status == PLX_OK) status = sample_allocate(&state, options->max_tokens, err);
+    if (status == PLX_OK)
+        status = stop_filter_open(&state.stops, options->stops, options->stop_count, err);
     report->prompt_tokens = status == PLX_OK ? state.count : 0;
     double start = sample_now();
     if (status == PLX_OK) status = sample_feed(&state, state.ids, state.count, err);
     double prefilled = sample_now();
     if (status == PLX_OK) status = sample_continue(&state, options, sink, user, report, err);
+    report->stopped = state.stops.found;
+    if (status == PLX_OK) stop_filter_end(&state.stops, sink, user);
     report->prefill_seconds = prefilled - start;
     report->decode_seconds = sample_now() - prefilled;
     sample_release(&state);

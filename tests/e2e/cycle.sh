@@ -39,6 +39,12 @@ echo -n "the " | "$parallax" sample halves - --temperature 0 --max-tokens 20 --r
 echo -n "the " >prompt
 "$parallax" sample halves --file prompt --temperature 0 --max-tokens 20 --raw --threads 1 >text.3
 [ -s text.1 ] || fail "no text was sampled"
+# Up to the first place of its own fourth and fifth byte.
+stop=$(head -c 5 text.1 | tail -c 2)
+"$parallax" sample halves "the " --temperature 0 --max-tokens 20 --raw --threads 1 --stop "no such text" "$stop" >text.4
+awk -v RS='\001' -v stop="$stop" '{ printf "%s", substr($0, 1, index($0, stop) - 1) }' text.1 | cmp - text.4 ||
+    fail "--stop \"$stop\" left $(cat text.4) of $(cat text.1)"
+refuses 2 'a stop string is empty' "$parallax" sample halves "the " --stop ""
 cmp text.1 text.2 && cmp text.1 text.3 || fail "texts at temperature 0 differ"
 must "$parallax" info branch
 grep -q 'self_attn.r_proj.weight' must.out || fail "info does not list the probe's projection"
