@@ -174,7 +174,7 @@ static plx_status save_checkpoint(struct train_session *session)
         return diverged(session, session->state.step, "the loss after the update is not finite");
     TRY(run_log_sync(&session->log, session->err));
     TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
-                        &session->state, (int)options->keep, session->err));
+                        &session->companions, &session->state, (int)options->keep, session->err));
     snprintf(session->last_checkpoint, sizeof session->last_checkpoint,
              "%s/checkpoints/step-%08lld", options->out, (long long)session->state.step);
     session->last_checkpoint_step = session->state.step;

@@ -41,10 +41,11 @@ static plx_status find_model(struct train_session *session)
     const struct train_options *options = session->options;
     if (options->from[0] == 0) return PLX_OK;
     if (options->resume[0] == 0)
-        return train_from_find(options->from, session->hooks, session->model_folder,
-                               sizeof session->model_folder, session->err);
-    snprintf(session->model_folder, sizeof session->model_folder, "%s", options->resume);
-    return PLX_OK;
+        TRY(train_from_find(options->from, session->hooks, session->model_folder,
+                            sizeof session->model_folder, session->err));
+    else
+        snprintf(session->model_folder, sizeof session->model_folder, "%s", options->resume);
+    return companions_read(session->model_folder, &session->companions, session->err);
 }
 
 /* ---- Data ---- */
@@ -360,6 +361,7 @@ void train_session_close(struct train_session *session)
     corpus_destroy(session->held_out);
     corpus_destroy(session->corpus);
     tokenizer_destroy(session->tokenizer);
+    companions_clear(&session->companions);
     *session = (struct train_session){.last_checkpoint_step = -1};
     session->log.descriptor = -1;
 }

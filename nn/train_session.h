@@ -19,8 +19,9 @@ struct train_session {
     const struct train_hooks *hooks;
     struct error *err;
 
-    char model_folder[4096];     /* with --from: whose configuration and tokenizer hold; else "" */
-    struct tokenizer *tokenizer; /* NULL where --tokenizer is none */
+    char model_folder[4096];      /* with --from: whose configuration and tokenizer hold; else "" */
+    struct tokenizer *tokenizer;  /* NULL where --tokenizer is none */
+    struct companions companions; /* of that folder */
     int64_t vocab_size;
     int32_t end_of_text;
     struct corpus *corpus, *held_out; /* held_out may be NULL */

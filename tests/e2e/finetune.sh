@@ -65,7 +65,8 @@ losses lora-probe | head -n 1 >begin
 cmp first begin || fail "--train lora+probe begins at $(cat begin), softmax at $(cat first)"
 if tr -d '\0' <"$(final lora-probe)/model.safetensors" | grep -aq r_proj.lora; then fail "the probe has adapters"; fi
 
-# Interrupted and resumed, without the folder it began with: the same bits.
+# Interrupted and resumed, without the folder it began with: the same bits, and the files beside the weights.
+for name in tokenizer_config.json chat_template.jinja; do echo "{\"of\": \"$name\"}" >"zero-gain/$name"; done
 for part in all probe lora lora+probe; do
     must "${tune[@]}" --from zero-gain --train "$part" --out "whole-$part" --steps 8 --checkpoint-every 3
     cp -r zero-gain start
@@ -74,7 +75,13 @@ for part in all probe lora lora+probe; do
     must "$parallax" train --resume auto --out "cut-$part"
     same_losses "whole-$part" "cut-$part" 0
     same_model "whole-$part" "cut-$part"
+    for name in tokenizer_config.json chat_template.jinja; do
+        cmp "zero-gain/$name" "$(final "cut-$part")/$name" || fail "$name is not what it was"
+        grep -q "\"$name\"" "$(final "cut-$part")/manifest.json" || fail "the manifest does not list $name"
+    done
 done
+must "$parallax" convert cut-all exported
+cmp zero-gain/chat_template.jinja exported/chat_template.jinja || fail "the export lacks the template"
 
 # Chats: only the assistant's words are learned, with the template of the folder; resumed, the same bits.
 must "$parallax" tokenizer train t.json --data text --vocab-size 330 --special "<|endoftext|>" "<|im_start|>" "<|im_end|>"
