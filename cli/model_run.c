@@ -32,8 +32,6 @@ static enum packing find_packing(const char *name)
 static plx_status open_parts(struct model_run *run, const char *path,
                              const struct model_run_options *options, struct error *err)
 {
-    uint32_t all =
-        PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
     struct backend_config config = {
         .ops = &ops_cpu,
         .storage = PLX_F32,
@@ -41,7 +39,7 @@ static plx_status open_parts(struct model_run *run, const char *path,
         .packing = find_packing(options->weights),
         .threads = (int)options->threads,
         .kernel = options->kernel[0] ? options->kernel : NULL,
-        .disabled_features = options->portable ? all : 0,
+        .disabled_features = options->portable ? UINT32_MAX : 0,
     };
     if (options->portable) model_run_hold_portable();
     TRY(model_folder_find(path, run->folder, sizeof run->folder, err));

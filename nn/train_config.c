@@ -231,14 +231,12 @@ plx_status train_backend_config(const struct train_options *options, struct back
     static const struct word dtypes[] = {{"f32", PLX_F32}, {"bf16", PLX_BF16}};
     int dtype;
     TRY(word_find(dtypes, WORD_COUNT(dtypes), "--dtype", options->dtype, &dtype, err));
-    uint32_t all =
-        PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
     *config = (struct backend_config){.ops = &ops_cpu,
                                       .storage = PLX_F32,
                                       .compute = (plx_dtype)dtype,
                                       .threads = (int)options->threads,
                                       .kernel = options->kernel[0] ? options->kernel : NULL,
-                                      .disabled_features = options->portable ? all : 0};
+                                      .disabled_features = options->portable ? UINT32_MAX : 0};
     return PLX_OK;
 }
 
@@ -262,7 +260,6 @@ plx_status train_freeze(const struct train_options *options, struct param_list *
     bool probe = false;
     for (int i = 0; i < params->count; i++) probe = probe || params->items[i].probe;
     REQUIRE(err, probe || !part.probe, PLX_INVALID_ARGUMENT,
-            "--train: %s is to train the probe, but no layer of the model has one",
-            options->train);
+            "--train: %s is to train the probe, but no layer of the model has one", options->train);
     return PLX_OK;
 }
