@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "model_run.h"
-#include "process.h"
 #include "progress.h"
 #include "train_from.h"
 #include "utf8_stream.h"
@@ -193,7 +192,8 @@ static void report_result(const struct train_options *options, const struct trai
         printf("held-out text: loss %.4f, perplexity %.3f, %.4f bits/byte over %s tokens\n",
                result->val.loss, result->val.perplexity, result->val.bits_per_byte,
                format_count(result->val.tokens, tokens));
-    printf("peak resident size: %s\n", format_bytes(process_resident_peak(), memory));
+    if (result->memory_peak > 0)
+        printf("peak memory: %s\n", format_bytes(result->memory_peak, memory));
     if (result->checkpoint[0])
         printf("model: %s; try: parallax sample %s \"...\"\n", result->checkpoint, options->out);
 }

@@ -3,6 +3,7 @@
  * static. */
 #include "timed_ops.h"
 
+#include "ops/scratch.h"
 #include "process.h"
 
 static const struct ops *inner = &ops_cpu;
@@ -239,6 +240,7 @@ static plx_status timed_attend_decode(struct backend *be, const struct attend *a
 const struct ops timed_ops = {
     .name = "timed",
     .device = &device_cpu,
+    .scratch = &ops_cpu_scratch,
     .create = timed_create,
     .destroy = timed_destroy,
     .zero = timed_zero,

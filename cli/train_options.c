@@ -180,6 +180,9 @@ static const struct option_row rows[] = {
      "TEXT", 0, 0, false, "what samples continue"},
     {NULL, "max_seconds", OPTION_REAL, offsetof(struct train_options, max_seconds), "0", "X", 0,
      1e15, true, "checkpoint and stop after so long; 0: never"},
+    {NULL, "peak_tflops", OPTION_REAL, offsetof(struct train_options, peak_tflops), NULL, "X", 1e-6,
+     1e9, true,
+     "TFLOP/s of one device that MFU is a share of [the data sheet's of H100, H200 and A100]"},
 };
 
 const struct option_table *train_option_table(void)

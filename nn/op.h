@@ -25,11 +25,13 @@
 #include "core/rope.h"
 
 struct ops;
+struct ops_scratch;
 
 /* Everything a layer needs to run: the table, the library's context, scratch, and where errors go.
  */
 struct backend {
     const struct ops *ops;
+    const struct ops *counted;   /* a dry backend's: the table whose scratch it counts */
     const struct device *device; /* the table's */
     int device_index;
     plx_stream stream; /* of the device; NULL on the CPU */
@@ -71,6 +73,7 @@ struct attend {
 struct ops {
     const char *name;
     const struct device *device;
+    const struct ops_scratch *scratch; /* what its operations need of it: ops/scratch.h */
     plx_status (*create)(struct backend *be);
     void (*destroy)(struct backend *be);
 

@@ -13,7 +13,6 @@
 #include "data/utf8.h"
 #include "io/fields.h"
 #include "io/file.h"
-#include "process.h"
 
 /* A log of a million steps is about 300 MB; more than this is not a log. */
 #define RUN_LOG_LIMIT ((size_t)4 << 30)
@@ -65,6 +64,12 @@ static void put_real(json_t **object, const char *key, double value)
     if (!isnan(value)) put(object, key, isinf(value) ? json_null() : json_real(value));
 }
 
+/* Of members that are always there. */
+static void put_real_or_null(json_t **object, const char *key, double value)
+{
+    put(object, key, isfinite(value) ? json_real(value) : json_null());
+}
+
 /* Writes an object as one line and releases it. */
 static plx_status run_log_put(struct run_log *log, json_t *object, struct error *err)
 {
@@ -78,25 +83,40 @@ static plx_status run_log_put(struct run_log *log, json_t *object, struct error 
     return status;
 }
 
-static plx_status run_log_header(struct run_log *log, const char *options_json, int64_t parameters,
+/* What the rates of the steps that follow are measured against. */
+static void put_meter(json_t **object, const struct train_meter *meter)
+{
+    put(object, "device", json_string(meter->device_name));
+    put(object, "devices", json_integer(meter->devices));
+    put(object, "flops_per_token", json_real(meter->flops.total));
+    put(object, "flops_per_token_linear", json_real(meter->flops.linear));
+    put(object, "flops_per_token_attention", json_real(meter->flops.attention));
+    put(object, "flops_context", json_integer(meter->context));
+    put_real_or_null(object, "peak_tflops", meter->peak_tflops);
+    put(object, "peak_source", json_string(meter->peak_source));
+}
+
+static plx_status run_log_header(struct run_log *log, const struct run_log_facts *facts,
                                  struct error *err)
 {
     json_t *options;
-    TRY(fields_parse(options_json, strlen(options_json), "the run's options", &options, err));
+    TRY(fields_parse(facts->options_json, strlen(facts->options_json), "the run's options",
+                     &options, err));
     json_t *object = json_pack("{s:s, s:s, s:I}", "kind", "run", "version", plx_build(),
-                               "parameters", (json_int_t)parameters);
+                               "parameters", (json_int_t)facts->parameters);
     put(&object, "options", options);
+    put_meter(&object, facts->meter);
     return run_log_put(log, object, err);
 }
 
-plx_status run_log_create(struct run_log *log, const char *run, const char *options_json,
-                          int64_t parameters, struct error *err)
+plx_status run_log_create(struct run_log *log, const char *run, const struct run_log_facts *facts,
+                          struct error *err)
 {
     log->descriptor = -1;
     TRY(run_log_path(log, run, err));
     TRY(file_replace(log->path, "", 0, err));
     TRY(run_log_open(log, err));
-    return run_log_header(log, options_json, parameters, err);
+    return run_log_header(log, facts, err);
 }
 
 /* Whether a line that was written to its end is not beyond the step. One that cannot be read says
@@ -131,13 +151,13 @@ static size_t run_log_cut(char *text, size_t size, int64_t step)
 }
 
 plx_status run_log_resume(struct run_log *log, const char *run, int64_t step,
-                          const char *options_json, int64_t parameters, struct error *err)
+                          const struct run_log_facts *facts, struct error *err)
 {
     log->descriptor = -1;
     TRY(run_log_path(log, run, err));
     if (!file_exists(log->path)) {
         TRY(run_log_open(log, err));
-        TRY(run_log_header(log, options_json, parameters, err));
+        TRY(run_log_header(log, facts, err));
     } else {
         char *text;
         size_t size;
@@ -148,8 +168,9 @@ plx_status run_log_resume(struct run_log *log, const char *run, int64_t step,
         TRY(status);
         TRY(run_log_open(log, err));
     }
-    return run_log_put(
-        log, json_pack("{s:s, s:I}", "kind", "resume", "after_step", (json_int_t)step), err);
+    json_t *object = json_pack("{s:s, s:I}", "kind", "resume", "after_step", (json_int_t)step);
+    put_meter(&object, facts->meter);
+    return run_log_put(log, object, err);
 }
 
 plx_status run_log_step(struct run_log *log, const struct train_progress *progress,
@@ -165,7 +186,11 @@ plx_status run_log_step(struct run_log *log, const struct train_progress *progre
     put_real(&object, "seconds", progress->seconds);
     put_real(&object, "data_seconds", progress->data_seconds);
     put_real(&object, "tokens_per_second", progress->tokens_per_second);
+    put_real(&object, "device_tokens_per_second", progress->device_tokens_per_second);
+    put_real(&object, "device_tflops", progress->device_tflops);
+    put_real_or_null(&object, "mfu", progress->mfu);
     put(&object, "memory", json_integer((json_int_t)progress->memory_now));
+    put(&object, "memory_peak", json_integer((json_int_t)progress->memory_peak));
     return run_log_put(log, object, err);
 }
 
@@ -183,7 +208,7 @@ plx_status run_log_result(struct run_log *log, const struct train_result *result
     }
     put_real(&object, "seconds", result->seconds);
     put_real(&object, "tokens_per_second", result->tokens_per_second);
-    put(&object, "memory_peak", json_integer((json_int_t)process_resident_peak()));
+    put(&object, "memory_peak", json_integer((json_int_t)result->memory_peak));
     return run_log_put(log, object, err);
 }
 

@@ -225,36 +225,8 @@ static plx_status write_sample(struct train_session *session)
 
 /* ---- The run ---- */
 
-/* Clock of this process's part of the run. */
-struct train_clock {
-    double start;
-    double step_seconds; /* sum over steps, without evaluation and checkpoints */
-    int64_t steps;
-    int64_t first_tokens,
-        last_tokens; /* of state.tokens: at the start, and before the running step */
-};
-
-static void complete_progress(struct train_session *session, struct train_clock *clock,
-                              struct train_progress *progress)
-{
-    const struct train_options *options = session->options;
-    int64_t tokens = session->state.tokens - clock->last_tokens;
-    clock->last_tokens = session->state.tokens;
-    clock->steps++;
-    clock->step_seconds += progress->seconds;
-    progress->step = session->state.step;
-    progress->steps = options->steps;
-    progress->tokens = session->state.tokens;
-    progress->tokens_per_second = (double)tokens / progress->seconds;
-    progress->seconds_total = process_seconds() - clock->start;
-    progress->seconds_left = progress->seconds_total / (double)clock->steps *
-                             (double)(options->steps - session->state.step);
-    progress->memory_now = process_resident();
-    progress->memory_peak = process_resident_peak();
-}
-
-static plx_status after_step(struct train_session *session, struct train_clock *clock,
-                             struct train_progress *progress, struct train_result *result)
+static plx_status after_step(struct train_session *session, struct train_progress *progress,
+                             struct train_result *result)
 {
     const struct train_options *options = session->options;
     int64_t step = session->state.step;
@@ -266,7 +238,11 @@ static plx_status after_step(struct train_session *session, struct train_clock *
         progress->val_loss = result->val.loss;
         progress->val_bits_per_byte = result->val.bits_per_byte;
     }
-    complete_progress(session, clock, progress);
+    progress->step = step;
+    progress->steps = options->steps;
+    progress->tokens = session->state.tokens;
+    TRY(train_meter_step(&session->meter, progress, session->err));
+    result->memory_peak = progress->memory_peak;
     TRY(run_log_step(&session->log, progress, session->err));
     if (session->hooks->progress) session->hooks->progress(session->hooks->user, progress);
     if (is_turn(step, options->sample_every)) TRY(write_sample(session));
@@ -274,22 +250,21 @@ static plx_status after_step(struct train_session *session, struct train_clock *
     return PLX_OK;
 }
 
-static bool must_stop(const struct train_session *session, const struct train_clock *clock)
+static bool must_stop(const struct train_session *session)
 {
     const struct train_options *options = session->options;
     if (session->hooks->stop && session->hooks->stop(session->hooks->user)) return true;
-    return options->max_seconds > 0 && process_seconds() - clock->start >= options->max_seconds;
+    return options->max_seconds > 0 &&
+           process_seconds() - session->meter.start >= options->max_seconds;
 }
 
 static plx_status run_loop(struct train_session *session, struct train_result *result)
 {
-    struct train_clock clock = {.start = process_seconds(),
-                                .first_tokens = session->state.tokens,
-                                .last_tokens = session->state.tokens};
     struct optim_config optim;
     TRY(train_optim_config(session->options, &optim, session->err));
+    train_meter_start(&session->meter, session->state.tokens);
     while (session->state.step < session->options->steps) {
-        if (must_stop(session, &clock)) {
+        if (must_stop(session)) {
             result->stopped_early = true;
             break;
         }
@@ -297,12 +272,10 @@ static plx_status run_loop(struct train_session *session, struct train_result *r
         TRY(run_step(session, &progress));
         progress.lr *= optim.lr;
         result->loss = progress.loss;
-        TRY(after_step(session, &clock, &progress, result));
+        TRY(after_step(session, &progress, result));
     }
-    result->seconds = process_seconds() - clock.start;
-    if (clock.steps > 0)
-        result->tokens_per_second =
-            (double)(session->state.tokens - clock.first_tokens) / clock.step_seconds;
+    result->seconds = process_seconds() - session->meter.start;
+    result->tokens_per_second = train_meter_rate(&session->meter);
     return PLX_OK;
 }
 

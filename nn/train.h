@@ -6,7 +6,8 @@
  *
  * A real option that was left to its default by the optimiser is NaN. Reading order: train_config.c
  * (options to the configurations of the parts), train_from.c (starting from a model folder),
- * train_session.c (building and sizing the parts), train.c (the loop), eval.c, run_log.c. */
+ * train_session.c (building and sizing the parts), train.c (the loop), train_meter.c (rates),
+ * eval.c, run_log.c. */
 #ifndef NN_TRAIN_H
 #define NN_TRAIN_H
 
@@ -98,17 +99,21 @@ struct train_options {
     double sample_temperature;
     char *sample_prompt;
     double max_seconds; /* stop (with a checkpoint) after so long; 0: never */
+    double peak_tflops; /* of one device, for utilisation; NaN: the data sheet's where known */
 };
 
 /* What a step reports: a progress line on a terminal, one JSON object in RUN/log.jsonl. */
 struct train_progress {
     int64_t step, steps, tokens;
     double loss, val_loss, val_bits_per_byte; /* the last two NaN where not measured in this step */
-    double grad_norm, lr, tokens_per_second;
+    double grad_norm, lr;
     double seconds; /* of this step, evaluation and checkpoint not included */
     double seconds_total, seconds_left;
-    double data_seconds;            /* of this step, spent fetching batches */
-    size_t memory_now, memory_peak; /* resident bytes */
+    double data_seconds;                                /* of this step, spent fetching batches */
+    double tokens_per_second, device_tokens_per_second; /* of all devices, and of each */
+    double device_tflops;           /* model FLOPs (flops.h) of each device, in 1e12 a second */
+    double mfu;                     /* the same as a share of the peak; NaN where that is unknown */
+    size_t memory_now, memory_peak; /* that this process holds of the device, in bytes */
 };
 
 struct train_hooks {
@@ -124,6 +129,7 @@ struct train_result {
     int64_t step, parameters, tokens;
     double loss, seconds;     /* loss of the last step; NaN where no step ran */
     double tokens_per_second; /* over all steps of this process, steps only */
+    size_t memory_peak;       /* of the device, in bytes; 0 where no step ran */
     bool stopped_early;
     struct eval_result val; /* of the final weights; tokens 0 without held-out text */
     char checkpoint[4096];  /* last one written or resumed from */

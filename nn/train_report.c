@@ -2,6 +2,7 @@
  * which kernels the run takes. */
 #include "train_report.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -106,10 +107,25 @@ static void report_kernels(const struct train_session *session)
                       plx_dtype_name(session->backend.compute), session->backend.threads);
 }
 
+static void report_flops(const struct train_session *session)
+{
+    const struct train_meter *meter = &session->meter;
+    char peak[64] = "no peak";
+    if (!isnan(meter->peak_tflops))
+        snprintf(peak, sizeof peak, "peak %g TFLOP/s a device", meter->peak_tflops);
+    train_session_say(
+        session->hooks,
+        "model FLOPs: %.4g M a token (%.4g M in products with weights, head included, "
+        "and %.4g M in causal attention over %lld tokens); %s: %s",
+        1e-6 * meter->flops.total, 1e-6 * meter->flops.linear, 1e-6 * meter->flops.attention,
+        (long long)meter->context, peak, meter->peak_source);
+}
+
 void train_report_plan(const struct train_session *session)
 {
     report_model(session);
     report_memory(session);
     report_data(session);
     report_kernels(session);
+    report_flops(session);
 }

@@ -252,8 +252,10 @@ static plx_status open_model(struct train_session *session)
     TRY(train_freeze(options, model_params(session->model), session->err));
     TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences,
                       true, recompute, &session->memory));
-    return optim_create(&session->backend, &optim_config, model_params(session->model),
-                        &session->optim);
+    TRY(optim_create(&session->backend, &optim_config, model_params(session->model),
+                     &session->optim));
+    return train_meter_create(&session->meter, options, &session->backend, &config,
+                              model_params(session->model));
 }
 
 /* A sample that would not fit must be refused before the first step, not at the first sample. */
@@ -314,11 +316,14 @@ static plx_status open_state(struct train_session *session, const char *options_
     session->state.corpus_fingerprint = corpus_fingerprint(session->corpus);
     if (options->resume[0]) TRY(resume(session));
     TRY(file_make_folder(options->out, session->err));
-    int64_t parameters = param_list_elements(model_params(session->model));
+    const struct run_log_facts facts = {.options_json = options_json,
+                                        .parameters =
+                                            param_list_elements(model_params(session->model)),
+                                        .meter = &session->meter};
     if (options->resume[0])
-        return run_log_resume(&session->log, options->out, session->state.step, options_json,
-                              parameters, session->err);
-    return run_log_create(&session->log, options->out, options_json, parameters, session->err);
+        return run_log_resume(&session->log, options->out, session->state.step, &facts,
+                              session->err);
+    return run_log_create(&session->log, options->out, &facts, session->err);
 }
 
 /* ---- The whole ---- */

@@ -4,7 +4,7 @@
 #define NN_TRAIN_SESSION_H
 
 #include "run_log.h"
-#include "train.h"
+#include "train_meter.h"
 
 /* One micro-batch in memory of its own: a loader's arrays hold only until its next call, and a step
  * looks at all of its micro-batches (to count scored tokens) before the first is computed. */
@@ -36,6 +36,7 @@ struct train_session {
     struct schedule_config schedule;
     struct optim *optim;
     struct eval_options eval;
+    struct train_meter meter;
 
     struct train_state state; /* state.step counts completed steps */
     struct run_log log;

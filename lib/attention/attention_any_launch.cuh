@@ -9,7 +9,7 @@
 
 #include "attention/attention_any_backward.cuh"
 #include "attention/attention_any_forward.cuh"
-#include "cuda/check.cuh"
+#include "cuda/launch.cuh"
 
 static const char *any_refuse(const void *problem, const plx_context *context)
 {
@@ -65,12 +65,11 @@ static int any_shared(int rows, int64_t channels)
     return rows * ((int)channels + 1) * (int)sizeof(float);
 }
 
-/* Lets a kernel have what its widest problem needs: always the same number, because other threads may
- * be between this and their launch of the same kernel. */
-template <class KERNEL> static cudaError_t any_allow(KERNEL *kernel, int rows)
+/* Lets a kernel have what its widest problem needs: always the same number, because other threads
+ * may be between this and their launch of the same kernel. */
+template <class KERNEL> static plx_status any_allow(plx_context *context, KERNEL *kernel, int rows)
 {
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                any_shared(rows, ANY_MAX_D));
+    return kernel_allow(context, (const void *)kernel, any_shared(rows, ANY_MAX_D));
 }
 
 template <bool PROBE>
@@ -83,7 +82,7 @@ static plx_status any_forward_run(plx_context *context, const void *problem, voi
     any_carve<PROBE>(p, (char *)workspace, &partials);
     int rows = (PROBE ? 2 : 1) * ANY_QUERIES + ANY_KEYS;
     int shared = any_shared(rows, p->D);
-    CHECK_CUDA(context, any_allow(any_forward_kernel<PROBE>, rows));
+    TRY(any_allow(context, any_forward_kernel<PROBE>, rows));
     if (any_slots(p, p->T, ANY_QUERIES) * p->H * p->D == 0) return PLX_OK;
     dim3 grid((unsigned)any_slots(p, p->T, ANY_QUERIES), (unsigned)p->H, (unsigned)partials.splits);
     any_forward_kernel<PROBE><<<grid, ANY_THREADS, shared, queue>>>(*p, partials);
@@ -114,8 +113,8 @@ static plx_status any_backward_run(plx_context *context, const void *problem, vo
     if (p->S == 0) rows = {NULL, NULL}; /* an empty call has no workspace */
     int shared_rows = (PROBE ? 3 : 2) * ANY_BACK_QUERIES + 2 * ANY_KEYS;
     int shared = any_shared(shared_rows, p->D);
-    CHECK_CUDA(context, any_allow(any_backward_query_kernel<PROBE>, shared_rows));
-    CHECK_CUDA(context, any_allow(any_backward_key_kernel<PROBE>, shared_rows));
+    TRY(any_allow(context, any_backward_query_kernel<PROBE>, shared_rows));
+    TRY(any_allow(context, any_backward_key_kernel<PROBE>, shared_rows));
     int64_t query_slots = any_slots(p, p->T, ANY_BACK_QUERIES),
             key_slots = any_slots(p, p->S, ANY_KEYS);
     if (query_slots * p->H * p->D > 0) {

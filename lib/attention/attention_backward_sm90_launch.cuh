@@ -25,13 +25,8 @@ static plx_status backward_sm90_maps(plx_context *context, struct backward_sm90_
     const struct attention_problem *p = &args->problem;
     const struct plx_tensor *tensors[] = {&p->q, &p->k, &p->v, &p->d_o, &p->r};
     CUtensorMap *maps[] = {&args->q, &args->k, &args->v, &args->d_o, &args->r};
-    void *entry = NULL;
-    cudaDriverEntryPointQueryResult found;
-    CHECK_CUDA(context, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
-                                                         cudaEnableDefault, &found));
     for (int n = 0; n < (p->probe ? 5 : 4); n++)
-        TRY(forward_sm90_map(context, (tensor_map_encode)entry, maps[n], tensors[n],
-                             BACKWARD_SM90_SLOT));
+        TRY(forward_sm90_map(context, maps[n], tensors[n], BACKWARD_SM90_SLOT));
     return PLX_OK;
 }
 
@@ -41,9 +36,7 @@ static plx_status backward_sm90_launch(plx_context *context, const struct backwa
 {
     static_assert(F::BYTES <= 232448, "a block has no more shared memory");
     const struct backward_sm90_grid &grid = F::KEYS ? args.plan.keys : args.plan.queries;
-    CHECK_CUDA(context,
-               cudaFuncSetAttribute(backward_sm90_kernel<F>,
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, (int)F::BYTES));
+    TRY(kernel_allow(context, (const void *)backward_sm90_kernel<F>, (int)F::BYTES));
     backward_sm90_kernel<F>
         <<<(unsigned)(grid.tiles * grid.pairs), BACKWARD_THREADS, F::BYTES, stream>>>(args);
     CHECK_CUDA(context, cudaGetLastError());

@@ -6,7 +6,7 @@
 #define PLX_ATTENTION_DECODE_SM90_LAUNCH_CUH
 
 #include "attention/attention_decode_sm90.cuh"
-#include "cuda/check.cuh"
+#include "cuda/launch.cuh"
 #include "cuda/tensor_map.cuh"
 
 #include <string.h>
@@ -77,12 +77,11 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
 static plx_status decode_map(plx_context *context, CUtensorMap *map, const struct plx_tensor *t,
                              int keys)
 {
-    const struct tensor_map_axis axes[TENSOR_MAP_AXES] = {
-        {64, 1, 64},
-        {t->shape[1], t->stride[1], keys},
-        {t->shape[3] / 64, 64, (int)t->shape[3] / 64},
-        {t->shape[2], t->stride[2], 1},
-        {t->shape[0], t->stride[0], 1}};
+    const struct tensor_map_axis axes[] = {{64, 1, 64},
+                                           {t->shape[1], t->stride[1], keys},
+                                           {t->shape[3] / 64, 64, (int)t->shape[3] / 64},
+                                           {t->shape[2], t->stride[2], 1},
+                                           {t->shape[0], t->stride[0], 1}};
     return tensor_map_make(context, map, t->data, axes);
 }
 
@@ -100,8 +99,7 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
         TRY(decode_map(context, &maps.k, &p->k, plan->box));
         TRY(decode_map(context, &maps.v, &p->v, plan->box));
     }
-    CHECK_CUDA(context, cudaFuncSetAttribute(decode_sm90_kernel<E, KIND, PROBE>,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    TRY(kernel_allow(context, (const void *)decode_sm90_kernel<E, KIND, PROBE>, bytes));
     /* Dependent launch: our blocks may take their places while the launch before us drains. */
     cudaLaunchAttribute dependent = {};
     dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;

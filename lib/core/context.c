@@ -19,8 +19,8 @@ plx_status plx_context_create(const struct plx_context_config *config, plx_conte
     if (config->threads < 0) return PLX_INVALID_ARGUMENT;
     if (config->device != PLX_CPU && config->device != PLX_CUDA) return PLX_INVALID_ARGUMENT;
     if (config->device_index < 0) return PLX_INVALID_ARGUMENT;
-    int capability = 0;
-    if (config->device == PLX_CUDA) TRY(cuda_device_open(config->device_index, &capability));
+    struct cuda_device device = {0, 0};
+    if (config->device == PLX_CUDA) TRY(cuda_device_open(config->device_index, &device));
 
     plx_context *created = calloc(1, sizeof *created);
     if (!created) return PLX_OUT_OF_MEMORY;
@@ -30,7 +30,8 @@ plx_status plx_context_create(const struct plx_context_config *config, plx_conte
     }
     created->device = config->device;
     created->device_index = config->device_index;
-    created->capability = capability;
+    created->capability = device.capability;
+    created->processors = device.processors;
     created->validate = config->validate;
     created->threads = config->threads > 0 ? config->threads : cpu_threads();
     created->features = cpu_features() & ~config->disabled_features;

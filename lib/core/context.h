@@ -8,10 +8,13 @@
 
 #include "parallax/parallax.h"
 
+enum { CONTEXT_KERNELS = 128 };
+
 struct plx_context {
     plx_device device;
     int device_index;  /* which GPU, where device is PLX_CUDA */
     int capability;    /* of the GPU: 90 for compute capability 9.0; 0 on the CPU */
+    int processors;    /* its multiprocessors */
     int threads;       /* resolved: at least 1 */
     uint32_t features; /* detected, less the disabled ones */
     bool validate;     /* check what lists on a GPU contain */
@@ -19,6 +22,11 @@ struct plx_context {
     const char
         *last_kernel; /* name of the kernel that ran last, NULL before the first; static storage */
     char error[512];
+    /* What CUDA has been asked for, once: the driver's function that makes tensor maps, and kernels
+     * that may have the shared memory they need. */
+    void *encode_map;
+    const void *allowed[CONTEXT_KERNELS];
+    int allowed_count;
 };
 
 /* Empties the error text. */

@@ -6,17 +6,18 @@ extern "C" {
 }
 #include "cuda/check.cuh"
 
-plx_status cuda_device_open(int index, int *capability)
+plx_status cuda_device_open(int index, struct cuda_device *device)
 {
-    int count = 0, major = 0, minor = 0;
+    int count = 0, major = 0, minor = 0, processors = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) return PLX_UNSUPPORTED;
     if (error != cudaSuccess) return PLX_DEVICE_ERROR;
     if (index >= count) return PLX_INVALID_ARGUMENT;
     if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess)
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess ||
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, index) != cudaSuccess)
         return PLX_DEVICE_ERROR;
-    *capability = 10 * major + minor;
+    *device = {10 * major + minor, processors};
     return major >= 8 ? PLX_OK : PLX_UNSUPPORTED;
 }
 

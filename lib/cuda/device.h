@@ -5,11 +5,15 @@
 
 #include "core/context.h"
 
-/* Checks that the GPU exists and is at least sm_80, and says what it is: 90 for compute capability
- * 9.0. PLX_UNSUPPORTED in a build without CUDA and on a
- * machine without a GPU or its driver, PLX_INVALID_ARGUMENT for an index that does not exist,
- * PLX_DEVICE_ERROR where the driver fails. */
-plx_status cuda_device_open(int index, int *capability);
+struct cuda_device {
+    int capability; /* 90 for compute capability 9.0 */
+    int processors; /* multiprocessors */
+};
+
+/* Checks that the GPU exists and is at least sm_80, and says what it is. PLX_UNSUPPORTED in a build
+ * without CUDA and on a machine without a GPU or its driver, PLX_INVALID_ARGUMENT for an index that
+ * does not exist, PLX_DEVICE_ERROR where the driver fails. */
+plx_status cuda_device_open(int index, struct cuda_device *device);
 
 /* Launches go to the current GPU of the host thread: enter makes the context's GPU current and
  * leave restores the one before, so that a caller with several GPUs notices nothing. */

@@ -5,10 +5,10 @@
 #include "parallax/parallax_impl.h"
 #include "softmax/softmax_impl.h"
 
-plx_status cuda_device_open(int index, int *capability)
+plx_status cuda_device_open(int index, struct cuda_device *device)
 {
     (void)index;
-    *capability = 0;
+    (void)device;
     return PLX_UNSUPPORTED;
 }
 

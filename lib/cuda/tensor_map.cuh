@@ -8,8 +8,6 @@
 
 #include "cuda/check.cuh"
 
-enum { TENSOR_MAP_AXES = 5 };
-
 /* An axis of the map; the stride is in elements and may be anything where the extent is 1. */
 struct tensor_map_axis {
     int64_t extent, stride;
@@ -22,24 +20,26 @@ typedef CUresult (*tensor_map_encode)(CUtensorMap *, CUtensorMapDataType, cuuint
                                       CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 /* A map of 16-bit elements from the innermost axis out; boxes have rows of 128 bytes, whose 16-byte
- * chunks are swizzled. Strides are multiples of 16 bytes. */
+ * chunks are swizzled, and zeros beyond the extents. Strides are multiples of 16 bytes. */
+template <int AXES>
 static plx_status tensor_map_make(plx_context *context, CUtensorMap *map, void *data,
-                                  const struct tensor_map_axis (&axes)[TENSOR_MAP_AXES])
+                                  const struct tensor_map_axis (&axes)[AXES])
 {
-    void *entry = NULL;
     cudaDriverEntryPointQueryResult found;
-    CHECK_CUDA(context, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
-                                                         cudaEnableDefault, &found));
-    cuuint64_t extents[TENSOR_MAP_AXES], strides[TENSOR_MAP_AXES - 1];
-    cuuint32_t box[TENSOR_MAP_AXES], steps[TENSOR_MAP_AXES];
-    for (int n = 0; n < TENSOR_MAP_AXES; n++) {
+    if (context->encode_map == NULL)
+        CHECK_CUDA(context,
+                   cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &context->encode_map,
+                                                    12000, cudaEnableDefault, &found));
+    cuuint64_t extents[AXES], strides[AXES - 1];
+    cuuint32_t box[AXES], steps[AXES];
+    for (int n = 0; n < AXES; n++) {
         extents[n] = (cuuint64_t)axes[n].extent;
         box[n] = (cuuint32_t)axes[n].box;
         steps[n] = 1;
         if (n > 0) strides[n - 1] = axes[n].extent > 1 ? (cuuint64_t)axes[n].stride * 2 : 16;
     }
-    CUresult result = ((tensor_map_encode)entry)(
-        map, CU_TENSOR_MAP_DATA_TYPE_UINT16, TENSOR_MAP_AXES, data, extents, strides, box, steps,
+    CUresult result = ((tensor_map_encode)context->encode_map)(
+        map, CU_TENSOR_MAP_DATA_TYPE_UINT16, AXES, data, extents, strides, box, steps,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PLX_OK;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "process.h"
+
 static plx_status cpu_open(int index, struct error *err)
 {
     REQUIRE(err, index == 0, PLX_INVALID_ARGUMENT, "device: cpu %d does not exist, only cpu 0",
@@ -29,6 +31,16 @@ static plx_status cpu_describe(int index, struct device_facts *facts, struct err
         break;
     }
     if (file) fclose(file);
+    return PLX_OK;
+}
+
+static plx_status cpu_memory(struct device_memory *memory, struct error *err)
+{
+    const size_t now = process_resident(), peak = process_resident_peak();
+    (void)err;
+    /* Linux counts the two apart, so its peak may lie a little below what is held now. */
+    *memory = (struct device_memory){
+        .held = now, .held_peak = peak > now ? peak : now, .available = process_available()};
     return PLX_OK;
 }
 
@@ -113,6 +125,7 @@ const struct device device_cpu = {
     .kind = PLX_CPU,
     .open = cpu_open,
     .describe = cpu_describe,
+    .memory = cpu_memory,
     .allocate = cpu_allocate,
     .release = cpu_release,
     .upload = cpu_copy,

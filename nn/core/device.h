@@ -1,10 +1,11 @@
 /* device.h: where tensors live: the memory, copies, streams, events and graphs of a kind of device,
  * as a table of functions, so that code above it is written once for all of them.
  *
- * On the CPU memory is the heap's, calls are synchronous, streams are NULL and an event is the time
- * at which it was recorded; there are no graphs. CUDA's row is that of device_cuda.c in a build
- * with CUDA and of device_none.c in one without, whose `open` says so. Work is queued on a stream
- * and ordered within it; `download`, `wait` and `event_elapsed` are the calls that wait. */
+ * On the CPU memory is the heap's (and what a process holds is what is resident), calls are
+ * synchronous, streams are NULL and an event is the time at which it was recorded; there are no
+ * graphs. CUDA's row is that of device_cuda.c in a build with CUDA and of device_none.c in one
+ * without, whose `open` says so. Work is queued on a stream and ordered within it; `download`,
+ * `wait` and `event_elapsed` are the calls that wait. */
 #ifndef NN_DEVICE_H
 #define NN_DEVICE_H
 
@@ -15,6 +16,12 @@ struct device_facts {
     char name[128];       /* "NVIDIA H200" */
     char details[128];    /* "compute capability 9.0, driver for CUDA 13.0" */
     int64_t memory_bytes; /* 0 where it is not asked for */
+};
+
+/* Memory of the device that is open, in bytes; 0 where the system does not tell. */
+struct device_memory {
+    size_t held, held_peak; /* by this process, now and at most */
+    size_t available;       /* to further allocations of this process */
 };
 
 typedef void *device_event;
@@ -29,6 +36,7 @@ struct device {
      * fewer devices, PLX_UNSUPPORTED where the machine has none. */
     plx_status (*open)(int index, struct error *err);
     plx_status (*describe)(int index, struct device_facts *facts, struct error *err);
+    plx_status (*memory)(struct device_memory *memory, struct error *err);
 
     /* Memory aligned to 64 at least; released in stream order. release takes NULL. */
     plx_status (*allocate)(void **memory, size_t bytes, plx_stream stream, struct error *err);

@@ -333,6 +333,7 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
 
 const struct mixer_kind attention_softmax = {.name = "softmax",
                                              .mechanism = PLX_SOFTMAX,
+                                             .products = 2 + 4,
                                              .create = attention_create,
                                              .destroy = attention_destroy,
                                              .record_size = sizeof(struct attention_record),
@@ -345,6 +346,7 @@ const struct mixer_kind attention_softmax = {.name = "softmax",
 
 const struct mixer_kind attention_parallax = {.name = "parallax",
                                               .mechanism = PLX_PARALLAX,
+                                              .products = 4 + 6,
                                               .create = attention_create,
                                               .destroy = attention_destroy,
                                               .record_size = sizeof(struct attention_record),

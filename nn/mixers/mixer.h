@@ -32,6 +32,7 @@ struct decode_view {
 struct mixer_kind {
     const char *name; /* in config.json's mixer_types and --mixer: "softmax", "parallax" */
     plx_mechanism mechanism;
+    int products; /* of [T,S] scores with D channels a head, forward and backward, none twice */
     /* Adds parameters named PREFIX.q_proj.weight and so on; returns an instance that the row's
      * destroy frees, or NULL when out of memory. */
     struct mixer *(*create)(const struct mixer_kind *kind, const struct model_config *config,

@@ -91,7 +91,7 @@ static plx_status attend_run(struct backend *be, const struct attend *attend, pl
     status = scratch_push(be, mechanism->name, bytes, &workspace);
     if (status == PLX_OK && !arena_is_measuring(&be->scratch)) {
         status = mechanism->run[pass](be->context, attend->attention, attend->args, workspace,
-                                      bytes, NULL);
+                                      bytes, be->stream);
         if (status != PLX_OK)
             error_set(be->err, status, "%s attention, %s: %s", mechanism->name, pass_names[pass],
                       plx_error(be->context));

@@ -71,6 +71,7 @@ plx_status backend_reserve(struct backend *be, size_t bytes)
 struct backend backend_dry(const struct backend *be)
 {
     struct backend dry = *be;
+    if (be->ops != &ops_dry) dry.counted = be->ops;
     dry.ops = &ops_dry;
     dry.scratch = arena_measuring(be->device);
     return dry;

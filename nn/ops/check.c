@@ -1,4 +1,4 @@
-/* check.c: argument checks shared by the three tables; see check.h. */
+/* check.c: argument checks shared by the tables; see check.h. */
 #include "ops/check.h"
 
 #include <stdio.h>
@@ -31,8 +31,8 @@ static plx_status check_tensor(struct backend *be, const char *op, const char *n
 {
     REQUIRE(be->err, tensor->rank >= 1 && tensor->rank <= PLX_MAX_RANK, PLX_INTERNAL,
             "%s: %s has rank %d", op, name, tensor->rank);
-    REQUIRE(be->err, tensor->device == PLX_CPU, PLX_INTERNAL, "%s: %s is not in CPU memory", op,
-            name);
+    REQUIRE(be->err, tensor->device == be->device->kind, PLX_INTERNAL,
+            "%s: %s is not in the memory of device %s", op, name, be->device->name);
     REQUIRE(be->err, tensor->dtype == dtype, PLX_INTERNAL, "%s: %s is %s but must be %s", op, name,
             plx_dtype_name(tensor->dtype), plx_dtype_name(dtype));
     return PLX_OK;
@@ -62,12 +62,20 @@ static plx_status check_same_shape(struct backend *be, const char *op, const cha
     return PLX_OK;
 }
 
-/* Dense, of the backend's storage dtype, and of the shape of another tensor. */
+/* Dense, and of the storage or the activation dtype: whatever the operation is used for. */
+static plx_status check_number(struct backend *be, const char *op, const char *name,
+                               const struct plx_tensor *tensor)
+{
+    bool active = tensor->dtype == be->activation;
+    return check_dense(be, op, name, tensor, active ? be->activation : be->storage);
+}
+
+/* Dense, and of the dtype and the shape of another tensor that was checked before. */
 static plx_status check_like(struct backend *be, const char *op, const char *name,
                              const struct plx_tensor *tensor, const char *other_name,
                              const struct plx_tensor *other)
 {
-    TRY(check_dense(be, op, name, tensor, be->storage));
+    TRY(check_dense(be, op, name, tensor, other->dtype));
     return check_same_shape(be, op, name, tensor, other_name, other);
 }
 
@@ -109,27 +117,28 @@ plx_status check_copy(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                      const struct plx_tensor *b)
 {
-    TRY(check_dense(be, "add", "a", a, be->storage));
+    TRY(check_number(be, "add", "a", a));
     TRY(check_like(be, "add", "b", b, "a", a));
     return check_like(be, "add", "y", y, "a", a);
 }
 
 plx_status check_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x)
 {
-    TRY(check_dense(be, "sum", "x", x, be->storage));
+    TRY(check_number(be, "sum", "x", x));
     return check_count(be, "sum", "sum", sum, PLX_F64, 1, "x", x);
 }
 
 plx_status check_one(struct backend *be, const char *op, const struct plx_tensor *x)
 {
-    return check_dense(be, op, "x", x, be->storage);
+    return check_number(be, op, "x", x);
 }
 
 /* Strided rows are welcome, so only the last stride is looked at. */
 static plx_status check_matrix(struct backend *be, const char *name,
                                const struct plx_tensor *matrix)
 {
-    TRY(check_tensor(be, "gemm", name, matrix, be->storage));
+    bool active = matrix->dtype == be->activation;
+    TRY(check_tensor(be, "gemm", name, matrix, active ? be->activation : be->storage));
     TRY(check_rank(be, "gemm", name, matrix, 2));
     bool unit = matrix->stride[1] == 1 || matrix->shape[1] <= 1;
     bool apart = matrix->stride[0] >= matrix->shape[1] || matrix->shape[0] <= 1;
@@ -163,7 +172,7 @@ plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
                          const struct plx_tensor *gain)
 {
     const char *op = "rmsnorm";
-    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_dense(be, op, "x", x, be->activation));
     TRY(check_like(be, op, "y", y, "x", x));
     int64_t E = x->shape[x->rank - 1];
     TRY(check_rank(be, op, "gain", gain, 1));
@@ -178,7 +187,7 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
                                   const struct plx_tensor *rstd)
 {
     const char *op = "rmsnorm_backward";
-    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_dense(be, op, "x", x, be->activation));
     TRY(check_like(be, op, "dy", dy, "x", x));
     TRY(check_like(be, op, "dx", dx, "x", x));
     int64_t E = x->shape[x->rank - 1];
@@ -193,9 +202,9 @@ plx_status check_project(struct backend *be, const struct plx_tensor *y, const s
                          const struct packed *weight)
 {
     char x_text[SHAPE_TEXT], y_text[SHAPE_TEXT];
-    TRY(check_dense(be, "project", "x", x, be->storage));
+    TRY(check_dense(be, "project", "x", x, be->activation));
     TRY(check_rank(be, "project", "x", x, 2));
-    TRY(check_dense(be, "project", "y", y, be->storage));
+    TRY(check_dense(be, "project", "y", y, be->activation));
     TRY(check_rank(be, "project", "y", y, 2));
     REQUIRE(be->err,
             x->shape[1] == weight->columns && y->shape[1] == weight->rows &&
@@ -210,7 +219,7 @@ plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const st
                         const struct plx_tensor *ids)
 {
     TRY(check_dense(be, "unpack", "ids", ids, PLX_I32));
-    return check_count(be, "unpack", "y", y, be->storage, plx_tensor_count(ids) * table->columns,
+    return check_count(be, "unpack", "y", y, be->activation, plx_tensor_count(ids) * table->columns,
                        "ids", ids);
 }
 
@@ -219,7 +228,7 @@ static plx_status check_columns(struct backend *be, const char *op, const char *
                                 const struct plx_tensor *x, const char *bias_name,
                                 const struct plx_tensor *bias)
 {
-    TRY(check_dense(be, op, name, x, be->storage));
+    TRY(check_dense(be, op, name, x, be->activation));
     TRY(check_rank(be, op, name, x, 2));
     TRY(check_rank(be, op, bias_name, bias, 1));
     return check_count(be, op, bias_name, bias, be->storage, x->shape[1], name, x);
@@ -241,7 +250,7 @@ plx_status check_bias_backward(struct backend *be, const struct plx_tensor *dbia
 plx_status check_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                       const struct plx_tensor *positions)
 {
-    TRY(check_dense(be, "rope", "x", x, be->storage));
+    TRY(check_dense(be, "rope", "x", x, be->activation));
     TRY(check_rank(be, "rope", "x", x, 3));
     TRY(check_like(be, "rope", "y", y, "x", x));
     char text[SHAPE_TEXT];
@@ -253,7 +262,7 @@ plx_status check_rope(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_swiglu(struct backend *be, const struct plx_tensor *y,
                         const struct plx_tensor *gate, const struct plx_tensor *up)
 {
-    TRY(check_dense(be, "swiglu", "gate", gate, be->storage));
+    TRY(check_dense(be, "swiglu", "gate", gate, be->activation));
     TRY(check_like(be, "swiglu", "up", up, "gate", gate));
     return check_like(be, "swiglu", "y", y, "gate", gate);
 }
@@ -263,7 +272,7 @@ plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dg
                                  const struct plx_tensor *gate, const struct plx_tensor *up)
 {
     const char *op = "swiglu_backward";
-    TRY(check_dense(be, op, "gate", gate, be->storage));
+    TRY(check_dense(be, op, "gate", gate, be->activation));
     TRY(check_like(be, op, "up", up, "gate", gate));
     TRY(check_like(be, op, "dy", dy, "gate", gate));
     TRY(check_like(be, op, "dgate", dgate, "gate", gate));
@@ -273,10 +282,10 @@ plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dg
 plx_status check_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                       const struct plx_tensor *z)
 {
-    TRY(check_dense(be, "gate", "x", x, be->storage));
+    TRY(check_dense(be, "gate", "x", x, be->activation));
     TRY(check_rank(be, "gate", "x", x, 3));
     TRY(check_like(be, "gate", "y", y, "x", x));
-    return check_count(be, "gate", "z", z, be->storage, x->shape[0] * x->shape[1], "x", x);
+    return check_count(be, "gate", "z", z, be->activation, x->shape[0] * x->shape[1], "x", x);
 }
 
 plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,
@@ -284,22 +293,23 @@ plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,
                                const struct plx_tensor *x, const struct plx_tensor *z)
 {
     const char *op = "gate_backward";
-    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_dense(be, op, "x", x, be->activation));
     TRY(check_rank(be, op, "x", x, 3));
     TRY(check_like(be, op, "dy", dy, "x", x));
     TRY(check_like(be, op, "dx", dx, "x", x));
-    TRY(check_count(be, op, "z", z, be->storage, x->shape[0] * x->shape[1], "x", x));
+    TRY(check_count(be, op, "z", z, be->activation, x->shape[0] * x->shape[1], "x", x));
     return check_like(be, op, "dz", dz, "z", z);
 }
 
 plx_status check_embed(struct backend *be, const char *op, const struct plx_tensor *rows,
-                       const struct plx_tensor *table, const struct plx_tensor *ids)
+                       const struct plx_tensor *table, plx_dtype dtype,
+                       const struct plx_tensor *ids)
 {
-    TRY(check_dense(be, op, "table", table, be->storage));
+    TRY(check_dense(be, op, "table", table, dtype));
     TRY(check_rank(be, op, "table", table, 2));
     TRY(check_dense(be, op, "ids", ids, PLX_I32));
-    return check_count(be, op, "rows", rows, be->storage, plx_tensor_count(ids) * table->shape[1],
-                       "table", table);
+    return check_count(be, op, "rows", rows, be->activation,
+                       plx_tensor_count(ids) * table->shape[1], "table", table);
 }
 
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
@@ -307,7 +317,7 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
                                const struct plx_tensor *targets)
 {
     const char *op = "cross_entropy";
-    TRY(check_dense(be, op, "logits", logits, be->storage));
+    TRY(check_dense(be, op, "logits", logits, be->activation));
     TRY(check_rank(be, op, "logits", logits, 2));
     TRY(check_count(be, op, "losses", losses, be->storage, logits->shape[0], "logits", logits));
     TRY(check_count(be, op, "targets", targets, PLX_I32, logits->shape[0], "logits", logits));

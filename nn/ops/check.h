@@ -1,4 +1,4 @@
-/* check.h: argument checks shared by the three tables.
+/* check.h: argument checks shared by the tables.
  *
  * Layers compute every shape from the model's configuration, so a mismatch is a mistake in this
  * program, not in its input: PLX_INTERNAL, with a sentence that names the operation, the arguments
@@ -48,9 +48,10 @@ plx_status check_gate(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,
                                const struct plx_tensor *dz, const struct plx_tensor *dy,
                                const struct plx_tensor *x, const struct plx_tensor *z);
-/* embed and embed_backward: rows [N,E] against table [V,E]. */
+/* embed and embed_backward: rows [N,E] against table [V,E] of a dtype. */
 plx_status check_embed(struct backend *be, const char *op, const struct plx_tensor *rows,
-                       const struct plx_tensor *table, const struct plx_tensor *ids);
+                       const struct plx_tensor *table, plx_dtype dtype,
+                       const struct plx_tensor *ids);
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                const struct plx_tensor *targets);

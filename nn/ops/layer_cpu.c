@@ -202,7 +202,7 @@ plx_status cpu_gate_backward(struct backend *be, const struct plx_tensor *dx,
 plx_status cpu_embed(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *table,
                      const struct plx_tensor *ids)
 {
-    TRY(check_embed(be, "embed", y, table, ids));
+    TRY(check_embed(be, "embed", y, table, be->activation, ids));
     TRY(check_ids(be, "embed", ids, table->shape[0], false));
     int64_t N = plx_tensor_count(ids), E = table->shape[1];
     float *out = y->data;
@@ -217,7 +217,7 @@ plx_status cpu_embed_backward(struct backend *be, const struct plx_tensor *dtabl
                               const struct plx_tensor *dy, const struct plx_tensor *ids)
 {
     enum { COLUMNS = 64 };
-    TRY(check_embed(be, "embed_backward", dy, dtable, ids));
+    TRY(check_embed(be, "embed_backward", dy, dtable, be->storage, ids));
     TRY(check_ids(be, "embed_backward", ids, dtable->shape[0], false));
     const struct rows *rows = cpu_rows(be);
     int64_t N = plx_tensor_count(ids), E = dtable->shape[1];

@@ -6,6 +6,7 @@
  * rows.h, vector_cpu.c, layer_cpu.c, gemm_cpu.c. */
 #include "ops/attend.h"
 #include "ops/cpu_state.h"
+#include "ops/scratch.h"
 
 #include <stdlib.h>
 
@@ -48,9 +49,18 @@ static plx_status cpu_create(struct backend *be)
     return status;
 }
 
+const struct ops_scratch ops_cpu_scratch = {
+    .gemm = gemm_scratch,
+    .rmsnorm_backward = scratch_row_partials,
+    .bias_backward = scratch_row_partials,
+    .rope = scratch_rope,
+    .project = project_scratch,
+};
+
 const struct ops ops_cpu = {
     .name = "cpu",
     .device = &device_cpu,
+    .scratch = &ops_cpu_scratch,
     .create = cpu_create,
     .destroy = cpu_destroy,
     .zero = cpu_zero,

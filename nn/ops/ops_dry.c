@@ -6,19 +6,23 @@
  * use. */
 #include "ops/attend.h"
 #include "ops/check.h"
-#include "ops/cpu_state.h"
 #include "ops/scratch.h"
 
-/* Counts a block of ops_cpu. A dry backend borrows the state of the real one; ops_ref has neither
- * state nor need. */
 static plx_status dry_count(struct backend *be, const char *op, size_t bytes)
 {
-    if (be->ops_state == NULL) return PLX_OK;
     size_t mark = arena_mark(&be->scratch);
     void *block;
     plx_status status = scratch_push(be, op, bytes, &block);
     arena_release(&be->scratch, mark);
     return status;
+}
+
+/* The same where the size depends on one tensor. */
+static plx_status dry_count_of(struct backend *be, const char *op,
+                               size_t (*bytes)(const struct plx_tensor *x),
+                               const struct plx_tensor *x)
+{
+    return dry_count(be, op, bytes != NULL ? bytes(x) : 0);
 }
 
 static plx_status dry_create(struct backend *be)
@@ -71,7 +75,8 @@ static plx_status dry_gemm(struct backend *be, const struct gemm *gemm)
 {
     TRY(check_gemm(be, gemm));
     size_t bytes = 0;
-    if (be->ops_state != NULL) TRY(gemm_scratch(be, gemm, &bytes));
+    const struct ops_scratch *scratch = be->counted->scratch;
+    if (scratch->gemm != NULL) TRY(scratch->gemm(be, gemm, &bytes));
     return dry_count(be, "gemm", bytes);
 }
 
@@ -89,19 +94,19 @@ static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tens
                                        const struct plx_tensor *rstd)
 {
     TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
-    return dry_count(be, "rmsnorm_backward", scratch_row_partials(x));
+    return dry_count_of(be, "rmsnorm_backward", be->counted->scratch->rmsnorm_backward, x);
 }
 
 static plx_status dry_project(struct backend *be, const struct plx_tensor *y,
                               const struct plx_tensor *x, const struct packed *weight)
 {
     TRY(check_project(be, y, x, weight));
-    if (be->ops_state == NULL) return PLX_OK;
-    size_t tile, product, mark = arena_mark(&be->scratch);
+    if (be->counted->scratch->project == NULL) return PLX_OK;
+    size_t first, second, mark = arena_mark(&be->scratch);
     void *block;
-    TRY(project_scratch(be, y, x, weight, &tile, &product));
-    plx_status status = scratch_push(be, "project", tile, &block);
-    if (status == PLX_OK) status = scratch_push(be, "gemm", product, &block);
+    TRY(be->counted->scratch->project(be, y, x, weight, &first, &second));
+    plx_status status = scratch_push(be, "project", first, &block);
+    if (status == PLX_OK) status = scratch_push(be, "gemm", second, &block);
     arena_release(&be->scratch, mark);
     return status;
 }
@@ -122,7 +127,7 @@ static plx_status dry_bias_backward(struct backend *be, const struct plx_tensor 
                                     const struct plx_tensor *dy)
 {
     TRY(check_bias_backward(be, dbias, dy));
-    return dry_count(be, "bias_backward", scratch_row_partials(dy));
+    return dry_count_of(be, "bias_backward", be->counted->scratch->bias_backward, dy);
 }
 
 static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
@@ -131,7 +136,7 @@ static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
 {
     (void)rope, (void)inverse;
     TRY(check_rope(be, y, x, positions));
-    return dry_count(be, "rope", scratch_rope(x));
+    return dry_count_of(be, "rope", be->counted->scratch->rope, x);
 }
 
 static plx_status dry_swiglu(struct backend *be, const struct plx_tensor *y,
@@ -163,13 +168,13 @@ static plx_status dry_gate_backward(struct backend *be, const struct plx_tensor 
 static plx_status dry_embed(struct backend *be, const struct plx_tensor *y,
                             const struct plx_tensor *table, const struct plx_tensor *ids)
 {
-    return check_embed(be, "embed", y, table, ids);
+    return check_embed(be, "embed", y, table, be->activation, ids);
 }
 
 static plx_status dry_embed_backward(struct backend *be, const struct plx_tensor *dtable,
                                      const struct plx_tensor *dy, const struct plx_tensor *ids)
 {
-    return check_embed(be, "embed_backward", dy, dtable, ids);
+    return check_embed(be, "embed_backward", dy, dtable, be->storage, ids);
 }
 
 static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor *losses,

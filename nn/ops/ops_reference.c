@@ -5,6 +5,7 @@
 #include "ops/attend.h"
 #include "ops/check.h"
 #include "ops/ref_table.h"
+#include "ops/scratch.h"
 
 #include <string.h>
 
@@ -185,7 +186,7 @@ static plx_status reference_gate_backward(struct backend *be, const struct plx_t
 static plx_status reference_embed(struct backend *be, const struct plx_tensor *y,
                                   const struct plx_tensor *table, const struct plx_tensor *ids)
 {
-    TRY(check_embed(be, "embed", y, table, ids));
+    TRY(check_embed(be, "embed", y, table, be->activation, ids));
     TRY(check_ids(be, "embed", ids, table->shape[0], false));
     reference_of(y)->embed(y, table, ids);
     return PLX_OK;
@@ -195,7 +196,7 @@ static plx_status reference_embed_backward(struct backend *be, const struct plx_
                                            const struct plx_tensor *dy,
                                            const struct plx_tensor *ids)
 {
-    TRY(check_embed(be, "embed_backward", dy, dtable, ids));
+    TRY(check_embed(be, "embed_backward", dy, dtable, be->storage, ids));
     TRY(check_ids(be, "embed_backward", ids, dtable->shape[0], false));
     reference_of(dy)->embed_backward(dtable, dy, ids);
     return PLX_OK;
@@ -236,9 +237,12 @@ static plx_status reference_apply(struct backend *be, const struct plx_tensor *w
     return PLX_OK;
 }
 
+static const struct ops_scratch reference_scratch = {0};
+
 const struct ops ops_ref = {
     .name = "ref",
     .device = &device_cpu,
+    .scratch = &reference_scratch,
     .create = reference_create,
     .destroy = reference_destroy,
     .zero = reference_zero,

@@ -145,84 +145,101 @@ static void the_small_ones(void **state)
     assert_int_equal(failures(), 0);
 }
 
-/* One after the other, because the reference itself takes all threads for a case of this size. */
-static void large_lists(void **state)
+enum { FLA = sizeof fla_cases / sizeof fla_cases[0] };
+enum { LARGE = sizeof large_cases / sizeof large_cases[0] };
+static const struct case_dtypes bf16 = {1, {PLX_BF16}}, f16 = {1, {PLX_F16}};
+
+static void run_fla(int n)
 {
-    enum { FLA = sizeof fla_cases / sizeof fla_cases[0] };
-    enum { LARGE = sizeof large_cases / sizeof large_cases[0] };
-    static const struct case_dtypes bf16 = {1, {PLX_BF16}}, f16 = {1, {PLX_F16}};
-    const double start = seconds();
-    const int before = failures();
-    (void)state;
-    for (int n = 0; n < FLA; n++)
-        conformance_run(&all, &fla_cases[n], PLX_PARALLAX, &bf16, PLX_FORWARD, PLX_BACKWARD,
-                        options.seed + (uint64_t)n);
-    print_message("  %d of flash-linear-attention in %.1f s\n", FLA, seconds() - start);
-    for (int n = 0; n < 2 * LARGE; n++)
-        conformance_run(&all, &large_cases[n / 2], (plx_mechanism)(n % 2), n / 2 % 2 ? &f16 : &bf16,
-                        PLX_FORWARD, PLX_BACKWARD, options.seed + (uint64_t)n);
-    print_message("  and %d large ones in %.1f s\n", LARGE, seconds() - start);
-    assert_int_equal(failures() - before, 0);
+    conformance_run(&all, &fla_cases[n], PLX_PARALLAX, &bf16, PLX_FORWARD, PLX_BACKWARD,
+                    options.seed + (uint64_t)n);
 }
 
-static void the_table(void **state)
+static void run_large(int n)
+{
+    conformance_run(&all, &large_cases[n / 2], (plx_mechanism)(n % 2), n / 2 % 2 ? &f16 : &bf16,
+                    PLX_FORWARD, PLX_BACKWARD, options.seed + (uint64_t)n);
+}
+
+/* Every case of the table as it is, then on aligned memory if that is something else. */
+static void run_written(int n)
 {
     static const struct passes passes = {PLX_FORWARD, PLX_DECODE};
-    const int count = attention_case_count, before = failures();
-    const double start = seconds();
-    (void)state;
-#pragma omp parallel for schedule(dynamic)
-    for (int n = 0; n < 2 * count; n++) {
-        const struct attention_case *written = &attention_cases[n / 2];
-        const struct attention_case aligned = on_aligned_memory(*written);
-        const uint64_t seed = options.seed * 1000 + (uint64_t)n;
-        if (n % 2 == 0)
-            run_apart(written, passes, seed);
-        else if (aligned.view != written->view)
-            run_together(&aligned, passes, seed);
-    }
-    print_message("  the table of %d, twice, in %.1f s\n", count, seconds() - start);
-    assert_int_equal(failures() - before, 0);
+    const struct attention_case *written = &attention_cases[n / 2];
+    const struct attention_case aligned = on_aligned_memory(*written);
+    const uint64_t seed = options.seed * 1000 + (uint64_t)n;
+    if (n % 2 == 0)
+        run_apart(written, passes, seed);
+    else if (aligned.view != written->view)
+        run_together(&aligned, passes, seed);
 }
 
 /* ---- Lists that are drawn ---- */
 
-struct drawn_list {
-    const char *name;
-    case_drawer draw;
-    int count;
-    struct passes passes;
-};
-
-static const struct drawn_list drawn_lists[] = {
-    {"decode", drawn_decode, 900, {PLX_DECODE, PLX_DECODE}},
-    {"any", drawn_any, 500, {PLX_FORWARD, PLX_DECODE}},
-    {"tiles", drawn_tiles, 600, {PLX_FORWARD, PLX_BACKWARD}},
-};
-enum { DRAWN_LISTS = sizeof drawn_lists / sizeof drawn_lists[0] };
-
-static void run_drawn(int list, int number)
+/* The stream of random numbers is the list's, so that a case is the same whatever else runs. */
+static void run_drawn(int stream, case_drawer draw, struct passes passes, int number)
 {
-    struct seeded random =
-        seeded_make(options.seed, (uint64_t)(list + 1) * 1000000 + (uint64_t)number);
+    struct seeded random = seeded_make(options.seed, (uint64_t)stream * 1000000 + (uint64_t)number);
     struct drawn_case d;
-    drawn_lists[list].draw(&random, number, &d);
+    draw(&random, number, &d);
     const uint64_t seed = seeded_u64(&random);
-    (number % 4 == 3 ? run_apart : run_together)(&d.c, drawn_lists[list].passes, seed);
+    (number % 4 == 3 ? run_apart : run_together)(&d.c, passes, seed);
 }
 
-static void drawn_cases(void **state)
+static void run_drawn_decode(int n)
 {
-    const int before = failures();
+    run_drawn(1, drawn_decode, (struct passes){PLX_DECODE, PLX_DECODE}, n);
+}
+
+static void run_drawn_any(int n)
+{
+    run_drawn(2, drawn_any, (struct passes){PLX_FORWARD, PLX_DECODE}, n);
+}
+
+static void run_drawn_tiles(int n)
+{
+    run_drawn(3, drawn_tiles, (struct passes){PLX_FORWARD, PLX_BACKWARD}, n);
+}
+
+/* ---- All lists ---- */
+
+struct list {
+    const char *name;
+    void (*run)(int number);
+    int count;
+    double seconds; /* of all threads together */
+};
+
+/* The longest cases first: a thread that began one last would keep the others waiting. Two of them
+ * are as long as a tenth of all the rest. */
+static void every_list(void **state)
+{
+    struct list lists[] = {
+        {"of flash-linear-attention", run_fla, FLA, 0},
+        {"large", run_large, 2 * LARGE, 0},
+        {"drawn of several tiles", run_drawn_tiles, 600, 0},
+        {"of the table", run_written, 2 * attention_case_count, 0},
+        {"drawn for decode", run_drawn_decode, 900, 0},
+        {"drawn of any kind", run_drawn_any, 500, 0},
+    };
+    enum { LISTS = sizeof lists / sizeof lists[0] };
+    int total = 0;
     (void)state;
-    for (int list = 0; list < DRAWN_LISTS; list++) {
-        const struct drawn_list *drawn = &drawn_lists[list];
-        const double start = seconds();
+    for (int n = 0; n < LISTS; n++) total += lists[n].count;
 #pragma omp parallel for schedule(dynamic)
-        for (int n = 0; n < drawn->count; n++) run_drawn(list, n);
-        print_message("  %s: %d drawn in %.1f s\n", drawn->name, drawn->count, seconds() - start);
+    for (int n = 0; n < total; n++) {
+        int number = n, list = 0;
+        while (number >= lists[list].count) number -= lists[list++].count;
+        const double start = seconds();
+        lists[list].run(number);
+        const double took = seconds() - start;
+#pragma omp atomic
+        lists[list].seconds += took;
     }
-    assert_int_equal(failures() - before, 0);
+    for (int n = 0; n < LISTS; n++)
+        print_message("  %4d %s: %.0f s of all threads\n", lists[n].count, lists[n].name,
+                      lists[n].seconds);
+    assert_int_equal(failures(), 0);
 }
 
 /* ---- The count ---- */
@@ -266,9 +283,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_row_was_covered),
     };
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_table),
-        cmocka_unit_test(drawn_cases),
-        cmocka_unit_test(large_lists),
+        cmocka_unit_test(every_list),
         cmocka_unit_test(every_row_was_covered),
     };
     const double start = seconds();

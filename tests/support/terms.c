@@ -10,6 +10,7 @@
 static double dot(const double *a, const double *b, int64_t count)
 {
     double sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int64_t d = 0; d < count; d++) sum += a[d] * b[d];
     return sum;
 }
@@ -18,14 +19,21 @@ static double dot(const double *a, const double *b, int64_t count)
 static double dot_size(const double *a, const double *b, int64_t count)
 {
     double sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int64_t d = 0; d < count; d++) sum += a[d] * b[d] * a[d] * b[d];
     return sqrt(sum);
+}
+
+/* The larger one; NaN as the second does not count. */
+static double larger(double a, double b)
+{
+    return b > a ? b : a;
 }
 
 static double largest(const double *a, int64_t count)
 {
     double size = 0;
-    for (int64_t d = 0; d < count; d++) size = fmax(size, fabs(a[d]));
+    for (int64_t d = 0; d < count; d++) size = larger(size, fabs(a[d]));
     return size;
 }
 
@@ -36,38 +44,55 @@ struct sums {
     double saved; /* half a unit in the last place of o and m as stored, in units of ours */
 };
 
-/* A query row and a key row that it sees, with what the forward saved of the row. The softmax mean
- * of the values is m, which is o without a probe. */
+/* A query row, and what the forward saved of it. The softmax mean of the values is m, which is o
+ * without a probe; b = d_o.m and c = d_o.o, which like the sizes are of the backward. */
+struct query {
+    const double *q, *r, *o, *m, *d_o;
+    int64_t row; /* index into [B,T,H] */
+    double lse, t, b, c, b_size, c_size, q_largest, r_largest, d_o_largest;
+};
+
+static struct query query_of(const struct attention_case *c, bool probe, const struct case_data *x,
+                             int64_t row)
+{
+    const int64_t D = c->D;
+    struct query q = {.q = x->values[CASE_Q] + row * D,
+                      .r = x->values[CASE_R] + row * D,
+                      .o = x->values[CASE_O] + row * D,
+                      .m = x->values[probe ? CASE_VALUE_MEAN : CASE_O] + row * D,
+                      .d_o = x->values[CASE_D_O] + row * D,
+                      .row = row,
+                      .lse = x->values[CASE_LSE][row],
+                      .t = probe ? x->values[CASE_PROBE_MEAN][row] : 0};
+    q.b = dot(q.d_o, q.m, D), q.b_size = dot_size(q.d_o, q.m, D);
+    q.c = dot(q.d_o, q.o, D), q.c_size = dot_size(q.d_o, q.o, D);
+    q.q_largest = largest(q.q, D), q.d_o_largest = largest(q.d_o, D);
+    if (probe) q.r_largest = largest(q.r, D);
+    return q;
+}
+
+/* A key row that a query row sees. */
 struct pair {
-    const double *q, *r, *k, *v, *o, *m, *d_o;
-    int64_t row, key; /* index into [B,T,H] and [B,S,G] */
-    double weight;    /* p */
-    double x, u, t;   /* x = 1 + t - u; 1, 0 and 0 without a probe */
+    const double *k, *v;
+    int64_t key;   /* index into [B,S,G] */
+    double weight; /* p */
+    double x, u;   /* x = 1 + t - u; 1 and 0 without a probe */
     /* How far rounding the products moves the logit and u. */
     double logit_error, u_error;
 };
 
-static struct pair pair_of(const struct attention_case *c, bool probe, const struct case_data *x,
-                           double scale, int64_t row, int64_t key)
+static struct pair pair_of(const struct query *q, const struct attention_case *c, bool probe,
+                           const struct case_data *x, double scale, int64_t key)
 {
     const int64_t D = c->D;
-    struct pair p = {.q = x->values[CASE_Q] + row * D,
-                     .r = x->values[CASE_R] + row * D,
-                     .k = x->values[CASE_K] + key * D,
-                     .v = x->values[CASE_V] + key * D,
-                     .o = x->values[CASE_O] + row * D,
-                     .m = x->values[probe ? CASE_VALUE_MEAN : CASE_O] + row * D,
-                     .d_o = x->values[CASE_D_O] + row * D,
-                     .row = row,
-                     .key = key,
-                     .x = 1};
-    p.weight = exp(scale * dot(p.q, p.k, D) - x->values[CASE_LSE][row]);
-    p.logit_error = fabs(scale) * dot_size(p.q, p.k, D);
+    struct pair p = {
+        .k = x->values[CASE_K] + key * D, .v = x->values[CASE_V] + key * D, .key = key, .x = 1};
+    p.weight = exp(scale * dot(q->q, p.k, D) - q->lse);
+    p.logit_error = fabs(scale) * dot_size(q->q, p.k, D);
     if (!probe) return p;
-    p.u = dot(p.r, p.k, D);
-    p.t = x->values[CASE_PROBE_MEAN][row];
-    p.x = 1 + p.t - p.u;
-    p.u_error = dot_size(p.r, p.k, D);
+    p.u = dot(q->r, p.k, D);
+    p.x = 1 + q->t - p.u;
+    p.u_error = dot_size(q->r, p.k, D);
     return p;
 }
 
@@ -77,47 +102,46 @@ static struct pair pair_of(const struct attention_case *c, bool probe, const str
  *     do/du = -p (v - m)                                                   dt/du = p
  *
  * times the errors. The rest of the forward rounds at the size of its results. */
-static void add_forward(const struct pair *p, int64_t D, struct sums *sums)
+static void add_forward(const struct query *q, const struct pair *p, int64_t D, struct sums *sums)
 {
     double o = 0, m = 0;
     for (int64_t d = 0; d < D; d++) {
-        double apart = p->v[d] - p->m[d];
-        o = fmax(o, fabs(p->x * apart + p->m[d] - p->o[d]) * p->logit_error +
-                        fabs(apart) * p->u_error);
-        m = fmax(m, fabs(apart) * p->logit_error);
+        double apart = p->v[d] - q->m[d];
+        o = larger(o, fabs(p->x * apart + q->m[d] - q->o[d]) * p->logit_error +
+                          fabs(apart) * p->u_error);
+        m = larger(m, fabs(apart) * p->logit_error);
     }
-    sums->of[CASE_O][p->row] += p->weight * o;
-    sums->of[CASE_VALUE_MEAN][p->row] += p->weight * m;
-    sums->of[CASE_LSE][p->row] += p->weight * p->logit_error;
-    sums->of[CASE_PROBE_MEAN][p->row] +=
-        p->weight * (p->u_error + fabs(p->u - p->t) * p->logit_error);
+    sums->of[CASE_O][q->row] += p->weight * o;
+    sums->of[CASE_VALUE_MEAN][q->row] += p->weight * m;
+    sums->of[CASE_LSE][q->row] += p->weight * p->logit_error;
+    sums->of[CASE_PROBE_MEAN][q->row] +=
+        p->weight * (p->u_error + fabs(p->u - q->t) * p->logit_error);
 }
 
 /* The terms of the gradients: each difference replaced by the sum of its sides, and, because p is
  * the exponential of the rounded logit, what the logit's rounding does to p. The saved o and m were
  * rounded to their dtype, and two correct forwards need not round them alike. */
-static void add_backward(const struct pair *p, int64_t D, bool probe, double scale,
-                         struct sums *sums)
+static void add_backward(const struct query *q, const struct pair *p, int64_t D, bool probe,
+                         double scale, struct sums *sums)
 {
-    double a = dot(p->d_o, p->v, D), b = dot(p->d_o, p->m, D), c = dot(p->d_o, p->o, D);
-    double y_size = dot_size(p->d_o, p->v, D) + dot_size(p->d_o, p->m, D);
-    double x_size = fabs(p->t) + p->u_error;
-    double o_saved = sums->saved * dot_size(p->d_o, p->o, D);
-    double m_saved = sums->saved * dot_size(p->d_o, p->m, D);
+    double a = dot(q->d_o, p->v, D), b = q->b, c = q->c, a_size = dot_size(q->d_o, p->v, D);
+    double y_size = a_size + q->b_size, x_size = fabs(q->t) + p->u_error;
+    double o_saved = sums->saved * q->c_size, m_saved = sums->saved * q->b_size;
     double dl = y_size, du = y_size + p->logit_error * fabs(a - b), value = 1;
+    double k_largest = largest(p->k, D);
     if (probe) {
-        dl = dot_size(p->d_o, p->v, D) + dot_size(p->d_o, p->o, D) + fabs(p->t - p->u) * y_size +
-             x_size * fabs(a - b) + fabs(p->t - p->u) * m_saved;
+        dl = a_size + q->c_size + fabs(q->t - p->u) * y_size + x_size * fabs(a - b) +
+             fabs(q->t - p->u) * m_saved;
         du += m_saved;
         value += x_size;
-        sums->of[CASE_DR][p->row] += p->weight * du * largest(p->k, D);
-        sums->of[CASE_DK][p->key] += p->weight * du * largest(p->r, D);
+        sums->of[CASE_DR][q->row] += p->weight * du * k_largest;
+        sums->of[CASE_DK][p->key] += p->weight * du * q->r_largest;
     }
     dl += p->logit_error * fabs(p->x * (a - b) + b - c) + o_saved;
     value += p->logit_error * fabs(p->x);
-    sums->of[CASE_DQ][p->row] += fabs(scale) * p->weight * dl * largest(p->k, D);
-    sums->of[CASE_DK][p->key] += fabs(scale) * p->weight * dl * largest(p->q, D);
-    sums->of[CASE_DV][p->key] += p->weight * value * largest(p->d_o, D);
+    sums->of[CASE_DQ][q->row] += fabs(scale) * p->weight * dl * k_largest;
+    sums->of[CASE_DK][p->key] += fabs(scale) * p->weight * dl * q->q_largest;
+    sums->of[CASE_DV][p->key] += p->weight * value * q->d_o_largest;
 }
 
 /* The query heads of one key/value head of one sequence, whose sums no other pair of the two
@@ -132,12 +156,13 @@ static void add_head(const struct attention_case *c, const struct attention_prob
     for (int64_t i = 0; i < s.T; i++) {
         struct attention_range keys = attention_keys(p, s.T, s.S, i);
         for (int64_t h = g * group; h < (g + 1) * group; h++) {
-            int64_t row = (s.q_batch * c->T + s.q_start + i) * c->H + h;
+            struct query query =
+                query_of(c, probe, oracle, (s.q_batch * c->T + s.q_start + i) * c->H + h);
             for (int64_t j = keys.first; j < keys.end; j++) {
-                struct pair pair = pair_of(c, probe, oracle, p->scale, row,
+                struct pair pair = pair_of(&query, c, probe, oracle, p->scale,
                                            (s.k_batch * c->S + s.k_start + j) * c->G + g);
-                add_forward(&pair, c->D, sums);
-                if (last == PLX_BACKWARD) add_backward(&pair, c->D, probe, p->scale, sums);
+                add_forward(&query, &pair, c->D, sums);
+                if (last == PLX_BACKWARD) add_backward(&query, &pair, c->D, probe, p->scale, sums);
             }
         }
     }
