@@ -127,7 +127,7 @@ static plx_status open_step(struct step *step, const struct train_options *optio
     backend.ops = &timed_ops;
     TRY(backend_create(&step->backend, &backend, err));
     TRY(model_create(&step->backend, &config, &step->model));
-    model_init(step->model, (uint64_t)options->seed);
+    TRY(model_init(step->model, (uint64_t)options->seed));
     TRY(model_reserve(step->model, step->batch.tokens, step->batch.sequences, true, recompute,
                       &measurement->memory));
     measurement->tokens = step->batch.tokens * options->accumulate;
@@ -152,7 +152,7 @@ static plx_status run_step(struct step *step, const struct train_options *option
         TRY(model_loss_backward(step->model, &step->batch, scale, &loss));
     }
     timed_ops_optimiser(true);
-    plx_status status = optim_step(step->optim, 1, 1, NULL);
+    plx_status status = optim_step(step->optim, 1, 1);
     timed_ops_optimiser(false);
     return status;
 }

@@ -72,16 +72,11 @@ static plx_status timed_sum(struct backend *be, const struct plx_tensor *sum,
     return book(TIMED_OTHER, start, inner->sum(be, sum, x));
 }
 
-static plx_status timed_scale(struct backend *be, const struct plx_tensor *y, double factor)
+static plx_status timed_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                                    const struct plx_tensor *const *xs)
 {
     double start = process_seconds();
-    return book(TIMED_OTHER, start, inner->scale(be, y, factor));
-}
-
-static plx_status timed_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum)
-{
-    double start = process_seconds();
-    return book(TIMED_OTHER, start, inner->sum_squares(be, x, sum));
+    return book(TIMED_OTHER, start, inner->sum_squares(be, sums, xs));
 }
 
 static plx_status timed_gemm(struct backend *be, const struct gemm *gemm)
@@ -198,25 +193,42 @@ static plx_status timed_cross_entropy(struct backend *be, const struct plx_tenso
                 inner->cross_entropy(be, losses, dlogits, logits, targets, scale));
 }
 
+static plx_status timed_clip(struct backend *be, const struct clip *clip)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->clip(be, clip));
+}
+
+static plx_status timed_argmax(struct backend *be, const struct plx_tensor *ids,
+                               const struct plx_tensor *x)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->argmax(be, ids, x));
+}
+
 static plx_status timed_adamw(struct backend *be, const struct adamw_update *update)
 {
     double start = process_seconds();
     return book(TIMED_OTHER, start, inner->adamw(be, update));
 }
 
-static plx_status timed_momentum(struct backend *be, const struct plx_tensor *u,
-                                 const struct plx_tensor *m, const struct plx_tensor *g, double mu,
-                                 bool nesterov, bool ema)
+static plx_status timed_momentum(struct backend *be, const struct muon_update *update)
 {
     double start = process_seconds();
-    return book(TIMED_OTHER, start, inner->momentum(be, u, m, g, mu, nesterov, ema));
+    return book(TIMED_OTHER, start, inner->momentum(be, update));
 }
 
-static plx_status timed_apply(struct backend *be, const struct plx_tensor *w,
-                              const struct plx_tensor *u, double decay, double rate)
+static plx_status timed_normalise(struct backend *be, const struct plx_tensor *y,
+                                  const struct plx_tensor *x, double factor, double eps)
 {
     double start = process_seconds();
-    return book(TIMED_OTHER, start, inner->apply(be, w, u, decay, rate));
+    return book(TIMED_OTHER, start, inner->normalise(be, y, x, factor, eps));
+}
+
+static plx_status timed_apply(struct backend *be, const struct muon_update *update)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->apply(be, update));
 }
 
 static plx_status timed_attend_forward(struct backend *be, const struct attend *attend)
@@ -229,6 +241,12 @@ static plx_status timed_attend_backward(struct backend *be, const struct attend 
 {
     double start = process_seconds();
     return book(TIMED_ATTENTION, start, inner->attend_backward(be, attend));
+}
+
+static plx_status timed_attend_append(struct backend *be, const struct append *append)
+{
+    double start = process_seconds();
+    return book(TIMED_ATTENTION, start, inner->attend_append(be, append));
 }
 
 static plx_status timed_attend_decode(struct backend *be, const struct attend *attend)
@@ -247,7 +265,6 @@ const struct ops timed_ops = {
     .copy = timed_copy,
     .add = timed_add,
     .sum = timed_sum,
-    .scale = timed_scale,
     .sum_squares = timed_sum_squares,
     .gemm = timed_gemm,
     .rmsnorm = timed_rmsnorm,
@@ -264,10 +281,14 @@ const struct ops timed_ops = {
     .embed = timed_embed,
     .embed_backward = timed_embed_backward,
     .cross_entropy = timed_cross_entropy,
+    .argmax = timed_argmax,
+    .clip = timed_clip,
     .adamw = timed_adamw,
     .momentum = timed_momentum,
+    .normalise = timed_normalise,
     .apply = timed_apply,
     .attend_forward = timed_attend_forward,
     .attend_backward = timed_attend_backward,
+    .attend_append = timed_attend_append,
     .attend_decode = timed_attend_decode,
 };

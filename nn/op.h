@@ -46,20 +46,63 @@ struct backend {
     void *ops_state; /* owned by the table's create/destroy */
 };
 
-/* c = alpha op(a) op(b) + beta c with op(a) [M,K], op(b) [K,N], c [M,N]; rank 2, rows may be
- * strided, last stride 1. beta 0 does not read c. */
+/* c = alpha op(a) op(b) + beta add with op(a) [M,K], op(b) [K,N], add and c [M,N]; add NULL means c
+ * itself. Rows may be strided, last stride 1. beta 0 reads neither. Operands of rank 3 are as many
+ * products as their first axis is long. a and b have one dtype, c and add may have another. */
 struct gemm {
     const struct plx_tensor *a, *b, *c;
     bool transpose_a, transpose_b;
     double alpha, beta;
+    const struct plx_tensor *add;
 };
 
-/* One AdamW update of a tensor. First decay: w *= 1 - lr * weight_decay; then w -= lr *
- * mhat/(sqrt(vhat) + eps) with bias correction for step (1-based). */
-struct adamw_update {
-    const struct plx_tensor *value, *grad, *m, *v;
-    double lr, beta1, beta2, eps, weight_decay;
+/* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n
+ * gradients, added in order; state f64 [CLIP_FIELDS], zero before the first step, receives the norm
+ * and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
+ * otherwise. The first step (counted from 1) whose norm is not finite leaves its number, the index
+ * of the gradient to blame and the factor 0, which tells updates to change nothing; from then on
+ * the state stays. */
+enum clip_field { CLIP_FACTOR, CLIP_NORM, CLIP_BAD_STEP, CLIP_BAD_INDEX, CLIP_FIELDS };
+struct clip {
+    const struct plx_tensor *squares, *state;
+    double limit;
     int64_t step;
+};
+
+/* One parameter in an update: its tensors, where m and v are state of the update and active is as
+ * in struct param, and its rates. */
+struct update_item {
+    const struct plx_tensor *value, *active, *grad, *m, *v;
+    double lr, weight_decay;
+};
+
+/* AdamW for a list of parameters. First decay: w *= 1 - lr * weight_decay; then w -= lr *
+ * mhat/(sqrt(vhat) + eps) with bias correction for step (1-based). In this and the next, gradients
+ * are taken times factor, f64 [1]; where that is 0 nothing is written. */
+struct adamw_update {
+    const struct update_item *items;
+    int count;
+    const struct plx_tensor *factor;
+    double beta1, beta2, eps;
+    int64_t step;
+};
+
+/* Both halves of a Muon update of count matrices of one shape [A,B]: momentum writes their
+ * directions [count,A,B], apply takes them when they have been orthogonalised. */
+struct muon_update {
+    const struct update_item *items; /* without v */
+    int count;
+    const struct plx_tensor *factor, *directions;
+    double momentum;
+    bool nesterov, ema;
+    double scale;
+};
+
+/* New rows of keys and values on their way into a cache: attention's k_lengths counts them already
+ * (plx_cache_append). */
+struct append {
+    const struct plx_attention *attention;
+    const struct plx_cache_append_args *args;
 };
 
 /* One attention call of either mechanism; members as in the public structs (softmax leaves the
@@ -85,10 +128,10 @@ struct ops {
                       const struct plx_tensor *b);
     /* *sum += the sum of x, in double and in a fixed order; sum f64 [1]. */
     plx_status (*sum)(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
-    /* y = factor * y. */
-    plx_status (*scale)(struct backend *be, const struct plx_tensor *y, double factor);
-    /* *sum = sum of squares, accumulated in double in a fixed order. NaN and inf pass through. */
-    plx_status (*sum_squares)(struct backend *be, const struct plx_tensor *x, double *sum);
+    /* sums[i] = sum of squares of xs[i], in double and in a fixed order, or 0 where xs[i] is NULL;
+     * sums f64 [n]. NaN and inf pass through. */
+    plx_status (*sum_squares)(struct backend *be, const struct plx_tensor *sums,
+                              const struct plx_tensor *const *xs);
     plx_status (*gemm)(struct backend *be, const struct gemm *gemm);
 
     /* Rows of x [R,E]: rstd = 1/sqrt(mean x^2 + eps) [R], y = x rstd gain [E]. */
@@ -144,24 +187,30 @@ struct ops {
                                  const struct plx_tensor *dy, const struct plx_tensor *ids);
 
     /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses
-     * [N]. dlogits (optional, data NULL otherwise; in place on logits allowed) = scale (softmax -
-     * one-hot), rows with a negative target zero. */
+     * [N]. Logits may have the storage dtype too. dlogits (optional, data NULL otherwise; in place
+     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero. */
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                 const struct plx_tensor *targets, double scale);
+    /* ids[n] = the index of the largest number of row n of x [N,V], the first of equal ones, and 0
+     * where all are NaN; x of the storage dtype, ids i32 [N]. */
+    plx_status (*argmax)(struct backend *be, const struct plx_tensor *ids,
+                         const struct plx_tensor *x);
 
+    plx_status (*clip)(struct backend *be, const struct clip *clip);
     plx_status (*adamw)(struct backend *be, const struct adamw_update *update);
-    /* Muon's momentum: m = mu m + (ema ? 1 - mu : 1) g; u = nesterov ? (ema ? 1 - mu : 1) g + mu m
-     * : m. */
-    plx_status (*momentum)(struct backend *be, const struct plx_tensor *u,
-                           const struct plx_tensor *m, const struct plx_tensor *g, double mu,
-                           bool nesterov, bool ema);
-    /* w = decay w - rate u. */
-    plx_status (*apply)(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u,
-                        double decay, double rate);
+    /* m = mu m + (ema ? 1 - mu : 1) g; u = nesterov ? (ema ? 1 - mu : 1) g + mu m : m. */
+    plx_status (*momentum)(struct backend *be, const struct muon_update *update);
+    /* y[i] = x[i] / (factor |x[i]| + eps) for every matrix of x [n,A,B], |x[i]| the root of its sum
+     * of squares; in place allowed. */
+    plx_status (*normalise)(struct backend *be, const struct plx_tensor *y,
+                            const struct plx_tensor *x, double factor, double eps);
+    /* w = (1 - lr weight_decay) w - lr scale u. */
+    plx_status (*apply)(struct backend *be, const struct muon_update *update);
 
     plx_status (*attend_forward)(struct backend *be, const struct attend *attend);
     plx_status (*attend_backward)(struct backend *be, const struct attend *attend);
+    plx_status (*attend_append)(struct backend *be, const struct append *append);
     plx_status (*attend_decode)(struct backend *be, const struct attend *attend);
 };
 

@@ -118,13 +118,13 @@ static plx_status update_weights(struct train_session *session, struct train_pro
 {
     int64_t step = session->state.step;
     double factor = schedule_lr(&session->schedule, step);
-    struct optim_report report = {0};
-    plx_status status = optim_step(session->optim, factor,
-                                   schedule_weight_decay(&session->schedule, step), &report);
+    TRY(optim_step(session->optim, factor, schedule_weight_decay(&session->schedule, step)));
+    struct optim_report report;
+    plx_status status = optim_read_report(session->optim, &report);
     if (status == PLX_BAD_DATA) {
         char what[sizeof session->err->text];
         snprintf(what, sizeof what, "%s", session->err->text);
-        return diverged(session, step + 1, what);
+        return diverged(session, report.bad_step, what);
     }
     progress->grad_norm = report.grad_norm;
     progress->lr = factor; /* of the peak; run_loop multiplies */

@@ -222,10 +222,8 @@ static plx_status describe_model(const struct train_session *session, struct mod
 static plx_status set_weights(struct train_session *session)
 {
     const struct train_options *options = session->options;
-    if (session->model_folder[0] == 0 || options->resume[0]) {
-        model_init(session->model, (uint64_t)options->seed);
-        return PLX_OK;
-    }
+    if (session->model_folder[0] == 0 || options->resume[0])
+        return model_init(session->model, (uint64_t)options->seed);
     TRY(model_load_adapted(session->model, session->model_folder, (uint64_t)options->seed,
                            session->err));
     train_session_say(session->hooks, "starting from the weights of %s", session->model_folder);

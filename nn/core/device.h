@@ -41,6 +41,7 @@ struct device {
     /* Memory aligned to 64 at least; released in stream order. release takes NULL. */
     plx_status (*allocate)(void **memory, size_t bytes, plx_stream stream, struct error *err);
     void (*release)(void *memory, plx_stream stream);
+    /* The host's bytes may change as soon as upload returns, and are there when download does. */
     plx_status (*upload)(void *memory, const void *host, size_t bytes, plx_stream stream,
                          struct error *err);
     plx_status (*download)(void *host, const void *memory, size_t bytes, plx_stream stream,

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/transfer.h"
+
 int param_add(struct param_list *list, plx_dtype dtype, int rank, const int64_t *shape,
               enum param_init init, double init_std, enum param_group group,
               const char *name_format, ...)
@@ -135,17 +137,36 @@ void param_start(const struct param *param, struct rng *stream, plx_dtype dtype,
     stream->counter += words * (uint64_t)count;
 }
 
-void param_init_value(const struct param *param, uint64_t seed)
+/* A row being given its start values. */
+struct starting {
+    const struct param *param;
+    struct rng stream;
+};
+
+static plx_status start_piece(void *user, void *elements, int64_t first, int64_t count,
+                              struct error *err)
 {
-    struct rng stream = param_stream(param, seed);
-    param_start(param, &stream, param->value.dtype, param->value.data,
-                plx_tensor_count(&param->value));
+    struct starting *starting = user;
+    (void)first; /* the stream stands there */
+    (void)err;
+    param_start(starting->param, &starting->stream, starting->param->value.dtype, elements, count);
+    return PLX_OK;
 }
 
-void param_list_init(struct param_list *list, uint64_t seed)
+plx_status param_init_value(const struct param *param, uint64_t seed, const struct device *device,
+                            plx_stream stream, struct error *err)
+{
+    struct starting starting = {param, param_stream(param, seed)};
+    return transfer_write(device, stream, &param->value, start_piece, &starting, err);
+}
+
+plx_status param_list_init(struct param_list *list, uint64_t seed, const struct device *device,
+                           plx_stream stream, struct error *err)
 {
     for (int i = 0; i < list->count; i++)
-        if (list->items[i].value.data != NULL) param_init_value(&list->items[i], seed);
+        if (list->items[i].value.data != NULL)
+            TRY(param_init_value(&list->items[i], seed, device, stream, err));
+    return PLX_OK;
 }
 
 struct param *param_find(struct param_list *list, const char *name)

@@ -57,6 +57,7 @@ struct param {
     bool probe;  /* belongs to Parallax's probe: r_proj, r_norm, r_gate */
     bool frozen; /* not trained: no update, no decay, no optimiser state, no part in the norm; and
                     of a matrix no gradient */
+    bool remote; /* updated by another process, which keeps its state and knows its norm */
 };
 
 struct param_list {
@@ -82,10 +83,12 @@ void param_list_carve_values(struct param_list *list, struct arena *arena);
 void param_list_carve_active(struct param_list *list, plx_dtype activation, struct arena *arena);
 void param_list_carve_grads(struct param_list *list, struct arena *arena);
 /* Each row draws from its own stream, derived from seed and name, so adding a parameter does not
- * change the start of the others. */
-/* Packed rows have no start values: they are read from a file. */
-void param_list_init(struct param_list *list, uint64_t seed);
-void param_init_value(const struct param *param, uint64_t seed);
+ * change the start of the others. The values are in the device's memory. Packed rows have no start
+ * values: they are read from a file. */
+plx_status param_list_init(struct param_list *list, uint64_t seed, const struct device *device,
+                           plx_stream stream, struct error *err);
+plx_status param_init_value(const struct param *param, uint64_t seed, const struct device *device,
+                            plx_stream stream, struct error *err);
 /* The same in pieces: the stream of a row, and the next count of its start values as f32 or f64. */
 struct rng param_stream(const struct param *param, uint64_t seed);
 void param_start(const struct param *param, struct rng *stream, plx_dtype dtype, void *values,

@@ -54,7 +54,7 @@ struct decoder_run {
     struct plx_tensor ids, targets;    /* i32 [N] */
     double scale;                      /* of the gradient */
     struct plx_tensor loss;            /* f64 [1], added to */
-    struct plx_tensor logits;          /* [N,V], DECODER_LOGITS only */
+    struct plx_tensor logits;          /* [N,V] of the host, DECODER_LOGITS only */
     const struct score_query *queries; /* DECODER_SCORES only, as the next two; NULL: a dry run */
     int64_t query_count;
     struct score *scores; /* written */

@@ -18,8 +18,8 @@ plx_status check_copy(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                      const struct plx_tensor *b);
 plx_status check_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
-/* scale and sum_squares, which have one tensor. */
-plx_status check_one(struct backend *be, const char *op, const struct plx_tensor *x);
+plx_status check_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                             const struct plx_tensor *const *xs);
 plx_status check_gemm(struct backend *be, const struct gemm *gemm);
 plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
                          const struct plx_tensor *rstd, const struct plx_tensor *x,
@@ -55,10 +55,14 @@ plx_status check_embed(struct backend *be, const char *op, const struct plx_tens
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                const struct plx_tensor *targets);
+plx_status check_clip(struct backend *be, const struct clip *clip);
+plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
+                        const struct plx_tensor *x);
 plx_status check_adamw(struct backend *be, const struct adamw_update *update);
-plx_status check_momentum(struct backend *be, const struct plx_tensor *u,
-                          const struct plx_tensor *m, const struct plx_tensor *g);
-plx_status check_apply(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u);
+plx_status check_momentum(struct backend *be, const struct muon_update *update);
+plx_status check_normalise(struct backend *be, const struct plx_tensor *y,
+                           const struct plx_tensor *x);
+plx_status check_apply(struct backend *be, const struct muon_update *update);
 
 /* Contents: every id is below bound, and not negative unless allow_negative. PLX_INVALID_ARGUMENT.
  */

@@ -3,7 +3,7 @@
  * Which instruction set serves is decided once, at creation: start from the portable loops and let
  * every later row of cpu_isas override them where the context has its feature. Matrix products are
  * oneDNN's (gemm_cpu.c), which looks at the processor by itself. Reading order: cpu_state.h,
- * rows.h, vector_cpu.c, layer_cpu.c, gemm_cpu.c. */
+ * rows.h, vector_cpu.c, update_cpu.c, layer_cpu.c, gemm_cpu.c. */
 #include "ops/attend.h"
 #include "ops/cpu_state.h"
 #include "ops/scratch.h"
@@ -67,7 +67,6 @@ const struct ops ops_cpu = {
     .copy = cpu_copy,
     .add = cpu_add,
     .sum = cpu_sum,
-    .scale = cpu_scale,
     .sum_squares = cpu_sum_squares,
     .gemm = cpu_gemm,
     .rmsnorm = cpu_rmsnorm,
@@ -84,10 +83,14 @@ const struct ops ops_cpu = {
     .embed = cpu_embed,
     .embed_backward = cpu_embed_backward,
     .cross_entropy = cpu_cross_entropy,
+    .argmax = cpu_argmax,
+    .clip = cpu_clip,
     .adamw = cpu_adamw,
     .momentum = cpu_momentum,
+    .normalise = cpu_normalise,
     .apply = cpu_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

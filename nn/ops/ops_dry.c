@@ -59,16 +59,10 @@ static plx_status dry_sum(struct backend *be, const struct plx_tensor *sum,
     return check_sum(be, sum, x);
 }
 
-static plx_status dry_scale(struct backend *be, const struct plx_tensor *y, double factor)
+static plx_status dry_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                                  const struct plx_tensor *const *xs)
 {
-    (void)factor;
-    return check_one(be, "scale", y);
-}
-
-static plx_status dry_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum)
-{
-    *sum = 0.0;
-    return check_one(be, "sum_squares", x);
+    return check_sum_squares(be, sums, xs);
 }
 
 static plx_status dry_gemm(struct backend *be, const struct gemm *gemm)
@@ -174,7 +168,10 @@ static plx_status dry_embed(struct backend *be, const struct plx_tensor *y,
 static plx_status dry_embed_backward(struct backend *be, const struct plx_tensor *dtable,
                                      const struct plx_tensor *dy, const struct plx_tensor *ids)
 {
-    return check_embed(be, "embed_backward", dy, dtable, be->storage, ids);
+    TRY(check_embed(be, "embed_backward", dy, dtable, be->storage, ids));
+    const struct ops_scratch *scratch = be->counted->scratch;
+    size_t bytes = scratch->embed_backward != NULL ? scratch->embed_backward(dtable, ids) : 0;
+    return dry_count(be, "embed_backward", bytes);
 }
 
 static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor *losses,
@@ -186,24 +183,37 @@ static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor 
     return check_cross_entropy(be, losses, dlogits, logits, targets);
 }
 
+static plx_status dry_clip(struct backend *be, const struct clip *clip)
+{
+    return check_clip(be, clip);
+}
+
+static plx_status dry_argmax(struct backend *be, const struct plx_tensor *ids,
+                             const struct plx_tensor *x)
+{
+    return check_argmax(be, ids, x);
+}
+
 static plx_status dry_adamw(struct backend *be, const struct adamw_update *update)
 {
     return check_adamw(be, update);
 }
 
-static plx_status dry_momentum(struct backend *be, const struct plx_tensor *u,
-                               const struct plx_tensor *m, const struct plx_tensor *g, double mu,
-                               bool nesterov, bool ema)
+static plx_status dry_momentum(struct backend *be, const struct muon_update *update)
 {
-    (void)mu, (void)nesterov, (void)ema;
-    return check_momentum(be, u, m, g);
+    return check_momentum(be, update);
 }
 
-static plx_status dry_apply(struct backend *be, const struct plx_tensor *w,
-                            const struct plx_tensor *u, double decay, double rate)
+static plx_status dry_normalise(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *x, double factor, double eps)
 {
-    (void)decay, (void)rate;
-    return check_apply(be, w, u);
+    (void)factor, (void)eps;
+    return check_normalise(be, y, x);
+}
+
+static plx_status dry_apply(struct backend *be, const struct muon_update *update)
+{
+    return check_apply(be, update);
 }
 
 const struct ops ops_dry = {
@@ -214,7 +224,6 @@ const struct ops ops_dry = {
     .copy = dry_copy,
     .add = dry_add,
     .sum = dry_sum,
-    .scale = dry_scale,
     .sum_squares = dry_sum_squares,
     .gemm = dry_gemm,
     .rmsnorm = dry_rmsnorm,
@@ -231,10 +240,14 @@ const struct ops ops_dry = {
     .embed = dry_embed,
     .embed_backward = dry_embed_backward,
     .cross_entropy = dry_cross_entropy,
+    .argmax = dry_argmax,
+    .clip = dry_clip,
     .adamw = dry_adamw,
     .momentum = dry_momentum,
+    .normalise = dry_normalise,
     .apply = dry_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

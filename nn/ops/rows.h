@@ -12,8 +12,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a momentum update multiplies by. */
+struct rows_momentum {
+    float factor; /* of the gradient */
+    float keep, take;
+    bool nesterov;
+};
+
 /* What an AdamW update multiplies by, with the bias corrections already inside. */
 struct rows_adamw {
+    float factor;       /* of the gradient */
     float beta1, rest1; /* beta and 1 - beta */
     float beta2, rest2;
     float keep; /* 1 - lr * weight_decay */
@@ -27,11 +35,11 @@ struct rows {
 
     /* y may be a or b. */
     void (*add)(float *y, const float *a, const float *b, int64_t count);
-    void (*scale)(float *y, float factor, int64_t count);
+    void (*scale)(float *y, const float *x, float factor, int64_t count); /* y may be x */
     double (*sum_squares)(const float *x, int64_t count);
     void (*adamw)(float *w, float *m, float *v, const float *g, const struct rows_adamw *update,
                   int64_t count);
-    void (*momentum)(float *u, float *m, const float *g, float keep, float take, bool nesterov,
+    void (*momentum)(float *u, float *m, const float *g, const struct rows_momentum *update,
                      int64_t count);
     void (*apply)(float *w, const float *u, float decay, float rate, int64_t count);
 

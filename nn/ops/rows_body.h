@@ -90,10 +90,10 @@ static void rows_add(float *y, const float *a, const float *b, int64_t count)
     for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i];
 }
 
-static void rows_scale(float *y, float factor, int64_t count)
+static void rows_scale(float *y, const float *x, float factor, int64_t count)
 {
 #pragma omp simd
-    for (int64_t i = 0; i < count; i++) y[i] *= factor;
+    for (int64_t i = 0; i < count; i++) y[i] = factor * x[i];
 }
 
 static double rows_sum_squares(const float *x, int64_t count)
@@ -110,29 +110,32 @@ static void rows_adamw(float *restrict w, float *restrict m, float *restrict v,
     const struct rows_adamw u = *update;
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
-        float mean = u.beta1 * m[i] + u.rest1 * g[i];
-        float square = u.beta2 * v[i] + u.rest2 * g[i] * g[i];
+        float slope = u.factor * g[i];
+        float mean = u.beta1 * m[i] + u.rest1 * slope;
+        float square = u.beta2 * v[i] + u.rest2 * slope * slope;
         m[i] = mean;
         v[i] = square;
         w[i] = u.keep * w[i] - u.rate * (mean / (sqrtf(square) * u.root + u.eps));
     }
 }
 
-static void rows_momentum(float *restrict u, float *restrict m, const float *restrict g, float keep,
-                          float take, bool nesterov, int64_t count)
+static void rows_momentum(float *restrict u, float *restrict m, const float *restrict g,
+                          const struct rows_momentum *update, int64_t count)
 {
-    if (nesterov) {
+    const float factor = update->factor, keep = update->keep, take = update->take;
+    if (update->nesterov) {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            float moment = keep * m[i] + take * g[i];
+            float slope = factor * g[i];
+            float moment = keep * m[i] + take * slope;
             m[i] = moment;
-            u[i] = take * g[i] + keep * moment;
+            u[i] = take * slope + keep * moment;
         }
         return;
     }
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
-        float moment = keep * m[i] + take * g[i];
+        float moment = keep * m[i] + take * (factor * g[i]);
         m[i] = moment;
         u[i] = moment;
     }

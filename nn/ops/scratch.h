@@ -16,6 +16,7 @@ struct ops_scratch {
     size_t (*rmsnorm_backward)(const struct plx_tensor *x);
     size_t (*bias_backward)(const struct plx_tensor *dy);
     size_t (*rope)(const struct plx_tensor *x);
+    size_t (*embed_backward)(const struct plx_tensor *dtable, const struct plx_tensor *ids);
     /* The second block is pushed on top of the first. */
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight, size_t *first,

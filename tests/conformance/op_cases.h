@@ -4,6 +4,7 @@
 #ifndef TEST_OP_CASES_H
 #define TEST_OP_CASES_H
 
+#include <math.h>
 #include <stddef.h>
 
 #include "op.h"
@@ -97,12 +98,6 @@ static void both_in(struct operand *o, int64_t n, int64_t e)
     o[1] = matrix(ROLE_IN, n, e);
 }
 
-static void out_both_in(struct operand *o, int64_t n, int64_t e)
-{
-    out_in_in(o, n, e);
-    o[1].role = ROLE_BOTH;
-}
-
 /* ---- Vectors --------------------------------------------------------------------------------- */
 
 static plx_status run_zero(struct backend *be, const struct plx_tensor *v)
@@ -130,35 +125,56 @@ static plx_status run_add_to_second(struct backend *be, const struct plx_tensor 
     return be->ops->add(be, &v[0], &v[1], &v[0]);
 }
 
-static plx_status run_scale(struct backend *be, const struct plx_tensor *v)
+/* Numbers of double on the backend's device, whatever the dtype of the operands. */
+static plx_status doubles_create(struct backend *be, int64_t count, const double *values,
+                                 struct plx_tensor *numbers)
 {
-    return be->ops->scale(be, &v[0], -0.37);
+    void *memory;
+    size_t bytes = (size_t)count * sizeof(double);
+    TRY(be->device->allocate(&memory, bytes, be->stream, be->err));
+    *numbers = plx_tensor_dense(memory, PLX_F64, 1, &count);
+    numbers->device = be->device->kind;
+    return be->device->upload(memory, values, bytes, be->stream, be->err);
 }
 
-/* The sum goes to a number of double, whatever the dtype of the tensors. */
-static plx_status run_sum(struct backend *be, const struct plx_tensor *v)
+/* Copies them into an operand, unless this is a dry run, and frees them. */
+static plx_status doubles_finish(struct backend *be, struct plx_tensor *numbers,
+                                 const struct plx_tensor *operand)
 {
-    double sum = 0.25;
-    struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1});
-    plx_status status = be->ops->sum(be, &total, &v[1]);
-    if (v[0].data != NULL && v[0].dtype == PLX_F64) *(double *)v[0].data = sum;
-    if (v[0].data != NULL && v[0].dtype == PLX_F32) *(float *)v[0].data = (float)sum;
+    plx_status status = operand->data != NULL ? be->ops->copy(be, operand, numbers) : PLX_OK;
+    be->device->release(numbers->data, be->stream);
     return status;
 }
 
-static void operands_sum_squares(struct operand *o, int64_t n, int64_t e)
+static void operands_sum(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = vector(ROLE_OUT, 1);
     o[1] = matrix(ROLE_IN, n, e);
 }
 
+static plx_status run_sum(struct backend *be, const struct plx_tensor *v)
+{
+    struct plx_tensor total;
+    TRY(doubles_create(be, 1, (double[]){0.25}, &total));
+    TRY(be->ops->sum(be, &total, &v[1]));
+    return doubles_finish(be, &total, &v[0]);
+}
+
+/* Two tensors, and none between them. */
+static void operands_sum_squares(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = vector(ROLE_OUT, 3);
+    o[1] = matrix(ROLE_IN, n, e);
+    o[2] = vector(ROLE_IN, e);
+}
+
 static plx_status run_sum_squares(struct backend *be, const struct plx_tensor *v)
 {
-    double sum = -1.0;
-    plx_status status = be->ops->sum_squares(be, &v[1], &sum);
-    if (v[0].data != NULL && v[0].dtype == PLX_F64) *(double *)v[0].data = sum;
-    if (v[0].data != NULL && v[0].dtype == PLX_F32) *(float *)v[0].data = (float)sum;
-    return status;
+    const struct plx_tensor *const xs[3] = {&v[1], NULL, &v[2]};
+    struct plx_tensor sums;
+    TRY(doubles_create(be, 3, (double[]){NAN, NAN, NAN}, &sums));
+    TRY(be->ops->sum_squares(be, &sums, xs));
+    return doubles_finish(be, &sums, &v[0]);
 }
 
 /* ---- Products -------------------------------------------------------------------------------- */
@@ -172,7 +188,7 @@ static int64_t inner(int64_t n, int64_t e)
 static plx_status multiply(struct backend *be, const struct plx_tensor *v, bool transpose_a,
                            bool transpose_b, double alpha, double beta)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], transpose_a, transpose_b, alpha, beta};
+    struct gemm gemm = {&v[1], &v[2], &v[0], transpose_a, transpose_b, alpha, beta, NULL};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -231,7 +247,35 @@ static void operands_square(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_square(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[1], &v[0], false, true, 2.0, 0.0};
+    struct gemm gemm = {&v[1], &v[1], &v[0], false, true, 2.0, 0.0, NULL};
+    return be->ops->gemm(be, &gemm);
+}
+
+/* Three products at once, what is added in a place of its own. */
+static void operands_batch(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = heads(ROLE_OUT, 3, n, e);
+    o[1] = heads(ROLE_IN, 3, inner(n, e), n);
+    o[2] = heads(ROLE_IN, 3, inner(n, e), e);
+    o[3] = heads(ROLE_IN, 3, n, e);
+}
+
+static plx_status run_batch(struct backend *be, const struct plx_tensor *v)
+{
+    struct gemm gemm = {&v[1], &v[2], &v[0], true, false, 1.0, 3.4, &v[3]};
+    return be->ops->gemm(be, &gemm);
+}
+
+/* A matrix of its own place is added to a product of two. */
+static void operands_add(struct operand *o, int64_t n, int64_t e)
+{
+    operands_nt(o, n, e);
+    o[3] = matrix(ROLE_IN, n, e);
+}
+
+static plx_status run_product_add(struct backend *be, const struct plx_tensor *v)
+{
+    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, -0.7, 1.5, &v[3]};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -429,58 +473,187 @@ static plx_status run_loss_in_place(struct backend *be, const struct plx_tensor 
     return be->ops->cross_entropy(be, &v[0], &v[1], &v[1], &v[2], 0.37);
 }
 
-/* ---- Updates --------------------------------------------------------------------------------- */
-
-static void operands_adamw(struct operand *o, int64_t n, int64_t e)
+static void operands_argmax(struct operand *o, int64_t n, int64_t e)
 {
-    for (int i = 0; i < 3; i++) o[i] = matrix(ROLE_BOTH, n, e);
-    o[2].values = FILL_SQUARES;
-    o[3] = matrix(ROLE_IN, n, e);
+    o[0] = integers(FILL_IDS, n, e);
+    o[0].role = ROLE_OUT;
+    o[1] = matrix(ROLE_IN, n, e);
 }
 
-static plx_status adamw(struct backend *be, const struct plx_tensor *v, int64_t step)
+static plx_status run_argmax(struct backend *be, const struct plx_tensor *v)
 {
-    struct adamw_update update = {.value = &v[0],
-                                  .m = &v[1],
-                                  .v = &v[2],
-                                  .grad = &v[3],
-                                  .lr = 3e-2,
+    return be->ops->argmax(be, &v[0], &v[1]);
+}
+
+/* ---- Updates --------------------------------------------------------------------------------- */
+
+/* The state after two steps, the second of which follows a bad one where the numbers say so. */
+static plx_status clip(struct backend *be, const struct plx_tensor *v, const double *squares,
+                       double limit)
+{
+    struct plx_tensor numbers, state;
+    TRY(doubles_create(be, 5, squares, &numbers));
+    TRY(doubles_create(be, CLIP_FIELDS, (double[CLIP_FIELDS]){0}, &state));
+    struct clip arguments = {&numbers, &state, limit, 7};
+    TRY(be->ops->clip(be, &arguments));
+    be->device->release(numbers.data, be->stream);
+    TRY(doubles_create(be, 5, (double[5]){1.0, 2.0, 3.0, 1.0, 2.0}, &numbers));
+    arguments.step = 8;
+    TRY(be->ops->clip(be, &arguments));
+    be->device->release(numbers.data, be->stream);
+    return doubles_finish(be, &state, &v[0]);
+}
+
+static void operands_clip(struct operand *o, int64_t n, int64_t e)
+{
+    (void)n, (void)e;
+    o[0] = vector(ROLE_OUT, CLIP_FIELDS);
+}
+
+static plx_status run_clip(struct backend *be, const struct plx_tensor *v)
+{
+    return clip(be, v, (double[5]){4.0, 0.0, 5.0, 1.0, 6.0}, 1.5);
+}
+
+static plx_status run_clip_none(struct backend *be, const struct plx_tensor *v)
+{
+    return clip(be, v, (double[5]){4.0, 0.0, 5.0, 1.0, 6.0}, 0.0);
+}
+
+static plx_status run_clip_bad(struct backend *be, const struct plx_tensor *v)
+{
+    return clip(be, v, (double[5]){4.0, 0.0, NAN, 1.0, INFINITY}, 1.5);
+}
+
+/* Two parameters [n,e] and [e]: value, m, v and gradient of each. */
+static void operands_adamw(struct operand *o, int64_t n, int64_t e)
+{
+    for (int i = 0; i < 8; i++) o[i] = i < 4 ? matrix(ROLE_BOTH, n, e) : vector(ROLE_BOTH, e);
+    for (int i = 0; i < 8; i += 4) {
+        o[i + 2].values = FILL_SQUARES;
+        o[i + 3].role = ROLE_IN;
+    }
+}
+
+static plx_status adamw(struct backend *be, const struct plx_tensor *v, int64_t step, double factor)
+{
+    const struct update_item items[2] = {
+        {&v[0], &v[0], &v[3], &v[1], &v[2], .lr = 3e-2, .weight_decay = 0.1},
+        {&v[4], &v[4], &v[7], &v[5], &v[6], .lr = 1e-2, .weight_decay = 0.0}};
+    struct plx_tensor number;
+    TRY(doubles_create(be, 1, &factor, &number));
+    struct adamw_update update = {.items = items,
+                                  .count = 2,
+                                  .factor = &number,
                                   .beta1 = 0.9,
                                   .beta2 = 0.95,
                                   .eps = 1e-8,
-                                  .weight_decay = 0.1,
                                   .step = step};
-    return be->ops->adamw(be, &update);
+    plx_status status = be->ops->adamw(be, &update);
+    be->device->release(number.data, be->stream);
+    return status;
 }
 
 static plx_status run_adamw_first(struct backend *be, const struct plx_tensor *v)
 {
-    return adamw(be, v, 1);
+    return adamw(be, v, 1, 1.0);
 }
 
 static plx_status run_adamw_later(struct backend *be, const struct plx_tensor *v)
 {
-    return adamw(be, v, 1000);
+    return adamw(be, v, 1000, 0.37);
+}
+
+static plx_status run_adamw_void(struct backend *be, const struct plx_tensor *v)
+{
+    return adamw(be, v, 1000, 0.0);
+}
+
+/* Two matrices: directions, then value, m and gradient of each. */
+static void operands_muon(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = heads(ROLE_OUT, 2, n, e);
+    for (int i = 1; i < 7; i++) o[i] = matrix(ROLE_BOTH, n, e);
+    o[3].role = o[6].role = ROLE_IN;
+}
+
+static plx_status muon(struct backend *be, const struct plx_tensor *v,
+                       plx_status (*op)(struct backend *be, const struct muon_update *update),
+                       bool nesterov, bool ema, double factor)
+{
+    const struct update_item items[2] = {
+        {&v[1], &v[1], &v[3], &v[2], .lr = 3e-2, .weight_decay = 0.1},
+        {&v[4], &v[4], &v[6], &v[5], .lr = 1e-2, .weight_decay = 0.2}};
+    struct plx_tensor number;
+    TRY(doubles_create(be, 1, &factor, &number));
+    struct muon_update update = {.items = items,
+                                 .count = 2,
+                                 .factor = &number,
+                                 .directions = &v[0],
+                                 .momentum = 0.95,
+                                 .nesterov = nesterov,
+                                 .ema = ema,
+                                 .scale = 1.7};
+    plx_status status = op(be, &update);
+    be->device->release(number.data, be->stream);
+    return status;
 }
 
 static plx_status run_momentum(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->momentum(be, &v[0], &v[1], &v[2], 0.95, false, false);
+    return muon(be, v, be->ops->momentum, false, false, 1.0);
 }
 
 static plx_status run_momentum_nesterov(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->momentum(be, &v[0], &v[1], &v[2], 0.95, true, false);
+    return muon(be, v, be->ops->momentum, true, false, 0.37);
 }
 
 static plx_status run_momentum_ema(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->momentum(be, &v[0], &v[1], &v[2], 0.95, true, true);
+    return muon(be, v, be->ops->momentum, true, true, 0.37);
+}
+
+static plx_status run_momentum_void(struct backend *be, const struct plx_tensor *v)
+{
+    return muon(be, v, be->ops->momentum, true, true, 0.0);
+}
+
+static void operands_apply(struct operand *o, int64_t n, int64_t e)
+{
+    operands_muon(o, n, e);
+    o[0].role = ROLE_IN;
 }
 
 static plx_status run_apply(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->apply(be, &v[0], &v[1], 0.998, 0.02);
+    return muon(be, v, be->ops->apply, true, true, 0.37);
+}
+
+static plx_status run_apply_void(struct backend *be, const struct plx_tensor *v)
+{
+    return muon(be, v, be->ops->apply, true, true, 0.0);
+}
+
+static void operands_normalise(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = heads(ROLE_OUT, 3, n, e);
+    o[1] = heads(ROLE_IN, 3, n, e);
+}
+
+static plx_status run_normalise(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->normalise(be, &v[0], &v[1], 1.02, 1e-3);
+}
+
+static void operands_normalise_in_place(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = heads(ROLE_BOTH, 3, n, e);
+}
+
+static plx_status run_normalise_in_place(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->normalise(be, &v[0], &v[0], 1.0, 1e-7);
 }
 
 /* ---- Attention ------------------------------------------------------------------------------- */
@@ -582,6 +755,22 @@ static plx_status run_decode_parallax(struct backend *be, const struct plx_tenso
     return decode(be, v, PLX_PARALLAX);
 }
 
+/* Two new rows of either sequence. */
+static void operands_append(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = o[1] = sequence(ROLE_BOTH, n + 3, 2, e);
+    o[2] = o[3] = sequence(ROLE_IN, 2, 2, e);
+    o[4] = integers(FILL_LENGTH, 2, n);
+}
+
+static plx_status run_append(struct backend *be, const struct plx_tensor *v)
+{
+    const struct plx_attention attention = {.k_lengths = v[4]};
+    const struct plx_cache_append_args args = {
+        .k_cache = v[0], .v_cache = v[1], .k = v[2], .v = v[3]};
+    return be->ops->attend_append(be, &(struct append){&attention, &args});
+}
+
 /* ---- The table ------------------------------------------------------------------------------- */
 
 static const struct op_case op_cases[] = {
@@ -590,8 +779,7 @@ static const struct op_case op_cases[] = {
     {"add", offsetof(struct ops, add), out_in_in, run_add, false, false},
     {"add/in-place", offsetof(struct ops, add), both_in, run_add_in_place, false, false},
     {"add/to-second", offsetof(struct ops, add), both_in, run_add_to_second, false, false},
-    {"scale", offsetof(struct ops, scale), both_in, run_scale, false, false},
-    {"sum", offsetof(struct ops, sum), operands_sum_squares, run_sum, false, false},
+    {"sum", offsetof(struct ops, sum), operands_sum, run_sum, false, false},
     {"sum_squares", offsetof(struct ops, sum_squares), operands_sum_squares, run_sum_squares, false,
      false},
     {"gemm/nn", offsetof(struct ops, gemm), operands_nn, run_nn, true, false},
@@ -599,6 +787,8 @@ static const struct op_case op_cases[] = {
     {"gemm/tn", offsetof(struct ops, gemm), operands_tn, run_tn_accumulate, true, false},
     {"gemm/tt", offsetof(struct ops, gemm), operands_tt, run_tt_factors, true, false},
     {"gemm/square", offsetof(struct ops, gemm), operands_square, run_square, true, false},
+    {"gemm/batch", offsetof(struct ops, gemm), operands_batch, run_batch, true, false},
+    {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false},
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
      run_rmsnorm_backward, false, false},
@@ -624,17 +814,29 @@ static const struct op_case op_cases[] = {
      run_loss_gradient, false, false},
     {"cross_entropy/in-place", offsetof(struct ops, cross_entropy), operands_loss_in_place,
      run_loss_in_place, false, false},
+    {"argmax", offsetof(struct ops, argmax), operands_argmax, run_argmax, false, false},
+    {"clip", offsetof(struct ops, clip), operands_clip, run_clip, false, false},
+    {"clip/none", offsetof(struct ops, clip), operands_clip, run_clip_none, false, false},
+    {"clip/bad", offsetof(struct ops, clip), operands_clip, run_clip_bad, false, false},
     {"adamw/first", offsetof(struct ops, adamw), operands_adamw, run_adamw_first, false, false},
     {"adamw/later", offsetof(struct ops, adamw), operands_adamw, run_adamw_later, false, false},
-    {"momentum", offsetof(struct ops, momentum), out_both_in, run_momentum, false, false},
-    {"momentum/nesterov", offsetof(struct ops, momentum), out_both_in, run_momentum_nesterov, false,
+    {"adamw/void", offsetof(struct ops, adamw), operands_adamw, run_adamw_void, false, false},
+    {"momentum", offsetof(struct ops, momentum), operands_muon, run_momentum, false, false},
+    {"momentum/nesterov", offsetof(struct ops, momentum), operands_muon, run_momentum_nesterov,
+     false, false},
+    {"momentum/ema", offsetof(struct ops, momentum), operands_muon, run_momentum_ema, false, false},
+    {"momentum/void", offsetof(struct ops, momentum), operands_muon, run_momentum_void, false,
      false},
-    {"momentum/ema", offsetof(struct ops, momentum), out_both_in, run_momentum_ema, false, false},
-    {"apply", offsetof(struct ops, apply), both_in, run_apply, false, false},
+    {"normalise", offsetof(struct ops, normalise), operands_normalise, run_normalise, false, false},
+    {"normalise/in-place", offsetof(struct ops, normalise), operands_normalise_in_place,
+     run_normalise_in_place, false, false},
+    {"apply", offsetof(struct ops, apply), operands_apply, run_apply, false, false},
+    {"apply/void", offsetof(struct ops, apply), operands_apply, run_apply_void, false, false},
     {"attend_forward", offsetof(struct ops, attend_forward), operands_attend, run_attend_forward,
      false, true},
     {"attend_backward", offsetof(struct ops, attend_backward), operands_attend_backward,
      run_attend_backward, false, true},
+    {"attend_append", offsetof(struct ops, attend_append), operands_append, run_append, false, true},
     {"attend_decode/softmax", offsetof(struct ops, attend_decode), operands_attend_decode,
      run_decode_softmax, false, true},
     {"attend_decode/parallax", offsetof(struct ops, attend_decode), operands_attend_decode,

@@ -189,8 +189,7 @@ static struct test_tensor place_operand(const struct run *run, int i, plx_dtype 
         tensor.memory = guarded_create(bytes, 64);
         tensor.view.data = tensor.memory.data;
     }
-    if (operand->role != ROLE_OUT || is_integer(operand))
-        test_tensor_write(&tensor, run->before[i]);
+    if (operand->role != ROLE_OUT) test_tensor_write(&tensor, run->before[i]);
     return tensor;
 }
 
@@ -198,7 +197,7 @@ static struct test_tensor place_operand(const struct run *run, int i, plx_dtype 
 static bool unchanged(const struct run *run, int i, const double *after)
 {
     const struct operand *operand = &run->operands[i];
-    if (operand->role != ROLE_IN && !is_integer(operand)) return true;
+    if (operand->role != ROLE_IN) return true;
     for (int64_t j = 0; j < operand_count(operand); j++) {
         double was = run->before[i][j];
         if (was != after[j] && !(isnan(was) && isnan(after[j]))) return false;
@@ -245,7 +244,7 @@ static struct result run_on(const struct run *run, int b, enum placement placeme
 
 static bool is_output(const struct operand *operand)
 {
-    return operand->rank > 0 && operand->role != ROLE_IN && !is_integer(operand);
+    return operand->rank > 0 && operand->role != ROLE_IN;
 }
 
 static void compare_results(const struct run *run, int b, const struct result *got,

@@ -107,7 +107,7 @@ static void adapters_learn_alone(struct case_model *m, const char *optimizer)
     for (int s = 0; s < 60; s++) {
         CASE_OK(m, model_zero_grads(m->model));
         CASE_OK(m, model_loss_backward(m->model, &batch.batch, 1.0 / TOKENS, &loss));
-        CASE_OK(m, optim_step(optim, 1, 1, NULL));
+        CASE_OK(m, optim_step(optim, 1, 1));
         if (s == 0) first = loss.sum;
     }
     print_message("%s: loss %.3f -> %.3f\n", optimizer, first / TOKENS, loss.sum / TOKENS);

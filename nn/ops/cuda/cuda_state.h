@@ -20,18 +20,19 @@ plx_status cuda_copy(struct backend *be, const struct plx_tensor *y, const struc
 plx_status cuda_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                     const struct plx_tensor *b);
 plx_status cuda_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
-plx_status cuda_scale(struct backend *be, const struct plx_tensor *y, double factor);
 
 /* ---- gemm_cuda.c ---- */
 plx_status cuda_gemm(struct backend *be, const struct gemm *gemm);
 
 /* ---- update_cuda.c ---- */
-plx_status cuda_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum);
+plx_status cuda_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                            const struct plx_tensor *const *xs);
+plx_status cuda_clip(struct backend *be, const struct clip *clip);
 plx_status cuda_adamw(struct backend *be, const struct adamw_update *update);
-plx_status cuda_momentum(struct backend *be, const struct plx_tensor *u, const struct plx_tensor *m,
-                         const struct plx_tensor *g, double mu, bool nesterov, bool ema);
-plx_status cuda_apply(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u,
-                      double decay, double rate);
+plx_status cuda_momentum(struct backend *be, const struct muon_update *update);
+plx_status cuda_normalise(struct backend *be, const struct plx_tensor *y,
+                          const struct plx_tensor *x, double factor, double eps);
+plx_status cuda_apply(struct backend *be, const struct muon_update *update);
 
 /* ---- packed_cuda.c ---- */
 plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
@@ -40,6 +41,8 @@ plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const str
                        const struct plx_tensor *ids);
 
 /* ---- layer_cuda.c ---- */
+size_t cuda_row_partials(const struct plx_tensor *x);
+size_t cuda_embed_backward_scratch(const struct plx_tensor *dtable, const struct plx_tensor *ids);
 plx_status cuda_rmsnorm(struct backend *be, const struct plx_tensor *y,
                         const struct plx_tensor *rstd, const struct plx_tensor *x,
                         const struct plx_tensor *gain, double eps);
@@ -70,5 +73,7 @@ plx_status cuda_embed_backward(struct backend *be, const struct plx_tensor *dtab
 plx_status cuda_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                               const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                               const struct plx_tensor *targets, double scale);
+plx_status cuda_argmax(struct backend *be, const struct plx_tensor *ids,
+                       const struct plx_tensor *x);
 
 #endif

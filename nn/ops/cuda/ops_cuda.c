@@ -36,7 +36,11 @@ static plx_status cuda_create(struct backend *be)
     return PLX_OK;
 }
 
-static const struct ops_scratch cuda_scratch = {0};
+static const struct ops_scratch cuda_scratch = {
+    .rmsnorm_backward = cuda_row_partials,
+    .bias_backward = cuda_row_partials,
+    .embed_backward = cuda_embed_backward_scratch,
+};
 
 const struct ops ops_cuda = {
     .name = "cuda",
@@ -48,7 +52,6 @@ const struct ops ops_cuda = {
     .copy = cuda_copy,
     .add = cuda_add,
     .sum = cuda_sum,
-    .scale = cuda_scale,
     .sum_squares = cuda_sum_squares,
     .gemm = cuda_gemm,
     .rmsnorm = cuda_rmsnorm,
@@ -65,10 +68,14 @@ const struct ops ops_cuda = {
     .embed = cuda_embed,
     .embed_backward = cuda_embed_backward,
     .cross_entropy = cuda_cross_entropy,
+    .argmax = cuda_argmax,
+    .clip = cuda_clip,
     .adamw = cuda_adamw,
     .momentum = cuda_momentum,
+    .normalise = cuda_normalise,
     .apply = cuda_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };
