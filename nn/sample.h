@@ -40,13 +40,28 @@ enum { SAMPLE_ENCODING = TOKENIZER_ADDED | TOKENIZER_FRAME, SAMPLE_FRAMED = TOKE
 
 struct sample_report {
     int64_t prompt_tokens, new_tokens;
-    double prefill_seconds, decode_seconds;
-    bool ended;   /* by end of text */
-    bool stopped; /* by a string of stops */
+    double prefill_seconds, decode_seconds; /* of all texts that went side by side */
+    bool ended;                             /* by end of text */
+    bool stopped;                           /* by a string of stops */
 };
-/* The sink is called with the bytes of new tokens as they come; what may become a stop string
- * waits. Continues a prompt with a KV cache. A prompt longer than the model's context, or a prompt
- * with max_tokens more, is refused with both numbers. An empty prompt starts from end of text. */
+
+/* A text to continue. The sink is called with the bytes of new tokens as they come; what may become
+ * a stop string waits. */
+struct sample_request {
+    const char *prompt;
+    size_t size;
+    text_sink sink;
+    void *user;
+    struct sample_report report; /* written */
+};
+/* Continues texts side by side with a KV cache. A prompt longer than the model's context, or a
+ * prompt with max_tokens more, is refused with both numbers. An empty prompt starts from end of
+ * text. Text number i draws by seed + i, whatever its company: alone with that seed it would go on
+ * the same way, but for rounding in products of several rows at once. */
+plx_status sample_requests(struct model *model, const struct tokenizer *tokenizer,
+                           struct sample_request *requests, int64_t count,
+                           const struct sample_options *options, struct error *err);
+/* One text. */
 plx_status sample_run(struct model *model, const struct tokenizer *tokenizer, const char *prompt,
                       size_t prompt_size, const struct sample_options *options, text_sink sink,
                       void *user, struct sample_report *report, struct error *err);

@@ -346,6 +346,54 @@ static void options_are_checked_first(void **unused)
     close_fixture(&f);
 }
 
+/* ---- Several texts ---- */
+
+/* Prompts of all lengths, one of them twice, one empty: each goes on as it would alone. Bits of the
+ * reference do not depend on company; the fast table's texts are compared too, whose logits do. */
+static void texts_go_on_as_alone(void **unused)
+{
+    (void)unused;
+    static const char *const prompts[] = {"Parallax, that is", "ab", "",
+                                          "a longer one, of 28 bytes.", "ab"};
+    enum { TEXTS = 5, FRESH = 14 };
+    const struct {
+        const struct ops *ops;
+        plx_dtype storage;
+    } backends[] = {{&ops_ref, PLX_F64}, {&ops_ref, PLX_F32}, {&ops_cpu, PLX_F32}};
+    for (int b = 0; b < 3; b++)
+        for (int greedy = 0; greedy < 2; greedy++) {
+            struct fixture f;
+            struct sample_request texts[TEXTS];
+            struct received together[TEXTS] = {0}, alone[TEXTS] = {0};
+            struct sample_options options = greedy_options(FRESH);
+            open_fixture(&f, backends[b].ops, backends[b].storage, 17);
+            options.temperature = greedy ? 0 : 1.5;
+            options.ignore_end = false;
+            options.seed = 11;
+            for (int t = 0; t < TEXTS; t++)
+                texts[t] = (struct sample_request){.prompt = prompts[t],
+                                                   .size = strlen(prompts[t]),
+                                                   .sink = receive,
+                                                   .user = &together[t]};
+            together[3].limit = 3; /* this one wants no more than three tokens */
+            CASE_OK(&f.m,
+                    sample_requests(f.m.model, f.tokenizer, texts, TEXTS, &options, &f.m.err));
+            for (int t = 0; t < TEXTS; t++) {
+                struct sample_report report;
+                alone[t].limit = together[t].limit;
+                CASE_OK(&f.m, run(&f, prompts[t], &options, &alone[t], &report));
+                options.seed++;
+                assert_int_equal(alone[t].size, together[t].size);
+                assert_memory_equal(alone[t].bytes, together[t].bytes, alone[t].size);
+                assert_int_equal(report.new_tokens, texts[t].report.new_tokens);
+                assert_int_equal(report.prompt_tokens, texts[t].report.prompt_tokens);
+                assert_int_equal(report.ended, texts[t].report.ended);
+            }
+            assert_int_equal(f.m.be.scratch.used, 0);
+            close_fixture(&f);
+        }
+}
+
 /* ---- Stop strings ---- */
 
 /* Bytes come out as early as they are decided, wherever tokens cut them. */
@@ -434,6 +482,7 @@ int main(void)
         cmocka_unit_test(prompts_beyond_the_context_are_refused_with_both_numbers),
         cmocka_unit_test(logits_that_are_not_finite_are_refused),
         cmocka_unit_test(options_are_checked_first),
+        cmocka_unit_test(texts_go_on_as_alone),
         cmocka_unit_test(stop_strings_are_found_across_tokens),
         cmocka_unit_test(a_stop_string_ends_the_text),
     };
