@@ -23,6 +23,7 @@
 
 #include "core/param.h"
 #include "core/rope.h"
+#include "ops/clip_state.h"
 
 struct ops;
 struct ops_scratch;
@@ -57,12 +58,11 @@ struct gemm {
 };
 
 /* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n
- * gradients, added in order; state f64 [CLIP_FIELDS], zero before the first step, receives the norm
- * and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
+ * gradients, added in order; state, a struct clip_state, zero before the first step, receives the
+ * norm and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
  * otherwise. The first step (counted from 1) whose norm is not finite leaves its number, the index
  * of the gradient to blame and the factor 0, which tells updates to change nothing; from then on
  * the state stays. */
-enum clip_field { CLIP_FACTOR, CLIP_NORM, CLIP_BAD_STEP, CLIP_BAD_INDEX, CLIP_FIELDS };
 struct clip {
     const struct plx_tensor *squares, *state;
     double limit;
@@ -187,8 +187,8 @@ struct ops {
                                  const struct plx_tensor *dy, const struct plx_tensor *ids);
 
     /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses
-     * [N]. dlogits (optional, data NULL otherwise; in place on logits allowed) = scale (softmax -
-     * one-hot), rows with a negative target zero. */
+     * [N]. Logits may have the storage dtype too. dlogits (optional, data NULL otherwise; in place
+     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero. */
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                 const struct plx_tensor *targets, double scale);

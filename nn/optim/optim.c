@@ -247,7 +247,7 @@ static void optim_carve(struct optim *optim)
     optim_carve_states(optim, &optim->state, false);
     optim_carve_states(optim, &none, true);
     optim->squares = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){optim->slot_count});
-    optim->clip = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){CLIP_FIELDS});
+    optim->clip = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){CLIP_STATE});
 }
 
 /* Arenas come zeroed, which is how every state begins. */
@@ -268,7 +268,7 @@ static plx_status optim_queue(struct optim *optim, struct backend *be, double lr
                               .limit = optim->config.clip,
                               .step = optim->steps + 1};
     struct plx_tensor factor = optim->clip;
-    factor.shape[0] = 1; /* CLIP_FACTOR is the first */
+    factor.shape[0] = 1;
     TRY(be->ops->clip(be, &clip));
     for (int i = 0; i < optim->item_count; i++) {
         enum param_group group = optim->params->items[optim->rows[i]].group;
@@ -391,15 +391,14 @@ plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor
 plx_status optim_read_report(struct optim *optim, struct optim_report *report)
 {
     struct backend *be = optim->be;
-    double state[CLIP_FIELDS];
-    TRY(be->device->download(state, optim->clip.data, sizeof state, be->stream, be->err));
-    *report = (struct optim_report){.grad_norm = state[CLIP_NORM],
-                                    .bad_step = (int64_t)state[CLIP_BAD_STEP]};
+    struct clip_state state;
+    TRY(be->device->download(&state, optim->clip.data, sizeof state, be->stream, be->err));
+    *report = (struct optim_report){.grad_norm = state.norm, .bad_step = (int64_t)state.bad_step};
     if (report->bad_step == 0) return PLX_OK;
     optim->steps = report->bad_step - 1;
     return error_set(be->err, PLX_BAD_DATA,
                      "%s: the gradient norm is not finite (%g); no parameter was changed",
-                     optim->params->items[(int)state[CLIP_BAD_INDEX]].name, report->grad_norm);
+                     optim->params->items[(int)state.bad_index].name, report->grad_norm);
 }
 
 int64_t optim_steps(const struct optim *optim)
