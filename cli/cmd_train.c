@@ -200,10 +200,11 @@ static void report_result(const struct train_options *options, const struct trai
         printf("model: %s; try: parallax sample %s \"...\"\n", result->checkpoint, options->out);
 }
 
-static plx_status run_options(const struct option_table *table, const struct train_options *options,
+static plx_status run_options(const struct option_table *table, struct train_options *options,
                               struct comm *comm, const struct train_hooks *hooks, struct error *err)
 {
     char *json;
+    TRY(train_settle_dtype(options, err));
     TRY(options_format(table, options, &json, err));
     install_signals();
     if (options->portable) model_run_hold_portable();

@@ -146,10 +146,11 @@ static bool take_place(const struct launch *launch, int rank)
 }
 
 /* In the new process: becomes a rank. A group of its own keeps the terminal's Ctrl-C for the
- * starter, and the kernel kills it with the starter. */
+ * starter, must not forbid it to write there, and the kernel kills it with the starter. */
 static void become_rank(const struct launch *launch, int rank, pid_t starter, char **arguments)
 {
     setpgid(0, 0);
+    signal(SIGTTOU, SIG_IGN);
     bool good = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == starter;
     if (good && take_place(launch, rank)) execv("/proc/self/exe", arguments);
     _exit(127);

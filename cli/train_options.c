@@ -143,8 +143,12 @@ static const struct option_row rows[] = {
      0, true,
      "continue from the newest sound checkpoint of the run folder, or from a checkpoint folder; "
      "its options hold unless a flag says otherwise"},
-    {NULL, "dtype", OPTION_STRING, offsetof(struct train_options, dtype), "f32", "f32|bf16", 0, 0,
-     false, "operands of matrix products; sums, weights and attention are f32"},
+    {NULL, "device", OPTION_STRING, offsetof(struct train_options, device), "auto", "DEVICE", 0, 0,
+     true, "auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU without one"},
+    {NULL, "dtype", OPTION_STRING, offsetof(struct train_options, dtype), NULL, "f32|bf16", 0, 0,
+     false,
+     "operands of matrix products, and on a GPU activations; sums and the weights that are trained "
+     "are f32 [f32, on a GPU bf16]"},
     {NULL, "kernel", OPTION_STRING, offsetof(struct train_options, kernel), NULL, "NAME", 0, 0,
      false, "force an attention kernel (parallax info lists them)"},
     {NULL, "portable", OPTION_BOOL, offsetof(struct train_options, portable), "false", NULL, 0, 0,
@@ -153,6 +157,10 @@ static const struct option_row rows[] = {
      "GPUs of this machine: as many processes share every step, each with --batch rows of its own"},
     {NULL, "ranks", OPTION_INT, offsetof(struct train_options, ranks), "1", "N", 1, 64, true,
      "the same with processes on the CPU, which shows that sharing changes nothing"},
+    {NULL, "deterministic", OPTION_BOOL, offsetof(struct train_options, deterministic), "false",
+     NULL, 0, 0, false,
+     "on a GPU: the same bits on every run, which costs attention's backward time; the CPU always "
+     "gives them"},
     {NULL, "threads", OPTION_INT, offsetof(struct train_options, threads), "0", "N", 0, 4096, false,
      "CPU threads; 0: all"},
     {NULL, "eval_every", OPTION_INT, offsetof(struct train_options, eval_every), "100", "STEPS", 0,

@@ -79,8 +79,8 @@ void model_tell_gradients(struct model *model, model_gradients_queued queued, vo
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
 plx_status model_zero_grads(struct model *model);
-/* Logits of every token, [N,V], in the storage dtype of the backend; for parity checks and
- * evaluation. */
+/* Logits of every token, [N,V] in the host's memory and the storage dtype of the backend; for
+ * parity checks. */
 plx_status model_logits(struct model *model, const struct batch *batch,
                         const struct plx_tensor *logits);
 
@@ -109,12 +109,14 @@ plx_status model_cache_create(struct model *model, int64_t sequences, int64_t ca
                               struct model_cache **cache);
 void model_cache_destroy(struct model_cache *cache);
 size_t model_cache_bytes(const struct model_cache *cache);
-/* Tokens held now (all sequences advance together). */
-int64_t model_cache_length(const struct model_cache *cache);
+/* Tokens held now of a sequence. */
+int64_t model_cache_length(const struct model_cache *cache, int64_t sequence);
 void model_cache_clear(struct model_cache *cache);
-/* Appends count new tokens to each sequence (ids [sequences, count]) and writes the logits that
- * follow the last of them, [sequences, V]. Prefill is the same call with many tokens. */
+/* Appends counts[s] new tokens to each sequence s (0: none; ids holds them sequence by sequence)
+ * and writes the logits that follow its last one into row s of logits, [sequences, V] in the host's
+ * memory and the storage dtype; rows of sequences without new tokens stay as they are. Prefill is
+ * the same call with many tokens. Equal counts are fastest. */
 plx_status model_decode(struct model *model, struct model_cache *cache, const int32_t *ids,
-                        int64_t count, const struct plx_tensor *logits);
+                        const int64_t *counts, const struct plx_tensor *logits);
 
 #endif

@@ -41,6 +41,7 @@ struct backend {
     plx_dtype storage;    /* of parameters and statistics: f32, or f64 with ops_ref */
     plx_dtype activation; /* of activations and active weights: storage, or bf16 on CUDA */
     plx_dtype compute;    /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
+    bool deterministic;   /* of attention's backward */
     enum packing packing; /* of weight matrices of the models made on it; not for training */
     int threads;
     struct error *err;
@@ -227,6 +228,8 @@ struct backend_config {
     uint32_t disabled_features;
     enum packing packing;
     bool bf16_activations; /* otherwise activations have the storage dtype */
+    bool deterministic; /* attention's backward gives the same bits on every run; so does all else
+                           anyway */
     int device_index;
 };
 plx_status backend_create(struct backend *be, const struct backend_config *config,

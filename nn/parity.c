@@ -253,14 +253,16 @@ static int32_t largest_logit(const struct plx_tensor *logits, int64_t row)
  * next. */
 static plx_status decode_rows(struct parity *parity, struct model_cache *cache,
                               const int32_t *expected, int64_t prompt, int64_t total, int32_t *step,
-                              struct parity_result *result)
+                              int64_t *counts, struct parity_result *result)
 {
     const int64_t B = parity->rows;
     for (int64_t at = prompt, fed = 0; at < total; at++) {
         const int64_t count = at - fed;
-        for (int64_t b = 0; b < B; b++)
+        for (int64_t b = 0; b < B; b++) {
+            counts[b] = count;
             memcpy(&step[b * count], &expected[b * total + fed], (size_t)count * sizeof *step);
-        TRY(model_decode(parity->model, cache, step, count, &parity->logits));
+        }
+        TRY(model_decode(parity->model, cache, step, counts, &parity->logits));
         for (int64_t b = 0; b < B; b++) {
             result->greedy_tokens++;
             result->greedy_mismatches +=
@@ -284,15 +286,17 @@ static plx_status compare_greedy(struct parity *parity, const struct safetensors
     parity->logits = plx_tensor_dense(NULL, dtype, 2, (int64_t[]){B, V});
     parity->logits.data = malloc((size_t)(B * V) * plx_dtype_size(dtype));
     int32_t *ids = malloc((size_t)(2 * B * total) * sizeof *ids);
+    int64_t *counts = malloc((size_t)B * sizeof *counts);
     struct model_cache *cache = NULL;
     plx_status status = PLX_OK;
-    if (ids == NULL || parity->logits.data == NULL)
+    if (ids == NULL || counts == NULL || parity->logits.data == NULL)
         status = error_set(parity->err, PLX_OUT_OF_MEMORY, "out of memory for %s", entry->name);
     if (status == PLX_OK) status = read_ids(parity, entry->name, B, total, ids);
     if (status == PLX_OK) status = model_cache_create(parity->model, B, total, &cache);
     if (status == PLX_OK)
-        status = decode_rows(parity, cache, ids, prompt, total, ids + B * total, result);
+        status = decode_rows(parity, cache, ids, prompt, total, ids + B * total, counts, result);
     model_cache_destroy(cache);
+    free(counts);
     free(ids);
     return status;
 }

@@ -90,9 +90,11 @@ struct train_options {
     /* running */
     char *out;           /* run folder */
     char *resume;        /* "", or the checkpoint folder that train_find_checkpoint named */
-    char *dtype;         /* f32, bf16: of matrix products */
+    char *device;        /* auto, cpu, cuda, cuda:N */
+    char *dtype;         /* f32, bf16; "": the device's default */
     char *kernel;        /* forced, or "" */
     bool portable;       /* portable kernels only, for comparison */
+    bool deterministic;  /* the same bits on every run of a GPU */
     int64_t gpus, ranks; /* processes to start (cli/launch.h); nothing here reads them */
     int64_t threads, eval_every, eval_tokens, checkpoint_every, keep, log_every, sample_every;
     int64_t sample_tokens;
@@ -160,8 +162,11 @@ plx_status train_schedule_config(const struct train_options *options,
                                  struct schedule_config *config, struct error *err);
 plx_status train_backend_config(const struct train_options *options, struct backend_config *config,
                                 struct error *err);
+/* Replaces an open dtype by the device's default, so that what is recorded says what was run. */
+plx_status train_settle_dtype(struct train_options *options, struct error *err);
 plx_status train_recompute(const struct train_options *options, enum recompute *recompute,
                            struct error *err);
+const char *train_recompute_name(enum recompute recompute);
 /* Freezes what options->train leaves out. */
 plx_status train_freeze(const struct train_options *options, struct param_list *params,
                         struct error *err);

@@ -239,6 +239,41 @@ static plx_status set_weights(struct train_session *session)
     return PLX_OK;
 }
 
+/* With several ranks each has a GPU of its own. */
+static plx_status choose_rank_device(const struct train_session *session,
+                                     struct backend_config *config)
+{
+    if (comm_size(session->comm) == 1) return PLX_OK;
+    REQUIRE(session->err, config->device_index == 0, PLX_INVALID_ARGUMENT,
+            "--device: %s names one GPU, but %d ranks share the run", session->options->device,
+            comm_size(session->comm));
+    config->device_index = comm_device_index(session->comm, config->ops->device->kind);
+    return PLX_OK;
+}
+
+/* Nothing is allocated before it is known that all of it fits. */
+static plx_status build_parts(struct train_session *session, const struct model_config *config)
+{
+    const struct train_options *options = session->options;
+    struct backend *be = &session->backend;
+    struct train_shape shape;
+    struct train_parts parts;
+    struct train_memory taken;
+    struct device_memory device;
+    TRY(train_shape_make(options, config, session->max_sequences, &shape, session->err));
+    TRY(train_memory_measure(be, options, session->comm, &shape, &session->memory));
+    TRY(be->device->memory(&device, session->err));
+    session->available = device.available;
+    TRY(train_memory_check(be, options, session->comm, &shape, &session->memory, device.available));
+    /* At once as large as it will be: growing it later would hold both for a moment. */
+    TRY(backend_reserve(be, session->memory.scratch));
+    TRY(train_parts_create(be, options, session->comm, &shape, &parts, &taken));
+    session->model = parts.model;
+    session->sharding = parts.sharding;
+    session->optim = parts.optim;
+    return PLX_OK;
+}
+
 static plx_status open_model(struct train_session *session)
 {
     const struct train_options *options = session->options;
@@ -246,26 +281,13 @@ static plx_status open_model(struct train_session *session)
     TRY(describe_model(session, &config));
     struct backend_config backend_config;
     TRY(train_backend_config(options, &backend_config, session->err));
-    backend_config.device_index =
-        comm_device_index(session->comm, backend_config.ops->device->kind);
-    struct optim_config optim_config;
-    TRY(train_optim_config(options, &optim_config, session->err));
+    TRY(choose_rank_device(session, &backend_config));
     TRY(train_schedule_config(options, &session->schedule, session->err));
-    enum recompute recompute;
-    TRY(train_recompute(options, &recompute, session->err));
-
     TRY(backend_create(&session->backend, &backend_config, session->err));
     session->backend_exists = true;
     TRY(comm_attach(session->comm, session->backend.device->kind));
-    TRY(model_create(&session->backend, &config, &session->model));
+    TRY(build_parts(session, &config));
     TRY(set_weights(session));
-    TRY(train_freeze(options, model_params(session->model), session->err));
-    TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences,
-                      true, recompute, &session->memory));
-    TRY(sharding_create(&session->sharding, session->comm, &session->backend,
-                        model_params(session->model), &optim_config));
-    TRY(optim_create(&session->backend, &optim_config, model_params(session->model),
-                     &session->optim));
     return train_meter_create(&session->meter, options, comm_size(session->comm), &session->backend,
                               &config, model_params(session->model));
 }

@@ -3,9 +3,8 @@
 #ifndef NN_TRAIN_SESSION_H
 #define NN_TRAIN_SESSION_H
 
-#include "comm/sharding.h"
 #include "run_log.h"
-#include "train_meter.h"
+#include "train_memory.h"
 
 /* One micro-batch in memory of its own: a loader's arrays hold only until its next call, and a step
  * looks at all of its micro-batches (to count scored tokens) before the first is computed. */
@@ -39,7 +38,8 @@ struct train_session {
     bool backend_exists;
     struct backend backend;
     struct model *model;
-    struct model_memory memory;
+    struct train_memory memory; /* planned */
+    size_t available;           /* of the device, before; 0: unknown */
     struct schedule_config schedule;
     struct sharding sharding;
     struct optim *optim;

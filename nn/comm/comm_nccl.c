@@ -60,8 +60,8 @@ static plx_status nccl_check(struct comm *comm, const char *call, ncclResult_t r
     const struct nccl *nccl = comm->state;
     /* A rank that died shows as a remote error or a closed connection, whatever came first. */
     if (result == ncclRemoteError) comm->hub.lost = true;
-    REQUIRE(comm->err, result == ncclSuccess, PLX_DEVICE_ERROR,
-            "nccl: %s: %s (NCCL_DEBUG=INFO tells more)", call, nccl->api.error_string(result));
+    REQUIRE(comm->err, result == ncclSuccess, PLX_DEVICE_ERROR, "nccl: %s: %s", call,
+            nccl->api.error_string(result));
     return PLX_OK;
 }
 
@@ -134,6 +134,7 @@ static plx_status nccl_dtype(struct comm *comm, const struct plx_tensor *y, nccl
                  {PLX_F64, ncclFloat64},
                  {PLX_BF16, ncclBfloat16},
                  {PLX_I32, ncclInt32}};
+    *type = ncclNumTypes;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (types[i].dtype != y->dtype) continue;
         *type = types[i].type;

@@ -76,5 +76,9 @@ extern const struct device device_cpu, device_cuda;
 
 /* The device of a name, or NULL. */
 const struct device *device_named(const char *name);
+/* What --device takes: "NAME" or "NAME:INDEX", which must be there, or "auto": the first GPU if
+ * there is one, otherwise the CPU. Opens nothing. */
+plx_status device_choose(const char *text, const struct device **device, int *index,
+                         struct error *err);
 
 #endif

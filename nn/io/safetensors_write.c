@@ -265,9 +265,10 @@ static plx_status save_ordered(struct saving *saving, const char *path,
         safetensors_writer_open(&saving->writer, path, specs, count, metadata, metadata_count, err);
     for (int i = 0; status == PLX_OK && i < count; i++) {
         const struct plx_tensor *tensor = &order[i]->tensor;
+        const bool there = tensor->device == saving->device->kind;
         saving->entry = order[i];
-        status = transfer_read(tensor->device == PLX_CPU ? &device_cpu : saving->device,
-                               saving->stream, tensor, save_piece, saving, err);
+        status = transfer_read(there ? saving->device : &device_cpu, there ? saving->stream : NULL,
+                               tensor, save_piece, saving, err);
     }
     if (status == PLX_OK) status = safetensors_writer_close(&saving->writer, err);
     if (status != PLX_OK) safetensors_writer_abandon(&saving->writer);

@@ -191,11 +191,13 @@ static struct plx_tensor packed(const struct plx_tensor *tensor)
     return view_shaped(tensor, tensor->rank + 1, shape);
 }
 
-static struct plx_attention packed_attention(const struct mixer *mixer,
+static struct plx_attention packed_attention(const struct backend *be, const struct mixer *mixer,
                                              const struct batch_view *batch)
 {
-    return (struct plx_attention){
-        .causal = true, .window = mixer->window, .q_offsets = batch->offsets};
+    return (struct plx_attention){.causal = true,
+                                  .window = mixer->window,
+                                  .q_offsets = batch->offsets,
+                                  .deterministic = be->deterministic};
 }
 
 static struct plx_parallax_args packed_args(const struct attention_record *keep)
@@ -230,7 +232,7 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
 {
     const struct attention_record *keep = record;
     TRY(project(be, mixer, params, &batch->positions, x, keep));
-    const struct plx_attention attention = packed_attention(mixer, batch);
+    const struct plx_attention attention = packed_attention(be, mixer, batch);
     const struct plx_parallax_args args = packed_args(keep);
     TRY(be->ops->attend_forward(be, &(struct attend){mixer->mechanism, &attention, &args}));
     return linear_forward(be, mixer->output, params, &keep->o, y);
@@ -264,7 +266,7 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
     size_t mark = arena_mark(&be->scratch);
     const struct attention_gradients d = gradients_carve(mixer, keep, &be->scratch);
     TRY(linear_backward(be, mixer->output, params, dy, &keep->o, &d.o, false));
-    const struct plx_attention attention = packed_attention(mixer, batch);
+    const struct plx_attention attention = packed_attention(be, mixer, batch);
     struct plx_parallax_args args = packed_args(keep);
     args.d_o = packed(&d.o);
     args.dq = packed(&d.q);
@@ -285,20 +287,6 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
 
 /* ---- Decoding ---- */
 
-/* Copies the new rows [sequences * count, G, D] behind what each sequence has cached. */
-static plx_status cache_append(struct backend *be, const struct decode_view *step,
-                               const struct plx_tensor *cache, const struct plx_tensor *rows)
-{
-    const int64_t capacity = cache->shape[1], G = cache->shape[2], D = cache->shape[3];
-    struct plx_tensor slots = view_shaped(cache, 3, (int64_t[]){cache->shape[0] * capacity, G, D});
-    for (int64_t s = 0; s < step->sequences; s++) {
-        struct plx_tensor target = view_rows(&slots, s * capacity + step->length, step->count),
-                          source = view_rows(rows, s * step->count, step->count);
-        TRY(be->ops->copy(be, &target, &source));
-    }
-    return PLX_OK;
-}
-
 /* [sequences * count, heads, D] as [sequences, count, heads, D]; absent stays absent. */
 static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct decode_view *step)
 {
@@ -311,19 +299,24 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
                                    const struct plx_tensor *x, void *cache,
                                    const struct plx_tensor *y)
 {
-    struct attention_cache *cached = cache;
+    const struct attention_cache *cached = cache;
     struct attention_record keep;
     size_t mark = arena_mark(&be->scratch);
     attention_carve(mixer, x->shape[0], &be->scratch, &keep);
     TRY(project(be, mixer, params, &step->positions, x, &keep));
-    TRY(cache_append(be, step, &cached->k, &keep.k.out));
-    TRY(cache_append(be, step, &cached->v, &keep.v));
     const struct plx_attention attention = {
         .causal = true, .window = mixer->window, .k_lengths = step->k_lengths};
+    const struct plx_tensor k_cache = view_rows(&cached->k, step->first, step->sequences),
+                            v_cache = view_rows(&cached->v, step->first, step->sequences);
+    const struct plx_cache_append_args rows = {.k = unpacked(&keep.k.out, step),
+                                               .v = unpacked(&keep.v, step),
+                                               .k_cache = k_cache,
+                                               .v_cache = v_cache};
+    TRY(be->ops->attend_append(be, &(struct append){&attention, &rows}));
     const struct plx_parallax_args args = {.q = unpacked(&keep.q.out, step),
                                            .r = unpacked(&keep.r.out, step),
-                                           .k = cached->k,
-                                           .v = cached->v,
+                                           .k = k_cache,
+                                           .v = v_cache,
                                            .o = unpacked(&keep.o, step)};
     TRY(be->ops->attend_decode(be, &(struct attend){mixer->mechanism, &attention, &args}));
     TRY(linear_forward(be, mixer->output, params, &keep.o, y));

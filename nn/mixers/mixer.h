@@ -20,13 +20,11 @@ struct batch_view {
     struct plx_tensor offsets;   /* i32 [sequences + 1] */
 };
 
-/* A step of decoding: count new tokens for each of sequences, all of which have length tokens
- * cached. */
+/* New tokens, count of each of the sequences first .. first + sequences - 1 of a cache. */
 struct decode_view {
-    int64_t sequences, count, length;
-    struct plx_tensor
-        positions; /* i32 [sequences * count]: length .. length + count - 1, repeated */
-    struct plx_tensor k_lengths; /* i32 [sequences]: length + count */
+    int64_t first, sequences, count;
+    struct plx_tensor positions; /* i32 [sequences * count] */
+    struct plx_tensor k_lengths; /* i32 [sequences]: tokens held, the new ones counted */
 };
 
 struct mixer_kind {

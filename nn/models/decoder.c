@@ -144,16 +144,14 @@ struct decoder_run decoder_run_make(const struct model *model, const struct batc
                                     enum decoder_task task, int64_t tokens, int64_t sequences)
 {
     const int64_t logits[2] = {tokens, model->config.vocab_size};
-    struct decoder_run run = {.task = task,
-                              .view = {.tokens = tokens,
-                                       .positions = view_rows(&inputs->positions, 0, tokens),
-                                       .offsets = view_rows(&inputs->offsets, 0, sequences + 1)},
-                              .ids = view_rows(&inputs->ids, 0, tokens),
-                              .targets = view_rows(&inputs->targets, 0, tokens),
-                              .loss = inputs->loss,
-                              .logits = plx_tensor_dense(NULL, model->be->activation, 2, logits)};
-    run.logits.device = model->be->device->kind;
-    return run;
+    return (struct decoder_run){.task = task,
+                                .view = {.tokens = tokens,
+                                         .positions = view_rows(&inputs->positions, 0, tokens),
+                                         .offsets = view_rows(&inputs->offsets, 0, sequences + 1)},
+                                .ids = view_rows(&inputs->ids, 0, tokens),
+                                .targets = view_rows(&inputs->targets, 0, tokens),
+                                .loss = inputs->loss,
+                                .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
 }
 
 static plx_status upload(const struct backend *be, const struct plx_tensor *to, const int32_t *from)
@@ -278,7 +276,7 @@ static plx_status run_task(struct model *model, struct backend *be, struct decod
     case DECODER_LOSS_BACKWARD:
         return loss_backward(model, be, run);
     case DECODER_LOGITS:
-        return linear_forward(be, model->head, &model->params, &kept->final, &run->logits);
+        return head_logits(be, model->head, &model->params, &kept->final, &run->logits);
     case DECODER_SCORES:
         return head_scores(be, model->head, &model->params, &kept->final, run->queries,
                            run->query_count, run->scores);
@@ -357,9 +355,9 @@ plx_status model_logits(struct model *model, const struct batch *batch,
     TRY(check_batch(model, batch, false));
     REQUIRE(err,
             logits->rank == 2 && logits->shape[0] == N && logits->shape[1] == V &&
-                logits->dtype == model->be->activation,
-            PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld]",
-            plx_dtype_name(model->be->activation), (long long)N, (long long)V);
+                logits->dtype == model->be->storage && logits->device == PLX_CPU,
+            PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld] in the host's memory",
+            plx_dtype_name(model->be->storage), (long long)N, (long long)V);
     if (N == 0) return PLX_OK;
     struct decoder_run run;
     TRY(prepare_run(model, DECODER_LOGITS, batch, &run));

@@ -58,7 +58,7 @@ struct decoder_run {
     double scale;                      /* of the gradient */
     bool telling;                      /* of gradients, as a dry run does not */
     struct plx_tensor loss;            /* f64 [1], added to */
-    struct plx_tensor logits;          /* [N,V], DECODER_LOGITS only */
+    struct plx_tensor logits;          /* [N,V] of the host, DECODER_LOGITS only */
     const struct score_query *queries; /* DECODER_SCORES only, as the next two; NULL: a dry run */
     int64_t query_count;
     struct score *scores; /* written */

@@ -26,6 +26,7 @@ plx_status backend_create(struct backend *be, const struct backend_config *confi
                            .storage = config->storage,
                            .activation = config->bf16_activations ? PLX_BF16 : config->storage,
                            .compute = config->compute,
+                           .deterministic = config->deterministic,
                            .packing = config->packing,
                            .err = err};
     struct plx_context_config context = {.device = be->device->kind,

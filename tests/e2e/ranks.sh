@@ -10,6 +10,9 @@ must "${train[@]}" --out two --batch 3 --ranks 2
 must "${train[@]}" --out three --batch 2 --ranks 3
 same_losses one two 1e-6
 same_losses one three 1e-6
+for run in one three; do sed -n 's/.*"val_loss":\([0-9.]*\).*/\1/p' "$run/log.jsonl" >"$run.val"; done
+paste one.val three.val | awk '{ error = $1 - $2; if (error < 0) error = -error; if (!(error < 1e-5)) exit 1 }
+    END { exit NR != 3 }' || fail "evaluations differ: $(paste one.val three.val)"
 must "${train[@]}" --out accumulated --batch 1 --accumulate 3 --ranks 2
 same_losses one accumulated 1e-6
 must "${train[@]}" --out again --batch 3 --ranks 2
@@ -105,7 +108,7 @@ for rank in 2 0; do
     "${long[@]}" --out "dead$rank" >run.out 2>run.err &
     starter=$!
     running "dead$rank"
-    mapfile -t ranks < <(pgrep -P "$starter")
+    mapfile -t ranks < <(children "$starter")
     [ "${#ranks[@]}" -eq 3 ] || fail "${#ranks[@]} ranks, not 3"
     kill -9 "${ranks[$rank]}"
     code=0
@@ -122,7 +125,7 @@ must "$parallax" train --out dead2 --resume auto --steps 1 --ranks 2
 "${long[@]}" --out orphans >run.out 2>run.err &
 starter=$!
 running orphans
-mapfile -t ranks < <(pgrep -P "$starter")
+mapfile -t ranks < <(children "$starter")
 disown "$starter"
 kill -9 "$starter"
 gone "${ranks[@]}"

@@ -318,16 +318,25 @@ static void test_cache_refusals(void **state)
            "a cache of 2147483647 sequences of 2147483647 tokens of 16 numbers each");
     CASE_OK(&m, model_cache_create(m.model, 2, 5, &cache));
     struct plx_tensor logits = case_tensor(PLX_F32, 2, (int64_t[]){2, 61});
-    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2, 3, -4}, 2, &logits),
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2, 3, -4}, (int64_t[]){2, 2}, &logits),
            PLX_INVALID_ARGUMENT, "token 3 to decode is -4 but must be from 0 to 60");
     logits.shape[0] = 1;
-    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, 1, &logits), PLX_INVALID_ARGUMENT,
-           "logits must be f32 [2, 61]");
-    assert_int_equal(model_cache_length(cache), 0);
-    /* Per layer k and v of 2 sequences x 5 tokens x 2 heads x 8 channels, positions, ids, lengths.
-     */
-    assert_int_equal(model_cache_bytes(cache),
-                     2 * taken(160, PLX_F32) + 2 * taken(10, PLX_I32) + taken(2, PLX_I32));
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){0, 0}, &logits),
+           PLX_INVALID_ARGUMENT, "no sequence of the cache has a new token");
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){3, -1}, &logits),
+           PLX_INVALID_ARGUMENT, "-1 new tokens do not fit a cache that holds 0 of at most 5");
+    logits.shape[0] = 2;
+    logits.device = PLX_CUDA;
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
+           PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
+    logits.device = PLX_CPU;
+    logits.shape[0] = 1;
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
+           PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
+    assert_int_equal(model_cache_length(cache, 0), 0);
+    /* Per layer k and v of 2 sequences x 5 tokens x 2 heads x 8 channels, and the numbers of a
+     * pass: ids and positions of 2 x 5 tokens, lengths and last rows of 2 sequences. */
+    assert_int_equal(model_cache_bytes(cache), 2 * taken(160, PLX_F32) + taken(24, PLX_I32));
     free(logits.data);
     model_cache_destroy(cache);
     case_close(&m);
