@@ -52,8 +52,10 @@ plx_status model_init(struct model *model, uint64_t seed);
 /* Sizes and allocates gradients (if with_grads), activations for batches of at most tokens tokens
  * in at most sequences sequences, and scratch, by a dry run. May be called again with other limits.
  */
-struct model_memory {
-    size_t params, grads, activations, scratch; /* bytes */
+struct model_memory {      /* bytes */
+    size_t params, active; /* values, and copies of them in the activation dtype */
+    size_t grads, activations, scratch;
+    size_t inputs; /* ids, targets and the like on the device */
 };
 plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences, bool with_grads,
                          enum recompute recompute, struct model_memory *memory);
@@ -69,6 +71,11 @@ plx_status model_loss(struct model *model, const struct batch *batch, struct mod
  * waited for, and the sum is added to what model_loss_read gives. */
 plx_status model_loss_backward(struct model *model, const struct batch *batch, double scale,
                                struct model_loss *loss);
+/* Is told, while model_loss_backward queues its work, whenever what it has queued completes the
+ * gradients of some parameters, first .. first + count - 1: every parameter once a call, the last
+ * blocks' first. NULL: nobody is told. */
+typedef plx_status (*model_gradients_queued)(void *user, int first, int count);
+void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user);
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
 plx_status model_zero_grads(struct model *model);

@@ -23,6 +23,7 @@
 
 #include "core/param.h"
 #include "core/rope.h"
+#include "ops/clip_state.h"
 
 struct ops;
 struct ops_scratch;
@@ -40,6 +41,7 @@ struct backend {
     plx_dtype storage;    /* of parameters and statistics: f32, or f64 with ops_ref */
     plx_dtype activation; /* of activations and active weights: storage, or bf16 on CUDA */
     plx_dtype compute;    /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
+    bool deterministic;   /* of attention's backward */
     enum packing packing; /* of weight matrices of the models made on it; not for training */
     int threads;
     struct error *err;
@@ -57,12 +59,11 @@ struct gemm {
 };
 
 /* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n
- * gradients, added in order; state f64 [CLIP_FIELDS], zero before the first step, receives the norm
- * and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
+ * gradients, added in order; state, a struct clip_state, zero before the first step, receives the
+ * norm and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
  * otherwise. The first step (counted from 1) whose norm is not finite leaves its number, the index
  * of the gradient to blame and the factor 0, which tells updates to change nothing; from then on
  * the state stays. */
-enum clip_field { CLIP_FACTOR, CLIP_NORM, CLIP_BAD_STEP, CLIP_BAD_INDEX, CLIP_FIELDS };
 struct clip {
     const struct plx_tensor *squares, *state;
     double limit;
@@ -227,11 +228,15 @@ struct backend_config {
     uint32_t disabled_features;
     enum packing packing;
     bool bf16_activations; /* otherwise activations have the storage dtype */
+    bool deterministic; /* attention's backward gives the same bits on every run; so does all else
+                           anyway */
     int device_index;
 };
 plx_status backend_create(struct backend *be, const struct backend_config *config,
                           struct error *err);
 void backend_destroy(struct backend *be);
+/* An arena of so many bytes on the backend's device; a measuring one where the backend measures. */
+plx_status backend_arena(const struct backend *be, size_t bytes, struct arena *arena);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
 /* Copies the values of parameters into their active copies, where they have one: after every change
@@ -240,7 +245,8 @@ plx_status backend_refresh(struct backend *be, const struct param_list *params);
 /* The dtypes of the models made on it. */
 struct precision backend_precision(const struct backend *be);
 /* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be
- * and, as it owns nothing, never destroyed. */
+ * and, as it owns nothing, never destroyed. Models and optimisers made on it allocate no tensors
+ * and know their sizes; scratch.peak is what they would have reserved. */
 struct backend backend_dry(const struct backend *be);
 
 #endif

@@ -58,6 +58,8 @@ struct device {
     plx_status (*event_create)(device_event *event, struct error *err);
     void (*event_destroy)(device_event event);
     plx_status (*event_record)(device_event event, plx_stream stream, struct error *err);
+    /* What is queued on the stream from now on waits for what was queued before the event. */
+    plx_status (*event_wait)(device_event event, plx_stream stream, struct error *err);
     /* Waits for the end and gives the seconds between the two. */
     plx_status (*event_elapsed)(device_event begin, device_event end, double *seconds,
                                 struct error *err);
@@ -74,5 +76,9 @@ extern const struct device device_cpu, device_cuda;
 
 /* The device of a name, or NULL. */
 const struct device *device_named(const char *name);
+/* What --device takes: "NAME" or "NAME:INDEX", which must be there, or "auto": the first GPU if
+ * there is one, otherwise the CPU. Opens nothing. */
+plx_status device_choose(const char *text, const struct device **device, int *index,
+                         struct error *err);
 
 #endif

@@ -237,8 +237,9 @@ static plx_status load_tensors(const char *folder, const char *path, struct safe
     const struct backend *be = model_backend(model);
     struct optim_tensor state;
     for (int i = 0; optim_state(optim, i, &state); i++)
-        TRY(safetensors_load(safetensors_find(file, state.name), path, &state.tensor, be->device,
-                             be->stream, err));
+        if (state.tensor.data != NULL) /* otherwise another rank reads it */
+            TRY(safetensors_load(safetensors_find(file, state.name), path, &state.tensor,
+                                 be->device, be->stream, err));
     return PLX_OK;
 }
 

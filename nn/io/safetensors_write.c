@@ -63,9 +63,10 @@ static plx_status check_entry(const char *path, const struct safetensors_write *
     REQUIRE(err, tensor->rank >= 1 && tensor->rank <= PLX_MAX_RANK, PLX_INVALID_ARGUMENT,
             "%s: tensor %.200s has %d dimensions, not 1 to %d", path, entry->name, tensor->rank,
             PLX_MAX_RANK);
-    REQUIRE(err, (tensor->device == device->kind || tensor->device == PLX_CPU) && is_dense(tensor),
-            PLX_INVALID_ARGUMENT, "%s: tensor %.200s is not a dense tensor in the memory of %s",
-            path, entry->name, device->name);
+    bool here = tensor->device == device->kind || tensor->device == PLX_CPU;
+    REQUIRE(err, here && is_dense(tensor), PLX_INVALID_ARGUMENT,
+            "%s: tensor %.200s is not a dense tensor in the memory of %s", path, entry->name,
+            device->name);
     REQUIRE(err, tensor->data != NULL || tensor_bytes(tensor) == 0, PLX_INVALID_ARGUMENT,
             "%s: tensor %.200s has no data", path, entry->name);
     return PLX_OK;
@@ -264,10 +265,10 @@ static plx_status save_ordered(struct saving *saving, const char *path,
         safetensors_writer_open(&saving->writer, path, specs, count, metadata, metadata_count, err);
     for (int i = 0; status == PLX_OK && i < count; i++) {
         const struct plx_tensor *tensor = &order[i]->tensor;
-        const bool remote = tensor->device == saving->device->kind;
+        const bool there = tensor->device == saving->device->kind;
         saving->entry = order[i];
-        status = transfer_read(remote ? saving->device : &device_cpu,
-                               remote ? saving->stream : NULL, tensor, save_piece, saving, err);
+        status = transfer_read(there ? saving->device : &device_cpu, there ? saving->stream : NULL,
+                               tensor, save_piece, saving, err);
     }
     if (status == PLX_OK) status = safetensors_writer_close(&saving->writer, err);
     if (status != PLX_OK) safetensors_writer_abandon(&saving->writer);

@@ -191,11 +191,13 @@ static struct plx_tensor packed(const struct plx_tensor *tensor)
     return view_shaped(tensor, tensor->rank + 1, shape);
 }
 
-static struct plx_attention packed_attention(const struct mixer *mixer,
+static struct plx_attention packed_attention(const struct backend *be, const struct mixer *mixer,
                                              const struct batch_view *batch)
 {
-    return (struct plx_attention){
-        .causal = true, .window = mixer->window, .q_offsets = batch->offsets};
+    return (struct plx_attention){.causal = true,
+                                  .window = mixer->window,
+                                  .q_offsets = batch->offsets,
+                                  .deterministic = be->deterministic};
 }
 
 static struct plx_parallax_args packed_args(const struct attention_record *keep)
@@ -230,7 +232,7 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
 {
     const struct attention_record *keep = record;
     TRY(project(be, mixer, params, &batch->positions, x, keep));
-    const struct plx_attention attention = packed_attention(mixer, batch);
+    const struct plx_attention attention = packed_attention(be, mixer, batch);
     const struct plx_parallax_args args = packed_args(keep);
     TRY(be->ops->attend_forward(be, &(struct attend){mixer->mechanism, &attention, &args}));
     return linear_forward(be, mixer->output, params, &keep->o, y);
@@ -264,7 +266,7 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
     size_t mark = arena_mark(&be->scratch);
     const struct attention_gradients d = gradients_carve(mixer, keep, &be->scratch);
     TRY(linear_backward(be, mixer->output, params, dy, &keep->o, &d.o, false));
-    const struct plx_attention attention = packed_attention(mixer, batch);
+    const struct plx_attention attention = packed_attention(be, mixer, batch);
     struct plx_parallax_args args = packed_args(keep);
     args.d_o = packed(&d.o);
     args.dq = packed(&d.q);

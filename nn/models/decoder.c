@@ -42,6 +42,7 @@ static bool create_layers(struct model *model, struct precision precision)
 static void carve_params(struct model *model, struct arena *arena)
 {
     param_list_carve_values(&model->params, arena);
+    model->value_bytes = arena->used;
     param_list_carve_active(&model->params, model->be->activation, arena);
 }
 
@@ -54,7 +55,7 @@ static plx_status build(struct model *model)
     param_list_pack(&model->params, model->be->packing);
     struct arena measuring = arena_measuring(model->be->device);
     carve_params(model, &measuring);
-    TRY(arena_create(&model->values, model->be->device, model->be->stream, measuring.used, err));
+    TRY(backend_arena(model->be, measuring.used, &model->values));
     carve_params(model, &model->values);
     return PLX_OK;
 }
@@ -223,6 +224,13 @@ static plx_status forward(struct model *model, struct backend *be, const struct 
                            &kept->final_rstd);
 }
 
+/* The gradients of parameters from first on are queued. */
+static plx_status tell(struct model *model, const struct decoder_run *run, int first, int count)
+{
+    if (!run->telling || model->queued == NULL) return PLX_OK;
+    return model->queued(model->queued_user, first, count);
+}
+
 /* d [N,E] comes in as the gradient of x[L] and leaves as that of x[0]. */
 static plx_status backward_blocks(struct model *model, struct backend *be,
                                   const struct decoder_run *run, const struct plx_tensor *d)
@@ -234,6 +242,7 @@ static plx_status backward_blocks(struct model *model, struct backend *be,
         if (!kept->keep_records)
             TRY(block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL));
         TRY(block_backward(be, block, &model->params, &run->view, &kept->x[l], record, d));
+        TRY(tell(model, run, block->first_param, block->param_count));
     }
     return PLX_OK;
 }
@@ -249,8 +258,13 @@ static plx_status loss_backward(struct model *model, struct backend *be, struct 
                   &run->loss));
     TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, &d));
     arena_release(&be->scratch, mark);
+    /* Behind the blocks come the final norm and an untied head, before them the table. */
+    const struct block *blocks = model->blocks, *end = &blocks[model->config.layers - 1];
+    const int behind = end->first_param + end->param_count;
+    TRY(tell(model, run, behind, model->params.count - behind));
     TRY(backward_blocks(model, be, run, &d));
-    return embedding_backward(be, model->table, &model->params, &run->ids, &d);
+    TRY(embedding_backward(be, model->table, &model->params, &run->ids, &d));
+    return tell(model, run, 0, blocks[0].first_param);
 }
 
 static plx_status run_task(struct model *model, struct backend *be, struct decoder_run *run)
@@ -290,6 +304,7 @@ static plx_status run_loss(struct model *model, const struct batch *batch, enum 
     struct decoder_run run;
     TRY(prepare_run(model, task, batch, &run));
     run.scale = scale;
+    run.telling = true;
     return decoder_run(model, model->be, &run);
 }
 
@@ -318,6 +333,12 @@ plx_status model_loss_backward(struct model *model, const struct batch *batch, d
     if (loss == NULL) return PLX_OK;
     loss->count = scored_tokens(batch);
     return batch->tokens == 0 ? PLX_OK : model_loss_read(model, &loss->sum);
+}
+
+void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user)
+{
+    model->queued = queued;
+    model->queued_user = user;
 }
 
 plx_status model_loss_read(struct model *model, double *sum)

@@ -33,13 +33,16 @@ struct model {
     struct backend *be;
     struct model_config config;
     struct param_list params;
-    struct arena values, grads;
+    struct arena values, grads; /* values, then their active copies */
+    size_t value_bytes;         /* of the values alone */
     struct batch_inputs inputs;
     bool has_grads;
     int table, head; /* parameter indices; equal where embeddings are tied */
     struct rmsnorm norm;
     struct block *blocks; /* [L] */
     struct activations activations;
+    model_gradients_queued queued; /* told by backward; NULL: nobody */
+    void *queued_user;
     int64_t max_tokens, max_sequences; /* 0: nothing reserved */
     int64_t sized_tokens, sized_sequences;
     int sized_task; /* the batch shape and task that a dry run last found to fit the scratch */
@@ -53,6 +56,7 @@ struct decoder_run {
     struct batch_view view;
     struct plx_tensor ids, targets;    /* i32 [N] */
     double scale;                      /* of the gradient */
+    bool telling;                      /* of gradients, as a dry run does not */
     struct plx_tensor loss;            /* f64 [1], added to */
     struct plx_tensor logits;          /* [N,V] of the host, DECODER_LOGITS only */
     const struct score_query *queries; /* DECODER_SCORES only, as the next two; NULL: a dry run */

@@ -122,7 +122,7 @@ static plx_status reserve_grads(struct model *model)
     const struct backend *be = model->be;
     struct arena measuring = arena_measuring(be->device);
     param_list_carve_grads(&model->params, &measuring);
-    TRY(arena_create(&model->grads, be->device, be->stream, measuring.used, be->err));
+    TRY(backend_arena(be, measuring.used, &model->grads));
     param_list_carve_grads(&model->params, &model->grads);
     model->has_grads = true;
     return PLX_OK;
@@ -135,7 +135,7 @@ static plx_status reserve_inputs(struct model *model, int64_t tokens, int64_t se
     struct batch_inputs measured = {.arena = arena_measuring(be->device)};
     batch_inputs_carve(&measured, tokens, sequences);
     arena_destroy(&inputs->arena);
-    TRY(arena_create(&inputs->arena, be->device, be->stream, measured.arena.used, be->err));
+    TRY(backend_arena(be, measured.arena.used, &inputs->arena));
     batch_inputs_carve(inputs, tokens, sequences);
     return PLX_OK;
 }
@@ -158,12 +158,14 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
     arena_destroy(&kept->arena);
     kept->keep_inputs = with_grads;
     kept->keep_records = with_grads && recompute == RECOMPUTE_NONE;
-    struct model_memory need = {.params = model->values.used};
+    struct model_memory need = {.params = model->value_bytes,
+                                .active = model->values.used - model->value_bytes};
     TRY(measure_reservation(model, tokens, sequences, with_grads, &need));
     if (with_grads) TRY(reserve_grads(model));
     need.grads = model->grads.used;
     TRY(reserve_inputs(model, tokens, sequences));
-    TRY(arena_create(&kept->arena, model->be->device, model->be->stream, need.activations, err));
+    need.inputs = model->inputs.arena.used;
+    TRY(backend_arena(model->be, need.activations, &kept->arena));
     TRY(backend_reserve(model->be, need.scratch));
     model->max_tokens = tokens;
     model->max_sequences = sequences;

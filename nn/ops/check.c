@@ -352,7 +352,7 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
 plx_status check_clip(struct backend *be, const struct clip *clip)
 {
     TRY(check_dense(be, "clip", "squares", clip->squares, PLX_F64));
-    TRY(check_count(be, "clip", "state", clip->state, PLX_F64, CLIP_FIELDS, "squares",
+    TRY(check_count(be, "clip", "state", clip->state, PLX_F64, CLIP_STATE, "squares",
                     clip->squares));
     REQUIRE(be->err, clip->step >= 1, PLX_INTERNAL, "clip: step is %lld but starts at 1",
             (long long)clip->step);

@@ -10,19 +10,21 @@
 static inline void clip_host(const struct clip *clip)
 {
     const double *squares = clip->squares->data;
-    double *state = clip->state->data, total = 0.0;
-    if (state[CLIP_BAD_STEP] != 0.0) return;
+    struct clip_state *state = clip->state->data;
+    if (state->bad_step != 0.0) return;
     int64_t count = plx_tensor_count(clip->squares), blame = count;
+    double total = 0.0;
     for (int64_t i = 0; i < count; i++) {
         total += squares[i];
         if (blame == count && !isfinite(total)) blame = i;
     }
     double norm = sqrt(total);
-    bool bad = blame<count, shortens = clip->limit> 0.0 && norm > clip->limit;
-    state[CLIP_NORM] = norm;
-    state[CLIP_FACTOR] = bad ? 0.0 : shortens ? clip->limit / norm : 1.0;
-    state[CLIP_BAD_STEP] = bad ? (double)clip->step : 0.0;
-    state[CLIP_BAD_INDEX] = bad ? (double)blame : 0.0;
+    bool bad = blame < count;
+    double factor = clip->limit > 0.0 && norm > clip->limit ? clip->limit / norm : 1.0;
+    *state = (struct clip_state){.factor = bad ? 0.0 : factor,
+                                 .norm = norm,
+                                 .bad_step = bad ? (double)clip->step : 0.0,
+                                 .bad_index = bad ? (double)blame : 0.0};
 }
 
 static inline bool update_is_void(const struct plx_tensor *factor)

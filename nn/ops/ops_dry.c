@@ -62,7 +62,10 @@ static plx_status dry_sum(struct backend *be, const struct plx_tensor *sum,
 static plx_status dry_sum_squares(struct backend *be, const struct plx_tensor *sums,
                                   const struct plx_tensor *const *xs)
 {
-    return check_sum_squares(be, sums, xs);
+    const struct ops_scratch *scratch = be->counted->scratch;
+    TRY(check_sum_squares(be, sums, xs));
+    return dry_count(be, "sum_squares",
+                     scratch->sum_squares != NULL ? scratch->sum_squares(sums, xs) : 0);
 }
 
 static plx_status dry_gemm(struct backend *be, const struct gemm *gemm)
@@ -208,7 +211,8 @@ static plx_status dry_normalise(struct backend *be, const struct plx_tensor *y,
                                 const struct plx_tensor *x, double factor, double eps)
 {
     (void)factor, (void)eps;
-    return check_normalise(be, y, x);
+    TRY(check_normalise(be, y, x));
+    return dry_count_of(be, "normalise", be->counted->scratch->normalise, x);
 }
 
 static plx_status dry_apply(struct backend *be, const struct muon_update *update)

@@ -16,6 +16,8 @@ struct ops_scratch {
     size_t (*rmsnorm_backward)(const struct plx_tensor *x);
     size_t (*bias_backward)(const struct plx_tensor *dy);
     size_t (*rope)(const struct plx_tensor *x);
+    size_t (*sum_squares)(const struct plx_tensor *sums, const struct plx_tensor *const *xs);
+    size_t (*normalise)(const struct plx_tensor *x);
     size_t (*embed_backward)(const struct plx_tensor *dtable, const struct plx_tensor *ids);
     /* The second block is pushed on top of the first. */
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,

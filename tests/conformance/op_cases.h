@@ -493,7 +493,7 @@ static plx_status clip(struct backend *be, const struct plx_tensor *v, const dou
 {
     struct plx_tensor numbers, state;
     TRY(doubles_create(be, 5, squares, &numbers));
-    TRY(doubles_create(be, CLIP_FIELDS, (double[CLIP_FIELDS]){0}, &state));
+    TRY(doubles_create(be, CLIP_STATE, (double[CLIP_STATE]){0}, &state));
     struct clip arguments = {&numbers, &state, limit, 7};
     TRY(be->ops->clip(be, &arguments));
     be->device->release(numbers.data, be->stream);
@@ -507,7 +507,7 @@ static plx_status clip(struct backend *be, const struct plx_tensor *v, const dou
 static void operands_clip(struct operand *o, int64_t n, int64_t e)
 {
     (void)n, (void)e;
-    o[0] = vector(ROLE_OUT, CLIP_FIELDS);
+    o[0] = vector(ROLE_OUT, CLIP_STATE);
 }
 
 static plx_status run_clip(struct backend *be, const struct plx_tensor *v)

@@ -5,6 +5,7 @@
  * model makes is failed in turn, which must give PLX_OUT_OF_MEMORY and leave nothing behind
  * (allocations are counted, and LeakSanitizer looks too). */
 #include "../model_case.h"
+#include "optim/optim.h"
 
 /* ---- Allocation faults: the C library's own functions, or the sanitizer's, behind a countdown
  * ---- */
@@ -174,6 +175,37 @@ static void test_activations(void **state)
     case_close(&m);
 }
 
+/* Model and optimiser on a backend that measures: the sizes of real ones, and not one tensor. */
+static void test_measuring(void **state)
+{
+    (void)state;
+    const struct model_config config = full_config();
+    const struct optim_config muon = optim_config_default("muon");
+    struct case_model m;
+    struct model_memory real, measured;
+    struct optim *real_optim, *measured_optim;
+    struct model *model;
+    case_open(&m, &config, &ops_cpu, PLX_F32, 1);
+    struct backend dry = backend_dry(&m.be);
+    CASE_OK(&m, model_create(&dry, &config, &model));
+    CASE_OK(&m, model_reserve(model, 21, 2, true, RECOMPUTE_NONE, &measured));
+    CASE_OK(&m, optim_create(&dry, &muon, model_params(model), &measured_optim));
+    assert_int_equal(m.be.scratch.capacity, 0);
+    for (int p = 0; p < model_params(model)->count; p++) {
+        assert_null(model_params(model)->items[p].value.data);
+        assert_null(model_params(model)->items[p].grad.data);
+    }
+    CASE_OK(&m, model_reserve(m.model, 21, 2, true, RECOMPUTE_NONE, &real));
+    CASE_OK(&m, optim_create(&m.be, &muon, model_params(m.model), &real_optim));
+    assert_memory_equal(&measured, &real, sizeof real);
+    assert_int_equal(optim_bytes(measured_optim), optim_bytes(real_optim));
+    assert_int_equal(dry.scratch.peak, m.be.scratch.capacity);
+    optim_destroy(measured_optim);
+    model_destroy(model);
+    optim_destroy(real_optim);
+    case_close(&m);
+}
+
 static void test_scratch(void **state)
 {
     (void)state;
@@ -315,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_allocation_failures),
         cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_measuring),
         cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_empty_batch),

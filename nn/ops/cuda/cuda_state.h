@@ -22,6 +22,10 @@ plx_status cuda_add(struct backend *be, const struct plx_tensor *y, const struct
 plx_status cuda_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
 
 /* ---- gemm_cuda.c ---- */
+/* Loads cuBLASLt: PLX_UNSUPPORTED where it is not installed. */
+plx_status gemm_library_create(struct gemm_library **library, struct error *err);
+void gemm_library_destroy(struct gemm_library *library);
+plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes);
 plx_status cuda_gemm(struct backend *be, const struct gemm *gemm);
 
 /* ---- update_cuda.c ---- */
@@ -33,6 +37,8 @@ plx_status cuda_momentum(struct backend *be, const struct muon_update *update);
 plx_status cuda_normalise(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, double factor, double eps);
 plx_status cuda_apply(struct backend *be, const struct muon_update *update);
+size_t cuda_sum_squares_scratch(const struct plx_tensor *sums, const struct plx_tensor *const *xs);
+size_t cuda_normalise_scratch(const struct plx_tensor *x);
 
 /* ---- packed_cuda.c ---- */
 plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,

@@ -3,7 +3,7 @@
  * Parameters and statistics are f32, activations f32 or bf16; sums are in float or double, never
  * in bf16. Host files (*.c) check arguments and choose, kernels stand in *.cu behind launch.h.
  * Nothing waits for the GPU. Reading order: cuda_state.h, launch.h, vector_cuda.c, layer_cuda.c,
- * gemm_cuda.c. */
+ * update_cuda.c, gemm_cuda.c. */
 #include "ops/attend.h"
 #include "ops/cuda/cuda_state.h"
 #include "ops/scratch.h"
@@ -18,7 +18,10 @@ plx_status cuda_launched(struct backend *be, const char *op, const char *failure
 
 static void cuda_destroy(struct backend *be)
 {
-    free(be->ops_state);
+    struct cuda_state *state = be->ops_state;
+    if (state == NULL) return;
+    gemm_library_destroy(state->products);
+    free(state);
     be->ops_state = NULL;
 }
 
@@ -30,13 +33,18 @@ static plx_status cuda_create(struct backend *be)
             "f32 of f32 and bf16 of bf16, over f32",
             plx_dtype_name(be->compute), plx_dtype_name(be->activation),
             plx_dtype_name(be->storage));
-    be->ops_state = calloc(1, sizeof(struct cuda_state));
-    REQUIRE(be->err, be->ops_state != NULL, PLX_OUT_OF_MEMORY,
-            "cannot allocate the state of operations");
-    return PLX_OK;
+    struct cuda_state *state = calloc(1, sizeof *state);
+    REQUIRE(be->err, state != NULL, PLX_OUT_OF_MEMORY, "cannot allocate the state of operations");
+    be->ops_state = state;
+    plx_status status = gemm_library_create(&state->products, be->err);
+    if (status != PLX_OK) cuda_destroy(be);
+    return status;
 }
 
 static const struct ops_scratch cuda_scratch = {
+    .gemm = cuda_gemm_scratch,
+    .sum_squares = cuda_sum_squares_scratch,
+    .normalise = cuda_normalise_scratch,
     .rmsnorm_backward = cuda_row_partials,
     .bias_backward = cuda_row_partials,
     .embed_backward = cuda_embed_backward_scratch,
