@@ -200,10 +200,35 @@ static void report_result(const struct train_options *options, const struct trai
         printf("model: %s; try: parallax sample %s \"...\"\n", result->checkpoint, options->out);
 }
 
+static int64_t ranks_asked(const struct train_options *options)
+{
+    return options->gpus > 1 ? options->gpus : options->ranks;
+}
+
+/* --gpus takes GPUs and --ranks the CPU, whatever auto would find. */
+static plx_status settle_device(struct train_options *options, struct error *err)
+{
+    if (ranks_asked(options) == 1) return PLX_OK;
+    REQUIRE(err, options->gpus == 1 || options->ranks == 1, PLX_INVALID_ARGUMENT,
+            "--ranks: %lld on the CPU contradict --gpus %lld", (long long)options->ranks,
+            (long long)options->gpus);
+    const char *flag = options->gpus > 1 ? "--gpus" : "--ranks";
+    const char *device = options->gpus > 1 ? device_cuda.name : device_cpu.name;
+    bool open = strcmp(options->device, "auto") == 0;
+    REQUIRE(err, open || strcmp(options->device, device) == 0, PLX_INVALID_ARGUMENT,
+            "%s: its ranks run on %s, but --device is %s", flag, device, options->device);
+    char *copy = strdup(device);
+    REQUIRE(err, copy, PLX_OUT_OF_MEMORY, "no memory for options");
+    free(options->device);
+    options->device = copy;
+    return PLX_OK;
+}
+
 static plx_status run_options(const struct option_table *table, struct train_options *options,
                               struct comm *comm, const struct train_hooks *hooks, struct error *err)
 {
     char *json;
+    TRY(settle_device(options, err));
     TRY(train_settle_dtype(options, err));
     TRY(options_format(table, options, &json, err));
     install_signals();
@@ -239,11 +264,6 @@ static plx_status prepare_and_run(const struct option_settings *settings,
     return run_options(table, options, comm, &hooks, err);
 }
 
-static int64_t ranks_asked(const struct train_options *options)
-{
-    return options->gpus > 1 ? options->gpus : options->ranks;
-}
-
 /* This process's part of the run: all of it, or that of one rank. */
 static plx_status run_rank(const struct option_settings *settings, struct train_options *options,
                            struct error *err)
@@ -267,6 +287,7 @@ static plx_status launch_or_run(const struct option_settings *settings,
 {
     TRY(options_read(train_option_table(), settings, options, err));
     TRY(choose_run(options, err));
+    TRY(settle_device(options, err));
     int64_t asked = ranks_asked(options);
     if (asked > 1 && !launch_is_rank())
         return launch_ranks(settings, (int)asked, options->out, err);

@@ -37,7 +37,7 @@ enum { ALIGNMENT = 64 };
 /* Only memory that the host may touch is guarded. */
 static bool is_guarded(const struct arena *arena)
 {
-    return GUARD > 0 && arena->base != NULL && arena->device->kind == PLX_CPU;
+    return GUARD > 0 && arena->base != NULL && arena->device == &device_cpu;
 }
 
 struct arena arena_measuring(const struct device *device)
@@ -72,7 +72,7 @@ bool arena_is_measuring(const struct arena *arena)
 void *arena_push(struct arena *arena, size_t bytes)
 {
     size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    if (arena->device->kind == PLX_CPU) rounded += GUARD;
+    if (arena->device == &device_cpu) rounded += GUARD;
     if (rounded < bytes || arena->used > SIZE_MAX - rounded) rounded = SIZE_MAX - arena->used;
     size_t start = arena->used;
     arena->used += rounded;

@@ -17,7 +17,8 @@ struct mixer;
 struct batch_view {
     int64_t tokens;
     struct plx_tensor positions; /* i32 [N] */
-    struct plx_tensor offsets;   /* i32 [sequences + 1] */
+    int64_t rows;                /* sequences, where all have the same length; otherwise 0 */
+    struct plx_tensor offsets;   /* i32 [sequences + 1]; where rows is 0 */
 };
 
 /* New tokens, count of each of the sequences first .. first + sequences - 1 of a cache. */

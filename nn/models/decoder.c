@@ -143,17 +143,19 @@ plx_status model_zero_grads(struct model *model)
 /* ---- Batches ---- */
 
 struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
-                                    enum decoder_task task, int64_t tokens, int64_t sequences)
+                                    enum decoder_task task, const struct batch_shape *shape)
 {
-    const int64_t logits[2] = {tokens, model->config.vocab_size};
-    return (struct decoder_run){.task = task,
-                                .view = {.tokens = tokens,
-                                         .positions = view_rows(&inputs->positions, 0, tokens),
-                                         .offsets = view_rows(&inputs->offsets, 0, sequences + 1)},
-                                .ids = view_rows(&inputs->ids, 0, tokens),
-                                .targets = view_rows(&inputs->targets, 0, tokens),
-                                .loss = inputs->loss,
-                                .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
+    const int64_t N = shape->tokens, logits[2] = {N, model->config.vocab_size};
+    return (struct decoder_run){
+        .task = task,
+        .view = {.tokens = N,
+                 .positions = view_rows(&inputs->positions, 0, N),
+                 .rows = shape->equal ? shape->sequences : 0,
+                 .offsets = view_rows(&inputs->offsets, 0, shape->sequences + 1)},
+        .ids = view_rows(&inputs->ids, 0, N),
+        .targets = view_rows(&inputs->targets, 0, N),
+        .loss = inputs->loss,
+        .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
 }
 
 static plx_status upload(const struct backend *be, const struct plx_tensor *to, const int32_t *from)
@@ -172,12 +174,22 @@ static plx_status upload_batch(const struct backend *be, const struct decoder_ru
     return upload(be, &run->view.offsets, batch->offsets);
 }
 
+/* Whether all sequences have the same length. */
+static bool is_equal(const struct batch *batch)
+{
+    const int64_t length = batch->offsets[1];
+    for (int64_t s = 0; s < batch->sequences; s++)
+        if (batch->offsets[s + 1] != (s + 1) * length) return false;
+    return true;
+}
+
 /* Prepares a task on a batch that has been checked. */
 static plx_status prepare_run(struct model *model, enum decoder_task task,
                               const struct batch *batch, struct decoder_run *run)
 {
-    TRY(decoder_prepare(model, task, batch->tokens, batch->sequences));
-    *run = decoder_run_make(model, &model->inputs, task, batch->tokens, batch->sequences);
+    const struct batch_shape shape = {batch->tokens, batch->sequences, is_equal(batch)};
+    TRY(decoder_prepare(model, task, &shape));
+    *run = decoder_run_make(model, &model->inputs, task, &shape);
     return upload_batch(model->be, run, batch);
 }
 

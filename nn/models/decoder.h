@@ -29,6 +29,12 @@ struct batch_inputs {
     struct plx_tensor loss;                    /* f64 [1] */
 };
 
+/* How a batch is cut: equal sequences need no offsets. */
+struct batch_shape {
+    int64_t tokens, sequences;
+    bool equal;
+};
+
 struct model {
     struct backend *be;
     struct model_config config;
@@ -44,8 +50,8 @@ struct model {
     model_gradients_queued queued; /* told by backward; NULL: nobody */
     void *queued_user;
     int64_t max_tokens, max_sequences; /* 0: nothing reserved */
-    int64_t sized_tokens, sized_sequences;
-    int sized_task; /* the batch shape and task that a dry run last found to fit the scratch */
+    struct batch_shape sized; /* the shape and task that a dry run last found to fit the scratch */
+    int sized_task;
 };
 
 /* What to do with a batch. */
@@ -66,7 +72,7 @@ struct decoder_run {
 
 /* A run over the first tokens and sequences of inputs, which may be without data for a dry run. */
 struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
-                                    enum decoder_task task, int64_t tokens, int64_t sequences);
+                                    enum decoder_task task, const struct batch_shape *shape);
 /* Runs the task on activations that have been carved for the run's tokens. */
 plx_status decoder_run(struct model *model, struct backend *be, struct decoder_run *run);
 
@@ -85,7 +91,7 @@ void activations_carve(struct model *model, int64_t tokens);
 const struct block_record *activations_record(struct model *model, int64_t l);
 /* A batch within the reservation: checks that scratch suffices for its shape, and carves
  * activations. */
-plx_status decoder_prepare(struct model *model, enum decoder_task task, int64_t tokens,
-                           int64_t sequences);
+plx_status decoder_prepare(struct model *model, enum decoder_task task,
+                           const struct batch_shape *shape);
 
 #endif

@@ -66,6 +66,15 @@ refuses 2 'MASTER_ADDR: is not set' env RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 "${trai
 refuses 2 'LOCAL_RANK: is not set' env RANK=0 WORLD_SIZE=2 "${train[@]}" --out bad
 refuses 2 '--gpus: 3, but WORLD_SIZE says that there are 1' env RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 "${train[@]}" --out bad --ranks 3
 refuses 2 '--ranks: 0 is less than' "${train[@]}" --out bad --ranks 0
+refuses 2 '--ranks: 3 on the CPU contradict --gpus 2' "${train[@]}" --out bad --ranks 3 --gpus 2
+refuses 2 '--gpus: its ranks run on cuda, but --device is cpu' "${train[@]}" --out bad --gpus 2 --device cpu
+refuses 2 '--ranks: its ranks run on cpu, but --device is cuda' "${train[@]}" --out bad --ranks 2 --device cuda
+"$parallax" info >info
+if grep -q '^gpu  *none: .*no CUDA' info; then
+    refuses 2 'no CUDA' "${train[@]}" --out bad --gpus 2
+elif grep -q '^gpu  *none' info; then
+    refuses 1 'no GPU' "${train[@]}" --out bad --gpus 2
+fi
 export PARALLAX_MEETING_SECONDS=1
 refuses 1 "rank 1: rank 0 cannot be reached at 127.0.0.1 port $port for 1 seconds" by_hand 1 2 "$port" --out bad
 refuses 1 "rank 0: after 1 seconds 1 of 2 ranks have come to 127.0.0.1 port $port, rank 1 not" by_hand 0 2 "$port" --out bad
