@@ -142,8 +142,8 @@ plx_status embedding_backward(struct backend *be, int table, const struct param_
 
 /* ---- head.c: logits and loss, a chunk of tokens at a time ---- */
 
-/* Tokens whose logits exist at once. */
-int64_t head_chunk(int64_t vocab, int64_t tokens);
+/* Tokens whose logits, of this dtype, exist at once. */
+int64_t head_chunk(const struct backend *be, plx_dtype logits, int64_t vocab, int64_t tokens);
 /* Adds to sum (f64 [1]) the cross-entropy of x W^T against targets (i32 [N], negative: not scored).
  * Where dx is given: dx = gradient of scale times that, and dW accumulated. weight is the index of
  * W [V,E]. */

@@ -405,7 +405,7 @@ static void test_head(void **state)
     const struct layer_case none = {.create = embedding_case};
     struct rig rig;
     rig_create(&rig, &none, case_seed("head"));
-    assert_true(head_chunk(HEAD_VOCAB, tokens) < tokens / 2);
+    assert_true(head_chunk(&rig.be, PLX_F64, HEAD_VOCAB, tokens) < tokens / 2);
     struct plx_tensor weight = case_tensor(PLX_F64, 2, (int64_t[]){HEAD_VOCAB, 3}),
                       grad = case_tensor(PLX_F64, 2, weight.shape),
                       x = case_tensor(PLX_F64, 2, shape), dx = case_tensor(PLX_F64, 2, shape),
