@@ -130,6 +130,7 @@ static plx_status cpu_event_elapsed(device_event begin, device_event end, double
 const struct device device_cpu = {
     .name = "cpu",
     .kind = PLX_CPU,
+    .alignment = 64,
     .open = cpu_open,
     .describe = cpu_describe,
     .memory = cpu_memory,

@@ -30,6 +30,7 @@ typedef void *device_graph;
 struct device {
     const char *name; /* "cpu", "cuda": what --device takes */
     plx_device kind;
+    size_t alignment; /* of memory and of what arenas carve from it: a power of two */
 
     /* Makes the index-th device of this kind the calling thread's; every thread that makes other
      * calls opens it first. PLX_INVALID_ARGUMENT where the build lacks the kind or the machine has
@@ -38,7 +39,7 @@ struct device {
     plx_status (*describe)(int index, struct device_facts *facts, struct error *err);
     plx_status (*memory)(struct device_memory *memory, struct error *err);
 
-    /* Memory aligned to 64 at least; released in stream order. release takes NULL. */
+    /* Memory aligned at least so; released in stream order. release takes NULL. */
     plx_status (*allocate)(void **memory, size_t bytes, plx_stream stream, struct error *err);
     void (*release)(void *memory, plx_stream stream);
     /* The host's bytes may change as soon as upload returns, and are there when download does. */

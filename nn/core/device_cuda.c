@@ -212,6 +212,7 @@ static void cuda_graph_destroy(device_graph graph)
 const struct device device_cuda = {
     .name = "cuda",
     .kind = PLX_CUDA,
+    .alignment = 256, /* what cuBLASLt asks of its workspace */
     .open = cuda_open,
     .describe = cuda_describe,
     .memory = cuda_memory,

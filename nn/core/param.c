@@ -63,6 +63,8 @@ void param_list_carve_values(struct param_list *list, struct arena *arena)
 {
     for (int i = 0; i < list->count; i++) {
         struct packed *packed = &list->items[i].packed;
+        /* A gradient's place is known before it has memory: a dry run looks at it. */
+        list->items[i].grad.device = arena->device->kind;
         if (packed->kind == PACKING_NONE) {
             carve(&list->items[i].value, arena);
             continue;
