@@ -11,6 +11,7 @@
 #include "bench_peak.h"
 #include "bench_peer.h"
 #include "bench_report.h"
+#include "core/card.h"
 
 /* Memory larger than any cache in use, so that reading it measures the memory, and writing it
  * empties the caches. */
@@ -51,29 +52,20 @@ static plx_status cpu_limits(const struct device_facts *facts, int threads,
     return PLX_OK;
 }
 
-/* Dense bf16 products and memory rate of the data sheets, by a part of the card's name. */
+/* By the data sheet of the card. */
 static plx_status cuda_limits(const struct device_facts *facts, int threads,
                               struct bench_limits *limits, struct error *err)
 {
-    static const struct {
-        const char *name;
-        double tflops, tb_s;
-    } cards[] = {{"H200", 989.5, 4.8},
-                 {"H100 80GB HBM3", 989.5, 3.35},
-                 {"H100 PCIe", 756, 2.0},
-                 {"A100-SXM4-80GB", 312, 2.039}};
+    const struct card *card = card_named(facts->name);
     (void)threads;
     (void)err;
     *limits = (struct bench_limits){.text = "this card's are not in the table"};
-    for (size_t n = 0; n < sizeof cards / sizeof cards[0]; n++) {
-        if (!strstr(facts->name, cards[n].name)) continue;
-        limits->tflops = cards[n].tflops;
-        limits->tb_s = cards[n].tb_s;
-        snprintf(limits->text, sizeof limits->text,
-                 "%g TFLOP/s of dense bf16 products and %g TB/s, by the data sheet", limits->tflops,
-                 limits->tb_s);
-        break;
-    }
+    if (card == NULL) return PLX_OK;
+    limits->tflops = card->tflops;
+    limits->tb_s = card->tb_s;
+    snprintf(limits->text, sizeof limits->text,
+             "%g TFLOP/s of dense bf16 products and %g TB/s, by the data sheet", limits->tflops,
+             limits->tb_s);
     return PLX_OK;
 }
 

@@ -108,8 +108,10 @@ static bool is_choice(const char *choices, const char *text)
 static plx_status set_string(const struct option_row *row, const char *where, const char *text,
                              void *values, struct error *err)
 {
-    REQUIRE(err, !option_has_choices(row) || is_choice(row->values, text), PLX_INVALID_ARGUMENT,
-            "%s: \"%s\" is not one of %s", where, text, row->values);
+    /* What the default leaves open is recorded as an empty text. */
+    const bool open = row->fallback == NULL && text[0] == '\0';
+    REQUIRE(err, open || !option_has_choices(row) || is_choice(row->values, text),
+            PLX_INVALID_ARGUMENT, "%s: \"%s\" is not one of %s", where, text, row->values);
     char *copy = strdup(text);
     REQUIRE(err, copy, PLX_OUT_OF_MEMORY, "%s: no memory", where);
     char **string = field(row, values);
@@ -283,7 +285,7 @@ static plx_status scan_flag(const struct option_table *table, int argc, char **a
 plx_status options_scan(const struct option_table *table, int argc, char **argv,
                         struct option_settings *settings, struct error *err)
 {
-    *settings = (struct option_settings){0};
+    *settings = (struct option_settings){.argc = argc, .argv = argv};
     settings->items = calloc((size_t)argc + 1, sizeof *settings->items);
     settings->positionals = calloc((size_t)argc + 1, sizeof *settings->positionals);
     REQUIRE(err, settings->items && settings->positionals, PLX_OUT_OF_MEMORY,

@@ -1,10 +1,13 @@
-/* progress.c: see progress.h. On a terminal the line is redrawn at most ten times a second; an
- * evaluation's numbers stay on the screen. */
+/* progress.c: see progress.h. On a terminal the line is redrawn at most ten times a second, and cut
+ * to the terminal's width, as a wrapped line cannot be redrawn; an evaluation's numbers stay on the
+ * screen. */
 #include "progress.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "process.h"
@@ -76,33 +79,63 @@ void progress_message(struct progress *progress, const char *sentence)
     fflush(stdout);
 }
 
-static void print_step(const struct train_progress *step)
+/* Adds to a line, as far as there is room. */
+__attribute__((format(printf, 3, 4))) static void append(char *line, size_t size,
+                                                         const char *format, ...)
 {
-    char rate[32], left[32], memory[32];
-    printf("step %*lld/%lld  loss %.4f", snprintf(NULL, 0, "%lld", (long long)step->steps),
-           (long long)step->step, (long long)step->steps, step->loss);
-    if (!isnan(step->val_loss)) printf("  held-out %.4f", step->val_loss);
-    if (!isnan(step->val_bits_per_byte)) printf(" (%.3f bits/byte)", step->val_bits_per_byte);
-    printf("  %s tokens/s  %s left  %s", format_count(llround(step->tokens_per_second), rate),
-           format_duration(step->seconds_left, left), format_bytes(step->memory_now, memory));
+    size_t used = strlen(line);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line + used, size - used, format, arguments);
+    va_end(arguments);
+}
+
+void format_step(const struct train_progress *step, char *line, size_t size)
+{
+    char rate[32], left[32], now[32], peak[32];
+    line[0] = 0;
+    append(line, size, "step %*lld/%lld  loss %.4f",
+           snprintf(NULL, 0, "%lld", (long long)step->steps), (long long)step->step,
+           (long long)step->steps, step->loss);
+    if (!isnan(step->val_loss)) append(line, size, "  held-out %.4f", step->val_loss);
+    if (!isnan(step->val_bits_per_byte))
+        append(line, size, " (%.3f bits/byte)", step->val_bits_per_byte);
+    append(line, size, "  %s tokens/s", format_count(llround(step->tokens_per_second), rate));
+    if (step->device_tokens_per_second < step->tokens_per_second)
+        append(line, size, " (%s a device)",
+               format_count(llround(step->device_tokens_per_second), rate));
+    append(line, size, "  %s left  norm %.3g  lr %.2e  %.4g TFLOP/s",
+           format_duration(step->seconds_left, left), step->grad_norm, step->lr,
+           step->device_tflops);
+    if (!isnan(step->mfu)) append(line, size, "  MFU %.1f %%", 100 * step->mfu);
+    append(line, size, "  %s, peak %s  data %.1f %%", format_bytes(step->memory_now, now),
+           format_bytes(step->memory_peak, peak), 100 * step->data_seconds / step->seconds);
+}
+
+static int terminal_columns(void)
+{
+    struct winsize window;
+    bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0;
+    return known ? window.ws_col : 80;
 }
 
 void progress_step(struct progress *progress, const struct train_progress *step)
 {
     bool evaluated = !isnan(step->val_loss);
     bool last = step->step == step->steps;
+    char line[512];
     if (!progress->terminal) {
         if (!evaluated && !last && step->step % progress->log_every != 0 && step->step != 1) return;
-        print_step(step);
-        printf("\n");
+        format_step(step, line, sizeof line);
+        printf("%s\n", line);
         fflush(stdout);
         return;
     }
     double now = process_seconds();
     if (!evaluated && !last && now - progress->shown < REDRAW_SECONDS) return;
     progress->shown = now;
-    printf("%s", LINE_START);
-    print_step(step);
+    format_step(step, line, sizeof line);
+    printf("%s%.*s", LINE_START, terminal_columns() - 1, line);
     progress->open = true;
     if (evaluated || last) progress_end(progress);
     fflush(stdout);

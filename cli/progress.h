@@ -26,6 +26,9 @@ void progress_bytes(struct progress *progress, const char *what, size_t done, si
 /* Leaves the rewritten line. */
 void progress_end(struct progress *progress);
 
+/* The line of a step: the loss first, what matters least last. */
+void format_step(const struct train_progress *step, char *line, size_t size);
+
 /* 12345678 -> "12,345,678"; 93.5 seconds -> "1m34s"; 5242880 bytes -> "5.0 MiB". */
 const char *format_count(int64_t count, char text[32]);
 const char *format_duration(double seconds, char text[32]);

@@ -1,14 +1,18 @@
 /* op.h: every operation a language model needs besides mixing, as one table of functions per
  * backend.
  *
- * Three tables exist: ops_ref (obviously correct, in f32 or f64 by the tensors' dtype), ops_cpu
- * (fast, f32 storage, f32 or bf16 products), and ops_dry, whose operations do nothing: a forward
- * and backward run with ops_dry on measuring arenas is how memory is sized. ops_cuda comes beside
- * them. No code above this table knows which one it uses.
+ * Four tables exist: ops_ref (obviously correct, in f32 or f64 by the tensors' dtype), ops_cpu
+ * (fast, f32 storage, f32 or bf16 products), ops_cuda (f32 storage, f32 or bf16 activations), and
+ * ops_dry, whose operations do nothing: a forward and backward run with ops_dry on measuring arenas
+ * is how memory is sized. No code above this table knows which one it uses.
  *
  * Conventions, stated here and nowhere else:
- *   - Tensors are dense row-major views unless an operation says otherwise. N counts tokens,
- *     E width.
+ *   - Tensors are dense row-major views unless an operation says otherwise, on the table's device.
+ *     N counts tokens, E width.
+ *   - Activations and their gradients have the backend's activation dtype, and so have the weights
+ *     that products and embed read. Gains, biases, statistics (rstd, losses), parameter gradients,
+ *     master weights and optimiser state have its storage dtype. The two differ on CUDA only.
+ *   - Work is queued on the backend's stream: only what returns a number to the host waits.
  *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several
  *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs.
  *   - Outputs may not overlap inputs, except where "in place allowed" is said.
@@ -17,40 +21,89 @@
 #ifndef NN_OP_H
 #define NN_OP_H
 
-#include "core/arena.h"
-#include "core/packed.h"
+#include "core/param.h"
 #include "core/rope.h"
+#include "ops/clip_state.h"
 
 struct ops;
+struct ops_scratch;
 
 /* Everything a layer needs to run: the table, the library's context, scratch, and where errors go.
  */
 struct backend {
     const struct ops *ops;
+    const struct ops *counted;   /* a dry backend's: the table whose scratch it counts */
+    const struct device *device; /* the table's */
+    int device_index;
+    plx_stream stream; /* of the device; NULL on the CPU */
     plx_context *context;
     struct arena scratch; /* LIFO: every function leaves it as it found it */
-    plx_dtype storage;    /* of activations and parameters: f32, or f64 with ops_ref */
+    plx_dtype storage;    /* of parameters and statistics: f32, or f64 with ops_ref */
+    plx_dtype activation; /* of activations and active weights: storage, or bf16 on CUDA */
     plx_dtype compute;    /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
+    bool deterministic;   /* of attention's backward */
     enum packing packing; /* of weight matrices of the models made on it; not for training */
     int threads;
     struct error *err;
     void *ops_state; /* owned by the table's create/destroy */
 };
 
-/* c = alpha op(a) op(b) + beta c with op(a) [M,K], op(b) [K,N], c [M,N]; rank 2, rows may be
- * strided, last stride 1. beta 0 does not read c. */
+/* c = alpha op(a) op(b) + beta add with op(a) [M,K], op(b) [K,N], add and c [M,N]; add NULL means c
+ * itself. Rows may be strided, last stride 1. beta 0 reads neither. Operands of rank 3 are as many
+ * products as their first axis is long. a and b have one dtype, c and add may have another. */
 struct gemm {
     const struct plx_tensor *a, *b, *c;
     bool transpose_a, transpose_b;
     double alpha, beta;
+    const struct plx_tensor *add;
 };
 
-/* One AdamW update of a tensor. First decay: w *= 1 - lr * weight_decay; then w -= lr *
- * mhat/(sqrt(vhat) + eps) with bias correction for step (1-based). */
-struct adamw_update {
-    const struct plx_tensor *value, *grad, *m, *v;
-    double lr, beta1, beta2, eps, weight_decay;
+/* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n
+ * gradients, added in order; state, a struct clip_state, zero before the first step, receives the
+ * norm and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
+ * otherwise. The first step (counted from 1) whose norm is not finite leaves its number, the index
+ * of the gradient to blame and the factor 0, which tells updates to change nothing; from then on
+ * the state stays. */
+struct clip {
+    const struct plx_tensor *squares, *state;
+    double limit;
     int64_t step;
+};
+
+/* One parameter in an update: its tensors, where m and v are state of the update and active is as
+ * in struct param, and its rates. */
+struct update_item {
+    const struct plx_tensor *value, *active, *grad, *m, *v;
+    double lr, weight_decay;
+};
+
+/* AdamW for a list of parameters. First decay: w *= 1 - lr * weight_decay; then w -= lr *
+ * mhat/(sqrt(vhat) + eps) with bias correction for step (1-based). In this and the next, gradients
+ * are taken times factor, f64 [1]; where that is 0 nothing is written. */
+struct adamw_update {
+    const struct update_item *items;
+    int count;
+    const struct plx_tensor *factor;
+    double beta1, beta2, eps;
+    int64_t step;
+};
+
+/* Both halves of a Muon update of count matrices of one shape [A,B]: momentum writes their
+ * directions [count,A,B], apply takes them when they have been orthogonalised. */
+struct muon_update {
+    const struct update_item *items; /* without v */
+    int count;
+    const struct plx_tensor *factor, *directions;
+    double momentum;
+    bool nesterov, ema;
+    double scale;
+};
+
+/* New rows of keys and values on their way into a cache: attention's k_lengths counts them already
+ * (plx_cache_append). */
+struct append {
+    const struct plx_attention *attention;
+    const struct plx_cache_append_args *args;
 };
 
 /* One attention call of either mechanism; members as in the public structs (softmax leaves the
@@ -63,6 +116,8 @@ struct attend {
 
 struct ops {
     const char *name;
+    const struct device *device;
+    const struct ops_scratch *scratch; /* what its operations need of it: ops/scratch.h */
     plx_status (*create)(struct backend *be);
     void (*destroy)(struct backend *be);
 
@@ -72,10 +127,12 @@ struct ops {
     /* y = a + b; in place allowed. */
     plx_status (*add)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                       const struct plx_tensor *b);
-    /* y = factor * y. */
-    plx_status (*scale)(struct backend *be, const struct plx_tensor *y, double factor);
-    /* *sum = sum of squares, accumulated in double in a fixed order. NaN and inf pass through. */
-    plx_status (*sum_squares)(struct backend *be, const struct plx_tensor *x, double *sum);
+    /* *sum += the sum of x, in double and in a fixed order; sum f64 [1]. */
+    plx_status (*sum)(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
+    /* sums[i] = sum of squares of xs[i], in double and in a fixed order, or 0 where xs[i] is NULL;
+     * sums f64 [n]. NaN and inf pass through. */
+    plx_status (*sum_squares)(struct backend *be, const struct plx_tensor *sums,
+                              const struct plx_tensor *const *xs);
     plx_status (*gemm)(struct backend *be, const struct gemm *gemm);
 
     /* Rows of x [R,E]: rstd = 1/sqrt(mean x^2 + eps) [R], y = x rstd gain [E]. */
@@ -88,8 +145,8 @@ struct ops {
                                    const struct plx_tensor *x, const struct plx_tensor *gain,
                                    const struct plx_tensor *rstd);
 
-    /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is:
-     * only W is rounded. */
+    /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is,
+     * or exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight);
     /* y[n,:] = table[ids[n],:] of a packed table [V,E]. */
@@ -131,31 +188,38 @@ struct ops {
                                  const struct plx_tensor *dy, const struct plx_tensor *ids);
 
     /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses
-     * [N]. dlogits (optional, data NULL otherwise; in place on logits allowed) = scale (softmax -
-     * one-hot), rows with a negative target zero. */
+     * [N]. Logits may have the storage dtype too. dlogits (optional, data NULL otherwise; in place
+     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero. */
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                 const struct plx_tensor *targets, double scale);
+    /* ids[n] = the index of the largest number of row n of x [N,V], the first of equal ones, and 0
+     * where all are NaN; x of the storage dtype, ids i32 [N]. */
+    plx_status (*argmax)(struct backend *be, const struct plx_tensor *ids,
+                         const struct plx_tensor *x);
 
+    plx_status (*clip)(struct backend *be, const struct clip *clip);
     plx_status (*adamw)(struct backend *be, const struct adamw_update *update);
-    /* Muon's momentum: m = mu m + (ema ? 1 - mu : 1) g; u = nesterov ? (ema ? 1 - mu : 1) g + mu m
-     * : m. */
-    plx_status (*momentum)(struct backend *be, const struct plx_tensor *u,
-                           const struct plx_tensor *m, const struct plx_tensor *g, double mu,
-                           bool nesterov, bool ema);
-    /* w = decay w - rate u. */
-    plx_status (*apply)(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u,
-                        double decay, double rate);
+    /* m = mu m + (ema ? 1 - mu : 1) g; u = nesterov ? (ema ? 1 - mu : 1) g + mu m : m. */
+    plx_status (*momentum)(struct backend *be, const struct muon_update *update);
+    /* y[i] = x[i] / (factor |x[i]| + eps) for every matrix of x [n,A,B], |x[i]| the root of its sum
+     * of squares; in place allowed. */
+    plx_status (*normalise)(struct backend *be, const struct plx_tensor *y,
+                            const struct plx_tensor *x, double factor, double eps);
+    /* w = (1 - lr weight_decay) w - lr scale u. */
+    plx_status (*apply)(struct backend *be, const struct muon_update *update);
 
     plx_status (*attend_forward)(struct backend *be, const struct attend *attend);
     plx_status (*attend_backward)(struct backend *be, const struct attend *attend);
+    plx_status (*attend_append)(struct backend *be, const struct append *append);
     plx_status (*attend_decode)(struct backend *be, const struct attend *attend);
 };
 
-extern const struct ops ops_ref, ops_cpu, ops_dry;
+/* In a build without CUDA ops_cuda's create says so and fails. */
+extern const struct ops ops_ref, ops_cpu, ops_cuda, ops_dry;
 
-/* Creates a backend and its library context. storage and compute as above; features in disabled are
- * treated as absent. The scratch arena starts empty: see backend_reserve. */
+/* Creates a backend, its stream and its library context. storage and compute as above; features in
+ * disabled are treated as absent. The scratch arena starts empty: see backend_reserve. */
 struct backend_config {
     const struct ops *ops;
     plx_dtype storage, compute;
@@ -163,14 +227,26 @@ struct backend_config {
     const char *kernel; /* forced attention kernel, or NULL */
     uint32_t disabled_features;
     enum packing packing;
+    bool bf16_activations; /* otherwise activations have the storage dtype */
+    bool deterministic; /* attention's backward gives the same bits on every run; so does all else
+                           anyway */
+    int device_index;
 };
 plx_status backend_create(struct backend *be, const struct backend_config *config,
                           struct error *err);
 void backend_destroy(struct backend *be);
+/* An arena of so many bytes on the backend's device; a measuring one where the backend measures. */
+plx_status backend_arena(const struct backend *be, size_t bytes, struct arena *arena);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
+/* Copies the values of parameters into their active copies, where they have one: after every change
+ * of values. */
+plx_status backend_refresh(struct backend *be, const struct param_list *params);
+/* The dtypes of the models made on it. */
+struct precision backend_precision(const struct backend *be);
 /* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be
- * and, as it owns nothing, never destroyed. */
+ * and, as it owns nothing, never destroyed. Models and optimisers made on it allocate no tensors
+ * and know their sizes; scratch.peak is what they would have reserved. */
 struct backend backend_dry(const struct backend *be);
 
 #endif

@@ -2,12 +2,14 @@
  *
  * A step: fetch the micro-batches, add up their gradients with every token weighing 1 / scored
  * tokens of the whole step (so accumulation equals a larger batch), clip and update, then evaluate,
- * sample, log and checkpoint where it is their turn. All that a step depends on (weights, optimiser
- * state, data position, random numbers) is in a checkpoint, so a resumed run computes the same bits
- * as one never interrupted.
+ * sample, log and checkpoint where it is their turn. Everything up to the update is queued before
+ * the device is waited for, once. All that a step depends on (weights, optimiser state, data
+ * position, random numbers) is in a checkpoint, so a resumed run computes the same bits as one
+ * never interrupted.
  *
- * A loss that is not finite ends the run. A checkpoint is only written of weights whose loss on the
- * step's last micro-batch is finite, so the last checkpoint is always a good one. */
+ * A loss or a gradient that is not finite ends the run; such a gradient changes nothing. A
+ * checkpoint is only written of weights whose loss on the step's last micro-batch is finite, so the
+ * last checkpoint is always a good one. */
 #include "train.h"
 
 #include <limits.h>
@@ -100,53 +102,57 @@ static plx_status diverged(struct train_session *session, int64_t step, const ch
                      (long long)step, what);
 }
 
-static plx_status compute_gradients(struct train_session *session, int64_t scored, double *loss)
+static plx_status queue_gradients(struct train_session *session)
 {
+    const double scale = 1.0 / (double)session->count.scored;
     TRY(model_zero_grads(session->model));
-    double sum = 0;
-    for (int64_t i = 0; i < session->options->accumulate; i++) {
-        struct model_loss part = {0};
-        TRY(model_loss_backward(session->model, &session->micro[i].batch, 1.0 / (double)scored,
-                                &part));
-        sum += part.sum;
+    const int64_t last = session->options->accumulate - 1;
+    for (int64_t i = 0; i <= last; i++) {
+        bool complete = i == last && session->comm != NULL;
+        model_tell_gradients(session->model, complete ? sharding_reduce : NULL, &session->sharding);
+        TRY(model_loss_backward(session->model, &session->micro[i].batch, scale, NULL));
     }
-    *loss = sum / (double)scored;
-    return PLX_OK;
+    return sharding_join(&session->sharding);
 }
 
-static plx_status update_weights(struct train_session *session, struct train_progress *progress)
+static plx_status queue_update(struct train_session *session, struct train_progress *progress)
 {
     int64_t step = session->state.step;
-    double factor = schedule_lr(&session->schedule, step);
+    progress->lr = schedule_lr(&session->schedule, step); /* of the peak; run_loop multiplies */
+    return sharding_step(&session->sharding, session->optim, progress->lr,
+                         schedule_weight_decay(&session->schedule, step));
+}
+
+/* The one wait of a step: for its loss, and for the norm of its gradient. */
+static plx_status read_step(struct train_session *session, struct train_progress *progress)
+{
+    double sum;
+    TRY(model_loss_read(session->model, &sum));
+    TRY(comm_sum(session->comm, &sum, 1));
+    progress->loss = sum / (double)session->count.scored;
+    if (!isfinite(progress->loss))
+        return diverged(session, session->state.step + 1,
+                        isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
     struct optim_report report = {0};
-    plx_status status = optim_step(session->optim, factor,
-                                   schedule_weight_decay(&session->schedule, step), &report);
-    if (status == PLX_BAD_DATA) {
-        char what[sizeof session->err->text];
-        snprintf(what, sizeof what, "%s", session->err->text);
-        return diverged(session, step + 1, what);
-    }
+    plx_status status = optim_read_report(session->optim, &report);
     progress->grad_norm = report.grad_norm;
-    progress->lr = factor; /* of the peak; run_loop multiplies */
-    return status;
+    if (status != PLX_BAD_DATA) return status;
+    char what[sizeof session->err->text];
+    snprintf(what, sizeof what, "%s", session->err->text);
+    return diverged(session, report.bad_step, what);
 }
 
 static plx_status run_step(struct train_session *session, struct train_progress *progress)
 {
-    int64_t step = session->state.step;
     double start = process_seconds();
-    int64_t scored;
-    TRY(train_session_fetch(session, &scored));
+    TRY(train_session_fetch(session));
     progress->data_seconds = process_seconds() - start;
-    TRY(compute_gradients(session, scored, &progress->loss));
-    if (!isfinite(progress->loss))
-        return diverged(session, step + 1,
-                        isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
-    TRY(update_weights(session, progress));
+    TRY(queue_gradients(session));
+    TRY(queue_update(session, progress));
+    TRY(read_step(session, progress));
     progress->seconds = process_seconds() - start;
-    session->state.step = step + 1;
-    for (int64_t i = 0; i < session->options->accumulate; i++)
-        session->state.tokens += session->micro[i].batch.tokens;
+    session->state.step++;
+    session->state.tokens += session->count.tokens;
     session->state.position = loader_position(session->loader);
     return PLX_OK;
 }
@@ -164,17 +170,27 @@ static plx_status evaluate(struct train_session *session, struct eval_result *re
                     session->err);
 }
 
+static plx_status write_checkpoint(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    TRY(run_log_sync(&session->log, session->err));
+    TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
+                        &session->companions, &session->state, (int)options->keep, session->err));
+    optim_return(session->optim);
+    return PLX_OK;
+}
+
 static plx_status save_checkpoint(struct train_session *session)
 {
     const struct train_options *options = session->options;
     struct model_loss loss = {0};
     const struct batch *batch = &session->micro[options->accumulate - 1].batch;
     TRY(model_loss(session->model, batch, &loss));
+    TRY(comm_sum(session->comm, &loss.sum, 1));
     if (!isfinite(loss.sum))
         return diverged(session, session->state.step, "the loss after the update is not finite");
-    TRY(run_log_sync(&session->log, session->err));
-    TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
-                        &session->state, (int)options->keep, session->err));
+    TRY(sharding_collect(&session->sharding, session->optim));
+    if (comm_rank(session->comm) == 0) TRY(write_checkpoint(session));
     snprintf(session->last_checkpoint, sizeof session->last_checkpoint,
              "%s/checkpoints/step-%08lld", options->out, (long long)session->state.step);
     session->last_checkpoint_step = session->state.step;
@@ -225,36 +241,16 @@ static plx_status write_sample(struct train_session *session)
 
 /* ---- The run ---- */
 
-/* Clock of this process's part of the run. */
-struct train_clock {
-    double start;
-    double step_seconds; /* sum over steps, without evaluation and checkpoints */
-    int64_t steps;
-    int64_t first_tokens,
-        last_tokens; /* of state.tokens: at the start, and before the running step */
-};
-
-static void complete_progress(struct train_session *session, struct train_clock *clock,
-                              struct train_progress *progress)
+/* What the user sees and reads of a step: rank 0's part. */
+static plx_status report_step(struct train_session *session, const struct train_progress *progress)
 {
-    const struct train_options *options = session->options;
-    int64_t tokens = session->state.tokens - clock->last_tokens;
-    clock->last_tokens = session->state.tokens;
-    clock->steps++;
-    clock->step_seconds += progress->seconds;
-    progress->step = session->state.step;
-    progress->steps = options->steps;
-    progress->tokens = session->state.tokens;
-    progress->tokens_per_second = (double)tokens / progress->seconds;
-    progress->seconds_total = process_seconds() - clock->start;
-    progress->seconds_left = progress->seconds_total / (double)clock->steps *
-                             (double)(options->steps - session->state.step);
-    progress->memory_now = process_resident();
-    progress->memory_peak = process_resident_peak();
+    TRY(run_log_step(&session->log, progress, session->err));
+    if (session->hooks->progress) session->hooks->progress(session->hooks->user, progress);
+    return is_turn(progress->step, session->options->sample_every) ? write_sample(session) : PLX_OK;
 }
 
-static plx_status after_step(struct train_session *session, struct train_clock *clock,
-                             struct train_progress *progress, struct train_result *result)
+static plx_status after_step(struct train_session *session, struct train_progress *progress,
+                             struct train_result *result)
 {
     const struct train_options *options = session->options;
     int64_t step = session->state.step;
@@ -266,43 +262,43 @@ static plx_status after_step(struct train_session *session, struct train_clock *
         progress->val_loss = result->val.loss;
         progress->val_bits_per_byte = result->val.bits_per_byte;
     }
-    complete_progress(session, clock, progress);
-    TRY(run_log_step(&session->log, progress, session->err));
-    if (session->hooks->progress) session->hooks->progress(session->hooks->user, progress);
-    if (is_turn(step, options->sample_every)) TRY(write_sample(session));
+    progress->step = step;
+    progress->steps = options->steps;
+    progress->tokens = session->state.tokens;
+    TRY(train_meter_step(&session->meter, progress, session->err));
+    result->memory_peak = progress->memory_peak;
+    if (comm_rank(session->comm) == 0) TRY(report_step(session, progress));
     if (last || is_turn(step, options->checkpoint_every)) TRY(save_checkpoint(session));
     return PLX_OK;
 }
 
-static bool must_stop(const struct train_session *session, const struct train_clock *clock)
+/* Where one rank must, all stop after the same step. */
+static plx_status must_stop(struct train_session *session, bool *stop)
 {
-    const struct train_options *options = session->options;
-    if (session->hooks->stop && session->hooks->stop(session->hooks->user)) return true;
-    return options->max_seconds > 0 && process_seconds() - clock->start >= options->max_seconds;
+    const double limit = session->options->max_seconds;
+    bool asked = session->hooks->stop && session->hooks->stop(session->hooks->user);
+    double wanted = asked || (limit > 0 && process_seconds() - session->meter.start >= limit);
+    TRY(comm_sum(session->comm, &wanted, 1));
+    *stop = wanted > 0;
+    return PLX_OK;
 }
 
 static plx_status run_loop(struct train_session *session, struct train_result *result)
 {
-    struct train_clock clock = {.start = process_seconds(),
-                                .first_tokens = session->state.tokens,
-                                .last_tokens = session->state.tokens};
     struct optim_config optim;
     TRY(train_optim_config(session->options, &optim, session->err));
+    train_meter_start(&session->meter, session->state.tokens);
     while (session->state.step < session->options->steps) {
-        if (must_stop(session, &clock)) {
-            result->stopped_early = true;
-            break;
-        }
+        TRY(must_stop(session, &result->stopped_early));
+        if (result->stopped_early) break;
         struct train_progress progress = {0};
         TRY(run_step(session, &progress));
         progress.lr *= optim.lr;
         result->loss = progress.loss;
-        TRY(after_step(session, &clock, &progress, result));
+        TRY(after_step(session, &progress, result));
     }
-    result->seconds = process_seconds() - clock.start;
-    if (clock.steps > 0)
-        result->tokens_per_second =
-            (double)(session->state.tokens - clock.first_tokens) / clock.step_seconds;
+    result->seconds = process_seconds() - session->meter.start;
+    result->tokens_per_second = train_meter_rate(&session->meter);
     return PLX_OK;
 }
 
@@ -321,17 +317,18 @@ static plx_status run_session(struct train_session *session, struct train_result
     result->tokens = session->state.tokens;
     result->parameters = param_list_elements(model_params(session->model));
     snprintf(result->checkpoint, sizeof result->checkpoint, "%s", session->last_checkpoint);
+    if (comm_rank(session->comm) > 0) return PLX_OK;
     return run_log_result(&session->log, result, session->err);
 }
 
 plx_status train_run(const struct train_options *options, const char *options_json,
-                     const struct train_hooks *hooks, struct train_result *result,
-                     struct error *err)
+                     struct comm *comm, const struct train_hooks *hooks,
+                     struct train_result *result, struct error *err)
 {
     static const struct train_hooks silent;
     *result = (struct train_result){.loss = NAN, .tokens_per_second = NAN};
     struct train_session session;
-    TRY(train_session_open(&session, options, options_json, hooks ? hooks : &silent, err));
+    TRY(train_session_open(&session, options, options_json, comm, hooks ? hooks : &silent, err));
     plx_status status = run_session(&session, result);
     train_session_close(&session);
     return status;

@@ -95,7 +95,8 @@ typedef enum plx_feature {
     PLX_FEATURE_AVX2 = 1,
     PLX_FEATURE_AVX512 = 2, /* F, BW, DQ and VL */
     PLX_FEATURE_AVX512_BF16 = 4,
-    PLX_FEATURE_AMX_BF16 = 8 /* tile data granted by the kernel */
+    PLX_FEATURE_AMX_BF16 = 8, /* tile data granted by the kernel */
+    PLX_FEATURE_AVX512_VNNI = 16
 } plx_feature;
 
 /* Zero means default in every member, so a designated initialiser states only what differs. */
@@ -241,7 +242,8 @@ PLX_API const char *plx_kernel_name(plx_mechanism mechanism, plx_pass pass, int 
 /* ---- Cache ----------------------------------------------------------------------------------- */
 
 /* New keys and values, the cache that they join, and what a decode step turns with them. F f32,
- * bf16 or f16, q, r, k and v alike; C f32, bf16, f16 or f8e4m3, both caches alike. */
+ * bf16 or f16, q, r, k and v alike; C f32, bf16, f16 or f8e4m3, both caches alike. Without tables,
+ * on the CPU, F and C may both be f64. */
 struct plx_cache_append_args {
     struct plx_tensor k;         /* F [B,T,G,D] new keys */
     struct plx_tensor v;         /* F [B,T,G,D] new values */

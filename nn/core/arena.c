@@ -5,12 +5,11 @@
  * reading what was never written shows in the results. */
 #include "core/arena.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #ifdef NN_DEBUG_ARENA
 #include <sanitizer/asan_interface.h>
-enum { RED_ZONE = 64 };
+enum { GUARD = 64 };
 static void poison(void *start, size_t bytes)
 {
     ASAN_UNPOISON_MEMORY_REGION(start, bytes); /* parts of released memory still are */
@@ -22,7 +21,7 @@ static void unpoison(void *start, size_t bytes)
     ASAN_UNPOISON_MEMORY_REGION(start, bytes);
 }
 #else
-enum { RED_ZONE = 0 };
+enum { GUARD = 0 };
 static void poison(void *start, size_t bytes)
 {
     (void)start, (void)bytes;
@@ -33,29 +32,39 @@ static void unpoison(void *start, size_t bytes)
 }
 #endif
 
-enum { ALIGNMENT = 64 };
-
-struct arena arena_measuring(void)
+static size_t round_up(const struct arena *arena, size_t bytes)
 {
-    struct arena arena = {.base = NULL, .capacity = SIZE_MAX};
-    return arena;
+    const size_t unit = arena->device->alignment;
+    return (bytes + unit - 1) / unit * unit;
 }
 
-plx_status arena_create(struct arena *arena, size_t capacity, struct error *err)
+/* Only memory that the host may touch is guarded. */
+static bool is_guarded(const struct arena *arena)
 {
-    *arena = (struct arena){.capacity = capacity};
-    size_t rounded = (capacity + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return GUARD > 0 && arena->base != NULL && arena->device == &device_cpu;
+}
+
+struct arena arena_measuring(const struct device *device)
+{
+    return (struct arena){.device = device, .capacity = SIZE_MAX};
+}
+
+plx_status arena_create(struct arena *arena, const struct device *device, plx_stream stream,
+                        size_t capacity, struct error *err)
+{
+    *arena = (struct arena){.device = device, .stream = stream, .capacity = capacity};
+    size_t rounded = round_up(arena, capacity);
     REQUIRE(err, rounded >= capacity, PLX_OUT_OF_MEMORY, "cannot allocate %zu bytes", capacity);
-    arena->base = aligned_alloc(ALIGNMENT, rounded > 0 ? rounded : ALIGNMENT);
-    REQUIRE(err, arena->base != NULL, PLX_OUT_OF_MEMORY, "cannot allocate %zu bytes", capacity);
-    memset(arena->base, 0, rounded);
-    return PLX_OK;
+    void *base = NULL;
+    TRY(device->allocate(&base, rounded > 0 ? rounded : device->alignment, stream, err));
+    arena->base = base;
+    return device->fill(base, 0, rounded, stream, err);
 }
 
 void arena_destroy(struct arena *arena)
 {
-    if (arena->base != NULL) unpoison(arena->base, arena->capacity);
-    free(arena->base);
+    if (is_guarded(arena)) unpoison(arena->base, arena->capacity);
+    if (arena->base != NULL) arena->device->release(arena->base, arena->stream);
     *arena = (struct arena){0};
 }
 
@@ -66,14 +75,17 @@ bool arena_is_measuring(const struct arena *arena)
 
 void *arena_push(struct arena *arena, size_t bytes)
 {
-    size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + RED_ZONE;
+    size_t rounded = round_up(arena, bytes);
+    if (arena->device == &device_cpu) rounded += GUARD;
     if (rounded < bytes || arena->used > SIZE_MAX - rounded) rounded = SIZE_MAX - arena->used;
     size_t start = arena->used;
     arena->used += rounded;
     if (arena->used > arena->peak) arena->peak = arena->used;
     if (arena->base == NULL || arena->used > arena->capacity) return NULL;
-    unpoison(arena->base + start, bytes);
-    if (RED_ZONE > 0) poison(arena->base + arena->used - RED_ZONE, RED_ZONE);
+    if (is_guarded(arena)) {
+        unpoison(arena->base + start, bytes);
+        poison(arena->base + arena->used - GUARD, GUARD);
+    }
     return arena->base + start;
 }
 
@@ -85,6 +97,7 @@ bool arena_overflowed(const struct arena *arena)
 struct plx_tensor arena_tensor(struct arena *arena, plx_dtype dtype, int rank, const int64_t *shape)
 {
     struct plx_tensor tensor = plx_tensor_dense(NULL, dtype, rank, shape);
+    tensor.device = arena->device->kind;
     tensor.data = arena_push(arena, (size_t)plx_tensor_count(&tensor) * plx_dtype_size(dtype));
     return tensor;
 }
@@ -96,7 +109,7 @@ size_t arena_mark(const struct arena *arena)
 
 void arena_release(struct arena *arena, size_t mark)
 {
-    if (arena->base != NULL && arena->used <= arena->capacity && RED_ZONE > 0) {
+    if (is_guarded(arena) && arena->used <= arena->capacity) {
         unpoison(arena->base + mark, arena->used - mark);
         poison(arena->base + mark, arena->used - mark);
     }

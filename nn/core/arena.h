@@ -9,33 +9,36 @@
  *     ...
  *     arena_release(&be->scratch, mark);
  *
- * Under NN_DEBUG_ARENA (the sanitizer presets) red zones stand between blocks, released scratch is
- * filled with NaN, and AddressSanitizer is told what may not be touched. */
+ * Under NN_DEBUG_ARENA (the sanitizer presets), on the CPU, red zones stand between blocks,
+ * released scratch is filled with NaN, and AddressSanitizer is told what may not be touched. */
 #ifndef NN_ARENA_H
 #define NN_ARENA_H
 
-#include "core/error.h"
+#include "core/device.h"
 
 struct arena {
-    unsigned char *base; /* NULL while measuring */
+    const struct device *device; /* where the memory is */
+    plx_stream stream;           /* orders its allocation and release */
+    unsigned char *base;         /* NULL while measuring */
     size_t capacity;
     size_t used;
     size_t peak; /* most ever used: the size to allocate after a measuring run */
 };
 
 /* A measuring arena: pushes return NULL data and always succeed. */
-struct arena arena_measuring(void);
-/* Allocates capacity bytes, zeroed, aligned to 64. */
-plx_status arena_create(struct arena *arena, size_t capacity, struct error *err);
+struct arena arena_measuring(const struct device *device);
+/* Allocates capacity bytes, zeroed and aligned, ordered on a stream of the device. */
+plx_status arena_create(struct arena *arena, const struct device *device, plx_stream stream,
+                        size_t capacity, struct error *err);
 void arena_destroy(struct arena *arena);
 bool arena_is_measuring(const struct arena *arena);
 
-/* bytes rounded up to 64; NULL while measuring. Running past the capacity of a real arena is a bug
+/* bytes rounded up to the device's alignment; NULL while measuring. Running past the capacity of a real arena is a bug
  * in the caller's plan: push returns NULL and sets used past capacity, and arena_overflowed tells.
  */
 void *arena_push(struct arena *arena, size_t bytes);
 bool arena_overflowed(const struct arena *arena);
-/* A dense CPU tensor carved from the arena; contents undefined. */
+/* A dense tensor on the arena's device; contents undefined. */
 struct plx_tensor arena_tensor(struct arena *arena, plx_dtype dtype, int rank,
                                const int64_t *shape);
 size_t arena_mark(const struct arena *arena);

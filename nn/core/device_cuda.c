@@ -62,6 +62,25 @@ static plx_status cuda_describe(int index, struct device_facts *facts, struct er
     return PLX_OK;
 }
 
+/* What the pool holds, whether handed out or kept for the next allocation; the runtime's own share
+ * (context, code) is not in it. */
+static plx_status cuda_memory(struct device_memory *memory, struct error *err)
+{
+    int index;
+    cudaMemPool_t pool;
+    uint64_t held = 0, held_peak = 0, used = 0;
+    size_t unclaimed = 0, total = 0;
+    CUDA_TRY(err, cudaGetDevice(&index));
+    CUDA_TRY(err, cudaDeviceGetDefaultMemPool(&pool, index));
+    CUDA_TRY(err, cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &held));
+    CUDA_TRY(err, cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemHigh, &held_peak));
+    CUDA_TRY(err, cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used));
+    CUDA_TRY(err, cudaMemGetInfo(&unclaimed, &total));
+    *memory = (struct device_memory){
+        .held = held, .held_peak = held_peak, .available = unclaimed + (size_t)(held - used)};
+    return PLX_OK;
+}
+
 static plx_status cuda_allocate(void **memory, size_t bytes, plx_stream stream, struct error *err)
 {
     *memory = NULL;
@@ -144,6 +163,12 @@ static plx_status cuda_event_record(device_event event, plx_stream stream, struc
     return PLX_OK;
 }
 
+static plx_status cuda_event_wait(device_event event, plx_stream stream, struct error *err)
+{
+    CUDA_TRY(err, cudaStreamWaitEvent(stream, event, 0));
+    return PLX_OK;
+}
+
 static plx_status cuda_event_elapsed(device_event begin, device_event end, double *seconds,
                                      struct error *err)
 {
@@ -187,8 +212,10 @@ static void cuda_graph_destroy(device_graph graph)
 const struct device device_cuda = {
     .name = "cuda",
     .kind = PLX_CUDA,
+    .alignment = 256, /* what cuBLASLt asks of its workspace */
     .open = cuda_open,
     .describe = cuda_describe,
+    .memory = cuda_memory,
     .allocate = cuda_allocate,
     .release = cuda_release,
     .upload = cuda_upload,
@@ -201,6 +228,7 @@ const struct device device_cuda = {
     .event_create = cuda_event_create,
     .event_destroy = cuda_event_destroy,
     .event_record = cuda_event_record,
+    .event_wait = cuda_event_wait,
     .event_elapsed = cuda_event_elapsed,
     .capture_begin = cuda_capture_begin,
     .capture_end = cuda_capture_end,

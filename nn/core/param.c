@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/transfer.h"
+
 int param_add(struct param_list *list, plx_dtype dtype, int rank, const int64_t *shape,
               enum param_init init, double init_std, enum param_group group,
               const char *name_format, ...)
@@ -45,18 +47,26 @@ void param_list_pack(struct param_list *list, enum packing packing)
 {
     for (int i = 0; i < list->count; i++) {
         const struct plx_tensor *value = &list->items[i].value;
-        if (value->rank == 2)
+        if (value->rank == 2 && !list->items[i].adapts)
             list->items[i].packed = (struct packed){
                 .kind = packing, .rows = value->shape[0], .columns = value->shape[1]};
     }
+}
+
+static void carve(struct plx_tensor *tensor, struct arena *arena)
+{
+    tensor->device = arena->device->kind;
+    tensor->data = arena_push(arena, param_bytes(tensor));
 }
 
 void param_list_carve_values(struct param_list *list, struct arena *arena)
 {
     for (int i = 0; i < list->count; i++) {
         struct packed *packed = &list->items[i].packed;
+        /* A gradient's place is known before it has memory: a dry run looks at it. */
+        list->items[i].grad.device = arena->device->kind;
         if (packed->kind == PACKING_NONE) {
-            list->items[i].value.data = arena_push(arena, param_bytes(&list->items[i].value));
+            carve(&list->items[i].value, arena);
             continue;
         }
         packed->data = arena_push(arena, packed_data_bytes(packed));
@@ -64,10 +74,22 @@ void param_list_carve_values(struct param_list *list, struct arena *arena)
     }
 }
 
+void param_list_carve_active(struct param_list *list, plx_dtype activation, struct arena *arena)
+{
+    for (int i = 0; i < list->count; i++) {
+        struct param *param = &list->items[i];
+        param->active = param->value;
+        if (param->packed.kind != PACKING_NONE || param->value.rank != 2) continue;
+        if (param->value.dtype == activation) continue;
+        param->active.dtype = activation;
+        carve(&param->active, arena);
+    }
+}
+
 void param_list_carve_grads(struct param_list *list, struct arena *arena)
 {
     for (int i = 0; i < list->count; i++)
-        list->items[i].grad.data = arena_push(arena, param_bytes(&list->items[i].grad));
+        if (param_has_grad(&list->items[i])) carve(&list->items[i].grad, arena);
 }
 
 /* FNV-1a: the stream number of a parameter's random values. */
@@ -117,14 +139,36 @@ void param_start(const struct param *param, struct rng *stream, plx_dtype dtype,
     stream->counter += words * (uint64_t)count;
 }
 
-void param_list_init(struct param_list *list, uint64_t seed)
+/* A row being given its start values. */
+struct starting {
+    const struct param *param;
+    struct rng stream;
+};
+
+static plx_status start_piece(void *user, void *elements, int64_t first, int64_t count,
+                              struct error *err)
 {
-    for (int i = 0; i < list->count; i++) {
-        const struct plx_tensor *value = &list->items[i].value;
-        if (value->data == NULL) continue;
-        struct rng stream = param_stream(&list->items[i], seed);
-        param_start(&list->items[i], &stream, value->dtype, value->data, plx_tensor_count(value));
-    }
+    struct starting *starting = user;
+    (void)first; /* the stream stands there */
+    (void)err;
+    param_start(starting->param, &starting->stream, starting->param->value.dtype, elements, count);
+    return PLX_OK;
+}
+
+plx_status param_init_value(const struct param *param, uint64_t seed, const struct device *device,
+                            plx_stream stream, struct error *err)
+{
+    struct starting starting = {param, param_stream(param, seed)};
+    return transfer_write(device, stream, &param->value, start_piece, &starting, err);
+}
+
+plx_status param_list_init(struct param_list *list, uint64_t seed, const struct device *device,
+                           plx_stream stream, struct error *err)
+{
+    for (int i = 0; i < list->count; i++)
+        if (list->items[i].value.data != NULL)
+            TRY(param_init_value(&list->items[i], seed, device, stream, err));
+    return PLX_OK;
 }
 
 struct param *param_find(struct param_list *list, const char *name)
@@ -141,9 +185,17 @@ int64_t param_list_elements(const struct param_list *list)
     return elements;
 }
 
-void param_list_train_probe_only(struct param_list *list)
+bool param_has_grad(const struct param *param)
 {
-    for (int i = 0; i < list->count; i++) list->items[i].frozen = !list->items[i].probe;
+    return !param->frozen || param->value.rank < 2;
+}
+
+void param_list_train_only(struct param_list *list, bool probe, bool adapters)
+{
+    for (int i = 0; i < list->count; i++) {
+        struct param *param = &list->items[i];
+        param->frozen = !(param->adapts ? adapters : param->probe && probe);
+    }
 }
 
 int64_t param_list_trained(const struct param_list *list)

@@ -31,7 +31,8 @@ static int count_states(struct optim *optim)
     return count;
 }
 
-static plx_status save_optimizer(const char *folder, struct optim *optim, struct error *err)
+static plx_status save_optimizer(const char *folder, const struct backend *be, struct optim *optim,
+                                 struct error *err)
 {
     char path[CHECKPOINT_PATH];
     TRY(checkpoint_join(folder, "optimizer.safetensors", path, err));
@@ -45,7 +46,9 @@ static plx_status save_optimizer(const char *folder, struct optim *optim, struct
         optim_state(optim, i, &states[i]);
         entries[i] = (struct safetensors_write){states[i].name, states[i].tensor};
     }
-    if (status == PLX_OK) status = safetensors_save(path, entries, count, NULL, 0, err);
+    if (status == PLX_OK)
+        status =
+            safetensors_save_from(path, entries, count, NULL, be->device, be->stream, NULL, 0, err);
     free(states);
     free(entries);
     return status;
@@ -97,6 +100,7 @@ struct save {
     struct model *model;
     struct optim *optim;
     const struct tokenizer *tokenizer;
+    const struct companions *companions;
     const struct train_state *state;
     struct error *err;
 };
@@ -108,7 +112,8 @@ static plx_status write_content(const struct save *save, const char *folder)
     plx_dtype dtype = params->count > 0 ? params->items[0].value.dtype : PLX_F32;
     TRY(file_make_folder(folder, save->err));
     TRY(model_save(save->model, save->tokenizer, folder, dtype, save->err));
-    TRY(save_optimizer(folder, save->optim, save->err));
+    if (save->companions != NULL) TRY(companions_write(save->companions, folder, save->err));
+    TRY(save_optimizer(folder, model_backend(save->model), save->optim, save->err));
     TRY(save_state(folder, save->state, optim_steps(save->optim), save->err));
     TRY(checkpoint_write_manifest(folder, save->err));
     return file_sync_folder(folder, save->err);
@@ -183,10 +188,10 @@ static plx_status prune(const struct save *save, int keep)
 }
 
 plx_status checkpoint_save(const char *run, struct model *model, struct optim *optim,
-                           const struct tokenizer *tokenizer, const struct train_state *state,
-                           int keep, struct error *err)
+                           const struct tokenizer *tokenizer, const struct companions *companions,
+                           const struct train_state *state, int keep, struct error *err)
 {
-    struct save save = {run, model, optim, tokenizer, state, err};
+    struct save save = {run, model, optim, tokenizer, companions, state, err};
     char folder[CHECKPOINT_PATH], partial[CHECKPOINT_PATH];
     REQUIRE(err, state->step >= 0, PLX_INVALID_ARGUMENT, "%s: step %" PRId64 " is negative", run,
             state->step);
@@ -229,9 +234,12 @@ static plx_status load_tensors(const char *folder, const char *path, struct safe
     TRY(check_model_dtypes(folder, model_params(model), err));
     TRY(check_optimizer(file, path, optim, err));
     TRY(model_load_values(model, folder, err));
+    const struct backend *be = model_backend(model);
     struct optim_tensor state;
     for (int i = 0; optim_state(optim, i, &state); i++)
-        TRY(safetensors_read(safetensors_find(file, state.name), path, &state.tensor, err));
+        if (state.tensor.data != NULL) /* otherwise another rank reads it */
+            TRY(safetensors_load(safetensors_find(file, state.name), path, &state.tensor,
+                                 be->device, be->stream, err));
     return PLX_OK;
 }
 

@@ -7,24 +7,30 @@
 #include <stdio.h>
 
 bool block_create(struct block *block, const struct model_config *config, int layer,
-                  plx_dtype dtype, struct param_list *params)
+                  struct precision precision, struct param_list *params)
 {
+    const plx_dtype dtype = precision.storage;
     const struct tensor_names *names = model_tensor_names(config->family);
     const int64_t E = config->hidden_size;
     char prefix[64], mixer_prefix[96], mlp_prefix[96];
     snprintf(prefix, sizeof prefix, "model.layers.%d", layer);
     snprintf(mixer_prefix, sizeof mixer_prefix, "%s.%s", prefix, names->mixer);
     snprintf(mlp_prefix, sizeof mlp_prefix, "%s.mlp", prefix);
-    *block = (struct block){.kind = config->layer[layer].mixer, .width = E, .dtype = dtype};
+    *block = (struct block){.kind = config->layer[layer].mixer,
+                            .width = E,
+                            .precision = precision,
+                            .first_param = params->count};
     if (!rmsnorm_create(&block->mixer_norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE,
                         prefix, names->mixer_norm))
         return false;
-    block->mixer = block->kind->create(block->kind, config, layer, mixer_prefix, dtype, params);
-    return block->mixer != NULL &&
-           rmsnorm_create(&block->mlp_norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE,
-                          prefix, names->mlp_norm) &&
-           mlp_create(&block->mlp, params, dtype, E, config->intermediate_size,
-                      config->initializer_range, mlp_prefix);
+    block->mixer = block->kind->create(block->kind, config, layer, mixer_prefix, precision, params);
+    bool complete = block->mixer != NULL &&
+                    rmsnorm_create(&block->mlp_norm, params, dtype, E, config->norm_eps,
+                                   PARAM_INIT_ONE, prefix, names->mlp_norm) &&
+                    mlp_create(&block->mlp, params, precision, E, config->intermediate_size,
+                               config->initializer_range, mlp_prefix);
+    block->param_count = params->count - block->first_param;
+    return complete;
 }
 
 void block_destroy(struct block *block)
@@ -33,17 +39,22 @@ void block_destroy(struct block *block)
     block->mixer = NULL;
 }
 
-void block_carve(const struct block *block, int64_t tokens, struct arena *arena,
-                 struct block_record *record)
+void block_carve(const struct block *block, int64_t tokens, enum record_parts parts,
+                 struct arena *arena, struct block_record *record)
 {
     const int64_t shape[2] = {tokens, block->width};
-    record->mixer_rstd = arena_tensor(arena, block->dtype, 1, shape);
-    record->mixer_in = arena_tensor(arena, block->dtype, 2, shape);
-    block->kind->carve(block->mixer, tokens, arena, record->mixer);
-    record->h = arena_tensor(arena, block->dtype, 2, shape);
-    record->mlp_rstd = arena_tensor(arena, block->dtype, 1, shape);
-    record->mlp_in = arena_tensor(arena, block->dtype, 2, shape);
-    mlp_carve(&block->mlp, tokens, arena, &record->mlp);
+    const plx_dtype storage = block->precision.storage, activation = block->precision.activation;
+    if (parts & RECORD_KEPT) {
+        record->mixer_rstd = arena_tensor(arena, storage, 1, shape);
+        record->h = arena_tensor(arena, activation, 2, shape);
+        record->mlp_rstd = arena_tensor(arena, storage, 1, shape);
+    }
+    if (parts & RECORD_CHEAP) {
+        record->mixer_in = arena_tensor(arena, activation, 2, shape);
+        record->mlp_in = arena_tensor(arena, activation, 2, shape);
+    }
+    block->kind->carve(block->mixer, tokens, parts, arena, record->mixer);
+    mlp_carve(&block->mlp, tokens, parts, arena, &record->mlp);
 }
 
 plx_status block_forward(struct backend *be, const struct block *block, struct param_list *params,
@@ -62,14 +73,26 @@ plx_status block_forward(struct backend *be, const struct block *block, struct p
     return y == NULL ? PLX_OK : be->ops->add(be, y, &keep->h, y);
 }
 
+plx_status block_recompute(struct backend *be, const struct block *block, struct param_list *params,
+                           const struct batch_view *batch, const struct plx_tensor *x,
+                           const struct block_record *record)
+{
+    const struct block_record *keep = record;
+    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &keep->mixer_in, &keep->mixer_rstd));
+    TRY(block->kind->recompute(be, block->mixer, params, batch, keep->mixer));
+    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &keep->h, &keep->mlp_in, &keep->mlp_rstd));
+    return mlp_recompute(be, &keep->mlp);
+}
+
 plx_status block_backward(struct backend *be, const struct block *block, struct param_list *params,
                           const struct batch_view *batch, const struct plx_tensor *x,
                           const struct block_record *record, const struct plx_tensor *d)
 {
     const struct block_record *keep = record;
     size_t mark = arena_mark(&be->scratch);
-    struct plx_tensor dnormed = arena_tensor(&be->scratch, block->dtype, 2, d->shape), /* [N,E] */
-        dbranch = arena_tensor(&be->scratch, block->dtype, 2, d->shape);
+    struct plx_tensor dnormed = arena_tensor(&be->scratch, block->precision.activation, 2,
+                                             d->shape), /* [N,E] */
+        dbranch = arena_tensor(&be->scratch, block->precision.activation, 2, d->shape);
     /* Steps 6, 5, 4: d holds dy, which is also what reaches h directly; afterwards it is dh. */
     TRY(mlp_backward(be, &block->mlp, params, d, &keep->mlp_in, &keep->mlp, &dnormed));
     TRY(rmsnorm_backward(be, &block->mlp_norm, params, &dnormed, &keep->h, &keep->mlp_rstd,
@@ -89,14 +112,14 @@ plx_status block_decode(struct backend *be, const struct block *block, struct pa
                         const struct plx_tensor *y)
 {
     size_t mark = arena_mark(&be->scratch);
-    struct plx_tensor rstd = arena_tensor(&be->scratch, block->dtype, 1, x->shape),
-                      normed = arena_tensor(&be->scratch, block->dtype, 2, x->shape),
-                      h = arena_tensor(&be->scratch, block->dtype, 2, x->shape);
+    struct plx_tensor rstd = arena_tensor(&be->scratch, block->precision.storage, 1, x->shape),
+                      normed = arena_tensor(&be->scratch, block->precision.activation, 2, x->shape),
+                      h = arena_tensor(&be->scratch, block->precision.activation, 2, x->shape);
     struct mlp_record mlp;
     TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &normed, &rstd));
     TRY(block->kind->decode(be, block->mixer, params, step, &normed, cache, &h));
     TRY(be->ops->add(be, &h, x, &h));
-    mlp_carve(&block->mlp, x->shape[0], &be->scratch, &mlp);
+    mlp_carve(&block->mlp, x->shape[0], RECORD_ALL, &be->scratch, &mlp);
     TRY(rmsnorm_forward(be, &block->mlp_norm, params, &h, &normed, &rstd));
     TRY(mlp_forward(be, &block->mlp, params, &normed, &mlp, y));
     TRY(be->ops->add(be, y, &h, y));

@@ -17,11 +17,12 @@ plx_status embedding_forward(struct backend *be, int table, const struct param_l
 {
     const struct packed *packed = &params->items[table].packed;
     if (packed->kind != PACKING_NONE) return be->ops->unpack(be, y, packed, ids);
-    return be->ops->embed(be, y, &params->items[table].value, ids);
+    return be->ops->embed(be, y, &params->items[table].active, ids);
 }
 
 plx_status embedding_backward(struct backend *be, int table, const struct param_list *params,
                               const struct plx_tensor *ids, const struct plx_tensor *dy)
 {
+    if (params->items[table].frozen) return PLX_OK;
     return be->ops->embed_backward(be, &params->items[table].grad, dy, ids);
 }

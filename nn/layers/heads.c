@@ -10,22 +10,36 @@
 #include "layers/layers.h"
 #include "layers/view.h"
 
-void heads_carve(const struct heads *heads, int64_t tokens, struct arena *arena,
-                 struct heads_record *record)
+void heads_carve(const struct heads *heads, int64_t tokens, enum record_parts parts,
+                 struct arena *arena, struct heads_record *record)
 {
     const int64_t shape[3] = {tokens, heads->heads, heads->channels};
     const int64_t rows = tokens * heads->heads;
-    *record = (struct heads_record){.out = arena_tensor(arena, heads->dtype, 3, shape)};
-    record->normed = record->out;
-    if (heads->gate >= 0) {
-        record->normed = arena_tensor(arena, heads->dtype, 3, shape);
-        record->z = arena_tensor(arena, heads->dtype, 2, shape);
+    const plx_dtype dtype = heads->precision.activation;
+    if (parts & RECORD_KEPT) {
+        *record = (struct heads_record){.raw = arena_tensor(arena, dtype, 3, shape)};
+        if (heads->has_norm) record->rstd = arena_tensor(arena, heads->precision.storage, 1, &rows);
+        if (heads->gate >= 0) record->z = arena_tensor(arena, dtype, 2, shape);
     }
-    record->raw = record->normed;
-    if (heads->has_norm) {
-        record->raw = arena_tensor(arena, heads->dtype, 3, shape);
-        record->rstd = arena_tensor(arena, heads->dtype, 1, &rows);
+    if (parts & RECORD_CHEAP) {
+        record->normed = record->raw;
+        if (heads->has_norm) record->normed = arena_tensor(arena, dtype, 3, shape);
+        record->out = record->normed;
+        if (heads->gate >= 0) record->out = arena_tensor(arena, dtype, 3, shape);
     }
+}
+
+/* From raw and z to out. */
+static plx_status finish(struct backend *be, const struct heads *heads,
+                         const struct param_list *params, const struct plx_tensor *positions,
+                         const struct heads_record *record)
+{
+    if (heads->has_norm)
+        TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
+                            &record->rstd));
+    if (heads->gate >= 0) TRY(be->ops->gate(be, &record->out, &record->normed, &record->z));
+    if (!heads->has_rope) return PLX_OK;
+    return be->ops->rope(be, &record->out, &record->out, positions, &heads->rope, false);
 }
 
 plx_status heads_forward(struct backend *be, const struct heads *heads,
@@ -34,15 +48,17 @@ plx_status heads_forward(struct backend *be, const struct heads *heads,
 {
     TRY(linear_forward(be, heads->weight, params, x, &record->raw));
     TRY(bias_forward(be, heads->bias, params, &record->raw));
-    if (heads->has_norm)
-        TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
-                            &record->rstd));
-    if (heads->gate >= 0) {
-        TRY(linear_forward(be, heads->gate, params, x, &record->z));
-        TRY(be->ops->gate(be, &record->out, &record->normed, &record->z));
-    }
-    if (!heads->has_rope) return PLX_OK;
-    return be->ops->rope(be, &record->out, &record->out, positions, &heads->rope, false);
+    if (heads->gate >= 0) TRY(linear_forward(be, heads->gate, params, x, &record->z));
+    return finish(be, heads, params, positions, record);
+}
+
+/* Without norm and gate out is raw, which was rotated in place and is there. */
+plx_status heads_recompute(struct backend *be, const struct heads *heads,
+                           const struct param_list *params, const struct plx_tensor *positions,
+                           const struct heads_record *record)
+{
+    if (!heads->has_norm && heads->gate < 0) return PLX_OK;
+    return finish(be, heads, params, positions, record);
 }
 
 /* Gradient of the gate's input, and what flows into x through W_g. */
@@ -52,7 +68,8 @@ static plx_status gate_backward(struct backend *be, const struct heads *heads,
                                 const struct plx_tensor *dnormed, const struct plx_tensor *dx,
                                 bool accumulate)
 {
-    struct plx_tensor dz = arena_tensor(&be->scratch, heads->dtype, 2, record->z.shape);
+    struct plx_tensor dz =
+        arena_tensor(&be->scratch, heads->precision.activation, 2, record->z.shape);
     TRY(be->ops->gate_backward(be, dnormed, &dz, dout, &record->normed, &record->z));
     return linear_backward(be, heads->gate, params, &dz, x, dx, accumulate);
 }
@@ -67,13 +84,13 @@ plx_status heads_backward(struct backend *be, const struct heads *heads,
     struct plx_tensor dnormed = *dout, draw;
     if (heads->has_rope) TRY(be->ops->rope(be, dout, dout, positions, &heads->rope, true));
     if (heads->gate >= 0) {
-        dnormed = arena_tensor(&be->scratch, heads->dtype, 3, dout->shape);
+        dnormed = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
         TRY(gate_backward(be, heads, params, x, record, dout, &dnormed, dx, accumulate));
         accumulate = true;
     }
     draw = dnormed;
     if (heads->has_norm) {
-        draw = arena_tensor(&be->scratch, heads->dtype, 3, dout->shape);
+        draw = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
         TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd,
                              &draw));
     }

@@ -9,18 +9,27 @@
 
 #include "parallax/parallax.h"
 
+/* A dense tensor in another shape of as many elements. */
+static inline struct plx_tensor view_shaped(const struct plx_tensor *tensor, int rank,
+                                            const int64_t *shape)
+{
+    struct plx_tensor view = plx_tensor_dense(tensor->data, tensor->dtype, rank, shape);
+    view.device = tensor->device;
+    return view;
+}
+
 /* A dense tensor as [rows, columns]; rows > 0 must divide its count. */
 static inline struct plx_tensor view_matrix(const struct plx_tensor *tensor, int64_t rows)
 {
     int64_t shape[2] = {rows, plx_tensor_count(tensor) / rows};
-    return plx_tensor_dense(tensor->data, tensor->dtype, 2, shape);
+    return view_shaped(tensor, 2, shape);
 }
 
 /* A dense tensor as [batch, time, heads, channels]; the product must be its count. */
 static inline struct plx_tensor view_4d(const struct plx_tensor *tensor, int64_t batch,
                                         int64_t time, int64_t heads, int64_t channels)
 {
-    return plx_tensor_4d(tensor->data, tensor->dtype, batch, time, heads, channels);
+    return view_shaped(tensor, 4, (int64_t[]){batch, time, heads, channels});
 }
 
 /* Entries first .. first + count - 1 along the first axis of a dense tensor. */

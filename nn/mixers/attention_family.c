@@ -7,9 +7,9 @@
  * same mixer without r, and both run through the same lines here; the mechanism is a member of the
  * row.
  *
- * A batch is packed: attention sees one time axis of N tokens and the offsets that cut it into
- * sequences. Decoding keeps k (after norm and rope) and v of every token; q and r are recomputed
- * for new tokens only. */
+ * A batch of equal sequences is dense [B,T]; any other is packed: attention sees one time axis of N
+ * tokens and the offsets that cut it into sequences. Decoding keeps k (after norm and rope) and v
+ * of every token; q and r are recomputed for new tokens only. */
 #include "mixers/attention_family.h"
 
 #include <stdlib.h>
@@ -19,7 +19,7 @@
 
 struct mixer {
     plx_mechanism mechanism;
-    plx_dtype dtype;
+    struct precision precision;
     int64_t window;
     struct heads q, k;
     struct heads r;    /* Parallax only */
@@ -57,13 +57,14 @@ struct heads_plan {
 };
 
 static bool heads_create(struct heads *heads, const struct heads_plan *plan,
-                         const struct model_config *config, const char *prefix, plx_dtype dtype,
-                         struct param_list *params)
+                         const struct model_config *config, const char *prefix,
+                         struct precision precision, struct param_list *params)
 {
+    const plx_dtype dtype = precision.storage;
     const int64_t D = config->head_dim;
     *heads = (struct heads){.heads = plan->heads,
                             .channels = D,
-                            .dtype = dtype,
+                            .precision = precision,
                             .has_norm = plan->norm != NULL,
                             .bias = -1,
                             .gate = -1,
@@ -95,9 +96,9 @@ static bool probe_create(struct mixer *mixer, const struct model_config *config,
         .std = config->probe_start == PROBE_START_ZERO_WEIGHT ? 0 : std,
         .gain = config->probe_start == PROBE_START_ZERO_GAIN ? PARAM_INIT_ZERO : PARAM_INIT_ONE,
         .has_rope = config->probe_rope};
-    if (!heads_create(&mixer->r, &plan, config, prefix, mixer->dtype, params)) return false;
+    if (!heads_create(&mixer->r, &plan, config, prefix, mixer->precision, params)) return false;
     if (config->probe_gate) {
-        mixer->r.gate = linear_add(params, mixer->dtype, H, config->hidden_size, std,
+        mixer->r.gate = linear_add(params, mixer->precision.storage, H, config->hidden_size, std,
                                    H < 64 ? PARAM_THIN : PARAM_MATRIX, prefix, "r_gate");
         if (mixer->r.gate < 0) return false;
     }
@@ -107,12 +108,13 @@ static bool probe_create(struct mixer *mixer, const struct model_config *config,
 
 static struct mixer *attention_create(const struct mixer_kind *kind,
                                       const struct model_config *config, int layer,
-                                      const char *prefix, plx_dtype dtype,
+                                      const char *prefix, struct precision precision,
                                       struct param_list *params)
 {
     const int64_t E = config->hidden_size, H = config->heads, G = config->kv_heads,
                   D = config->head_dim;
     const double std = config->initializer_range;
+    const plx_dtype dtype = precision.storage;
     const struct heads_plan q = {.heads = H,
                                  .projection = "q_proj",
                                  .norm = config->qk_norm ? "q_norm" : NULL,
@@ -126,10 +128,10 @@ static struct mixer *attention_create(const struct mixer_kind *kind,
     struct mixer *mixer = calloc(1, sizeof *mixer);
     if (mixer == NULL) return NULL;
     mixer->mechanism = kind->mechanism;
-    mixer->dtype = dtype;
+    mixer->precision = precision;
     mixer->window = config->layer[layer].window;
-    bool complete = heads_create(&mixer->q, &q, config, prefix, dtype, params) &&
-                    heads_create(&mixer->k, &k, config, prefix, dtype, params) &&
+    bool complete = heads_create(&mixer->q, &q, config, prefix, precision, params) &&
+                    heads_create(&mixer->k, &k, config, prefix, precision, params) &&
                     (!has_probe(mixer) || probe_create(mixer, config, prefix, params));
     mixer->value = linear_add(params, dtype, G * D, E, std, PARAM_MATRIX, prefix, "v_proj");
     mixer->value_bias = -1;
@@ -150,22 +152,24 @@ static void attention_destroy(struct mixer *mixer)
 
 /* ---- Records ---- */
 
-static void attention_carve(const struct mixer *mixer, int64_t tokens, struct arena *arena,
-                            void *record)
+static void attention_carve(const struct mixer *mixer, int64_t tokens, enum record_parts parts,
+                            struct arena *arena, void *record)
 {
     struct attention_record *keep = record;
     const int64_t values[3] = {tokens, mixer->k.heads, mixer->k.channels};
     const int64_t outputs[3] = {tokens, mixer->q.heads, mixer->q.channels};
-    *keep = (struct attention_record){0};
-    heads_carve(&mixer->q, tokens, arena, &keep->q);
-    heads_carve(&mixer->k, tokens, arena, &keep->k);
-    keep->v = arena_tensor(arena, mixer->dtype, 3, values);
-    keep->o = arena_tensor(arena, mixer->dtype, 3, outputs);
-    keep->lse = arena_tensor(arena, mixer->dtype, 2, outputs);
+    const plx_dtype storage = mixer->precision.storage, activation = mixer->precision.activation;
+    if (parts & RECORD_KEPT) *keep = (struct attention_record){0};
+    heads_carve(&mixer->q, tokens, parts, arena, &keep->q);
+    heads_carve(&mixer->k, tokens, parts, arena, &keep->k);
+    if (has_probe(mixer)) heads_carve(&mixer->r, tokens, parts, arena, &keep->r);
+    if (!(parts & RECORD_KEPT)) return;
+    keep->v = arena_tensor(arena, activation, 3, values);
+    keep->o = arena_tensor(arena, activation, 3, outputs);
+    keep->lse = arena_tensor(arena, storage, 2, outputs);
     if (!has_probe(mixer)) return;
-    heads_carve(&mixer->r, tokens, arena, &keep->r);
-    keep->probe_mean = arena_tensor(arena, mixer->dtype, 2, outputs);
-    keep->value_mean = arena_tensor(arena, mixer->dtype, 3, outputs);
+    keep->probe_mean = arena_tensor(arena, storage, 2, outputs);
+    keep->value_mean = arena_tensor(arena, activation, 3, outputs);
 }
 
 static void attention_carve_cache(const struct mixer *mixer, plx_dtype dtype, int64_t sequences,
@@ -179,32 +183,36 @@ static void attention_carve_cache(const struct mixer *mixer, plx_dtype dtype, in
 
 /* ---- The mechanism's call ---- */
 
-/* A [N,heads,...] tensor with the batch axis in front that attention expects; absent stays absent.
- */
-static struct plx_tensor packed(const struct plx_tensor *tensor)
+/* A [N,heads,...] tensor as attention expects it: [rows, N / rows, heads, ...] of a dense batch, or
+ * with a batch axis of 1 in front; absent stays absent. */
+static struct plx_tensor batched(const struct batch_view *batch, const struct plx_tensor *tensor)
 {
-    int64_t shape[4] = {1, tensor->shape[0], tensor->shape[1], tensor->shape[2]};
+    const int64_t rows = batch->rows > 0 ? batch->rows : 1;
+    int64_t shape[4] = {rows, tensor->shape[0] / rows, tensor->shape[1], tensor->shape[2]};
     if (tensor->rank == 0) return *tensor;
-    return plx_tensor_dense(tensor->data, tensor->dtype, tensor->rank + 1, shape);
+    return view_shaped(tensor, tensor->rank + 1, shape);
 }
 
-static struct plx_attention packed_attention(const struct mixer *mixer,
-                                             const struct batch_view *batch)
+static struct plx_attention batch_attention(const struct backend *be, const struct mixer *mixer,
+                                            const struct batch_view *batch)
 {
-    return (struct plx_attention){
-        .causal = true, .window = mixer->window, .q_offsets = batch->offsets};
+    struct plx_attention attention = {
+        .causal = true, .window = mixer->window, .deterministic = be->deterministic};
+    if (batch->rows == 0) attention.q_offsets = batch->offsets;
+    return attention;
 }
 
-static struct plx_parallax_args packed_args(const struct attention_record *keep)
+static struct plx_parallax_args batch_args(const struct batch_view *batch,
+                                           const struct attention_record *keep)
 {
-    return (struct plx_parallax_args){.q = packed(&keep->q.out),
-                                      .r = packed(&keep->r.out),
-                                      .k = packed(&keep->k.out),
-                                      .v = packed(&keep->v),
-                                      .o = packed(&keep->o),
-                                      .lse = packed(&keep->lse),
-                                      .probe_mean = packed(&keep->probe_mean),
-                                      .value_mean = packed(&keep->value_mean)};
+    return (struct plx_parallax_args){.q = batched(batch, &keep->q.out),
+                                      .r = batched(batch, &keep->r.out),
+                                      .k = batched(batch, &keep->k.out),
+                                      .v = batched(batch, &keep->v),
+                                      .o = batched(batch, &keep->o),
+                                      .lse = batched(batch, &keep->lse),
+                                      .probe_mean = batched(batch, &keep->probe_mean),
+                                      .value_mean = batched(batch, &keep->value_mean)};
 }
 
 /* ---- Forward and backward ---- */
@@ -227,10 +235,21 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
 {
     const struct attention_record *keep = record;
     TRY(project(be, mixer, params, &batch->positions, x, keep));
-    const struct plx_attention attention = packed_attention(mixer, batch);
-    const struct plx_parallax_args args = packed_args(keep);
+    const struct plx_attention attention = batch_attention(be, mixer, batch);
+    const struct plx_parallax_args args = batch_args(batch, keep);
     TRY(be->ops->attend_forward(be, &(struct attend){mixer->mechanism, &attention, &args}));
     return linear_forward(be, mixer->output, params, &keep->o, y);
+}
+
+static plx_status attention_recompute(struct backend *be, const struct mixer *mixer,
+                                      struct param_list *params, const struct batch_view *batch,
+                                      void *record)
+{
+    const struct attention_record *keep = record;
+    const struct plx_tensor *positions = &batch->positions;
+    TRY(heads_recompute(be, &mixer->q, params, positions, &keep->q));
+    TRY(heads_recompute(be, &mixer->k, params, positions, &keep->k));
+    return has_probe(mixer) ? heads_recompute(be, &mixer->r, params, positions, &keep->r) : PLX_OK;
 }
 
 /* Gradients of what the mechanism reads, in scratch. */
@@ -241,12 +260,13 @@ struct attention_gradients {
 static struct attention_gradients
 gradients_carve(const struct mixer *mixer, const struct attention_record *keep, struct arena *arena)
 {
+    const plx_dtype dtype = mixer->precision.activation;
     const int64_t *queries = keep->q.out.shape, *keys = keep->k.out.shape;
-    struct attention_gradients d = {.o = arena_tensor(arena, mixer->dtype, 3, queries),
-                                    .q = arena_tensor(arena, mixer->dtype, 3, queries),
-                                    .k = arena_tensor(arena, mixer->dtype, 3, keys),
-                                    .v = arena_tensor(arena, mixer->dtype, 3, keys)};
-    if (has_probe(mixer)) d.r = arena_tensor(arena, mixer->dtype, 3, queries);
+    struct attention_gradients d = {.o = arena_tensor(arena, dtype, 3, queries),
+                                    .q = arena_tensor(arena, dtype, 3, queries),
+                                    .k = arena_tensor(arena, dtype, 3, keys),
+                                    .v = arena_tensor(arena, dtype, 3, keys)};
+    if (has_probe(mixer)) d.r = arena_tensor(arena, dtype, 3, queries);
     return d;
 }
 
@@ -260,13 +280,13 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
     size_t mark = arena_mark(&be->scratch);
     const struct attention_gradients d = gradients_carve(mixer, keep, &be->scratch);
     TRY(linear_backward(be, mixer->output, params, dy, &keep->o, &d.o, false));
-    const struct plx_attention attention = packed_attention(mixer, batch);
-    struct plx_parallax_args args = packed_args(keep);
-    args.d_o = packed(&d.o);
-    args.dq = packed(&d.q);
-    args.dr = packed(&d.r);
-    args.dk = packed(&d.k);
-    args.dv = packed(&d.v);
+    const struct plx_attention attention = batch_attention(be, mixer, batch);
+    struct plx_parallax_args args = batch_args(batch, keep);
+    args.d_o = batched(batch, &d.o);
+    args.dq = batched(batch, &d.q);
+    args.dr = batched(batch, &d.r);
+    args.dk = batched(batch, &d.k);
+    args.dv = batched(batch, &d.v);
     TRY(be->ops->attend_backward(be, &(struct attend){mixer->mechanism, &attention, &args}));
     /* q, k, r and v all come from x: the first of the four overwrites dx. */
     TRY(bias_backward(be, mixer->value_bias, params, &d.v));
@@ -281,21 +301,6 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
 
 /* ---- Decoding ---- */
 
-/* Copies the new rows [sequences * count, G, D] behind what each sequence has cached. */
-static plx_status cache_append(struct backend *be, const struct decode_view *step,
-                               const struct plx_tensor *cache, const struct plx_tensor *rows)
-{
-    const int64_t capacity = cache->shape[1], G = cache->shape[2], D = cache->shape[3];
-    struct plx_tensor slots = plx_tensor_dense(cache->data, cache->dtype, 3,
-                                               (int64_t[]){cache->shape[0] * capacity, G, D});
-    for (int64_t s = 0; s < step->sequences; s++) {
-        struct plx_tensor target = view_rows(&slots, s * capacity + step->length, step->count),
-                          source = view_rows(rows, s * step->count, step->count);
-        TRY(be->ops->copy(be, &target, &source));
-    }
-    return PLX_OK;
-}
-
 /* [sequences * count, heads, D] as [sequences, count, heads, D]; absent stays absent. */
 static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct decode_view *step)
 {
@@ -308,19 +313,24 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
                                    const struct plx_tensor *x, void *cache,
                                    const struct plx_tensor *y)
 {
-    struct attention_cache *cached = cache;
+    const struct attention_cache *cached = cache;
     struct attention_record keep;
     size_t mark = arena_mark(&be->scratch);
-    attention_carve(mixer, x->shape[0], &be->scratch, &keep);
+    attention_carve(mixer, x->shape[0], RECORD_ALL, &be->scratch, &keep);
     TRY(project(be, mixer, params, &step->positions, x, &keep));
-    TRY(cache_append(be, step, &cached->k, &keep.k.out));
-    TRY(cache_append(be, step, &cached->v, &keep.v));
     const struct plx_attention attention = {
         .causal = true, .window = mixer->window, .k_lengths = step->k_lengths};
+    const struct plx_tensor k_cache = view_rows(&cached->k, step->first, step->sequences),
+                            v_cache = view_rows(&cached->v, step->first, step->sequences);
+    const struct plx_cache_append_args rows = {.k = unpacked(&keep.k.out, step),
+                                               .v = unpacked(&keep.v, step),
+                                               .k_cache = k_cache,
+                                               .v_cache = v_cache};
+    TRY(be->ops->attend_append(be, &(struct append){&attention, &rows}));
     const struct plx_parallax_args args = {.q = unpacked(&keep.q.out, step),
                                            .r = unpacked(&keep.r.out, step),
-                                           .k = cached->k,
-                                           .v = cached->v,
+                                           .k = k_cache,
+                                           .v = v_cache,
                                            .o = unpacked(&keep.o, step)};
     TRY(be->ops->attend_decode(be, &(struct attend){mixer->mechanism, &attention, &args}));
     TRY(linear_forward(be, mixer->output, params, &keep.o, y));
@@ -330,11 +340,13 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
 
 const struct mixer_kind attention_softmax = {.name = "softmax",
                                              .mechanism = PLX_SOFTMAX,
+                                             .products = 2 + 4,
                                              .create = attention_create,
                                              .destroy = attention_destroy,
                                              .record_size = sizeof(struct attention_record),
                                              .carve = attention_carve,
                                              .forward = attention_forward,
+                                             .recompute = attention_recompute,
                                              .backward = attention_backward,
                                              .cache_record_size = sizeof(struct attention_cache),
                                              .carve_cache = attention_carve_cache,
@@ -342,11 +354,13 @@ const struct mixer_kind attention_softmax = {.name = "softmax",
 
 const struct mixer_kind attention_parallax = {.name = "parallax",
                                               .mechanism = PLX_PARALLAX,
+                                              .products = 4 + 6,
                                               .create = attention_create,
                                               .destroy = attention_destroy,
                                               .record_size = sizeof(struct attention_record),
                                               .carve = attention_carve,
                                               .forward = attention_forward,
+                                              .recompute = attention_recompute,
                                               .backward = attention_backward,
                                               .cache_record_size = sizeof(struct attention_cache),
                                               .carve_cache = attention_carve_cache,

@@ -8,6 +8,7 @@
 #ifndef NN_MIXER_H
 #define NN_MIXER_H
 
+#include "layers/layers.h"
 #include "model.h"
 
 /* A mixer instance in one layer: its configuration and the indices of its parameters. */
@@ -17,35 +18,40 @@ struct mixer;
 struct batch_view {
     int64_t tokens;
     struct plx_tensor positions; /* i32 [N] */
-    struct plx_tensor offsets;   /* i32 [sequences + 1] */
+    int64_t rows;                /* sequences, where all have the same length; otherwise 0 */
+    struct plx_tensor offsets;   /* i32 [sequences + 1]; where rows is 0 */
 };
 
-/* A step of decoding: count new tokens for each of sequences, all of which have length tokens
- * cached. */
+/* New tokens, count of each of the sequences first .. first + sequences - 1 of a cache. */
 struct decode_view {
-    int64_t sequences, count, length;
-    struct plx_tensor
-        positions; /* i32 [sequences * count]: length .. length + count - 1, repeated */
-    struct plx_tensor k_lengths; /* i32 [sequences]: length + count */
+    int64_t first, sequences, count;
+    struct plx_tensor positions; /* i32 [sequences * count] */
+    struct plx_tensor k_lengths; /* i32 [sequences]: tokens held, the new ones counted */
 };
 
 struct mixer_kind {
     const char *name; /* in config.json's mixer_types and --mixer: "softmax", "parallax" */
     plx_mechanism mechanism;
+    int products; /* of [T,S] scores with D channels a head, forward and backward, none twice */
     /* Adds parameters named PREFIX.q_proj.weight and so on; returns an instance that the row's
      * destroy frees, or NULL when out of memory. */
     struct mixer *(*create)(const struct mixer_kind *kind, const struct model_config *config,
-                            int layer, const char *prefix, plx_dtype dtype,
+                            int layer, const char *prefix, struct precision precision,
                             struct param_list *params);
     void (*destroy)(struct mixer *mixer);
     /* Bytes of a block's activation record come from carving it: same code measuring and real. The
      * record itself (struct of tensors) lives in the arena's owner; record_size says how large it
      * is. */
     size_t record_size;
-    void (*carve)(const struct mixer *mixer, int64_t tokens, struct arena *arena, void *record);
+    void (*carve)(const struct mixer *mixer, int64_t tokens, enum record_parts parts,
+                  struct arena *arena, void *record);
     plx_status (*forward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                           const struct batch_view *batch, const struct plx_tensor *x, void *record,
                           const struct plx_tensor *y);
+    /* Fills the cheap part of a record (layers.h) from the other. */
+    plx_status (*recompute)(struct backend *be, const struct mixer *mixer,
+                            struct param_list *params, const struct batch_view *batch,
+                            void *record);
     /* dx overwritten, parameter gradients accumulated. */
     plx_status (*backward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                            const struct batch_view *batch, const struct plx_tensor *x, void *record,

@@ -10,21 +10,25 @@
 
 #include <stdlib.h>
 
+#include "layers/view.h"
+
 /* ---- Building ---- */
 
 /* In the order in which checkpoints list them: embedding, blocks, final norm, head. */
-static bool create_layers(struct model *model, plx_dtype dtype)
+static bool create_layers(struct model *model, struct precision precision)
 {
+    const plx_dtype dtype = precision.storage;
     const struct model_config *config = &model->config;
     const int64_t V = config->vocab_size, E = config->hidden_size, L = config->layers;
     const double std = config->initializer_range;
     struct param_list *params = &model->params;
+    params->lora = config->lora;
     model->blocks = calloc((size_t)L, sizeof *model->blocks);
     model->table =
         embedding_add(params, dtype, V, E, std, model_tensor_names(config->family)->embedding);
     if (model->blocks == NULL || model->table < 0) return false;
     for (int l = 0; l < L; l++)
-        if (!block_create(&model->blocks[l], config, l, dtype, params)) return false;
+        if (!block_create(&model->blocks[l], config, l, precision, params)) return false;
     if (!rmsnorm_create(&model->norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE, "model",
                         "norm"))
         return false;
@@ -35,17 +39,24 @@ static bool create_layers(struct model *model, plx_dtype dtype)
     return model->head >= 0 && activations_create(&model->activations, model->blocks, L);
 }
 
+static void carve_params(struct model *model, struct arena *arena)
+{
+    param_list_carve_values(&model->params, arena);
+    model->value_bytes = arena->used;
+    param_list_carve_active(&model->params, model->be->activation, arena);
+}
+
 static plx_status build(struct model *model)
 {
     struct error *err = model->be->err;
-    REQUIRE(err, create_layers(model, model->be->storage), PLX_OUT_OF_MEMORY,
+    REQUIRE(err, create_layers(model, backend_precision(model->be)), PLX_OUT_OF_MEMORY,
             "out of memory for the tables of a model of %lld layers",
             (long long)model->config.layers);
     param_list_pack(&model->params, model->be->packing);
-    struct arena measuring = arena_measuring();
-    param_list_carve_values(&model->params, &measuring);
-    TRY(arena_create(&model->values, measuring.used, err));
-    param_list_carve_values(&model->params, &model->values);
+    struct arena measuring = arena_measuring(model->be->device);
+    carve_params(model, &measuring);
+    TRY(backend_arena(model->be, measuring.used, &model->values));
+    carve_params(model, &model->values);
     return PLX_OK;
 }
 
@@ -72,7 +83,7 @@ plx_status model_describe(const struct model_config *config, struct param_list *
     TRY(model_config_check(config, "model", err));
     struct model *made = calloc(1, sizeof *made);
     if (made != NULL) made->config = *config;
-    bool complete = made != NULL && create_layers(made, PLX_F32);
+    bool complete = made != NULL && create_layers(made, (struct precision){PLX_F32, PLX_F32});
     if (complete) {
         *params = made->params;
         made->params = (struct param_list){0};
@@ -92,6 +103,7 @@ void model_destroy(struct model *model)
     free(model->blocks);
     arena_destroy(&model->values);
     arena_destroy(&model->grads);
+    arena_destroy(&model->inputs.arena);
     param_list_destroy(&model->params);
     free(model);
 }
@@ -106,9 +118,16 @@ struct param_list *model_params(struct model *model)
     return &model->params;
 }
 
-void model_init(struct model *model, uint64_t seed)
+struct backend *model_backend(const struct model *model)
 {
-    param_list_init(&model->params, seed);
+    return model->be;
+}
+
+plx_status model_init(struct model *model, uint64_t seed)
+{
+    struct backend *be = model->be;
+    TRY(param_list_init(&model->params, seed, be->device, be->stream, be->err));
+    return backend_refresh(be, &model->params);
 }
 
 plx_status model_zero_grads(struct model *model)
@@ -116,30 +135,62 @@ plx_status model_zero_grads(struct model *model)
     REQUIRE(model->be->err, model->has_grads, PLX_INVALID_ARGUMENT,
             "the model has no gradients reserved");
     for (int i = 0; i < model->params.count; i++)
-        TRY(model->be->ops->zero(model->be, &model->params.items[i].grad));
+        if (param_has_grad(&model->params.items[i]))
+            TRY(model->be->ops->zero(model->be, &model->params.items[i].grad));
     return PLX_OK;
 }
 
 /* ---- Batches ---- */
 
-static struct plx_tensor i32_view(const int32_t *values, int64_t count)
+struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
+                                    enum decoder_task task, const struct batch_shape *shape)
 {
-    return plx_tensor_dense((void *)values, PLX_I32, 1, &count);
+    const int64_t N = shape->tokens, logits[2] = {N, model->config.vocab_size};
+    return (struct decoder_run){
+        .task = task,
+        .view = {.tokens = N,
+                 .positions = view_rows(&inputs->positions, 0, N),
+                 .rows = shape->equal ? shape->sequences : 0,
+                 .offsets = view_rows(&inputs->offsets, 0, shape->sequences + 1)},
+        .ids = view_rows(&inputs->ids, 0, N),
+        .targets = view_rows(&inputs->targets, 0, N),
+        .loss = inputs->loss,
+        .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
 }
 
-struct decoder_run decoder_run_make(const struct model *model, enum decoder_task task,
-                                    int64_t tokens, int64_t sequences, const struct batch *batch)
+static plx_status upload(const struct backend *be, const struct plx_tensor *to, const int32_t *from)
 {
-    const struct batch none = {0};
-    const struct batch *arrays = batch != NULL ? batch : &none;
-    const int64_t logits[2] = {tokens, model->config.vocab_size};
-    return (struct decoder_run){.task = task,
-                                .view = {.tokens = tokens,
-                                         .positions = i32_view(arrays->positions, tokens),
-                                         .offsets = i32_view(arrays->offsets, sequences + 1)},
-                                .ids = i32_view(arrays->ids, tokens),
-                                .targets = i32_view(arrays->targets, tokens),
-                                .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
+    return be->device->upload(to->data, from, (size_t)plx_tensor_count(to) * sizeof *from,
+                              be->stream, be->err);
+}
+
+/* The batch on the device. Arrays that a task does not read may be NULL. */
+static plx_status upload_batch(const struct backend *be, const struct decoder_run *run,
+                               const struct batch *batch)
+{
+    TRY(upload(be, &run->ids, batch->ids));
+    TRY(upload(be, &run->view.positions, batch->positions));
+    if (batch->targets != NULL) TRY(upload(be, &run->targets, batch->targets));
+    return upload(be, &run->view.offsets, batch->offsets);
+}
+
+/* Whether all sequences have the same length. */
+static bool is_equal(const struct batch *batch)
+{
+    const int64_t length = batch->offsets[1];
+    for (int64_t s = 0; s < batch->sequences; s++)
+        if (batch->offsets[s + 1] != (s + 1) * length) return false;
+    return true;
+}
+
+/* Prepares a task on a batch that has been checked. */
+static plx_status prepare_run(struct model *model, enum decoder_task task,
+                              const struct batch *batch, struct decoder_run *run)
+{
+    const struct batch_shape shape = {batch->tokens, batch->sequences, is_equal(batch)};
+    TRY(decoder_prepare(model, task, &shape));
+    *run = decoder_run_make(model, &model->inputs, task, &shape);
+    return upload_batch(model->be, run, batch);
 }
 
 /* Ids index tables, so a wrong one must never pass; offsets are checked by attention, but only
@@ -185,6 +236,26 @@ static plx_status forward(struct model *model, struct backend *be, const struct 
                            &kept->final_rstd);
 }
 
+/* The gradients of parameters from first on are queued. */
+static plx_status tell(struct model *model, const struct decoder_run *run, int first, int count)
+{
+    if (!run->telling || model->queued == NULL) return PLX_OK;
+    return model->queued(model->queued_user, first, count);
+}
+
+/* What of a block's record was not kept. */
+static plx_status restore_record(struct model *model, struct backend *be,
+                                 const struct decoder_run *run, int64_t l,
+                                 const struct block_record *record)
+{
+    const struct activations *kept = &model->activations;
+    const struct block *block = &model->blocks[l];
+    if (kept->keep == RECORD_ALL) return PLX_OK;
+    if (kept->keep == RECORD_KEPT)
+        return block_recompute(be, block, &model->params, &run->view, &kept->x[l], record);
+    return block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL);
+}
+
 /* d [N,E] comes in as the gradient of x[L] and leaves as that of x[0]. */
 static plx_status backward_blocks(struct model *model, struct backend *be,
                                   const struct decoder_run *run, const struct plx_tensor *d)
@@ -193,9 +264,9 @@ static plx_status backward_blocks(struct model *model, struct backend *be,
     for (int64_t l = model->config.layers - 1; l >= 0; l--) {
         const struct block *block = &model->blocks[l];
         const struct block_record *record = activations_record(model, l);
-        if (!kept->keep_records)
-            TRY(block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL));
+        TRY(restore_record(model, be, run, l, record));
         TRY(block_backward(be, block, &model->params, &run->view, &kept->x[l], record, d));
+        TRY(tell(model, run, block->first_param, block->param_count));
     }
     return PLX_OK;
 }
@@ -204,15 +275,20 @@ static plx_status loss_backward(struct model *model, struct backend *be, struct 
 {
     const struct activations *kept = &model->activations;
     const struct plx_tensor *last = &kept->x[model->config.layers];
-    struct plx_tensor d = arena_tensor(&be->scratch, be->storage, 2, last->shape); /* [N,E] */
+    struct plx_tensor d = arena_tensor(&be->scratch, be->activation, 2, last->shape); /* [N,E] */
     size_t mark = arena_mark(&be->scratch);
-    struct plx_tensor dfinal = arena_tensor(&be->scratch, be->storage, 2, last->shape);
+    struct plx_tensor dfinal = arena_tensor(&be->scratch, be->activation, 2, last->shape);
     TRY(head_loss(be, model->head, &model->params, &kept->final, &run->targets, run->scale, &dfinal,
                   &run->loss));
     TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, &d));
     arena_release(&be->scratch, mark);
+    /* Behind the blocks come the final norm and an untied head, before them the table. */
+    const struct block *blocks = model->blocks, *end = &blocks[model->config.layers - 1];
+    const int behind = end->first_param + end->param_count;
+    TRY(tell(model, run, behind, model->params.count - behind));
     TRY(backward_blocks(model, be, run, &d));
-    return embedding_backward(be, model->table, &model->params, &run->ids, &d);
+    TRY(embedding_backward(be, model->table, &model->params, &run->ids, &d));
+    return tell(model, run, 0, blocks[0].first_param);
 }
 
 static plx_status run_task(struct model *model, struct backend *be, struct decoder_run *run)
@@ -226,7 +302,7 @@ static plx_status run_task(struct model *model, struct backend *be, struct decod
     case DECODER_LOSS_BACKWARD:
         return loss_backward(model, be, run);
     case DECODER_LOGITS:
-        return linear_forward(be, model->head, &model->params, &kept->final, &run->logits);
+        return head_logits(be, model->head, &model->params, &kept->final, &run->logits);
     case DECODER_SCORES:
         return head_scores(be, model->head, &model->params, &kept->final, run->queries,
                            run->query_count, run->scores);
@@ -245,23 +321,30 @@ plx_status decoder_run(struct model *model, struct backend *be, struct decoder_r
 /* ---- The verbs of model.h ---- */
 
 static plx_status run_loss(struct model *model, const struct batch *batch, enum decoder_task task,
-                           double scale, struct model_loss *loss)
+                           double scale)
 {
-    *loss = (struct model_loss){0};
     TRY(check_batch(model, batch, true));
     if (batch->tokens == 0) return PLX_OK;
-    TRY(decoder_prepare(model, task, batch->tokens, batch->sequences));
-    struct decoder_run run = decoder_run_make(model, task, batch->tokens, batch->sequences, batch);
+    struct decoder_run run;
+    TRY(prepare_run(model, task, batch, &run));
     run.scale = scale;
-    TRY(decoder_run(model, model->be, &run));
-    loss->sum = run.loss;
-    for (int64_t n = 0; n < batch->tokens; n++) loss->count += batch->targets[n] >= 0;
-    return PLX_OK;
+    run.telling = true;
+    return decoder_run(model, model->be, &run);
+}
+
+static int64_t scored_tokens(const struct batch *batch)
+{
+    int64_t count = 0;
+    for (int64_t n = 0; n < batch->tokens; n++) count += batch->targets[n] >= 0;
+    return count;
 }
 
 plx_status model_loss(struct model *model, const struct batch *batch, struct model_loss *loss)
 {
-    return run_loss(model, batch, DECODER_LOSS, 0, loss);
+    *loss = (struct model_loss){0};
+    TRY(run_loss(model, batch, DECODER_LOSS, 0));
+    loss->count = scored_tokens(batch);
+    return batch->tokens == 0 ? PLX_OK : model_loss_read(model, &loss->sum);
 }
 
 plx_status model_loss_backward(struct model *model, const struct batch *batch, double scale,
@@ -269,7 +352,25 @@ plx_status model_loss_backward(struct model *model, const struct batch *batch, d
 {
     REQUIRE(model->be->err, model->has_grads && model->activations.keep_inputs,
             PLX_INVALID_ARGUMENT, "the model was reserved without gradients");
-    return run_loss(model, batch, DECODER_LOSS_BACKWARD, scale, loss);
+    if (loss != NULL) *loss = (struct model_loss){0};
+    TRY(run_loss(model, batch, DECODER_LOSS_BACKWARD, scale));
+    if (loss == NULL) return PLX_OK;
+    loss->count = scored_tokens(batch);
+    return batch->tokens == 0 ? PLX_OK : model_loss_read(model, &loss->sum);
+}
+
+void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user)
+{
+    model->queued = queued;
+    model->queued_user = user;
+}
+
+plx_status model_loss_read(struct model *model, double *sum)
+{
+    const struct backend *be = model->be;
+    const struct plx_tensor *loss = &model->inputs.loss;
+    TRY(be->device->download(sum, loss->data, sizeof *sum, be->stream, be->err));
+    return be->device->fill(loss->data, 0, sizeof *sum, be->stream, be->err);
 }
 
 plx_status model_logits(struct model *model, const struct batch *batch,
@@ -280,12 +381,12 @@ plx_status model_logits(struct model *model, const struct batch *batch,
     TRY(check_batch(model, batch, false));
     REQUIRE(err,
             logits->rank == 2 && logits->shape[0] == N && logits->shape[1] == V &&
-                logits->dtype == model->be->storage,
-            PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld]",
+                logits->dtype == model->be->storage && logits->device == PLX_CPU,
+            PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld] in the host's memory",
             plx_dtype_name(model->be->storage), (long long)N, (long long)V);
     if (N == 0) return PLX_OK;
-    TRY(decoder_prepare(model, DECODER_LOGITS, N, batch->sequences));
-    struct decoder_run run = decoder_run_make(model, DECODER_LOGITS, N, batch->sequences, batch);
+    struct decoder_run run;
+    TRY(prepare_run(model, DECODER_LOGITS, batch, &run));
     run.logits = *logits;
     return decoder_run(model, model->be, &run);
 }
@@ -311,9 +412,8 @@ plx_status model_score(struct model *model, const struct batch *batch,
     TRY(check_batch(model, batch, false));
     TRY(check_queries(model, batch, queries, count));
     if (count == 0) return PLX_OK;
-    TRY(decoder_prepare(model, DECODER_SCORES, batch->tokens, batch->sequences));
-    struct decoder_run run =
-        decoder_run_make(model, DECODER_SCORES, batch->tokens, batch->sequences, batch);
+    struct decoder_run run;
+    TRY(prepare_run(model, DECODER_SCORES, batch, &run));
     run.queries = queries;
     run.query_count = count;
     run.scores = scores;

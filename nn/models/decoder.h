@@ -8,32 +8,50 @@
 #include "model.h"
 
 /* Activations of one batch, carved anew for every batch from one arena sized for the largest: so a
- * shorter batch is dense too. Where nothing needs to be kept, blocks share the space of one record,
+ * shorter batch is dense too. What need not be kept of records has one space that blocks share,
  * carved as a block begins. */
 struct activations {
     struct arena arena;
     bool keep_inputs;     /* x[l] of every block: whenever backward will follow */
-    bool keep_records;    /* records of every block: backward without recomputation */
-    size_t shared;        /* where in the arena the shared record begins */
+    int keep;             /* parts of every block's record that are kept (record_parts); 0: none */
+    size_t shared;        /* where in the arena begins what blocks share: the other parts */
     struct plx_tensor *x; /* [L + 1] tensors [N,E]: inputs of the blocks, input of the final norm */
     struct block_record *records; /* [L] */
     struct plx_tensor final;      /* [N,E] normed hidden states that the head reads */
     struct plx_tensor final_rstd; /* [N] */
 };
 
+/* A batch on the device, in memory for the largest, and the sum of losses that runs add to. */
+struct batch_inputs {
+    struct arena arena;
+    struct plx_tensor ids, targets, positions; /* i32 [N] */
+    struct plx_tensor offsets;                 /* i32 [sequences + 1] */
+    struct plx_tensor loss;                    /* f64 [1] */
+};
+
+/* How a batch is cut: equal sequences need no offsets. */
+struct batch_shape {
+    int64_t tokens, sequences;
+    bool equal;
+};
+
 struct model {
     struct backend *be;
     struct model_config config;
     struct param_list params;
-    struct arena values, grads;
+    struct arena values, grads; /* values, then their active copies */
+    size_t value_bytes;         /* of the values alone */
+    struct batch_inputs inputs;
     bool has_grads;
     int table, head; /* parameter indices; equal where embeddings are tied */
     struct rmsnorm norm;
     struct block *blocks; /* [L] */
     struct activations activations;
+    model_gradients_queued queued; /* told by backward; NULL: nobody */
+    void *queued_user;
     int64_t max_tokens, max_sequences; /* 0: nothing reserved */
-    int64_t sized_tokens, sized_sequences;
-    int sized_task; /* the batch shape and task that a dry run last found to fit the scratch */
+    struct batch_shape sized; /* the shape and task that a dry run last found to fit the scratch */
+    int sized_task;
 };
 
 /* What to do with a batch. */
@@ -44,16 +62,17 @@ struct decoder_run {
     struct batch_view view;
     struct plx_tensor ids, targets;    /* i32 [N] */
     double scale;                      /* of the gradient */
-    struct plx_tensor logits;          /* [N,V], DECODER_LOGITS only */
-    double loss;                       /* written */
+    bool telling;                      /* of gradients, as a dry run does not */
+    struct plx_tensor loss;            /* f64 [1], added to */
+    struct plx_tensor logits;          /* [N,V] of the host, DECODER_LOGITS only */
     const struct score_query *queries; /* DECODER_SCORES only, as the next two; NULL: a dry run */
     int64_t query_count;
     struct score *scores; /* written */
 };
 
-/* Views of a batch's arrays, or (batch NULL) tensors without data for a dry run. */
-struct decoder_run decoder_run_make(const struct model *model, enum decoder_task task,
-                                    int64_t tokens, int64_t sequences, const struct batch *batch);
+/* A run over the first tokens and sequences of inputs, which may be without data for a dry run. */
+struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
+                                    enum decoder_task task, const struct batch_shape *shape);
 /* Runs the task on activations that have been carved for the run's tokens. */
 plx_status decoder_run(struct model *model, struct backend *be, struct decoder_run *run);
 
@@ -63,6 +82,8 @@ plx_status decoder_run(struct model *model, struct backend *be, struct decoder_r
 bool activations_create(struct activations *activations, const struct block *blocks,
                         int64_t layers);
 void activations_destroy(struct activations *activations, int64_t layers);
+/* Carves inputs for so many tokens and sequences from their arena. */
+void batch_inputs_carve(struct batch_inputs *inputs, int64_t tokens, int64_t sequences);
 /* Carves everything for a batch of so many tokens, from the start of the arena. */
 void activations_carve(struct model *model, int64_t tokens);
 /* The record of block l, ready to be filled by its forward (shared) or as forward left it (kept).
@@ -70,7 +91,7 @@ void activations_carve(struct model *model, int64_t tokens);
 const struct block_record *activations_record(struct model *model, int64_t l);
 /* A batch within the reservation: checks that scratch suffices for its shape, and carves
  * activations. */
-plx_status decoder_prepare(struct model *model, enum decoder_task task, int64_t tokens,
-                           int64_t sequences);
+plx_status decoder_prepare(struct model *model, enum decoder_task task,
+                           const struct batch_shape *shape);
 
 #endif

@@ -91,7 +91,7 @@ static plx_status attend_run(struct backend *be, const struct attend *attend, pl
     status = scratch_push(be, mechanism->name, bytes, &workspace);
     if (status == PLX_OK && !arena_is_measuring(&be->scratch)) {
         status = mechanism->run[pass](be->context, attend->attention, attend->args, workspace,
-                                      bytes, NULL);
+                                      bytes, be->stream);
         if (status != PLX_OK)
             error_set(be->err, status, "%s attention, %s: %s", mechanism->name, pass_names[pass],
                       plx_error(be->context));
@@ -108,6 +108,15 @@ plx_status attend_forward(struct backend *be, const struct attend *attend)
 plx_status attend_backward(struct backend *be, const struct attend *attend)
 {
     return attend_run(be, attend, PLX_BACKWARD);
+}
+
+plx_status attend_append(struct backend *be, const struct append *append)
+{
+    if (arena_is_measuring(&be->scratch)) return PLX_OK;
+    plx_status status =
+        plx_cache_append(be->context, append->attention, append->args, be->stream);
+    REQUIRE(be->err, status == PLX_OK, status, "append: %s", plx_error(be->context));
+    return PLX_OK;
 }
 
 plx_status attend_decode(struct backend *be, const struct attend *attend)

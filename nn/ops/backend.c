@@ -8,27 +8,39 @@ static const char *backend_kernel(const struct backend_config *config)
     return "reference";
 }
 
+static plx_status create_context(struct backend *be, const struct plx_context_config *config)
+{
+    plx_status status = plx_context_create(config, &be->context);
+    REQUIRE(be->err, status == PLX_OK, status, "cannot create a context with %d threads: %s",
+            config->threads, plx_status_text(status));
+    be->threads = plx_context_threads(be->context);
+    return PLX_OK;
+}
+
 plx_status backend_create(struct backend *be, const struct backend_config *config,
                           struct error *err)
 {
     *be = (struct backend){.ops = config->ops,
+                           .device = config->ops->device,
+                           .device_index = config->device_index,
                            .storage = config->storage,
+                           .activation = config->bf16_activations ? PLX_BF16 : config->storage,
                            .compute = config->compute,
+                           .deterministic = config->deterministic,
                            .packing = config->packing,
                            .err = err};
-    struct plx_context_config context = {.threads = config->threads,
+    struct plx_context_config context = {.device = be->device->kind,
+                                         .device_index = config->device_index,
+                                         .threads = config->threads,
                                          .kernel = backend_kernel(config),
                                          .disabled_features = config->disabled_features};
-    plx_status status = plx_context_create(&context, &be->context);
-    if (status == PLX_OK) {
-        be->threads = plx_context_threads(be->context);
-        status = be->ops->create(be);
-    } else {
-        error_set(err, status, "cannot create a context with %d threads: %s", config->threads,
-                  plx_status_text(status));
-    }
+    plx_status status = be->device->open(config->device_index, err);
+    if (status == PLX_OK) status = be->device->stream_create(&be->stream, err);
+    if (status == PLX_OK) status = create_context(be, &context);
+    if (status == PLX_OK) status = be->ops->create(be);
     if (status != PLX_OK) {
         plx_context_destroy(be->context);
+        if (be->stream != NULL) be->device->stream_destroy(be->stream);
         *be = (struct backend){0};
     }
     return status;
@@ -40,17 +52,28 @@ void backend_destroy(struct backend *be)
     be->ops->destroy(be);
     arena_destroy(&be->scratch);
     plx_context_destroy(be->context);
+    if (be->stream != NULL) be->device->stream_destroy(be->stream);
     *be = (struct backend){0};
+}
+
+plx_status backend_arena(const struct backend *be, size_t bytes, struct arena *arena)
+{
+    if (be->ops != &ops_dry) return arena_create(arena, be->device, be->stream, bytes, be->err);
+    *arena = arena_measuring(be->device);
+    return PLX_OK;
 }
 
 plx_status backend_reserve(struct backend *be, size_t bytes)
 {
     REQUIRE(be->err, be->scratch.used == 0, PLX_INTERNAL,
             "scratch cannot grow to %zu bytes while %zu are in use", bytes, be->scratch.used);
+    if (be->ops == &ops_dry) {
+        if (be->scratch.peak < bytes) be->scratch.peak = bytes;
+        return PLX_OK;
+    }
     if (be->scratch.base != NULL && be->scratch.capacity >= bytes) return PLX_OK;
     struct arena larger;
-    plx_status status = arena_create(&larger, bytes, be->err);
-    if (status != PLX_OK) return status;
+    TRY(arena_create(&larger, be->device, be->stream, bytes, be->err));
     arena_destroy(&be->scratch);
     be->scratch = larger;
     return PLX_OK;
@@ -59,7 +82,23 @@ plx_status backend_reserve(struct backend *be, size_t bytes)
 struct backend backend_dry(const struct backend *be)
 {
     struct backend dry = *be;
+    if (be->ops != &ops_dry) dry.counted = be->ops;
     dry.ops = &ops_dry;
-    dry.scratch = arena_measuring();
+    dry.scratch = arena_measuring(be->device);
     return dry;
+}
+
+struct precision backend_precision(const struct backend *be)
+{
+    return (struct precision){.storage = be->storage, .activation = be->activation};
+}
+
+plx_status backend_refresh(struct backend *be, const struct param_list *params)
+{
+    for (int i = 0; i < params->count; i++) {
+        const struct param *param = &params->items[i];
+        if (param->active.data != param->value.data)
+            TRY(be->ops->copy(be, &param->active, &param->value));
+    }
+    return PLX_OK;
 }

@@ -1,4 +1,4 @@
-/* check.c: argument checks shared by the three tables; see check.h. */
+/* check.c: argument checks shared by the tables; see check.h. */
 #include "ops/check.h"
 
 #include <stdio.h>
@@ -31,8 +31,8 @@ static plx_status check_tensor(struct backend *be, const char *op, const char *n
 {
     REQUIRE(be->err, tensor->rank >= 1 && tensor->rank <= PLX_MAX_RANK, PLX_INTERNAL,
             "%s: %s has rank %d", op, name, tensor->rank);
-    REQUIRE(be->err, tensor->device == PLX_CPU, PLX_INTERNAL, "%s: %s is not in CPU memory", op,
-            name);
+    REQUIRE(be->err, tensor->device == be->device->kind, PLX_INTERNAL,
+            "%s: %s is not in the memory of device %s", op, name, be->device->name);
     REQUIRE(be->err, tensor->dtype == dtype, PLX_INTERNAL, "%s: %s is %s but must be %s", op, name,
             plx_dtype_name(tensor->dtype), plx_dtype_name(dtype));
     return PLX_OK;
@@ -62,12 +62,20 @@ static plx_status check_same_shape(struct backend *be, const char *op, const cha
     return PLX_OK;
 }
 
-/* Dense, of the backend's storage dtype, and of the shape of another tensor. */
+/* Dense, and of the storage or the activation dtype: whatever the operation is used for. */
+static plx_status check_number(struct backend *be, const char *op, const char *name,
+                               const struct plx_tensor *tensor)
+{
+    bool active = tensor->dtype == be->activation;
+    return check_dense(be, op, name, tensor, active ? be->activation : be->storage);
+}
+
+/* Dense, and of the dtype and the shape of another tensor that was checked before. */
 static plx_status check_like(struct backend *be, const char *op, const char *name,
                              const struct plx_tensor *tensor, const char *other_name,
                              const struct plx_tensor *other)
 {
-    TRY(check_dense(be, op, name, tensor, be->storage));
+    TRY(check_dense(be, op, name, tensor, other->dtype));
     return check_same_shape(be, op, name, tensor, other_name, other);
 }
 
@@ -109,47 +117,78 @@ plx_status check_copy(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                      const struct plx_tensor *b)
 {
-    TRY(check_dense(be, "add", "a", a, be->storage));
+    TRY(check_number(be, "add", "a", a));
     TRY(check_like(be, "add", "b", b, "a", a));
     return check_like(be, "add", "y", y, "a", a);
 }
 
-plx_status check_one(struct backend *be, const char *op, const struct plx_tensor *x)
+plx_status check_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x)
 {
-    return check_dense(be, op, "x", x, be->storage);
+    TRY(check_number(be, "sum", "x", x));
+    return check_count(be, "sum", "sum", sum, PLX_F64, 1, "x", x);
 }
 
-/* Strided rows are welcome, so only the last stride is looked at. */
-static plx_status check_matrix(struct backend *be, const char *name,
-                               const struct plx_tensor *matrix)
+plx_status check_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                             const struct plx_tensor *const *xs)
 {
-    TRY(check_tensor(be, "gemm", name, matrix, be->storage));
-    TRY(check_rank(be, "gemm", name, matrix, 2));
-    bool unit = matrix->stride[1] == 1 || matrix->shape[1] <= 1;
-    bool apart = matrix->stride[0] >= matrix->shape[1] || matrix->shape[0] <= 1;
+    TRY(check_dense(be, "sum_squares", "sums", sums, PLX_F64));
+    TRY(check_rank(be, "sum_squares", "sums", sums, 1));
+    for (int64_t i = 0; i < sums->shape[0]; i++)
+        if (xs[i] != NULL) TRY(check_dense(be, "sum_squares", "x", xs[i], be->storage));
+    return PLX_OK;
+}
+
+/* A matrix, or as many as the first of three axes is long. Strided rows are welcome. */
+static plx_status check_matrix(struct backend *be, const char *name,
+                               const struct plx_tensor *matrix, plx_dtype dtype, int rank)
+{
+    TRY(check_tensor(be, "gemm", name, matrix, dtype));
+    TRY(check_rank(be, "gemm", name, matrix, rank));
+    const int64_t *shape = &matrix->shape[rank - 2], *stride = &matrix->stride[rank - 2];
+    bool unit = stride[1] == 1 || shape[1] <= 1;
+    bool apart = stride[0] >= shape[1] || shape[0] <= 1;
     char text[SHAPE_TEXT];
     REQUIRE(
         be->err, unit && apart, PLX_INTERNAL,
         "gemm: %s %s has strides %lld, %lld; rows must not overlap and elements must be adjacent",
-        name, check_shape_text(matrix, text), (long long)matrix->stride[0],
-        (long long)matrix->stride[1]);
+        name, check_shape_text(matrix, text), (long long)stride[0], (long long)stride[1]);
+    return PLX_OK;
+}
+
+/* Products read activations, or what is stored where the two are one; they write either. */
+static plx_status check_gemm_dtypes(struct backend *be, const struct gemm *gemm)
+{
+    bool in = gemm->a->dtype == be->activation || gemm->a->dtype == be->storage;
+    bool out = gemm->c->dtype == be->activation || gemm->c->dtype == be->storage;
+    REQUIRE(be->err, in && out, PLX_INTERNAL, "gemm: a is %s and c %s but must be %s or %s",
+            plx_dtype_name(gemm->a->dtype), plx_dtype_name(gemm->c->dtype),
+            plx_dtype_name(be->activation), plx_dtype_name(be->storage));
     return PLX_OK;
 }
 
 plx_status check_gemm(struct backend *be, const struct gemm *gemm)
 {
     const struct plx_tensor *a = gemm->a, *b = gemm->b, *c = gemm->c;
-    TRY(check_matrix(be, "a", a));
-    TRY(check_matrix(be, "b", b));
-    TRY(check_matrix(be, "c", c));
-    int64_t M = a->shape[gemm->transpose_a ? 1 : 0], K = a->shape[gemm->transpose_a ? 0 : 1];
-    int64_t b_rows = b->shape[gemm->transpose_b ? 1 : 0], N = b->shape[gemm->transpose_b ? 0 : 1];
+    int rank = c->rank == 3 ? 3 : 2;
+    TRY(check_gemm_dtypes(be, gemm));
+    TRY(check_matrix(be, "a", a, a->dtype, rank));
+    TRY(check_matrix(be, "b", b, a->dtype, rank));
+    TRY(check_matrix(be, "c", c, c->dtype, rank));
+    int row = rank - 2, column = rank - 1;
+    int64_t M = a->shape[gemm->transpose_a ? column : row];
+    int64_t K = a->shape[gemm->transpose_a ? row : column];
+    int64_t b_rows = b->shape[gemm->transpose_b ? column : row];
+    int64_t N = b->shape[gemm->transpose_b ? row : column];
+    bool batch = rank == 2 || (a->shape[0] == c->shape[0] && b->shape[0] == c->shape[0]);
+    bool matches = b_rows == K && c->shape[row] == M && c->shape[column] == N;
     char a_text[SHAPE_TEXT], b_text[SHAPE_TEXT], c_text[SHAPE_TEXT];
-    REQUIRE(be->err, b_rows == K && c->shape[0] == M && c->shape[1] == N, PLX_INTERNAL,
-            "gemm: a %s%s times b %s%s does not give c %s", check_shape_text(a, a_text),
-            gemm->transpose_a ? " transposed" : "", check_shape_text(b, b_text),
-            gemm->transpose_b ? " transposed" : "", check_shape_text(c, c_text));
-    return PLX_OK;
+    REQUIRE(be->err, batch && matches, PLX_INTERNAL, "gemm: a %s%s times b %s%s does not give c %s",
+            check_shape_text(a, a_text), gemm->transpose_a ? " transposed" : "",
+            check_shape_text(b, b_text), gemm->transpose_b ? " transposed" : "",
+            check_shape_text(c, c_text));
+    if (gemm->add == NULL) return PLX_OK;
+    TRY(check_matrix(be, "add", gemm->add, c->dtype, rank));
+    return check_same_shape(be, "gemm", "add", gemm->add, "c", c);
 }
 
 plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
@@ -157,7 +196,7 @@ plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
                          const struct plx_tensor *gain)
 {
     const char *op = "rmsnorm";
-    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_dense(be, op, "x", x, be->activation));
     TRY(check_like(be, op, "y", y, "x", x));
     int64_t E = x->shape[x->rank - 1];
     TRY(check_rank(be, op, "gain", gain, 1));
@@ -172,7 +211,7 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
                                   const struct plx_tensor *rstd)
 {
     const char *op = "rmsnorm_backward";
-    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_dense(be, op, "x", x, be->activation));
     TRY(check_like(be, op, "dy", dy, "x", x));
     TRY(check_like(be, op, "dx", dx, "x", x));
     int64_t E = x->shape[x->rank - 1];
@@ -187,9 +226,9 @@ plx_status check_project(struct backend *be, const struct plx_tensor *y, const s
                          const struct packed *weight)
 {
     char x_text[SHAPE_TEXT], y_text[SHAPE_TEXT];
-    TRY(check_dense(be, "project", "x", x, be->storage));
+    TRY(check_dense(be, "project", "x", x, be->activation));
     TRY(check_rank(be, "project", "x", x, 2));
-    TRY(check_dense(be, "project", "y", y, be->storage));
+    TRY(check_dense(be, "project", "y", y, be->activation));
     TRY(check_rank(be, "project", "y", y, 2));
     REQUIRE(be->err,
             x->shape[1] == weight->columns && y->shape[1] == weight->rows &&
@@ -204,7 +243,7 @@ plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const st
                         const struct plx_tensor *ids)
 {
     TRY(check_dense(be, "unpack", "ids", ids, PLX_I32));
-    return check_count(be, "unpack", "y", y, be->storage, plx_tensor_count(ids) * table->columns,
+    return check_count(be, "unpack", "y", y, be->activation, plx_tensor_count(ids) * table->columns,
                        "ids", ids);
 }
 
@@ -213,7 +252,7 @@ static plx_status check_columns(struct backend *be, const char *op, const char *
                                 const struct plx_tensor *x, const char *bias_name,
                                 const struct plx_tensor *bias)
 {
-    TRY(check_dense(be, op, name, x, be->storage));
+    TRY(check_dense(be, op, name, x, be->activation));
     TRY(check_rank(be, op, name, x, 2));
     TRY(check_rank(be, op, bias_name, bias, 1));
     return check_count(be, op, bias_name, bias, be->storage, x->shape[1], name, x);
@@ -235,7 +274,7 @@ plx_status check_bias_backward(struct backend *be, const struct plx_tensor *dbia
 plx_status check_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                       const struct plx_tensor *positions)
 {
-    TRY(check_dense(be, "rope", "x", x, be->storage));
+    TRY(check_dense(be, "rope", "x", x, be->activation));
     TRY(check_rank(be, "rope", "x", x, 3));
     TRY(check_like(be, "rope", "y", y, "x", x));
     char text[SHAPE_TEXT];
@@ -247,7 +286,7 @@ plx_status check_rope(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_swiglu(struct backend *be, const struct plx_tensor *y,
                         const struct plx_tensor *gate, const struct plx_tensor *up)
 {
-    TRY(check_dense(be, "swiglu", "gate", gate, be->storage));
+    TRY(check_dense(be, "swiglu", "gate", gate, be->activation));
     TRY(check_like(be, "swiglu", "up", up, "gate", gate));
     return check_like(be, "swiglu", "y", y, "gate", gate);
 }
@@ -257,7 +296,7 @@ plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dg
                                  const struct plx_tensor *gate, const struct plx_tensor *up)
 {
     const char *op = "swiglu_backward";
-    TRY(check_dense(be, op, "gate", gate, be->storage));
+    TRY(check_dense(be, op, "gate", gate, be->activation));
     TRY(check_like(be, op, "up", up, "gate", gate));
     TRY(check_like(be, op, "dy", dy, "gate", gate));
     TRY(check_like(be, op, "dgate", dgate, "gate", gate));
@@ -267,10 +306,10 @@ plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dg
 plx_status check_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                       const struct plx_tensor *z)
 {
-    TRY(check_dense(be, "gate", "x", x, be->storage));
+    TRY(check_dense(be, "gate", "x", x, be->activation));
     TRY(check_rank(be, "gate", "x", x, 3));
     TRY(check_like(be, "gate", "y", y, "x", x));
-    return check_count(be, "gate", "z", z, be->storage, x->shape[0] * x->shape[1], "x", x);
+    return check_count(be, "gate", "z", z, be->activation, x->shape[0] * x->shape[1], "x", x);
 }
 
 plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,
@@ -278,22 +317,23 @@ plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,
                                const struct plx_tensor *x, const struct plx_tensor *z)
 {
     const char *op = "gate_backward";
-    TRY(check_dense(be, op, "x", x, be->storage));
+    TRY(check_dense(be, op, "x", x, be->activation));
     TRY(check_rank(be, op, "x", x, 3));
     TRY(check_like(be, op, "dy", dy, "x", x));
     TRY(check_like(be, op, "dx", dx, "x", x));
-    TRY(check_count(be, op, "z", z, be->storage, x->shape[0] * x->shape[1], "x", x));
+    TRY(check_count(be, op, "z", z, be->activation, x->shape[0] * x->shape[1], "x", x));
     return check_like(be, op, "dz", dz, "z", z);
 }
 
 plx_status check_embed(struct backend *be, const char *op, const struct plx_tensor *rows,
-                       const struct plx_tensor *table, const struct plx_tensor *ids)
+                       const struct plx_tensor *table, plx_dtype dtype,
+                       const struct plx_tensor *ids)
 {
-    TRY(check_dense(be, op, "table", table, be->storage));
+    TRY(check_dense(be, op, "table", table, dtype));
     TRY(check_rank(be, op, "table", table, 2));
     TRY(check_dense(be, op, "ids", ids, PLX_I32));
-    return check_count(be, op, "rows", rows, be->storage, plx_tensor_count(ids) * table->shape[1],
-                       "table", table);
+    return check_count(be, op, "rows", rows, be->activation,
+                       plx_tensor_count(ids) * table->shape[1], "table", table);
 }
 
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
@@ -301,7 +341,7 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
                                const struct plx_tensor *targets)
 {
     const char *op = "cross_entropy";
-    TRY(check_dense(be, op, "logits", logits, be->storage));
+    TRY(check_number(be, op, "logits", logits));
     TRY(check_rank(be, op, "logits", logits, 2));
     TRY(check_count(be, op, "losses", losses, be->storage, logits->shape[0], "logits", logits));
     TRY(check_count(be, op, "targets", targets, PLX_I32, logits->shape[0], "logits", logits));
@@ -309,29 +349,84 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
     return absent ? PLX_OK : check_like(be, op, "dlogits", dlogits, "logits", logits);
 }
 
+plx_status check_clip(struct backend *be, const struct clip *clip)
+{
+    TRY(check_dense(be, "clip", "squares", clip->squares, PLX_F64));
+    TRY(check_count(be, "clip", "state", clip->state, PLX_F64, CLIP_STATE, "squares",
+                    clip->squares));
+    REQUIRE(be->err, clip->step >= 1, PLX_INTERNAL, "clip: step is %lld but starts at 1",
+            (long long)clip->step);
+    return PLX_OK;
+}
+
+/* The factor, and each item's value, active copy and state; v may be none. */
+static plx_status check_update(struct backend *be, const char *op, const struct update_item *items,
+                               int count, const struct plx_tensor *factor)
+{
+    TRY(check_count(be, op, "factor", factor, PLX_F64, 1, "itself", factor));
+    for (int i = 0; i < count; i++) {
+        const struct update_item *item = &items[i];
+        TRY(check_dense(be, op, "value", item->value, be->storage));
+        TRY(check_dense(be, op, "active", item->active, item->active->dtype));
+        TRY(check_same_shape(be, op, "active", item->active, "value", item->value));
+        TRY(check_like(be, op, "grad", item->grad, "value", item->value));
+        TRY(check_like(be, op, "m", item->m, "value", item->value));
+        if (item->v != NULL) TRY(check_like(be, op, "v", item->v, "value", item->value));
+    }
+    return PLX_OK;
+}
+
+plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
+                        const struct plx_tensor *x)
+{
+    TRY(check_dense(be, "argmax", "x", x, be->storage));
+    TRY(check_rank(be, "argmax", "x", x, 2));
+    return check_count(be, "argmax", "ids", ids, PLX_I32, x->shape[0], "x", x);
+}
+
 plx_status check_adamw(struct backend *be, const struct adamw_update *update)
 {
-    TRY(check_dense(be, "adamw", "value", update->value, be->storage));
-    TRY(check_like(be, "adamw", "grad", update->grad, "value", update->value));
-    TRY(check_like(be, "adamw", "m", update->m, "value", update->value));
-    TRY(check_like(be, "adamw", "v", update->v, "value", update->value));
+    TRY(check_update(be, "adamw", update->items, update->count, update->factor));
     REQUIRE(be->err, update->step >= 1, PLX_INTERNAL, "adamw: step is %lld but starts at 1",
             (long long)update->step);
     return PLX_OK;
 }
 
-plx_status check_momentum(struct backend *be, const struct plx_tensor *u,
-                          const struct plx_tensor *m, const struct plx_tensor *g)
+static plx_status check_muon(struct backend *be, const char *op, const struct muon_update *update)
 {
-    TRY(check_dense(be, "momentum", "g", g, be->storage));
-    TRY(check_like(be, "momentum", "m", m, "g", g));
-    return check_like(be, "momentum", "u", u, "g", g);
+    const struct plx_tensor *directions = update->directions;
+    TRY(check_update(be, op, update->items, update->count, update->factor));
+    TRY(check_dense(be, op, "directions", directions, be->activation));
+    TRY(check_rank(be, op, "directions", directions, 3));
+    bool fits = directions->shape[0] == update->count;
+    for (int i = 0; fits && i < update->count; i++) {
+        const struct plx_tensor *value = update->items[i].value;
+        fits = value->rank == 2 && value->shape[0] == directions->shape[1] &&
+               value->shape[1] == directions->shape[2];
+    }
+    char text[SHAPE_TEXT];
+    REQUIRE(be->err, fits, PLX_INTERNAL, "%s: directions %s do not go with %d values", op,
+            check_shape_text(directions, text), update->count);
+    return PLX_OK;
 }
 
-plx_status check_apply(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u)
+plx_status check_momentum(struct backend *be, const struct muon_update *update)
 {
-    TRY(check_dense(be, "apply", "u", u, be->storage));
-    return check_like(be, "apply", "w", w, "u", u);
+    return check_muon(be, "momentum", update);
+}
+
+plx_status check_normalise(struct backend *be, const struct plx_tensor *y,
+                           const struct plx_tensor *x)
+{
+    TRY(check_dense(be, "normalise", "x", x, be->activation));
+    TRY(check_rank(be, "normalise", "x", x, 3));
+    TRY(check_dense(be, "normalise", "y", y, be->activation));
+    return check_same_shape(be, "normalise", "y", y, "x", x);
+}
+
+plx_status check_apply(struct backend *be, const struct muon_update *update)
+{
+    return check_muon(be, "apply", update);
 }
 
 plx_status check_ids(struct backend *be, const char *op, const struct plx_tensor *ids,

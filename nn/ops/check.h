@@ -1,4 +1,4 @@
-/* check.h: argument checks shared by the three tables.
+/* check.h: argument checks shared by the tables.
  *
  * Layers compute every shape from the model's configuration, so a mismatch is a mistake in this
  * program, not in its input: PLX_INTERNAL, with a sentence that names the operation, the arguments
@@ -17,8 +17,9 @@ plx_status check_zero(struct backend *be, const struct plx_tensor *y);
 plx_status check_copy(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x);
 plx_status check_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                      const struct plx_tensor *b);
-/* scale and sum_squares, which have one tensor. */
-plx_status check_one(struct backend *be, const char *op, const struct plx_tensor *x);
+plx_status check_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
+plx_status check_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                             const struct plx_tensor *const *xs);
 plx_status check_gemm(struct backend *be, const struct gemm *gemm);
 plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
                          const struct plx_tensor *rstd, const struct plx_tensor *x,
@@ -47,16 +48,21 @@ plx_status check_gate(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,
                                const struct plx_tensor *dz, const struct plx_tensor *dy,
                                const struct plx_tensor *x, const struct plx_tensor *z);
-/* embed and embed_backward: rows [N,E] against table [V,E]. */
+/* embed and embed_backward: rows [N,E] against table [V,E] of a dtype. */
 plx_status check_embed(struct backend *be, const char *op, const struct plx_tensor *rows,
-                       const struct plx_tensor *table, const struct plx_tensor *ids);
+                       const struct plx_tensor *table, plx_dtype dtype,
+                       const struct plx_tensor *ids);
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                const struct plx_tensor *targets);
+plx_status check_clip(struct backend *be, const struct clip *clip);
+plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
+                        const struct plx_tensor *x);
 plx_status check_adamw(struct backend *be, const struct adamw_update *update);
-plx_status check_momentum(struct backend *be, const struct plx_tensor *u,
-                          const struct plx_tensor *m, const struct plx_tensor *g);
-plx_status check_apply(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u);
+plx_status check_momentum(struct backend *be, const struct muon_update *update);
+plx_status check_normalise(struct backend *be, const struct plx_tensor *y,
+                           const struct plx_tensor *x);
+plx_status check_apply(struct backend *be, const struct muon_update *update);
 
 /* Contents: every id is below bound, and not negative unless allow_negative. PLX_INVALID_ARGUMENT.
  */

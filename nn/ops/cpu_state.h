@@ -18,6 +18,22 @@ static inline const struct rows *cpu_rows(const struct backend *be)
     return ((const struct cpu_state *)be->ops_state)->rows;
 }
 
+/* 32 KiB of floats: long enough to hide a call, short enough that all operands of a block share a
+ * cache. Arrays are cut into blocks of this many elements and blocks are shared among threads, so
+ * that borders do not depend on the number of threads. */
+enum { VECTOR_BLOCK = 8192 };
+
+static inline int64_t vector_blocks(int64_t count)
+{
+    return (count + VECTOR_BLOCK - 1) / VECTOR_BLOCK;
+}
+
+static inline int64_t vector_length(int64_t count, int64_t block)
+{
+    int64_t left = count - block * VECTOR_BLOCK;
+    return left < VECTOR_BLOCK ? left : VECTOR_BLOCK;
+}
+
 /* Threads worth starting for so many elements of cheap work: below this, waking them costs more. */
 static inline int cpu_threads(const struct backend *be, int64_t elements)
 {
@@ -29,13 +45,17 @@ plx_status cpu_zero(struct backend *be, const struct plx_tensor *y);
 plx_status cpu_copy(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x);
 plx_status cpu_add(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *a,
                    const struct plx_tensor *b);
-plx_status cpu_scale(struct backend *be, const struct plx_tensor *y, double factor);
-plx_status cpu_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum);
+plx_status cpu_sum(struct backend *be, const struct plx_tensor *sum, const struct plx_tensor *x);
+
+/* ---- update_cpu.c ---- */
+plx_status cpu_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                           const struct plx_tensor *const *xs);
+plx_status cpu_clip(struct backend *be, const struct clip *clip);
 plx_status cpu_adamw(struct backend *be, const struct adamw_update *update);
-plx_status cpu_momentum(struct backend *be, const struct plx_tensor *u, const struct plx_tensor *m,
-                        const struct plx_tensor *g, double mu, bool nesterov, bool ema);
-plx_status cpu_apply(struct backend *be, const struct plx_tensor *w, const struct plx_tensor *u,
-                     double decay, double rate);
+plx_status cpu_momentum(struct backend *be, const struct muon_update *update);
+plx_status cpu_normalise(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                         double factor, double eps);
+plx_status cpu_apply(struct backend *be, const struct muon_update *update);
 
 /* ---- gemm_cpu.c ---- */
 plx_status gemm_cache_create(struct gemm_cache **cache, struct error *err);
@@ -48,7 +68,7 @@ plx_status cpu_gemm(struct backend *be, const struct gemm *gemm);
 
 /* ---- project_cpu.c ---- */
 plx_status project_scratch(struct backend *be, const struct plx_tensor *y,
-                           const struct plx_tensor *x, const struct packed *weight, size_t *tile,
+                           const struct plx_tensor *x, const struct packed *weight, size_t *block,
                            size_t *product);
 plx_status cpu_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                        const struct packed *weight);
@@ -86,5 +106,6 @@ plx_status cpu_embed_backward(struct backend *be, const struct plx_tensor *dtabl
 plx_status cpu_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                              const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                              const struct plx_tensor *targets, double scale);
+plx_status cpu_argmax(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x);
 
 #endif

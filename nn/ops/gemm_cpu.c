@@ -13,6 +13,7 @@
  * only. */
 #include "ops/check.h"
 #include "ops/cpu_state.h"
+#include "ops/gemm_slice.h"
 #include "ops/scratch.h"
 
 #include <omp.h>
@@ -325,8 +326,10 @@ static size_t gemm_plan_scratch(const struct gemm_plan *plan)
 
 plx_status gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes)
 {
+    struct gemm_slice slice;
+    struct gemm first = gemm_slice(gemm, 0, &slice);
     struct gemm_plan *plan;
-    TRY(gemm_plan_of(be, gemm, &plan));
+    TRY(gemm_plan_of(be, &first, &plan));
     *bytes = plan != NULL ? gemm_plan_scratch(plan) : 0;
     return PLX_OK;
 }
@@ -376,9 +379,11 @@ static void gemm_no_product(const struct gemm *gemm)
     }
 }
 
-plx_status cpu_gemm(struct backend *be, const struct gemm *gemm)
+/* A product of rank 2. What is added waits in c, where oneDNN adds to it. */
+static plx_status gemm_product(struct backend *be, const struct gemm *gemm)
 {
-    TRY(check_gemm(be, gemm));
+    bool adds = gemm->add != NULL && gemm->add->data != gemm->c->data && gemm->beta != 0.0;
+    if (adds) TRY(cpu_copy(be, gemm->c, gemm->add));
     struct gemm_plan *plan;
     TRY(gemm_plan_of(be, gemm, &plan));
     if (plan == NULL) {
@@ -400,4 +405,15 @@ plx_status cpu_gemm(struct backend *be, const struct gemm *gemm)
     }
     arena_release(&be->scratch, mark);
     return status;
+}
+
+plx_status cpu_gemm(struct backend *be, const struct gemm *gemm)
+{
+    TRY(check_gemm(be, gemm));
+    for (int64_t i = 0; i < gemm_count(gemm); i++) {
+        struct gemm_slice slice;
+        struct gemm product = gemm_slice(gemm, i, &slice);
+        TRY(gemm_product(be, &product));
+    }
+    return PLX_OK;
 }

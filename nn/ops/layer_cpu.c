@@ -202,7 +202,7 @@ plx_status cpu_gate_backward(struct backend *be, const struct plx_tensor *dx,
 plx_status cpu_embed(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *table,
                      const struct plx_tensor *ids)
 {
-    TRY(check_embed(be, "embed", y, table, ids));
+    TRY(check_embed(be, "embed", y, table, be->activation, ids));
     TRY(check_ids(be, "embed", ids, table->shape[0], false));
     int64_t N = plx_tensor_count(ids), E = table->shape[1];
     float *out = y->data;
@@ -217,7 +217,7 @@ plx_status cpu_embed_backward(struct backend *be, const struct plx_tensor *dtabl
                               const struct plx_tensor *dy, const struct plx_tensor *ids)
 {
     enum { COLUMNS = 64 };
-    TRY(check_embed(be, "embed_backward", dy, dtable, ids));
+    TRY(check_embed(be, "embed_backward", dy, dtable, be->storage, ids));
     TRY(check_ids(be, "embed_backward", ids, dtable->shape[0], false));
     const struct rows *rows = cpu_rows(be);
     int64_t N = plx_tensor_count(ids), E = dtable->shape[1];
@@ -254,6 +254,25 @@ plx_status cpu_cross_entropy(struct backend *be, const struct plx_tensor *losses
         else
             loss[n] = 0.0f;
         if (target[n] < 0 && gradient != NULL) memset(gradient, 0, (size_t)V * sizeof *gradient);
+    }
+    return PLX_OK;
+}
+
+plx_status cpu_argmax(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x)
+{
+    TRY(check_argmax(be, ids, x));
+    int64_t N = x->shape[0], V = x->shape[1];
+    int32_t *id = ids->data;
+    const float *in = x->data;
+#pragma omp parallel for num_threads(cpu_threads(be, N *V)) schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        const float *row = in + n * V;
+        float largest = -INFINITY; /* NaN is larger than nothing */
+        int64_t first = 0;
+#pragma omp simd reduction(max : largest)
+        for (int64_t v = 0; v < V; v++) largest = row[v] > largest ? row[v] : largest;
+        while (first < V && row[first] != largest) first++;
+        id[n] = first < V ? (int32_t)first : 0;
     }
     return PLX_OK;
 }

@@ -3,9 +3,10 @@
  * Which instruction set serves is decided once, at creation: start from the portable loops and let
  * every later row of cpu_isas override them where the context has its feature. Matrix products are
  * oneDNN's (gemm_cpu.c), which looks at the processor by itself. Reading order: cpu_state.h,
- * rows.h, vector_cpu.c, layer_cpu.c, gemm_cpu.c. */
+ * rows.h, vector_cpu.c, update_cpu.c, layer_cpu.c, gemm_cpu.c. */
 #include "ops/attend.h"
 #include "ops/cpu_state.h"
+#include "ops/scratch.h"
 
 #include <stdlib.h>
 
@@ -16,6 +17,7 @@ static const struct cpu_isa {
     {0, &rows_portable},
 #ifdef __x86_64__
     {PLX_FEATURE_AVX512, &rows_avx512},
+    {PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_VNNI, &rows_vnni},
 #endif
 };
 
@@ -47,14 +49,24 @@ static plx_status cpu_create(struct backend *be)
     return status;
 }
 
+const struct ops_scratch ops_cpu_scratch = {
+    .gemm = gemm_scratch,
+    .rmsnorm_backward = scratch_row_partials,
+    .bias_backward = scratch_row_partials,
+    .rope = scratch_rope,
+    .project = project_scratch,
+};
+
 const struct ops ops_cpu = {
     .name = "cpu",
+    .device = &device_cpu,
+    .scratch = &ops_cpu_scratch,
     .create = cpu_create,
     .destroy = cpu_destroy,
     .zero = cpu_zero,
     .copy = cpu_copy,
     .add = cpu_add,
-    .scale = cpu_scale,
+    .sum = cpu_sum,
     .sum_squares = cpu_sum_squares,
     .gemm = cpu_gemm,
     .rmsnorm = cpu_rmsnorm,
@@ -71,10 +83,14 @@ const struct ops ops_cpu = {
     .embed = cpu_embed,
     .embed_backward = cpu_embed_backward,
     .cross_entropy = cpu_cross_entropy,
+    .argmax = cpu_argmax,
+    .clip = cpu_clip,
     .adamw = cpu_adamw,
     .momentum = cpu_momentum,
+    .normalise = cpu_normalise,
     .apply = cpu_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

@@ -6,19 +6,23 @@
  * use. */
 #include "ops/attend.h"
 #include "ops/check.h"
-#include "ops/cpu_state.h"
 #include "ops/scratch.h"
 
-/* Counts a block of ops_cpu. A dry backend borrows the state of the real one; ops_ref has neither
- * state nor need. */
 static plx_status dry_count(struct backend *be, const char *op, size_t bytes)
 {
-    if (be->ops_state == NULL) return PLX_OK;
     size_t mark = arena_mark(&be->scratch);
     void *block;
     plx_status status = scratch_push(be, op, bytes, &block);
     arena_release(&be->scratch, mark);
     return status;
+}
+
+/* The same where the size depends on one tensor. */
+static plx_status dry_count_of(struct backend *be, const char *op,
+                               size_t (*bytes)(const struct plx_tensor *x),
+                               const struct plx_tensor *x)
+{
+    return dry_count(be, op, bytes != NULL ? bytes(x) : 0);
 }
 
 static plx_status dry_create(struct backend *be)
@@ -49,23 +53,27 @@ static plx_status dry_add(struct backend *be, const struct plx_tensor *y,
     return check_add(be, y, a, b);
 }
 
-static plx_status dry_scale(struct backend *be, const struct plx_tensor *y, double factor)
+static plx_status dry_sum(struct backend *be, const struct plx_tensor *sum,
+                          const struct plx_tensor *x)
 {
-    (void)factor;
-    return check_one(be, "scale", y);
+    return check_sum(be, sum, x);
 }
 
-static plx_status dry_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum)
+static plx_status dry_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                                  const struct plx_tensor *const *xs)
 {
-    *sum = 0.0;
-    return check_one(be, "sum_squares", x);
+    const struct ops_scratch *scratch = be->counted->scratch;
+    TRY(check_sum_squares(be, sums, xs));
+    return dry_count(be, "sum_squares",
+                     scratch->sum_squares != NULL ? scratch->sum_squares(sums, xs) : 0);
 }
 
 static plx_status dry_gemm(struct backend *be, const struct gemm *gemm)
 {
     TRY(check_gemm(be, gemm));
     size_t bytes = 0;
-    if (be->ops_state != NULL) TRY(gemm_scratch(be, gemm, &bytes));
+    const struct ops_scratch *scratch = be->counted->scratch;
+    if (scratch->gemm != NULL) TRY(scratch->gemm(be, gemm, &bytes));
     return dry_count(be, "gemm", bytes);
 }
 
@@ -83,19 +91,19 @@ static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tens
                                        const struct plx_tensor *rstd)
 {
     TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
-    return dry_count(be, "rmsnorm_backward", scratch_row_partials(x));
+    return dry_count_of(be, "rmsnorm_backward", be->counted->scratch->rmsnorm_backward, x);
 }
 
 static plx_status dry_project(struct backend *be, const struct plx_tensor *y,
                               const struct plx_tensor *x, const struct packed *weight)
 {
     TRY(check_project(be, y, x, weight));
-    if (be->ops_state == NULL) return PLX_OK;
-    size_t tile, product, mark = arena_mark(&be->scratch);
+    if (be->counted->scratch->project == NULL) return PLX_OK;
+    size_t first, second, mark = arena_mark(&be->scratch);
     void *block;
-    TRY(project_scratch(be, y, x, weight, &tile, &product));
-    plx_status status = scratch_push(be, "project", tile, &block);
-    if (status == PLX_OK) status = scratch_push(be, "gemm", product, &block);
+    TRY(be->counted->scratch->project(be, y, x, weight, &first, &second));
+    plx_status status = scratch_push(be, "project", first, &block);
+    if (status == PLX_OK) status = scratch_push(be, "gemm", second, &block);
     arena_release(&be->scratch, mark);
     return status;
 }
@@ -116,7 +124,7 @@ static plx_status dry_bias_backward(struct backend *be, const struct plx_tensor 
                                     const struct plx_tensor *dy)
 {
     TRY(check_bias_backward(be, dbias, dy));
-    return dry_count(be, "bias_backward", scratch_row_partials(dy));
+    return dry_count_of(be, "bias_backward", be->counted->scratch->bias_backward, dy);
 }
 
 static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
@@ -125,7 +133,7 @@ static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
 {
     (void)rope, (void)inverse;
     TRY(check_rope(be, y, x, positions));
-    return dry_count(be, "rope", scratch_rope(x));
+    return dry_count_of(be, "rope", be->counted->scratch->rope, x);
 }
 
 static plx_status dry_swiglu(struct backend *be, const struct plx_tensor *y,
@@ -157,13 +165,16 @@ static plx_status dry_gate_backward(struct backend *be, const struct plx_tensor 
 static plx_status dry_embed(struct backend *be, const struct plx_tensor *y,
                             const struct plx_tensor *table, const struct plx_tensor *ids)
 {
-    return check_embed(be, "embed", y, table, ids);
+    return check_embed(be, "embed", y, table, be->activation, ids);
 }
 
 static plx_status dry_embed_backward(struct backend *be, const struct plx_tensor *dtable,
                                      const struct plx_tensor *dy, const struct plx_tensor *ids)
 {
-    return check_embed(be, "embed_backward", dy, dtable, ids);
+    TRY(check_embed(be, "embed_backward", dy, dtable, be->storage, ids));
+    const struct ops_scratch *scratch = be->counted->scratch;
+    size_t bytes = scratch->embed_backward != NULL ? scratch->embed_backward(dtable, ids) : 0;
+    return dry_count(be, "embed_backward", bytes);
 }
 
 static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor *losses,
@@ -175,24 +186,38 @@ static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor 
     return check_cross_entropy(be, losses, dlogits, logits, targets);
 }
 
+static plx_status dry_clip(struct backend *be, const struct clip *clip)
+{
+    return check_clip(be, clip);
+}
+
+static plx_status dry_argmax(struct backend *be, const struct plx_tensor *ids,
+                             const struct plx_tensor *x)
+{
+    return check_argmax(be, ids, x);
+}
+
 static plx_status dry_adamw(struct backend *be, const struct adamw_update *update)
 {
     return check_adamw(be, update);
 }
 
-static plx_status dry_momentum(struct backend *be, const struct plx_tensor *u,
-                               const struct plx_tensor *m, const struct plx_tensor *g, double mu,
-                               bool nesterov, bool ema)
+static plx_status dry_momentum(struct backend *be, const struct muon_update *update)
 {
-    (void)mu, (void)nesterov, (void)ema;
-    return check_momentum(be, u, m, g);
+    return check_momentum(be, update);
 }
 
-static plx_status dry_apply(struct backend *be, const struct plx_tensor *w,
-                            const struct plx_tensor *u, double decay, double rate)
+static plx_status dry_normalise(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *x, double factor, double eps)
 {
-    (void)decay, (void)rate;
-    return check_apply(be, w, u);
+    (void)factor, (void)eps;
+    TRY(check_normalise(be, y, x));
+    return dry_count_of(be, "normalise", be->counted->scratch->normalise, x);
+}
+
+static plx_status dry_apply(struct backend *be, const struct muon_update *update)
+{
+    return check_apply(be, update);
 }
 
 const struct ops ops_dry = {
@@ -202,7 +227,7 @@ const struct ops ops_dry = {
     .zero = dry_zero,
     .copy = dry_copy,
     .add = dry_add,
-    .scale = dry_scale,
+    .sum = dry_sum,
     .sum_squares = dry_sum_squares,
     .gemm = dry_gemm,
     .rmsnorm = dry_rmsnorm,
@@ -219,10 +244,14 @@ const struct ops ops_dry = {
     .embed = dry_embed,
     .embed_backward = dry_embed_backward,
     .cross_entropy = dry_cross_entropy,
+    .argmax = dry_argmax,
+    .clip = dry_clip,
     .adamw = dry_adamw,
     .momentum = dry_momentum,
+    .normalise = dry_normalise,
     .apply = dry_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

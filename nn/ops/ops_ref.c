@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/gemm_slice.h"
 #include "ops/real.h"
 
 /* ---- Vectors --------------------------------------------------------------------------------- */
@@ -23,11 +24,13 @@ static void ref_add(const struct plx_tensor *y, const struct plx_tensor *a,
     for (int64_t i = 0; i < count; i++) out[i] = left[i] + right[i];
 }
 
-static void ref_scale(const struct plx_tensor *y, double factor)
+static double ref_sum(const struct plx_tensor *x)
 {
-    real *out = y->data;
-    int64_t count = plx_tensor_count(y);
-    for (int64_t i = 0; i < count; i++) out[i] *= (real)factor;
+    const real *in = x->data;
+    int64_t count = plx_tensor_count(x);
+    double sum = 0.0;
+    for (int64_t i = 0; i < count; i++) sum += (double)in[i];
+    return sum;
 }
 
 static double ref_sum_squares(const struct plx_tensor *x)
@@ -61,20 +64,32 @@ static real ref_element(const struct plx_tensor *matrix, bool transpose, int64_t
     return rounded ? ref_round_bf16(data[index]) : data[index];
 }
 
-static void ref_gemm(const struct gemm *gemm, bool round_operands)
+/* One product of rank 2. */
+static void ref_product(const struct gemm *gemm, bool round_operands)
 {
     const struct plx_tensor *a = gemm->a, *b = gemm->b, *c = gemm->c;
+    const struct plx_tensor *add = gemm->add != NULL ? gemm->add : c;
     int64_t K = gemm->transpose_a ? a->shape[0] : a->shape[1];
     for (int64_t m = 0; m < c->shape[0]; m++) {
         real *row = (real *)c->data + m * c->stride[0];
+        const real *before = (const real *)add->data + m * add->stride[0];
         for (int64_t n = 0; n < c->shape[1]; n++) {
             real sum = 0;
             for (int64_t k = 0; k < K; k++)
                 sum += ref_element(a, gemm->transpose_a, m, k, round_operands) *
                        ref_element(b, gemm->transpose_b, k, n, round_operands);
-            real before = gemm->beta == 0.0 ? 0 : (real)gemm->beta * row[n];
-            row[n] = (real)gemm->alpha * sum + before;
+            real added = gemm->beta == 0.0 ? 0 : (real)gemm->beta * before[n];
+            row[n] = (real)gemm->alpha * sum + added;
         }
+    }
+}
+
+static void ref_gemm(const struct gemm *gemm, bool round_operands)
+{
+    for (int64_t i = 0; i < gemm_count(gemm); i++) {
+        struct gemm_slice slice;
+        struct gemm product = gemm_slice(gemm, i, &slice);
+        ref_product(&product, round_operands);
     }
 }
 
@@ -317,52 +332,83 @@ static void ref_cross_entropy(const struct plx_tensor *losses, const struct plx_
     }
 }
 
+static void ref_argmax(const struct plx_tensor *ids, const struct plx_tensor *x)
+{
+    int64_t N = x->shape[0], V = x->shape[1];
+    int32_t *id = ids->data;
+    for (int64_t n = 0; n < N; n++) {
+        const real *row = (const real *)x->data + n * V;
+        int64_t first = -1;
+        for (int64_t v = 0; v < V; v++)
+            if (!isnan(row[v]) && (first < 0 || row[v] > row[first])) first = v;
+        id[n] = first < 0 ? 0 : (int32_t)first;
+    }
+}
+
 /* ---- Optimiser updates ----------------------------------------------------------------------- */
 
-static void ref_adamw(const struct adamw_update *update)
+static void ref_adamw(const struct adamw_update *update, const struct update_item *item)
 {
-    real *w = update->value->data, *m = update->m->data, *v = update->v->data;
-    const real *g = update->grad->data;
+    real *w = item->value->data, *m = item->m->data, *v = item->v->data;
+    const real *g = item->grad->data;
+    real factor = (real) * (const double *)update->factor->data;
     real beta1 = (real)update->beta1, beta2 = (real)update->beta2;
     real correction1 = (real)(1.0 - pow(update->beta1, (double)update->step));
     real correction2 = (real)(1.0 - pow(update->beta2, (double)update->step));
-    real keep = (real)(1.0 - update->lr * update->weight_decay);
-    int64_t count = plx_tensor_count(update->value);
+    real keep = (real)(1.0 - item->lr * item->weight_decay);
+    int64_t count = plx_tensor_count(item->value);
     for (int64_t i = 0; i < count; i++) {
-        m[i] = beta1 * m[i] + (real)(1.0 - update->beta1) * g[i];
-        v[i] = beta2 * v[i] + (real)(1.0 - update->beta2) * g[i] * g[i];
+        real slope = factor * g[i];
+        m[i] = beta1 * m[i] + (real)(1.0 - update->beta1) * slope;
+        v[i] = beta2 * v[i] + (real)(1.0 - update->beta2) * slope * slope;
         real mean = m[i] / correction1, root = (real)sqrt(v[i] / correction2);
-        w[i] = keep * w[i] - (real)update->lr * (mean / (root + (real)update->eps));
+        w[i] = keep * w[i] - (real)item->lr * (mean / (root + (real)update->eps));
     }
 }
 
-static void ref_momentum(const struct plx_tensor *u, const struct plx_tensor *m,
-                         const struct plx_tensor *g, double mu, bool nesterov, bool ema)
+static void ref_momentum(const struct muon_update *update, int index)
 {
-    real *direction = u->data, *moment = m->data;
-    const real *gradient = g->data;
-    real keep = (real)mu, take = (real)(ema ? 1.0 - mu : 1.0);
-    int64_t count = plx_tensor_count(u);
+    const struct update_item *item = &update->items[index];
+    int64_t count = plx_tensor_count(item->value);
+    real *direction = (real *)update->directions->data + index * count, *moment = item->m->data;
+    const real *gradient = item->grad->data;
+    real factor = (real) * (const double *)update->factor->data;
+    real keep = (real)update->momentum, take = (real)(update->ema ? 1.0 - update->momentum : 1.0);
     for (int64_t i = 0; i < count; i++) {
-        real slope = gradient[i];
+        real slope = factor * gradient[i];
         moment[i] = keep * moment[i] + take * slope;
-        direction[i] = nesterov ? take * slope + keep * moment[i] : moment[i];
+        direction[i] = update->nesterov ? take * slope + keep * moment[i] : moment[i];
     }
 }
 
-static void ref_apply(const struct plx_tensor *w, const struct plx_tensor *u, double decay,
-                      double rate)
+static void ref_normalise(const struct plx_tensor *y, const struct plx_tensor *x, double factor,
+                          double eps)
 {
-    real *weight = w->data;
-    const real *direction = u->data;
-    int64_t count = plx_tensor_count(w);
-    for (int64_t i = 0; i < count; i++)
-        weight[i] = (real)decay * weight[i] - (real)rate * direction[i];
+    int64_t size = x->shape[1] * x->shape[2];
+    for (int64_t n = 0; n < x->shape[0]; n++) {
+        const real *in = (const real *)x->data + n * size;
+        real *out = (real *)y->data + n * size;
+        double squares = 0.0;
+        for (int64_t i = 0; i < size; i++) squares += (double)in[i] * (double)in[i];
+        real rate = (real)(1.0 / (factor * sqrt(squares) + eps));
+        for (int64_t i = 0; i < size; i++) out[i] = rate * in[i];
+    }
+}
+
+static void ref_apply(const struct muon_update *update, int index)
+{
+    const struct update_item *item = &update->items[index];
+    int64_t count = plx_tensor_count(item->value);
+    real *weight = item->value->data;
+    const real *direction = (const real *)update->directions->data + index * count;
+    real keep = (real)(1.0 - item->lr * item->weight_decay);
+    real rate = (real)(item->lr * update->scale);
+    for (int64_t i = 0; i < count; i++) weight[i] = keep * weight[i] - rate * direction[i];
 }
 
 const struct ref_table REAL(ref_table) = {
     .add = ref_add,
-    .scale = ref_scale,
+    .sum = ref_sum,
     .sum_squares = ref_sum_squares,
     .gemm = ref_gemm,
     .rmsnorm = ref_rmsnorm,
@@ -379,7 +425,9 @@ const struct ref_table REAL(ref_table) = {
     .embed = ref_embed,
     .embed_backward = ref_embed_backward,
     .cross_entropy = ref_cross_entropy,
+    .argmax = ref_argmax,
     .adamw = ref_adamw,
     .momentum = ref_momentum,
+    .normalise = ref_normalise,
     .apply = ref_apply,
 };

@@ -4,7 +4,9 @@
  * context is told to use (backend.c). */
 #include "ops/attend.h"
 #include "ops/check.h"
+#include "ops/clip_host.h"
 #include "ops/ref_table.h"
+#include "ops/scratch.h"
 
 #include <string.h>
 
@@ -54,17 +56,21 @@ static plx_status reference_add(struct backend *be, const struct plx_tensor *y,
     return PLX_OK;
 }
 
-static plx_status reference_scale(struct backend *be, const struct plx_tensor *y, double factor)
+static plx_status reference_sum(struct backend *be, const struct plx_tensor *sum,
+                                const struct plx_tensor *x)
 {
-    TRY(check_one(be, "scale", y));
-    reference_of(y)->scale(y, factor);
+    TRY(check_sum(be, sum, x));
+    *(double *)sum->data += reference_of(x)->sum(x);
     return PLX_OK;
 }
 
-static plx_status reference_sum_squares(struct backend *be, const struct plx_tensor *x, double *sum)
+static plx_status reference_sum_squares(struct backend *be, const struct plx_tensor *sums,
+                                        const struct plx_tensor *const *xs)
 {
-    TRY(check_one(be, "sum_squares", x));
-    *sum = reference_of(x)->sum_squares(x);
+    TRY(check_sum_squares(be, sums, xs));
+    double *out = sums->data;
+    for (int64_t i = 0; i < sums->shape[0]; i++)
+        out[i] = xs[i] != NULL ? reference_of(xs[i])->sum_squares(xs[i]) : 0.0;
     return PLX_OK;
 }
 
@@ -177,7 +183,7 @@ static plx_status reference_gate_backward(struct backend *be, const struct plx_t
 static plx_status reference_embed(struct backend *be, const struct plx_tensor *y,
                                   const struct plx_tensor *table, const struct plx_tensor *ids)
 {
-    TRY(check_embed(be, "embed", y, table, ids));
+    TRY(check_embed(be, "embed", y, table, be->activation, ids));
     TRY(check_ids(be, "embed", ids, table->shape[0], false));
     reference_of(y)->embed(y, table, ids);
     return PLX_OK;
@@ -187,7 +193,7 @@ static plx_status reference_embed_backward(struct backend *be, const struct plx_
                                            const struct plx_tensor *dy,
                                            const struct plx_tensor *ids)
 {
-    TRY(check_embed(be, "embed_backward", dy, dtable, ids));
+    TRY(check_embed(be, "embed_backward", dy, dtable, be->storage, ids));
     TRY(check_ids(be, "embed_backward", ids, dtable->shape[0], false));
     reference_of(dy)->embed_backward(dtable, dy, ids);
     return PLX_OK;
@@ -204,38 +210,66 @@ static plx_status reference_cross_entropy(struct backend *be, const struct plx_t
     return PLX_OK;
 }
 
+static plx_status reference_clip(struct backend *be, const struct clip *clip)
+{
+    TRY(check_clip(be, clip));
+    clip_host(clip);
+    return PLX_OK;
+}
+
+static plx_status reference_argmax(struct backend *be, const struct plx_tensor *ids,
+                                   const struct plx_tensor *x)
+{
+    TRY(check_argmax(be, ids, x));
+    reference_of(x)->argmax(ids, x);
+    return PLX_OK;
+}
+
 static plx_status reference_adamw(struct backend *be, const struct adamw_update *update)
 {
     TRY(check_adamw(be, update));
-    reference_of(update->value)->adamw(update);
+    if (update_is_void(update->factor)) return PLX_OK;
+    for (int i = 0; i < update->count; i++)
+        reference_of(update->items[i].value)->adamw(update, &update->items[i]);
     return PLX_OK;
 }
 
-static plx_status reference_momentum(struct backend *be, const struct plx_tensor *u,
-                                     const struct plx_tensor *m, const struct plx_tensor *g,
-                                     double mu, bool nesterov, bool ema)
+static plx_status reference_momentum(struct backend *be, const struct muon_update *update)
 {
-    TRY(check_momentum(be, u, m, g));
-    reference_of(u)->momentum(u, m, g, mu, nesterov, ema);
+    TRY(check_momentum(be, update));
+    if (update_is_void(update->factor)) return PLX_OK;
+    for (int i = 0; i < update->count; i++) reference_of(update->directions)->momentum(update, i);
     return PLX_OK;
 }
 
-static plx_status reference_apply(struct backend *be, const struct plx_tensor *w,
-                                  const struct plx_tensor *u, double decay, double rate)
+static plx_status reference_normalise(struct backend *be, const struct plx_tensor *y,
+                                      const struct plx_tensor *x, double factor, double eps)
 {
-    TRY(check_apply(be, w, u));
-    reference_of(w)->apply(w, u, decay, rate);
+    TRY(check_normalise(be, y, x));
+    reference_of(y)->normalise(y, x, factor, eps);
     return PLX_OK;
 }
+
+static plx_status reference_apply(struct backend *be, const struct muon_update *update)
+{
+    TRY(check_apply(be, update));
+    if (update_is_void(update->factor)) return PLX_OK;
+    for (int i = 0; i < update->count; i++) reference_of(update->directions)->apply(update, i);
+    return PLX_OK;
+}
+
+static const struct ops_scratch reference_scratch = {0};
 
 const struct ops ops_ref = {
     .name = "ref",
+    .device = &device_cpu,
+    .scratch = &reference_scratch,
     .create = reference_create,
     .destroy = reference_destroy,
     .zero = reference_zero,
     .copy = reference_copy,
     .add = reference_add,
-    .scale = reference_scale,
+    .sum = reference_sum,
     .sum_squares = reference_sum_squares,
     .gemm = reference_gemm,
     .rmsnorm = reference_rmsnorm,
@@ -252,10 +286,14 @@ const struct ops ops_ref = {
     .embed = reference_embed,
     .embed_backward = reference_embed_backward,
     .cross_entropy = reference_cross_entropy,
+    .argmax = reference_argmax,
+    .clip = reference_clip,
     .adamw = reference_adamw,
     .momentum = reference_momentum,
+    .normalise = reference_normalise,
     .apply = reference_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

@@ -10,7 +10,7 @@
 
 struct ref_table {
     void (*add)(const struct plx_tensor *y, const struct plx_tensor *a, const struct plx_tensor *b);
-    void (*scale)(const struct plx_tensor *y, double factor);
+    double (*sum)(const struct plx_tensor *x);
     double (*sum_squares)(const struct plx_tensor *x);
     /* round_operands: every element of a and b is first rounded to bf16, as a bf16 product sees it.
      */
@@ -46,11 +46,13 @@ struct ref_table {
     void (*cross_entropy)(const struct plx_tensor *losses, const struct plx_tensor *dlogits,
                           const struct plx_tensor *logits, const struct plx_tensor *targets,
                           double scale);
-    void (*adamw)(const struct adamw_update *update);
-    void (*momentum)(const struct plx_tensor *u, const struct plx_tensor *m,
-                     const struct plx_tensor *g, double mu, bool nesterov, bool ema);
-    void (*apply)(const struct plx_tensor *w, const struct plx_tensor *u, double decay,
-                  double rate);
+    void (*argmax)(const struct plx_tensor *ids, const struct plx_tensor *x);
+    void (*adamw)(const struct adamw_update *update, const struct update_item *item);
+    /* Of the matrix with this index in the update. */
+    void (*momentum)(const struct muon_update *update, int index);
+    void (*normalise)(const struct plx_tensor *y, const struct plx_tensor *x, double factor,
+                      double eps);
+    void (*apply)(const struct muon_update *update, int index);
 };
 
 extern const struct ref_table ref_table_float, ref_table_double;

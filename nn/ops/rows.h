@@ -9,10 +9,19 @@
 #define NN_OPS_ROWS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+/* What a momentum update multiplies by. */
+struct rows_momentum {
+    float factor; /* of the gradient */
+    float keep, take;
+    bool nesterov;
+};
 
 /* What an AdamW update multiplies by, with the bias corrections already inside. */
 struct rows_adamw {
+    float factor;       /* of the gradient */
     float beta1, rest1; /* beta and 1 - beta */
     float beta2, rest2;
     float keep; /* 1 - lr * weight_decay */
@@ -26,11 +35,11 @@ struct rows {
 
     /* y may be a or b. */
     void (*add)(float *y, const float *a, const float *b, int64_t count);
-    void (*scale)(float *y, float factor, int64_t count);
+    void (*scale)(float *y, const float *x, float factor, int64_t count); /* y may be x */
     double (*sum_squares)(const float *x, int64_t count);
     void (*adamw)(float *w, float *m, float *v, const float *g, const struct rows_adamw *update,
                   int64_t count);
-    void (*momentum)(float *u, float *m, const float *g, float keep, float take, bool nesterov,
+    void (*momentum)(float *u, float *m, const float *g, const struct rows_momentum *update,
                      int64_t count);
     void (*apply)(float *w, const float *u, float decay, float rate, int64_t count);
 
@@ -47,8 +56,12 @@ struct rows {
 
     /* y[r] = the product of row r of w [rows,K], packed, with x [K]; sums in float. */
     void (*dots_bf16)(float *y, const uint16_t *w, const float *x, int64_t rows, int64_t K);
-    void (*dots_int8)(float *y, const int8_t *w, const float *scale, const float *x, int64_t rows,
+    void (*dots_int8)(float *y, const int8_t *w, const float *scale, const void *x, int64_t rows,
                       int64_t K);
+    /* What dots_int8 takes as x, made of x [K] once for all rows: x itself, or what is put into
+     * room, which has int8_room(K) bytes, a multiple of 64, and begins at one. */
+    size_t (*int8_room)(int64_t K);
+    const void *(*int8_ready)(const float *x, int64_t K, void *room);
 
     /* One token: heads x D, turned by position * frequency[pair]; y may be x. */
     void (*rope)(float *y, const float *x, double position, const double *frequency, int64_t heads,
@@ -67,6 +80,6 @@ struct rows {
                            double scale);
 };
 
-extern const struct rows rows_portable, rows_avx512;
+extern const struct rows rows_portable, rows_avx512, rows_vnni;
 
 #endif

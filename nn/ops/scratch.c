@@ -1,4 +1,4 @@
-/* scratch.c: what the operations of ops_cpu need from be->scratch; see scratch.h. */
+/* scratch.c: what operations need from be->scratch; see scratch.h. */
 #include "ops/scratch.h"
 
 /* One partial row of double a block of rows. */

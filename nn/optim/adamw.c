@@ -1,4 +1,5 @@
-/* adamw.c: Adam with decoupled weight decay (Loshchilov and Hutter 2019), one tensor at a time:
+/* adamw.c: Adam with decoupled weight decay (Loshchilov and Hutter 2019), for all its tensors at
+ * once:
  *
  *     w <- w (1 - lr wd)
  *     m <- b1 m + (1 - b1) g         v <- b2 v + (1 - b2) g^2
@@ -9,17 +10,13 @@
 
 static plx_status adamw_step(struct backend *be, const struct update_call *call)
 {
-    const struct optim_config *config = call->config;
-    struct adamw_update update = {
-        .value = &call->param->value,
-        .grad = &call->param->grad,
-        .m = &call->states[0],
-        .v = &call->states[1],
-        .lr = call->lr,
-        .beta1 = config->beta1,
-        .beta2 = config->beta2,
-        .eps = config->eps,
-        .weight_decay = call->weight_decay,
+    const struct adamw_update update = {
+        .items = call->items,
+        .count = call->count,
+        .factor = call->factor,
+        .beta1 = call->config->beta1,
+        .beta2 = call->config->beta2,
+        .eps = call->config->eps,
         .step = call->step,
     };
     return be->ops->adamw(be, &update);

@@ -18,7 +18,8 @@
  * which applies x -> a x + b x^3 + c x^5 to every singular value and leaves the singular vectors
  * alone. For A > B the small Gram matrix is P = X' X and the product X Q, which is the same
  * iteration transposed, without moving anything. The products follow the backend's compute dtype; X
- * stays in the storage dtype.
+ * and P have its activation dtype. Matrices of one shape are updated together, as products of rank
+ * 3.
  *
  * Sources: K. Jordan's Muon and its quintic (2024); the Polar Express (arXiv 2505.16932), whose
  * list is for X with |X|_2 <= 1 and has a factor 1.01 of safety against rounding; the five triples
@@ -92,59 +93,64 @@ static struct muon_triple muon_triple(const struct muon_list *list, int step)
     return triple;
 }
 
-/* Scratch of an iteration: two Gram-sized matrices [m,m] with m = min(A,B), and one copy of X
- * [A,B]. */
+/* Scratch of an iteration: Gram-sized matrices [n,m,m] with m = min(A,B), and another X [n,A,B]. */
 struct muon_work {
-    struct plx_tensor gram, poly, copy;
+    struct plx_tensor gram, poly, other;
 };
 
-/* x <- a x + (b P + c P^2) x, or its transpose for tall x. */
+/* y = a x + (b P + c P^2) x, or its transpose for tall x. */
 static plx_status muon_iterate(struct backend *be, const struct muon_triple *triple,
-                               const struct muon_work *work, const struct plx_tensor *x)
+                               const struct muon_work *work, const struct plx_tensor *x,
+                               const struct plx_tensor *y)
 {
-    const struct ops *ops = be->ops;
-    bool tall = x->shape[0] > x->shape[1];
-    struct gemm gram = {
+    bool tall = x->shape[1] > x->shape[2];
+    const struct gemm gram = {
         .a = x, .b = x, .c = &work->gram, .transpose_a = tall, .transpose_b = !tall, .alpha = 1.0};
-    TRY(ops->gemm(be, &gram));
-    TRY(ops->copy(be, &work->poly, &work->gram));
-    struct gemm square = {.a = &work->gram,
-                          .b = &work->gram,
-                          .c = &work->poly,
-                          .alpha = triple->c,
-                          .beta = triple->b};
-    TRY(ops->gemm(be, &square));
-    TRY(ops->copy(be, &work->copy, x));
-    struct gemm product = {.a = tall ? &work->copy : &work->poly,
-                           .b = tall ? &work->poly : &work->copy,
-                           .c = x,
-                           .alpha = 1.0,
-                           .beta = triple->a};
-    return ops->gemm(be, &product);
+    const struct gemm square = {.a = &work->gram,
+                                .b = &work->gram,
+                                .c = &work->poly,
+                                .alpha = triple->c,
+                                .beta = triple->b,
+                                .add = &work->gram};
+    const struct gemm product = {.a = tall ? x : &work->poly,
+                                 .b = tall ? &work->poly : x,
+                                 .c = y,
+                                 .alpha = 1.0,
+                                 .beta = triple->a,
+                                 .add = x};
+    TRY(be->ops->gemm(be, &gram));
+    TRY(be->ops->gemm(be, &square));
+    return be->ops->gemm(be, &product);
+}
+
+/* X goes to and fro between y and the other, beginning where it will end in y. */
+static plx_status muon_iterations(struct backend *be, const struct muon_iteration *iteration,
+                                  const struct muon_work *work, const struct plx_tensor *x,
+                                  const struct plx_tensor *y)
+{
+    const struct muon_list *list = &muon_lists[iteration->coefficients];
+    const struct plx_tensor *const places[2] = {y, &work->other};
+    TRY(be->ops->normalise(be, places[iteration->steps % 2], x, list->norm_factor, list->norm_eps));
+    for (int step = 0; step < iteration->steps; step++) {
+        struct muon_triple triple = muon_triple(list, step);
+        int left = iteration->steps - step;
+        TRY(muon_iterate(be, &triple, work, places[left % 2], places[(left - 1) % 2]));
+    }
+    return PLX_OK;
 }
 
 plx_status muon_orthogonalise(struct backend *be, const struct muon_iteration *iteration,
                               const struct plx_tensor *x, const struct plx_tensor *y)
 {
-    const struct muon_list *list = &muon_lists[iteration->coefficients];
-    if (y->data != x->data) TRY(be->ops->copy(be, y, x));
-    double sum = 0.0;
-    TRY(be->ops->sum_squares(be, y, &sum));
-    TRY(be->ops->scale(be, y, 1.0 / (list->norm_factor * sqrt(sum) + list->norm_eps)));
-
     size_t mark = arena_mark(&be->scratch);
-    int64_t side = x->shape[0] < x->shape[1] ? x->shape[0] : x->shape[1];
-    int64_t square[2] = {side, side};
+    int64_t side = x->shape[1] < x->shape[2] ? x->shape[1] : x->shape[2];
+    int64_t square[3] = {x->shape[0], side, side};
     struct muon_work work = {
-        .gram = arena_tensor(&be->scratch, y->dtype, 2, square),
-        .poly = arena_tensor(&be->scratch, y->dtype, 2, square),
-        .copy = arena_tensor(&be->scratch, y->dtype, 2, y->shape),
+        .gram = arena_tensor(&be->scratch, y->dtype, 3, square),
+        .poly = arena_tensor(&be->scratch, y->dtype, 3, square),
+        .other = arena_tensor(&be->scratch, y->dtype, 3, y->shape),
     };
-    plx_status status = PLX_OK;
-    for (int step = 0; step < iteration->steps && status == PLX_OK; step++) {
-        struct muon_triple triple = muon_triple(list, step);
-        status = muon_iterate(be, &triple, &work, y);
-    }
+    plx_status status = muon_iterations(be, iteration, &work, x, y);
     arena_release(&be->scratch, mark);
     return status;
 }
@@ -167,27 +173,49 @@ double muon_scale_factor(enum muon_scale scale, int64_t rows, int64_t columns)
     return 1.0;
 }
 
+static plx_status muon_directions(struct backend *be, const struct update_call *call,
+                                  const struct muon_update *update)
+{
+    struct muon_iteration iteration = {call->config->coefficients, call->config->ns_steps};
+    TRY(be->ops->momentum(be, update));
+    TRY(muon_orthogonalise(be, &iteration, update->directions, update->directions));
+    return be->ops->apply(be, update);
+}
+
 static plx_status muon_step(struct backend *be, const struct update_call *call)
 {
     const struct optim_config *config = call->config;
-    const struct plx_tensor *value = &call->param->value;
-    struct muon_iteration iteration = {config->coefficients, config->ns_steps};
-    double scale = muon_scale_factor(config->scale, value->shape[0], value->shape[1]);
-
+    const int64_t *shape = call->items[0].value->shape;
+    int64_t extents[3] = {call->count, shape[0], shape[1]};
     size_t mark = arena_mark(&be->scratch);
-    struct plx_tensor direction = arena_tensor(&be->scratch, value->dtype, 2, value->shape);
-    plx_status status = be->ops->momentum(be, &direction, &call->states[0], &call->param->grad,
-                                          config->momentum, config->nesterov, config->momentum_ema);
-    if (status == PLX_OK) status = muon_orthogonalise(be, &iteration, &direction, &direction);
-    if (status == PLX_OK)
-        status = be->ops->apply(be, value, &direction, 1.0 - call->lr * call->weight_decay,
-                                call->lr * scale);
+    struct plx_tensor directions = arena_tensor(&be->scratch, be->activation, 3, extents);
+    const struct muon_update update = {
+        .items = call->items,
+        .count = call->count,
+        .factor = call->factor,
+        .directions = &directions,
+        .momentum = config->momentum,
+        .nesterov = config->nesterov,
+        .ema = config->momentum_ema,
+        .scale = muon_scale_factor(config->scale, shape[0], shape[1]),
+    };
+    plx_status status = muon_directions(be, call, &update);
     arena_release(&be->scratch, mark);
     return status;
+}
+
+/* A GPU wants many matrices at once, and scratch for them that stays small beside a model's; the
+ * products of a CPU are as fast one by one, and its caches hold a small batch. */
+static int64_t muon_most(const struct backend *be, const struct plx_tensor *value)
+{
+    const int64_t elements = be->device->kind == PLX_CPU ? 1 << 16 : 1 << 26;
+    int64_t each = plx_tensor_count(value);
+    return each > 0 && each < elements ? elements / each : 1;
 }
 
 const struct update_rule muon_rule = {
     .states = 1,
     .state_names = {"momentum"},
+    .most = muon_most,
     .step = muon_step,
 };

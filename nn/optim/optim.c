@@ -1,26 +1,17 @@
 /* optim.c: the table of optimisers, and the optimiser as an object: one slot a parameter, state in
  * one arena.
  *
- * An optimiser is a row: a name, its defaults, and which update rule each parameter group gets. A
- * step is clip_gradients over the whole list (which also refuses what is not finite), then every
- * slot's rule in the order of the list with the group's share of the rate. Read update.h next, then
- * adamw.c and muon.c. */
+ * An optimiser is a row: a name, its defaults, and which update rule each parameter group gets.
+ * Parameters of one rule are updated in batches, which are made at creation. A step is queued on
+ * the backend's stream and waits for nothing: the norm of the whole gradient, what clipping makes
+ * of it (both stay on the device), then every batch with its parameters' share of the rate. Read
+ * update.h next, then adamw.c and muon.c. */
 #include "optim/update.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
-
-/* The rule of a frozen parameter, whatever its group: it keeps nothing and changes nothing. */
-static plx_status leave(struct backend *be, const struct update_call *call)
-{
-    (void)be;
-    (void)call;
-    return PLX_OK;
-}
-
-static const struct update_rule frozen_rule = {.states = 0, .step = leave};
 
 struct optim_kind {
     struct optim_config defaults;
@@ -73,8 +64,15 @@ static const struct optim_kind optim_kinds[] = {
 };
 
 struct optim_slot {
-    const struct update_rule *rule;
+    const struct update_rule *rule; /* NULL where the parameter is frozen */
+    bool remote;                    /* another process has the states */
     struct plx_tensor states[UPDATE_MAX_STATES];
+};
+
+/* Neighbours in items that are updated by one call. */
+struct optim_batch {
+    const struct update_rule *rule;
+    int first, count;
 };
 
 struct optim {
@@ -83,7 +81,15 @@ struct optim {
     struct param_list *params;
     struct optim_slot *slots; /* one a parameter, in the list's order */
     int slot_count;
+    struct update_item *items; /* of updated parameters, batch after batch */
+    int *rows;                 /* an item's parameter */
+    struct optim_batch *batches;
+    int item_count, batch_count;
+    const struct plx_tensor **grads; /* a slot's gradient, NULL where it has no part in the norm */
+    struct plx_tensor squares, clip; /* on the device: struct clip's */
     struct arena state;
+    struct arena
+        borrowed; /* of remote states, on the host, between optim_borrow and optim_return */
     int64_t steps;
 };
 
@@ -169,52 +175,117 @@ static plx_status optim_assign_rules(struct optim *optim, const struct optim_kin
 {
     for (int i = 0; i < optim->slot_count; i++) {
         const struct param *param = &optim->params->items[i];
-        const struct update_rule *rule = param->frozen ? &frozen_rule : kind->rules[param->group];
+        if (param->frozen) continue;
+        const struct update_rule *rule = kind->rules[param->group];
         REQUIRE(optim->be->err, rule != &muon_rule || param->value.rank == 2, PLX_INVALID_ARGUMENT,
                 "%s: group %s needs rank 2, not %d", param->name, param_group_name(param->group),
                 param->value.rank);
         optim->slots[i].rule = rule;
+        optim->slots[i].remote = param->remote;
+        optim->grads[i] = param->remote ? NULL : &param->grad;
     }
     return PLX_OK;
+}
+
+static bool optim_goes_with(const struct optim *optim, const struct optim_batch *batch, int row)
+{
+    const struct plx_tensor *first = &optim->params->items[optim->rows[batch->first]].value;
+    const struct plx_tensor *value = &optim->params->items[row].value;
+    if (optim->slots[row].rule != batch->rule || optim->slots[row].remote) return false;
+    if (batch->rule->most == NULL) return true;
+    return value->shape[0] == first->shape[0] && value->shape[1] == first->shape[1] &&
+           batch->count < batch->rule->most(optim->be, value);
+}
+
+/* Puts a parameter into the batch, whose items are the last. */
+static void optim_batch_add(struct optim *optim, struct optim_batch *batch, int row)
+{
+    struct param *param = &optim->params->items[row];
+    struct optim_slot *slot = &optim->slots[row];
+    optim->rows[optim->item_count] = row;
+    optim->items[optim->item_count] = (struct update_item){
+        .value = &param->value,
+        .active = &param->active,
+        .grad = &param->grad,
+        .m = &slot->states[0],
+        .v = slot->rule->states > 1 ? &slot->states[1] : NULL,
+    };
+    optim->item_count++;
+    batch->count++;
+}
+
+/* Every parameter opens a batch with what goes with it, unless it is in one already. */
+static void optim_make_batches(struct optim *optim)
+{
+    for (int i = 0; i < optim->slot_count; i++) {
+        bool taken = optim->slots[i].rule == NULL || optim->slots[i].remote;
+        for (int k = 0; k < optim->item_count && !taken; k++) taken = optim->rows[k] == i;
+        if (taken) continue;
+        struct optim_batch *batch = &optim->batches[optim->batch_count++];
+        *batch = (struct optim_batch){.rule = optim->slots[i].rule, .first = optim->item_count};
+        optim_batch_add(optim, batch, i);
+        for (int j = i + 1; j < optim->slot_count; j++)
+            if (optim_goes_with(optim, batch, j)) optim_batch_add(optim, batch, j);
+    }
+}
+
+/* The states of remote parameters, or of all others. */
+static void optim_carve_states(struct optim *optim, struct arena *arena, bool remote)
+{
+    for (int i = 0; i < optim->slot_count; i++) {
+        struct optim_slot *slot = &optim->slots[i];
+        const struct plx_tensor *value = &optim->params->items[i].value;
+        if (slot->rule == NULL || slot->remote != remote) continue;
+        for (int s = 0; s < slot->rule->states; s++)
+            slot->states[s] = arena_tensor(arena, value->dtype, value->rank, value->shape);
+    }
 }
 
 static void optim_carve(struct optim *optim)
 {
-    for (int i = 0; i < optim->slot_count; i++) {
-        const struct plx_tensor *value = &optim->params->items[i].value;
-        for (int s = 0; s < optim->slots[i].rule->states; s++)
-            optim->slots[i].states[s] =
-                arena_tensor(&optim->state, value->dtype, value->rank, value->shape);
-    }
+    struct arena none = arena_measuring(&device_cpu);
+    optim_carve_states(optim, &optim->state, false);
+    optim_carve_states(optim, &none, true);
+    optim->squares = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){optim->slot_count});
+    optim->clip = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){CLIP_STATE});
 }
 
+/* Arenas come zeroed, which is how every state begins. */
 static plx_status optim_allocate(struct optim *optim)
 {
-    optim->state = arena_measuring();
+    optim->state = arena_measuring(optim->be->device);
     optim_carve(optim);
     size_t bytes = optim->state.peak;
-    TRY(arena_create(&optim->state, bytes, optim->be->err));
+    TRY(backend_arena(optim->be, bytes, &optim->state));
     optim_carve(optim);
-    for (int i = 0; i < optim->slot_count; i++)
-        for (int s = 0; s < optim->slots[i].rule->states; s++)
-            TRY(optim->be->ops->zero(optim->be, &optim->slots[i].states[s]));
     return PLX_OK;
 }
 
-static plx_status optim_update(struct optim *optim, struct backend *be, double lr, double decay)
+static plx_status optim_queue(struct optim *optim, struct backend *be, double lr, double decay)
 {
-    for (int i = 0; i < optim->slot_count; i++) {
-        const struct param *param = &optim->params->items[i];
-        bool decays = optim_group_decays(&optim->config, param->group);
-        struct update_call call = {
+    const struct clip clip = {.squares = &optim->squares,
+                              .state = &optim->clip,
+                              .limit = optim->config.clip,
+                              .step = optim->steps + 1};
+    struct plx_tensor factor = optim->clip;
+    factor.shape[0] = 1;
+    TRY(be->ops->clip(be, &clip));
+    for (int i = 0; i < optim->item_count; i++) {
+        enum param_group group = optim->params->items[optim->rows[i]].group;
+        bool decays = optim_group_decays(&optim->config, group);
+        optim->items[i].lr = lr * optim_group_lr(&optim->config, group);
+        optim->items[i].weight_decay = decays ? decay : 0.0;
+    }
+    for (int b = 0; b < optim->batch_count; b++) {
+        const struct optim_batch *batch = &optim->batches[b];
+        const struct update_call call = {
             .config = &optim->config,
-            .param = param,
-            .states = optim->slots[i].states,
-            .lr = lr * optim_group_lr(&optim->config, param->group),
-            .weight_decay = decays ? decay : 0.0,
+            .items = &optim->items[batch->first],
+            .count = batch->count,
+            .factor = &factor,
             .step = optim->steps + 1,
         };
-        TRY(optim->slots[i].rule->step(be, &call));
+        TRY(batch->rule->step(be, &call));
     }
     return PLX_OK;
 }
@@ -223,8 +294,26 @@ static plx_status optim_update(struct optim *optim, struct backend *be, double l
 static plx_status optim_reserve_scratch(struct optim *optim)
 {
     struct backend dry = backend_dry(optim->be);
-    TRY(optim_update(optim, &dry, 0.0, 0.0));
+    TRY(dry.ops->sum_squares(&dry, &optim->squares, optim->grads));
+    TRY(optim_queue(optim, &dry, 0.0, 0.0));
     return backend_reserve(optim->be, dry.scratch.peak);
+}
+
+static plx_status optim_build(struct optim *optim, const struct optim_kind *kind)
+{
+    size_t rows = (size_t)optim->slot_count + 1;
+    optim->slots = calloc(rows, sizeof *optim->slots);
+    optim->items = calloc(rows, sizeof *optim->items);
+    optim->rows = calloc(rows, sizeof *optim->rows);
+    optim->batches = calloc(rows, sizeof *optim->batches);
+    optim->grads = calloc(rows, sizeof *optim->grads);
+    REQUIRE(optim->be->err,
+            optim->slots && optim->items && optim->rows && optim->batches && optim->grads,
+            PLX_OUT_OF_MEMORY, "no memory for %d optimiser slots", optim->slot_count);
+    TRY(optim_assign_rules(optim, kind));
+    optim_make_batches(optim);
+    TRY(optim_allocate(optim));
+    return optim_reserve_scratch(optim);
 }
 
 plx_status optim_create(struct backend *be, const struct optim_config *config,
@@ -240,13 +329,7 @@ plx_status optim_create(struct backend *be, const struct optim_config *config,
     *made =
         (struct optim){.be = be, .config = *config, .params = params, .slot_count = params->count};
     made->config.name = kind->defaults.name; /* static storage, unlike the caller's */
-    made->slots = calloc((size_t)params->count + 1, sizeof *made->slots);
-    plx_status status = made->slots != NULL
-                            ? optim_assign_rules(made, kind)
-                            : error_set(be->err, PLX_OUT_OF_MEMORY,
-                                        "no memory for %d optimiser slots", params->count);
-    if (status == PLX_OK) status = optim_allocate(made);
-    if (status == PLX_OK) status = optim_reserve_scratch(made);
+    plx_status status = optim_build(made, kind);
     if (status != PLX_OK) {
         optim_destroy(made);
         return status;
@@ -259,33 +342,63 @@ void optim_destroy(struct optim *optim)
 {
     if (optim == NULL) return;
     arena_destroy(&optim->state);
+    arena_destroy(&optim->borrowed);
     free(optim->slots);
+    free(optim->items);
+    free(optim->rows);
+    free(optim->batches);
+    free(optim->grads);
     free(optim);
 }
 
 size_t optim_bytes(const struct optim *optim)
 {
-    return optim->state.capacity;
+    return optim->state.used;
 }
 
 /* ---- Stepping ---- */
 
-plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor,
-                      struct optim_report *report)
+plx_status optim_measure(struct optim *optim)
 {
     struct backend *be = optim->be;
     for (int i = 0; i < optim->slot_count; i++)
-        REQUIRE(be->err, optim->params->items[i].grad.data != NULL, PLX_INVALID_ARGUMENT,
+        REQUIRE(be->err, optim->grads[i] == NULL || optim->grads[i]->data != NULL,
+                PLX_INVALID_ARGUMENT,
                 "%s: an optimiser step needs gradients, which are not reserved",
                 optim->params->items[i].name);
-    double norm = 0.0;
-    plx_status status = clip_gradients(be, optim->params, optim->config.clip, &norm);
-    if (report != NULL) report->grad_norm = norm;
-    if (status != PLX_OK) return status;
-    TRY(optim_update(optim, be, optim->config.lr * lr_factor,
-                     optim->config.weight_decay * decay_factor));
+    return be->ops->sum_squares(be, &optim->squares, optim->grads);
+}
+
+const struct plx_tensor *optim_squares(const struct optim *optim)
+{
+    return &optim->squares;
+}
+
+plx_status optim_update(struct optim *optim, double lr_factor, double decay_factor)
+{
+    TRY(optim_queue(optim, optim->be, optim->config.lr * lr_factor,
+                    optim->config.weight_decay * decay_factor));
     optim->steps++;
     return PLX_OK;
+}
+
+plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor)
+{
+    TRY(optim_measure(optim));
+    return optim_update(optim, lr_factor, decay_factor);
+}
+
+plx_status optim_read_report(struct optim *optim, struct optim_report *report)
+{
+    struct backend *be = optim->be;
+    struct clip_state state;
+    TRY(be->device->download(&state, optim->clip.data, sizeof state, be->stream, be->err));
+    *report = (struct optim_report){.grad_norm = state.norm, .bad_step = (int64_t)state.bad_step};
+    if (report->bad_step == 0) return PLX_OK;
+    optim->steps = report->bad_step - 1;
+    return error_set(be->err, PLX_BAD_DATA,
+                     "%s: the gradient norm is not finite (%g); no parameter was changed",
+                     optim->params->items[(int)state.bad_index].name, report->grad_norm);
 }
 
 int64_t optim_steps(const struct optim *optim)
@@ -302,13 +415,40 @@ bool optim_state(struct optim *optim, int index, struct optim_tensor *state)
 {
     for (int i = 0; i < optim->slot_count; i++) {
         const struct optim_slot *slot = &optim->slots[i];
+        if (slot->rule == NULL) continue;
         if (index < slot->rule->states) {
             snprintf(state->name, sizeof state->name, "%s.%s", optim->params->items[i].name,
                      slot->rule->state_names[index]);
             state->tensor = slot->states[index];
+            state->param = i;
             return true;
         }
         index -= slot->rule->states;
     }
     return false;
+}
+
+plx_status optim_borrow(struct optim *optim)
+{
+    struct arena measuring = arena_measuring(&device_cpu);
+    optim_carve_states(optim, &measuring, true);
+    TRY(arena_create(&optim->borrowed, &device_cpu, NULL, measuring.used, optim->be->err));
+    optim_carve_states(optim, &optim->borrowed, true);
+    return PLX_OK;
+}
+
+void optim_return(struct optim *optim)
+{
+    struct arena none = arena_measuring(&device_cpu);
+    arena_destroy(&optim->borrowed);
+    optim_carve_states(optim, &none, true);
+}
+
+double optim_cost(const struct optim_config *config, const struct param *param)
+{
+    const struct optim_kind *kind = optim_find(config->name);
+    double elements = (double)plx_tensor_count(&param->value);
+    if (kind == NULL || kind->rules[param->group] != &muon_rule) return elements;
+    int64_t rows = param->value.shape[0], columns = param->value.shape[1];
+    return elements * (1.0 + (double)(rows < columns ? rows : columns) / 256.0);
 }

@@ -54,43 +54,64 @@ struct optim_config optim_config_default(const char *name);
 
 struct optim;
 
-/* Allocates the state for every parameter that is not frozen, zeroed, and grows be's scratch to
- * what a step needs. The list must outlive the optimiser and not grow; its gradients need memory
- * only when optim_step is called. A config out of range is PLX_INVALID_ARGUMENT. NULL is fine to
- * destroy. */
+/* Allocates the state for every parameter that is neither frozen nor remote, zeroed, and grows be's
+ * scratch to what a step needs. The list must outlive the optimiser and not grow; its gradients
+ * need memory only when optim_step is called. A config out of range is PLX_INVALID_ARGUMENT. NULL
+ * is fine to destroy. */
 plx_status optim_create(struct backend *be, const struct optim_config *config,
                         struct param_list *params, struct optim **optim);
 void optim_destroy(struct optim *optim);
 size_t optim_bytes(const struct optim *optim);
 
+/* Queues one update of every parameter that was not frozen at creation with lr * lr_factor and
+ * weight_decay * decay_factor, gradients taken times clip / norm where their norm is above clip,
+ * and advances the step. Nothing waits for the device. A norm that is not finite is found there:
+ * that step and all later ones change nothing, which optim_read_report tells. */
+plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor);
+
+/* The same in two halves, for processes that share gradients: between them the caller adds up
+ * optim_squares, f64 [parameters] on the device, over the processes. */
+plx_status optim_measure(struct optim *optim);
+const struct plx_tensor *optim_squares(const struct optim *optim);
+plx_status optim_update(struct optim *optim, double lr_factor, double decay_factor);
+
 struct optim_report {
-    double grad_norm; /* before clipping */
+    double grad_norm; /* of the last step, before clipping; or of the bad one */
+    int64_t bad_step; /* the first whose norm was not finite, counted from 1; 0: none */
 };
 
-/* One update of every parameter that was not frozen at creation with lr * lr_factor and
- * weight_decay * decay_factor. A gradient norm that is not finite stops before anything is changed:
- * PLX_BAD_DATA naming the parameter. Where the norm is above clip, the gradients are scaled in
- * place by clip / norm first. Advances the step. report may be NULL. */
-plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor,
-                      struct optim_report *report);
+/* Waits for all that is queued. With a bad step it returns PLX_BAD_DATA naming the parameter, and
+ * takes the steps back to the one before, whose weights and state are still there. */
+plx_status optim_read_report(struct optim *optim, struct optim_report *report);
 int64_t optim_steps(const struct optim *optim);
 void optim_set_steps(struct optim *optim, int64_t steps);
 
 /* State as named tensors ("NAME.momentum", "NAME.m", "NAME.v"), for checkpoints: index from 0;
- * false past the last. */
+ * false past the last. Those of remote parameters are named too, but without data unless it is
+ * borrowed. */
 struct optim_tensor {
     char name[PARAM_NAME_MAX + 16];
     struct plx_tensor tensor;
+    int param; /* whose */
 };
 bool optim_state(struct optim *optim, int index, struct optim_tensor *state);
+/* Gives the states of remote parameters memory on the host, to be filled with what their owners
+ * have and written to a checkpoint; optim_return takes it back. */
+plx_status optim_borrow(struct optim *optim);
+void optim_return(struct optim *optim);
+
+/* How long an update of the parameter takes beside others, for dealing them out: by its elements,
+ * and Muon's products by the shorter side of the matrix as well, which on a GPU outweighs the
+ * memory that AdamW moves from about 256 on. */
+double optim_cost(const struct optim_config *config, const struct param *param);
 
 /* ---- Orthogonalisation, exposed for tests ---- */
 struct muon_iteration {
     enum muon_coefficients coefficients;
     int steps;
 };
-/* y = NS(x), both [A,B], in the backend's storage dtype; in place allowed. Steps beyond a list's
- * length repeat its last triple. Scratch from be: 2 min(A,B)^2 + A B elements. */
+/* y[i] = NS(x[i]), both [n,A,B], in the backend's activation dtype; in place allowed. Steps beyond
+ * a list's length repeat its last triple. Scratch from be: n (2 min(A,B)^2 + A B) elements. */
 plx_status muon_orthogonalise(struct backend *be, const struct muon_iteration *iteration,
                               const struct plx_tensor *x, const struct plx_tensor *y);
 double muon_scale_factor(enum muon_scale scale, int64_t rows, int64_t columns);

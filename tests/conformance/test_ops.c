@@ -1,10 +1,9 @@
 /* test_ops.c: every operation of every table against ops_ref in double.
  *
  * Each row of op_cases.h runs at many sizes. The tolerance is compare.h's: at most twice the error
- * of ops_ref in float (rounding operands where the product does), plus a floor. Each run has NaN in
- * outputs, red zones around every buffer, exactly as much scratch as a dry run measured, and inputs
- * that must be unchanged afterwards; it is repeated at another alignment and with other numbers of
- * threads, and must give the same bits. */
+ * of ops_ref in float (rounding operands where the product does), plus a floor. Each run (op_run.h)
+ * is repeated at another alignment and with other numbers of threads, and must give the same bits.
+ */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,13 +14,10 @@
 
 #include <cmocka.h>
 
-#include "compare.h"
-#include "guarded.h"
 #include "op_cases.h"
-#include "seeded.h"
+#include "op_run.h"
 
 static struct test_options options;
-static int failures;
 
 /* ---- Backends -------------------------------------------------------------------------------- */
 
@@ -75,225 +71,36 @@ static int destroy_backends(void **state)
     return 0;
 }
 
-/* ---- One run --------------------------------------------------------------------------------- */
+/* ---- Cases ----------------------------------------------------------------------------------- */
 
-/* A case at one size: operands, and their values before and after. */
-struct run {
-    const struct op_case *c;
-    int64_t n, e;
-    bool wild;
-    struct operand operands[OPERANDS];
-    double *before[OPERANDS];
-};
-
-struct result {
-    double *values[OPERANDS];
-};
-
-static int64_t operand_count(const struct operand *operand)
+static struct op_result run_on(const struct op_run *run, int b, enum op_placement placement)
 {
-    int64_t count = 1;
-    for (int axis = 0; axis < operand->rank; axis++) count *= operand->shape[axis];
-    return operand->rank > 0 ? count : 0;
+    return op_run_on(run, &bes[b], backends[b].name, placement);
 }
 
-static bool is_integer(const struct operand *operand)
+static void same_bits(const struct op_run *run, int b, const struct op_result *one,
+                      const struct op_result *other, const char *what)
 {
-    return operand->values >= FILL_IDS;
+    op_run_same_bits(run, backends[b].name, one, other, what);
 }
 
-static void complain(const struct run *run, const char *backend, const char *what)
+static void check_kernel(const struct op_run *run, int b, const struct op_result results[BACKENDS])
 {
-    print_error("%s at n %lld, e %lld%s on %s: %s\n    repeat: %s --only %s --seed %llu\n",
-                run->c->name, (long long)run->n, (long long)run->e, run->wild ? ", wild" : "",
-                backend, what, options.program, run->c->name, (unsigned long long)options.seed);
-    failures++;
-}
-
-static double draw(struct seeded *random, const struct operand *operand, bool wild)
-{
-    double normal = seeded_normal(random);
-    switch (operand->values) {
-    case FILL_NORMAL:
-        break;
-    case FILL_SQUARES:
-        return (float)(normal * normal);
-    case FILL_IDS:
-        return (double)seeded_between(random, 0, operand->bound - 1);
-    case FILL_TARGETS:
-        return (double)seeded_between(random, -1, operand->bound - 1);
-    case FILL_POSITIONS:
-        return (double)seeded_between(random, 0, 40000);
-    case FILL_LENGTH:
-        return (double)operand->bound;
-    }
-    int64_t kind = wild ? seeded_between(random, 0, 63) : 0;
-    if (kind == 1) return NAN;
-    if (kind == 2) return normal > 0 ? 1e4 : -1e4;
-    if (kind == 3) return normal > 0 ? 88.0 : -88.0;
-    if (kind == 4) return 0.0;
-    return (float)(kind > 4 && kind < 20 ? 10 * normal : normal);
-}
-
-static struct run run_create(const struct op_case *c, int64_t n, int64_t e, bool wild)
-{
-    struct run run = {.c = c, .n = n, .e = e, .wild = wild};
-    struct seeded random =
-        seeded_make(options.seed, (uint64_t)((c - op_cases) * 1000000 + n * 1000 + e));
-    c->operands(run.operands, n, e);
-    for (int i = 0; i < OPERANDS; i++) {
-        int64_t count = operand_count(&run.operands[i]);
-        run.before[i] = malloc((size_t)(count + 1) * sizeof(double));
-        assert_non_null(run.before[i]);
-        for (int64_t j = 0; j < count; j++)
-            run.before[i][j] = draw(&random, &run.operands[i], wild);
-    }
-    return run;
-}
-
-static void run_destroy(struct run *run)
-{
-    for (int i = 0; i < OPERANDS; i++) free(run->before[i]);
-}
-
-static void result_destroy(struct result *result)
-{
-    for (int i = 0; i < OPERANDS; i++) free(result->values[i]);
-}
-
-/* What a dry run says the call needs: the same views, without memory. */
-static size_t measured_scratch(struct backend *be, const struct run *run,
-                               const struct plx_tensor *views)
-{
-    struct backend dry = backend_dry(be);
-    struct plx_tensor empty[OPERANDS];
-    memcpy(empty, views, sizeof empty);
-    for (int i = 0; i < OPERANDS; i++) empty[i].data = NULL;
-    if (run->c->run(&dry, empty) != PLX_OK) complain(run, "dry", be->err->text);
-    if (dry.scratch.used != 0) complain(run, "dry", "scratch is not as it was");
-    return dry.scratch.peak;
-}
-
-enum placement { PLACE_ODD, PLACE_ALIGNED, PLACE_PADDED };
-
-static struct test_tensor place_operand(const struct run *run, int i, plx_dtype storage,
-                                        enum placement placement)
-{
-    const struct operand *operand = &run->operands[i];
-    plx_dtype dtype = is_integer(operand) ? PLX_I32 : storage;
-    enum view_kind kind = placement == PLACE_PADDED ? VIEW_PADDED : VIEW_DENSE;
-    struct test_tensor tensor = test_tensor_create(dtype, kind, operand->rank, operand->shape);
-    if (placement == PLACE_ALIGNED) {
-        size_t bytes = tensor.memory.bytes;
-        guarded_destroy(&tensor.memory);
-        tensor.memory = guarded_create(bytes, 64);
-        tensor.view.data = tensor.memory.data;
-    }
-    if (operand->role != ROLE_OUT || is_integer(operand))
-        test_tensor_write(&tensor, run->before[i]);
-    return tensor;
-}
-
-/* Inputs must be as they were (NaN compares as bits). */
-static bool unchanged(const struct run *run, int i, const double *after)
-{
-    const struct operand *operand = &run->operands[i];
-    if (operand->role != ROLE_IN && !is_integer(operand)) return true;
-    for (int64_t j = 0; j < operand_count(operand); j++) {
-        double was = run->before[i][j];
-        if (was != after[j] && !(isnan(was) && isnan(after[j]))) return false;
-    }
-    return true;
-}
-
-static struct result run_on(const struct run *run, int b, enum placement placement)
-{
-    struct backend *be = &bes[b];
-    const char *name = backends[b].name;
-    struct test_tensor tensors[OPERANDS] = {0};
-    struct plx_tensor views[OPERANDS] = {0};
-    for (int i = 0; i < OPERANDS && run->operands[i].rank > 0; i++) {
-        tensors[i] = place_operand(run, i, be->storage, placement);
-        views[i] = tensors[i].view;
-    }
-    size_t needed = measured_scratch(be, run, views);
-    assert_int_equal(backend_reserve(be, needed), PLX_OK);
-    be->scratch.peak = 0;
-    if (run->c->run(be, views) != PLX_OK) complain(run, name, be->err->text);
-    error_clear(be->err);
-    if (be->scratch.used != 0) complain(run, name, "scratch is not as it was");
-    if (be->scratch.peak != needed) {
-        char text[128];
-        snprintf(text, sizeof text, "used %zu bytes of scratch, but a dry run measured %zu",
-                 be->scratch.peak, needed);
-        complain(run, name, text);
-    }
-    struct result result = {0};
-    for (int i = 0; i < OPERANDS && run->operands[i].rank > 0; i++) {
-        size_t count = (size_t)operand_count(&run->operands[i]);
-        result.values[i] = malloc((count + 1) * sizeof(double));
-        assert_non_null(result.values[i]);
-        test_tensor_read(&tensors[i], result.values[i]);
-        if (!test_tensor_intact(&tensors[i])) complain(run, name, "a red zone or gap was written");
-        if (!unchanged(run, i, result.values[i])) complain(run, name, "an input was changed");
-        test_tensor_destroy(&tensors[i]);
-    }
-    return result;
-}
-
-/* ---- Comparisons ----------------------------------------------------------------------------- */
-
-static bool is_output(const struct operand *operand)
-{
-    return operand->rank > 0 && operand->role != ROLE_IN && !is_integer(operand);
-}
-
-static void compare_results(const struct run *run, int b, const struct result *got,
-                            const struct result *naive, const struct result *oracle)
-{
-    for (int i = 0; i < OPERANDS; i++) {
-        const struct operand *operand = &run->operands[i];
-        if (!is_output(operand)) continue;
-        int64_t count = operand_count(operand);
-        struct comparison error = compare_values(got->values[i], oracle->values[i], count);
-        struct comparison allowed = compare_values(naive->values[i], oracle->values[i], count);
-        if (compare_within(&error, &allowed, PLX_F32, NULL)) continue;
-        char text[512];
-        int used =
-            snprintf(text, sizeof text, "operand %d, naive max abs %.3g: ", i, allowed.max_abs);
-        compare_describe(text + used, sizeof text - (size_t)used, &error, got->values[i],
-                         oracle->values[i], operand->rank, operand->shape);
-        complain(run, backends[b].name, text);
-    }
-}
-
-static void same_bits(const struct run *run, int b, const struct result *one,
-                      const struct result *other, const char *what)
-{
-    for (int i = 0; i < OPERANDS; i++) {
-        size_t bytes = (size_t)operand_count(&run->operands[i]) * sizeof(double);
-        if (is_output(&run->operands[i]) && memcmp(one->values[i], other->values[i], bytes) != 0)
-            complain(run, backends[b].name, what);
-    }
-}
-
-static void check_kernel(const struct run *run, int b, const struct result results[BACKENDS])
-{
-    const struct result *naive = &results[backends[b].naive];
-    compare_results(run, b, &results[b], naive, &results[ORACLE]);
-    struct result again = run_on(run, b, PLACE_ODD);
+    const struct op_result *naive = &results[backends[b].naive];
+    op_run_compare(run, &bes[b], backends[b].name, &results[b], naive, &results[ORACLE]);
+    struct op_result again = run_on(run, b, PLACE_ODD);
     same_bits(run, b, &again, &results[b], "a second run differs");
-    result_destroy(&again);
+    op_result_destroy(&again);
     again = run_on(run, b, PLACE_ALIGNED);
     same_bits(run, b, &again, &results[b], "another alignment gives another result");
-    result_destroy(&again);
+    op_result_destroy(&again);
     int like = backends[b].same_bits_as;
     if (like >= 0 && !run->c->product)
         same_bits(run, b, &results[like], &results[b], "the number of threads changes the result");
-    if (!run->c->product) return;
+    if (!run->c->strided) return;
     again = run_on(run, b, PLACE_PADDED);
-    compare_results(run, b, &again, naive, &results[ORACLE]);
-    result_destroy(&again);
+    op_run_compare(run, &bes[b], backends[b].name, &again, naive, &results[ORACLE]);
+    op_result_destroy(&again);
 }
 
 /* The backends that are worth a case: products do not depend on our instruction sets, and the
@@ -314,15 +121,15 @@ static bool is_threaded(int b, const struct op_case *c)
 static void check_case(const struct op_case *c, int64_t n, int64_t e, bool wild,
                        bool (*chosen)(int b, const struct op_case *c))
 {
-    struct run run = run_create(c, n, e, wild);
-    struct result results[BACKENDS] = {0};
+    struct op_run run = op_run_create(c, (int)(c - op_cases), &options, n, e, wild);
+    struct op_result results[BACKENDS] = {0};
     for (int b = 0; b < BACKENDS; b++) {
         if (!chosen(b, c)) continue;
         results[b] = run_on(&run, b, PLACE_ODD);
         if (b >= KERNELS) check_kernel(&run, b, results);
     }
-    for (int b = 0; b < BACKENDS; b++) result_destroy(&results[b]);
-    run_destroy(&run);
+    for (int b = 0; b < BACKENDS; b++) op_result_destroy(&results[b]);
+    op_run_destroy(&run);
 }
 
 /* ---- Tests ----------------------------------------------------------------------------------- */
@@ -344,7 +151,6 @@ static bool is_case_size(const struct op_case *c, int i, int j)
 static void every_operation_matches_the_oracle(void **state)
 {
     (void)state;
-    failures = 0;
     for (int k = 0; k < OP_CASES; k++) {
         const struct op_case *c = &op_cases[k];
         if (!test_options_match(&options, c->name)) continue;
@@ -353,35 +159,33 @@ static void every_operation_matches_the_oracle(void **state)
                 if (is_case_size(c, i, j)) check_case(c, sizes[i], sizes[j], false, is_worth);
         check_case(c, 0, 3, false, is_worth);
     }
-    assert_int_equal(failures, 0);
+    assert_int_equal(op_run_failures(), 0);
 }
 
 /* Large enough that several threads take part. */
 static void threads_change_nothing(void **state)
 {
     (void)state;
-    failures = 0;
     for (int k = 0; k < OP_CASES; k++) {
         const struct op_case *c = &op_cases[k];
         if (!test_options_match(&options, c->name) || c->product || c->attention) continue;
         check_case(c, 700, 193, false, is_threaded);
         check_case(c, 33000, 3, false, is_threaded);
     }
-    assert_int_equal(failures, 0);
+    assert_int_equal(op_run_failures(), 0);
 }
 
 /* NaN spreads as in the reference, and huge arguments neither overflow nor lose their sign. */
 static void extreme_values_behave_as_in_the_oracle(void **state)
 {
     (void)state;
-    failures = 0;
     for (int k = 0; k < OP_CASES; k++) {
         const struct op_case *c = &op_cases[k];
         if (!test_options_match(&options, c->name) || c->product || c->attention) continue;
         check_case(c, 17, 64, true, is_worth);
         check_case(c, 65, 17, true, is_worth);
     }
-    assert_int_equal(failures, 0);
+    assert_int_equal(op_run_failures(), 0);
 }
 
 static bool has_function(const struct ops *ops, size_t member)

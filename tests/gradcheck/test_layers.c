@@ -76,12 +76,13 @@ static void rig_create(struct rig *rig, const struct layer_case *layer, uint64_t
         .ops = &ops_ref, .storage = PLX_F64, .compute = PLX_F64, .threads = 1};
     RIG_OK(rig, backend_create(&rig->be, &config, &rig->err));
     RIG_OK(rig, backend_reserve(&rig->be, 1 << 22));
-    RIG_OK(rig, arena_create(&rig->values, 1 << 18, &rig->err));
-    RIG_OK(rig, arena_create(&rig->grads, 1 << 18, &rig->err));
-    RIG_OK(rig, arena_create(&rig->records, 1 << 20, &rig->err));
+    RIG_OK(rig, arena_create(&rig->values, &device_cpu, NULL, 1 << 18, &rig->err));
+    RIG_OK(rig, arena_create(&rig->grads, &device_cpu, NULL, 1 << 18, &rig->err));
+    RIG_OK(rig, arena_create(&rig->records, &device_cpu, NULL, 1 << 20, &rig->err));
     rig_fill_batch(rig);
     layer->create(rig, layer->variant);
     param_list_carve_values(&rig->params, &rig->values);
+    param_list_carve_active(&rig->params, PLX_F64, &rig->values);
     param_list_carve_grads(&rig->params, &rig->grads);
     for (int p = 0; p < rig->params.count; p++) {
         case_fill(&rig->params.items[p].value, &rig->rng, 0.5);
@@ -152,7 +153,7 @@ static void heads_case(struct rig *rig, int variant)
     struct heads *heads = &rig->heads;
     *heads = (struct heads){.heads = 3,
                             .channels = 4,
-                            .dtype = PLX_F64,
+                            .precision = {PLX_F64, PLX_F64},
                             .has_norm = variant & 1,
                             .bias = -1,
                             .gate = -1,
@@ -164,7 +165,7 @@ static void heads_case(struct rig *rig, int variant)
             rmsnorm_create(&heads->norm, &rig->params, PLX_F64, 4, 1e-3, PARAM_INIT_ONE, "h", "n"));
     if (variant & 2) heads->gate = linear_add(&rig->params, PLX_F64, 3, E, 1, PARAM_THIN, "h", "g");
     if (variant & 8) heads->bias = bias_add(&rig->params, PLX_F64, 12, "h", "w");
-    heads_carve(heads, N, &rig->records, &rig->heads_record);
+    heads_carve(heads, N, RECORD_ALL, &rig->records, &rig->heads_record);
 }
 
 static plx_status heads_case_forward(struct rig *rig, const struct plx_tensor *x,
@@ -195,8 +196,9 @@ static plx_status heads_case_backward(struct rig *rig, const struct plx_tensor *
 static void mlp_case(struct rig *rig, int variant)
 {
     (void)variant;
-    assert_true(mlp_create(&rig->mlp, &rig->params, PLX_F64, E, 11, 1, "m"));
-    mlp_carve(&rig->mlp, N, &rig->records, &rig->mlp_record);
+    assert_true(
+        mlp_create(&rig->mlp, &rig->params, (struct precision){PLX_F64, PLX_F64}, E, 11, 1, "m"));
+    mlp_carve(&rig->mlp, N, RECORD_ALL, &rig->records, &rig->mlp_record);
 }
 
 static plx_status mlp_case_forward(struct rig *rig, const struct plx_tensor *x,
@@ -248,9 +250,10 @@ static void block_case(struct rig *rig, int variant)
     config.probe_gate = variant == 2;
     config.qkv_bias = variant == 3;
     config.layer[0].window = variant == 2 ? 2 : 0;
-    assert_true(block_create(&rig->block, &config, 0, PLX_F64, &rig->params));
+    assert_true(
+        block_create(&rig->block, &config, 0, (struct precision){PLX_F64, PLX_F64}, &rig->params));
     rig->block_record.mixer = calloc(1, rig->block.kind->record_size);
-    block_carve(&rig->block, N, &rig->records, &rig->block_record);
+    block_carve(&rig->block, N, RECORD_ALL, &rig->records, &rig->block_record);
 }
 
 static plx_status block_case_forward(struct rig *rig, const struct plx_tensor *x,
@@ -388,8 +391,9 @@ enum { HEAD_VOCAB = 4200 };
 static double head_value(struct rig *rig, const struct plx_tensor *x,
                          const struct plx_tensor *targets)
 {
-    double sum;
-    RIG_OK(rig, head_loss(&rig->be, rig->weight, &rig->params, x, targets, 0, NULL, &sum));
+    double sum = 0;
+    struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1});
+    RIG_OK(rig, head_loss(&rig->be, rig->weight, &rig->params, x, targets, 0, NULL, &total));
     return sum;
 }
 
@@ -401,20 +405,21 @@ static void test_head(void **state)
     const struct layer_case none = {.create = embedding_case};
     struct rig rig;
     rig_create(&rig, &none, case_seed("head"));
-    assert_true(head_chunk(HEAD_VOCAB, tokens) < tokens / 2);
+    assert_true(head_chunk(&rig.be, PLX_F64, HEAD_VOCAB, tokens) < tokens / 2);
     struct plx_tensor weight = case_tensor(PLX_F64, 2, (int64_t[]){HEAD_VOCAB, 3}),
                       grad = case_tensor(PLX_F64, 2, weight.shape),
                       x = case_tensor(PLX_F64, 2, shape), dx = case_tensor(PLX_F64, 2, shape),
                       targets = case_tensor(PLX_I32, 1, &tokens);
-    rig.params.items[0].value = weight;
+    rig.params.items[0].value = rig.params.items[0].active = weight;
     rig.params.items[0].grad = grad;
     case_fill(&weight, &rig.rng, 1);
     case_fill(&x, &rig.rng, 1);
     for (int64_t n = 0; n < tokens; n++)
         ((int32_t *)targets.data)[n] = n % 7 == 0 ? -1 : (int32_t)rng_below(&rig.rng, HEAD_VOCAB);
     RIG_OK(&rig, backend_reserve(&rig.be, (size_t)1 << 24));
-    double sum;
-    RIG_OK(&rig, head_loss(&rig.be, rig.weight, &rig.params, &x, &targets, scale, &dx, &sum));
+    double sum = 0;
+    struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1});
+    RIG_OK(&rig, head_loss(&rig.be, rig.weight, &rig.params, &x, &targets, scale, &dx, &total));
     assert_true(fabs(sum - head_value(&rig, &x, &targets)) <= 1e-12 * sum);
     for (int s = 0; s < 24; s++) {
         bool in_x = s % 2 == 0;

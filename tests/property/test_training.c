@@ -31,7 +31,7 @@ static void open_run(struct run *run, const char *mixer, const struct ops *ops, 
         .ops = ops, .storage = storage, .compute = storage, .threads = 1};
     CASE_OK(&run->m, backend_create(&run->m.be, &backend, &run->m.err));
     CASE_OK(&run->m, model_create(&run->m.be, &config, &run->m.model));
-    model_init(run->m.model, 3);
+    CASE_OK(&run->m, model_init(run->m.model, 3));
     case_perturb_gains(run->m.model, 3);
     struct rng rng = rng_make(3, 9);
     case_batch_fill(&run->batch, (int64_t[]){13, 8}, 2, config.vocab_size, &rng);
@@ -61,7 +61,7 @@ static double step(struct run *run)
     CASE_OK(&run->m,
             model_loss_backward(run->m.model, &run->batch.batch, 1.0 / (double)scored, &loss));
     CASE_OK(&run->m, optim_step(run->optim, schedule_lr(&run->schedule, index),
-                                schedule_weight_decay(&run->schedule, index), NULL));
+                                schedule_weight_decay(&run->schedule, index)));
     assert_int_equal(loss.count, scored);
     return loss.sum / (double)scored;
 }
@@ -160,7 +160,7 @@ static void the_probe_learns_alone(void **unused)
         struct param_list *free_rows = model_params(whole.m.model);
         struct param_list *rows = model_params(probe.m.model);
         optim_destroy(probe.optim);
-        param_list_train_probe_only(rows);
+        param_list_train_only(rows, true, false);
         make_optim(&probe, optimizers[i]);
         struct plx_tensor before[MOST_PARAMS];
         assert_true(rows->count <= MOST_PARAMS);

@@ -110,7 +110,7 @@ static void check_shapes(struct backend *be)
     expect_failure(ops->add(be, &small, &small, &large), PLX_INTERNAL, "add", "b", "[2,4]", "[2,3]",
                    NULL);
     expect_failure(ops->add(be, &small, &half, &small), PLX_INTERNAL, "a is bf16", "f32", NULL);
-    expect_failure(ops->scale(be, &gap, 2.0), PLX_INTERNAL, "scale", "[2,3]", "dense", NULL);
+    expect_failure(ops->zero(be, &gap), PLX_INTERNAL, "zero", "[2,3]", "dense", NULL);
     struct gemm gemm = {.a = &small, .b = &large, .c = &large, .alpha = 1.0};
     expect_failure(ops->gemm(be, &gemm), PLX_INTERNAL, "gemm", "[2,3]", "[2,4]", NULL);
     gemm.b = &small;
@@ -126,8 +126,17 @@ static void check_shapes(struct backend *be)
                    "odd", NULL);
     expect_failure(ops->bias(be, &small, &small, &gain), PLX_INTERNAL, "bias", "bias [4]",
                    "3 elements", "[2,3]", NULL);
-    struct adamw_update update = {.value = &small, .grad = &small, .m = &small, .v = &small};
+    double one = 1.0;
+    struct plx_tensor factor = plx_tensor_dense(&one, PLX_F64, 1, (const int64_t[]){1});
+    struct update_item item = {&small, &small, &small, &small, &small, 0.1, 0.0};
+    struct adamw_update update = {.items = &item, .count = 1, .factor = &factor};
     expect_failure(ops->adamw(be, &update), PLX_INTERNAL, "adamw", "step is 0", NULL);
+    struct plx_tensor directions = plx_tensor_dense(data, PLX_F32, 3, (const int64_t[]){1, 2, 4});
+    struct muon_update muon = {
+        .items = &item, .count = 1, .factor = &factor, .directions = &directions};
+    expect_failure(ops->momentum(be, &muon), PLX_INTERNAL, "momentum", "[1,2,4]", "1 values", NULL);
+    item.m = &large;
+    expect_failure(ops->apply(be, &muon), PLX_INTERNAL, "apply", "m [2,4]", "value [2,3]", NULL);
 }
 
 static void wrong_shapes_are_named(void **state)

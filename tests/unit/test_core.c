@@ -100,7 +100,7 @@ static void measuring_equals_real(void **state)
 {
     (void)state;
     struct error err = {0};
-    struct arena measuring = arena_measuring(), real;
+    struct arena measuring = arena_measuring(&device_cpu), real;
     void *none[4], *blocks[4];
     assert_true(arena_is_measuring(&measuring));
     carve(&measuring, none);
@@ -108,7 +108,7 @@ static void measuring_equals_real(void **state)
     assert_false(arena_overflowed(&measuring));
     assert_true(measuring.peak > measuring.used);
 
-    assert_int_equal(arena_create(&real, measuring.peak, &err), PLX_OK);
+    assert_int_equal(arena_create(&real, &device_cpu, NULL, measuring.peak, &err), PLX_OK);
     assert_false(arena_is_measuring(&real));
     carve(&real, blocks);
     assert_false(arena_overflowed(&real));
@@ -133,7 +133,7 @@ static void overflow_is_told_not_written(void **state)
     (void)state;
     struct error err = {0};
     struct arena arena;
-    assert_int_equal(arena_create(&arena, 256, &err), PLX_OK);
+    assert_int_equal(arena_create(&arena, &device_cpu, NULL, 256, &err), PLX_OK);
     assert_non_null(arena_push(&arena, 64));
     size_t mark = arena_mark(&arena);
     assert_null(arena_push(&arena, 257));
@@ -149,19 +149,21 @@ static void absurd_sizes_do_not_wrap(void **state)
 {
     (void)state;
     struct error err = {0};
-    struct arena measuring = arena_measuring(), arena;
+    struct arena measuring = arena_measuring(&device_cpu), arena;
     assert_null(arena_push(&measuring, SIZE_MAX));
     assert_null(arena_push(&measuring, SIZE_MAX - 32));
     assert_null(arena_push(&measuring, 64));
     assert_int_equal(measuring.used, SIZE_MAX);
-    assert_int_equal(arena_create(&arena, 128, &err), PLX_OK);
+    assert_int_equal(arena_create(&arena, &device_cpu, NULL, 128, &err), PLX_OK);
     assert_null(arena_push(&arena, SIZE_MAX - 8));
     assert_true(arena_overflowed(&arena));
     arena_destroy(&arena);
-    assert_int_equal(arena_create(&arena, SIZE_MAX - 8, &err), PLX_OUT_OF_MEMORY);
+    assert_int_equal(arena_create(&arena, &device_cpu, NULL, SIZE_MAX - 8, &err),
+                     PLX_OUT_OF_MEMORY);
     assert_null(arena.base);
     error_clear(&err);
-    assert_int_equal(arena_create(&arena, (size_t)1 << 62, &err), PLX_OUT_OF_MEMORY);
+    assert_int_equal(arena_create(&arena, &device_cpu, NULL, (size_t)1 << 62, &err),
+                     PLX_OUT_OF_MEMORY);
     arena_destroy(&arena);
 }
 
@@ -170,7 +172,7 @@ static void scratch_is_a_stack(void **state)
     (void)state;
     struct error err = {0};
     struct arena arena;
-    assert_int_equal(arena_create(&arena, 4096, &err), PLX_OK);
+    assert_int_equal(arena_create(&arena, &device_cpu, NULL, 4096, &err), PLX_OK);
     size_t start = arena_mark(&arena);
     void *first = arena_push(&arena, 100);
     size_t inner = arena_mark(&arena);
@@ -182,7 +184,7 @@ static void scratch_is_a_stack(void **state)
     assert_ptr_equal(arena_push(&arena, 100), first);
     /* An empty arena is a valid one. */
     arena_destroy(&arena);
-    assert_int_equal(arena_create(&arena, 0, &err), PLX_OK);
+    assert_int_equal(arena_create(&arena, &device_cpu, NULL, 0, &err), PLX_OK);
     assert_false(arena_is_measuring(&arena));
     arena_destroy(&arena);
 }
@@ -344,14 +346,14 @@ static void add(struct param_list *list, const char *name, enum param_init init)
 static void start(struct param_list *list, struct arena *arena, uint64_t seed)
 {
     struct error err = {0};
-    struct arena measuring = arena_measuring();
+    struct arena measuring = arena_measuring(&device_cpu);
     param_list_carve_values(list, &measuring);
     param_list_carve_grads(list, &measuring);
-    assert_int_equal(arena_create(arena, measuring.peak, &err), PLX_OK);
+    assert_int_equal(arena_create(arena, &device_cpu, NULL, measuring.peak, &err), PLX_OK);
     param_list_carve_values(list, arena);
     param_list_carve_grads(list, arena);
     assert_false(arena_overflowed(arena));
-    param_list_init(list, seed);
+    assert_int_equal(param_list_init(list, seed, &device_cpu, NULL, &err), PLX_OK);
 }
 
 static void assert_same_start(struct param_list *a, struct param_list *b, const char *name)

@@ -77,6 +77,34 @@ static void test_memory(void **state)
     }
 }
 
+/* An allocation that is written to shows in what the process holds, and stays in the peak. */
+static void test_memory_held(void **state)
+{
+    (void)state;
+    enum { LARGE = 64 << 20 };
+    for (int n = 0; n < 2; n++) {
+        const struct device *device = devices[n];
+        struct error err = {0};
+        struct device_memory before, during, after;
+        plx_stream stream;
+        void *memory;
+        if (!present(device)) continue;
+        assert_int_equal(device->stream_create(&stream, &err), PLX_OK);
+        assert_int_equal(device->memory(&before, &err), PLX_OK);
+        assert_int_equal(device->allocate(&memory, LARGE, stream, &err), PLX_OK);
+        assert_int_equal(device->fill(memory, 1, LARGE, stream, &err), PLX_OK);
+        assert_int_equal(device->wait(stream, &err), PLX_OK);
+        assert_int_equal(device->memory(&during, &err), PLX_OK);
+        device->release(memory, stream);
+        assert_int_equal(device->wait(stream, &err), PLX_OK);
+        assert_int_equal(device->memory(&after, &err), PLX_OK);
+        assert_true(during.held >= before.held + LARGE / 2);
+        assert_true(after.held_peak >= before.held + LARGE / 2); /* the CPU's may lag a little */
+        assert_true(before.available > 0);
+        device->stream_destroy(stream);
+    }
+}
+
 static void test_time(void **state)
 {
     (void)state;
@@ -107,9 +135,8 @@ static void test_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_facts),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_names),  cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_memory_held),
         cmocka_unit_test(test_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

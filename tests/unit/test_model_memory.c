@@ -5,6 +5,7 @@
  * model makes is failed in turn, which must give PLX_OUT_OF_MEMORY and leave nothing behind
  * (allocations are counted, and LeakSanitizer looks too). */
 #include "../model_case.h"
+#include "optim/optim.h"
 
 /* ---- Allocation faults: the C library's own functions, or the sanitizer's, behind a countdown
  * ---- */
@@ -114,32 +115,44 @@ static void test_allocation_failures(void **state)
 /* What a tensor of so many numbers takes in an arena, red zones of sanitizer builds included. */
 static size_t taken(int64_t numbers, plx_dtype dtype)
 {
-    struct arena arena = arena_measuring();
+    struct arena arena = arena_measuring(&device_cpu);
     arena_push(&arena, (size_t)numbers * plx_dtype_size(dtype));
     return arena.used;
 }
 
-/* The record of a Parallax block with every option, tensor by tensor. */
-static size_t record_bytes(const struct model_config *config, int64_t N, plx_dtype dtype)
+static size_t taken_by(const int64_t *tensors, int count, plx_dtype dtype)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++) bytes += taken(tensors[i], dtype);
+    return bytes;
+}
+
+/* What selective recomputation keeps of the record of a Parallax block with every option, and what
+ * it makes again. */
+static void record_bytes(const struct model_config *config, int64_t N, plx_dtype dtype,
+                         size_t *kept, size_t *cheap)
 {
     const int64_t E = config->hidden_size, F = config->intermediate_size;
     const int64_t H = config->heads, G = config->kv_heads, D = config->head_dim;
-    const int64_t tensors[] = {
-        N,         N * E,                /* norm before the mixer: rstd, output */
-        N * H * D, N * H,     N * H * D, /* q: projected, rstd, normed and rotated */
-        N * G * D, N * G,     N * G * D, /* k */
-        N * G * D,                       /* v */
-        N * H * D, N * H,     N * H * D, /* r: projected, rstd, normed */
-        N * H,     N * H * D,            /* r: gate, gated and rotated */
-        N * H * D, N * H,                /* attention: o, lse */
-        N * H,     N * H * D,            /* probe mean, value mean */
-        N * E,                           /* h */
-        N,         N * E,                /* norm before the MLP */
-        N * F,     N * F,     N * F};    /* gate, up, product */
-    size_t bytes = 0;
-    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
-        bytes += taken(tensors[i], dtype);
-    return bytes;
+    const int64_t kept_tensors[] = {N,                     /* norm before the mixer: rstd */
+                                    N * H * D, N * H,      /* q: projected, rstd */
+                                    N * G * D, N * G,      /* k */
+                                    N * G * D,             /* v */
+                                    N * H * D, N * H,      /* r: projected, rstd */
+                                    N * H,                 /* r: gate */
+                                    N * H * D, N * H,      /* attention: o, lse */
+                                    N * H,     N * H * D,  /* probe mean, value mean */
+                                    N * E,                 /* h */
+                                    N,                     /* norm before the MLP: rstd */
+                                    N * F,     N * F};     /* gate, up */
+    const int64_t cheap_tensors[] = {N * E,                /* norm before the mixer */
+                                     N * H * D,            /* q: normed and rotated */
+                                     N * G * D,            /* k */
+                                     N * H * D, N * H * D, /* r: normed; gated and rotated */
+                                     N * E,                /* norm before the MLP */
+                                     N * F};               /* product */
+    *kept = taken_by(kept_tensors, sizeof kept_tensors / sizeof *kept_tensors, dtype);
+    *cheap = taken_by(cheap_tensors, sizeof cheap_tensors / sizeof *cheap_tensors, dtype);
 }
 
 static struct model_config full_config(void)
@@ -155,22 +168,57 @@ static void test_activations(void **state)
     const struct model_config config = full_config();
     enum { N = 21, L = 3 };
     struct case_model m;
-    struct model_memory kept, full, forward;
+    struct model_memory kept, selective, full, forward;
+    size_t record, cheap;
     case_open(&m, &config, &ops_ref, PLX_F64, 1);
     CASE_OK(&m, model_reserve(m.model, N, 2, true, RECOMPUTE_NONE, &kept));
+    CASE_OK(&m, model_reserve(m.model, N, 2, true, RECOMPUTE_SELECTIVE, &selective));
     CASE_OK(&m, model_reserve(m.model, N, 2, true, RECOMPUTE_FULL, &full));
     CASE_OK(&m, model_reserve(m.model, N, 2, false, RECOMPUTE_NONE, &forward));
-    const size_t input = taken(N * config.hidden_size, PLX_F64),
-                 record = record_bytes(&config, N, PLX_F64), final = input + taken(N, PLX_F64);
-    assert_int_equal(kept.activations, (L + 1) * input + L * record + final);
-    assert_int_equal(full.activations, (L + 1) * input + record + final);
-    assert_int_equal(forward.activations, 2 * input + record + final);
+    record_bytes(&config, N, PLX_F64, &record, &cheap);
+    const size_t input = taken(N * config.hidden_size, PLX_F64), inputs = (L + 1) * input,
+                 final = input + taken(N, PLX_F64);
+    assert_int_equal(kept.activations, inputs + L * (record + cheap) + final);
+    assert_int_equal(selective.activations, inputs + L * record + cheap + final);
+    assert_int_equal(full.activations, inputs + record + cheap + final);
+    assert_int_equal(forward.activations, 2 * input + record + cheap + final);
     size_t params = 0;
     for (int p = 0; p < model_params(m.model)->count; p++)
         params += taken(plx_tensor_count(&model_params(m.model)->items[p].value), PLX_F64);
     assert_int_equal(kept.params, params);
     assert_int_equal(kept.grads, params);
     assert_int_equal(forward.grads, params); /* they stay */
+    case_close(&m);
+}
+
+/* Model and optimiser on a backend that measures: the sizes of real ones, and not one tensor. */
+static void test_measuring(void **state)
+{
+    (void)state;
+    const struct model_config config = full_config();
+    const struct optim_config muon = optim_config_default("muon");
+    struct case_model m;
+    struct model_memory real, measured;
+    struct optim *real_optim, *measured_optim;
+    struct model *model;
+    case_open(&m, &config, &ops_cpu, PLX_F32, 1);
+    struct backend dry = backend_dry(&m.be);
+    CASE_OK(&m, model_create(&dry, &config, &model));
+    CASE_OK(&m, model_reserve(model, 21, 2, true, RECOMPUTE_NONE, &measured));
+    CASE_OK(&m, optim_create(&dry, &muon, model_params(model), &measured_optim));
+    assert_int_equal(m.be.scratch.capacity, 0);
+    for (int p = 0; p < model_params(model)->count; p++) {
+        assert_null(model_params(model)->items[p].value.data);
+        assert_null(model_params(model)->items[p].grad.data);
+    }
+    CASE_OK(&m, model_reserve(m.model, 21, 2, true, RECOMPUTE_NONE, &real));
+    CASE_OK(&m, optim_create(&m.be, &muon, model_params(m.model), &real_optim));
+    assert_memory_equal(&measured, &real, sizeof real);
+    assert_int_equal(optim_bytes(measured_optim), optim_bytes(real_optim));
+    assert_int_equal(dry.scratch.peak, m.be.scratch.capacity);
+    optim_destroy(measured_optim);
+    model_destroy(model);
+    optim_destroy(real_optim);
     case_close(&m);
 }
 
@@ -182,15 +230,14 @@ static void test_scratch(void **state)
         const struct ops *ops;
         plx_dtype storage;
     } tables[] = {{&ops_ref, PLX_F64}, {&ops_cpu, PLX_F32}};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         struct case_model m;
         struct case_batch b;
         struct rng rng = rng_make(2, 2);
         struct model_memory memory;
         struct model_loss loss;
         case_open(&m, &config, tables[i % 2].ops, tables[i % 2].storage, 1);
-        CASE_OK(&m, model_reserve(m.model, 40, 5, true, i / 2 ? RECOMPUTE_FULL : RECOMPUTE_NONE,
-                                  &memory));
+        CASE_OK(&m, model_reserve(m.model, 40, 5, true, (enum recompute)(i / 2), &memory));
         CASE_OK(&m, model_zero_grads(m.model));
         case_batch_fill(&b, (int64_t[]){3, 7, 20, 9, 1}, 5, config.vocab_size, &rng);
         CASE_OK(&m, model_loss_backward(m.model, &b.batch, 1, &loss));
@@ -286,16 +333,25 @@ static void test_cache_refusals(void **state)
            "a cache of 2147483647 sequences of 2147483647 tokens of 16 numbers each");
     CASE_OK(&m, model_cache_create(m.model, 2, 5, &cache));
     struct plx_tensor logits = case_tensor(PLX_F32, 2, (int64_t[]){2, 61});
-    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2, 3, -4}, 2, &logits),
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2, 3, -4}, (int64_t[]){2, 2}, &logits),
            PLX_INVALID_ARGUMENT, "token 3 to decode is -4 but must be from 0 to 60");
     logits.shape[0] = 1;
-    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, 1, &logits), PLX_INVALID_ARGUMENT,
-           "logits must be f32 [2, 61]");
-    assert_int_equal(model_cache_length(cache), 0);
-    /* Per layer k and v of 2 sequences x 5 tokens x 2 heads x 8 channels, positions, ids, lengths.
-     */
-    assert_int_equal(model_cache_bytes(cache),
-                     2 * taken(160, PLX_F32) + 2 * taken(10, PLX_I32) + taken(2, PLX_I32));
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){0, 0}, &logits),
+           PLX_INVALID_ARGUMENT, "no sequence of the cache has a new token");
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){3, -1}, &logits),
+           PLX_INVALID_ARGUMENT, "-1 new tokens do not fit a cache that holds 0 of at most 5");
+    logits.shape[0] = 2;
+    logits.device = PLX_CUDA;
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
+           PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
+    logits.device = PLX_CPU;
+    logits.shape[0] = 1;
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
+           PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
+    assert_int_equal(model_cache_length(cache, 0), 0);
+    /* Per layer k and v of 2 sequences x 5 tokens x 2 heads x 8 channels, and the numbers of a
+     * pass: ids and positions of 2 x 5 tokens, lengths and last rows of 2 sequences. */
+    assert_int_equal(model_cache_bytes(cache), 2 * taken(160, PLX_F32) + taken(24, PLX_I32));
     free(logits.data);
     model_cache_destroy(cache);
     case_close(&m);
@@ -306,6 +362,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_allocation_failures),
         cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_measuring),
         cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_empty_batch),

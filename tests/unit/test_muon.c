@@ -43,7 +43,7 @@ static struct backend backend_of(const struct setting *setting)
 static struct plx_tensor matrix_of(const struct backend *be, int64_t rows, int64_t columns,
                                    const double *values)
 {
-    int64_t shape[2] = {rows, columns};
+    int64_t shape[3] = {1, rows, columns};
     void *data = malloc((size_t)(rows * columns) * plx_dtype_size(be->storage));
     for (int64_t i = 0; i < rows * columns; i++) {
         if (be->storage == PLX_F64)
@@ -51,7 +51,7 @@ static struct plx_tensor matrix_of(const struct backend *be, int64_t rows, int64
         else
             ((float *)data)[i] = (float)values[i];
     }
-    return plx_tensor_dense(data, be->storage, 2, shape);
+    return plx_tensor_dense(data, be->storage, 3, shape);
 }
 
 static double element(const struct plx_tensor *matrix, int64_t i)
@@ -355,6 +355,33 @@ static void a_row_and_a_column_are_only_normalised_by_the_polynomial(void **unus
     free(x);
 }
 
+/* Every matrix of a batch as it comes out alone, bit for bit. */
+static void a_batch_is_its_matrices(void **unused)
+{
+    (void)unused;
+    enum { COUNT = 3, MOST = 9 * 14 };
+    static const int64_t shapes[3][2] = {{9, 14}, {14, 9}, {8, 8}};
+    for (int s = 0; s < SETTINGS; s++)
+        for (int i = 0; i < 6; i++) {
+            const int64_t *shape = shapes[i / 2], size = shape[0] * shape[1];
+            struct muon_iteration iteration = {MUON_QUINTIC, 4 + i % 2};
+            double *values = normal_matrix(COUNT * size, 51, 3.0), alone[MOST];
+            struct backend be = backend_of(&settings[s]);
+            struct plx_tensor x = matrix_of(&be, COUNT * shape[0], shape[1], values);
+            x = plx_tensor_dense(x.data, x.dtype, 3, (int64_t[]){COUNT, shape[0], shape[1]});
+            assert_int_equal(backend_reserve(&be, 1 << 20), PLX_OK);
+            assert_int_equal(muon_orthogonalise(&be, &iteration, &x, &x), PLX_OK);
+            for (int n = 0; n < COUNT; n++) {
+                orthogonalise(&settings[s], iteration, shape[0], shape[1], values + n * size,
+                              alone);
+                for (int64_t e = 0; e < size; e++)
+                    assert_true(element(&x, n * size + e) == alone[e]);
+            }
+            free(values), free(x.data);
+            backend_destroy(&be);
+        }
+}
+
 /* ---- Precision ---- */
 
 static void float_agrees_with_double(void **unused)
@@ -429,6 +456,7 @@ int main(void)
         cmocka_unit_test(singular_vectors_stay),
         cmocka_unit_test(zero_stays_zero),
         cmocka_unit_test(a_row_and_a_column_are_only_normalised_by_the_polynomial),
+        cmocka_unit_test(a_batch_is_its_matrices),
         cmocka_unit_test(float_agrees_with_double),
         cmocka_unit_test(products_in_bf16_stay_near),
         cmocka_unit_test(scale_variants),

@@ -29,7 +29,7 @@ static const struct setting settings[] = {
     {"reference f32", &ops_ref, PLX_F32, 3e-6},
     {"cpu f32", &ops_cpu, PLX_F32, 3e-6},
 };
-enum { SETTINGS = sizeof settings / sizeof *settings, MAX_ELEMENTS = 64, PARAMS = 8 };
+enum { SETTINGS = sizeof settings / sizeof *settings, MAX_ELEMENTS = 64, PARAMS = 10 };
 
 static const struct {
     const char *name;
@@ -41,6 +41,7 @@ static const struct {
     {"norm.weight", 1, {6, 0}, PARAM_NORM},       {"tall.weight", 2, {11, 4}, PARAM_MATRIX},
     {"gate.weight", 2, {2, 6}, PARAM_THIN},       {"gate.bias", 1, {2, 0}, PARAM_BIAS},
     {"square.weight", 2, {6, 6}, PARAM_MATRIX},   {"head.weight", 2, {8, 6}, PARAM_HEAD},
+    {"wide_2.weight", 2, {5, 9}, PARAM_MATRIX},   {"wide_3.weight", 2, {5, 9}, PARAM_MATRIX},
 };
 
 struct fixture {
@@ -77,9 +78,9 @@ static void set_element(const struct plx_tensor *tensor, int64_t e, double value
         ((float *)tensor->data)[e] = (float)value;
 }
 
-/* frozen: bit i is set where row i is not to be trained. */
-static void setup_frozen(struct fixture *f, const struct setting *setting,
-                         const struct optim_config *config, unsigned frozen)
+/* Bit i is set where row i is not to be trained, or only elsewhere. */
+static void setup_rows(struct fixture *f, const struct setting *setting,
+                       const struct optim_config *config, unsigned frozen, unsigned remote)
 {
     *f = (struct fixture){.optim = NULL};
     struct backend_config backend = {.ops = setting->ops,
@@ -93,12 +94,14 @@ static void setup_frozen(struct fixture *f, const struct setting *setting,
                                    PARAM_INIT_NORMAL, 1.0, rows[i].group, "%s", rows[i].name),
                          i);
     size_t room = (size_t)param_list_elements(&f->params) * sizeof(double) + PARAMS * 128;
-    assert_int_equal(arena_create(&f->values, room, &f->err), PLX_OK);
-    assert_int_equal(arena_create(&f->grads, room, &f->err), PLX_OK);
+    assert_int_equal(arena_create(&f->values, &device_cpu, NULL, room, &f->err), PLX_OK);
+    assert_int_equal(arena_create(&f->grads, &device_cpu, NULL, room, &f->err), PLX_OK);
     param_list_carve_values(&f->params, &f->values);
+    param_list_carve_active(&f->params, setting->storage, &f->values);
     for (int i = 0; i < PARAMS; i++) {
         fill(&f->params.items[i].value, (uint64_t)i, 0.5);
         f->params.items[i].frozen = frozen >> i & 1;
+        f->params.items[i].remote = remote >> i & 1;
     }
     /* Gradients get their memory after the optimiser is made, as in training. */
     if (optim_create(&f->be, config, &f->params, &f->optim) != PLX_OK) fail_msg("%s", f->err.text);
@@ -108,13 +111,21 @@ static void setup_frozen(struct fixture *f, const struct setting *setting,
 static void setup(struct fixture *f, const struct setting *setting,
                   const struct optim_config *config)
 {
-    setup_frozen(f, setting, config, 0);
+    setup_rows(f, setting, config, 0, 0);
+}
+
+/* One process of two, which owns the even rows or the odd ones. */
+static void setup_half(struct fixture *f, const struct setting *setting,
+                       const struct optim_config *config, int half)
+{
+    setup_rows(f, setting, config, 0, half == 0 ? 0xaaaa : 0x5555);
 }
 
 static void fill_grads(struct fixture *f, int step, double length)
 {
     for (int i = 0; i < PARAMS; i++)
-        fill(&f->params.items[i].grad, 1000 + (uint64_t)(100 * step + i), length);
+        if (param_has_grad(&f->params.items[i]))
+            fill(&f->params.items[i].grad, 1000 + (uint64_t)(100 * step + i), length);
 }
 
 static void teardown(struct fixture *f)
@@ -192,7 +203,7 @@ static void oracle_newton_schulz(const struct optim_config *config, int64_t *sha
         .ops = &ops_ref, .storage = PLX_F64, .compute = PLX_F64, .threads = 1};
     assert_int_equal(backend_create(&be, &reference, &err), PLX_OK);
     assert_int_equal(backend_reserve(&be, 1 << 16), PLX_OK);
-    struct plx_tensor tensor = plx_tensor_dense(u, PLX_F64, 2, shape);
+    struct plx_tensor tensor = plx_tensor_dense(u, PLX_F64, 3, (int64_t[]){1, shape[0], shape[1]});
     struct muon_iteration iteration = {config->coefficients, config->ns_steps};
     assert_int_equal(muon_orthogonalise(&be, &iteration, &tensor, &tensor), PLX_OK);
     backend_destroy(&be);
@@ -249,8 +260,7 @@ static void run_against_formulas(const struct setting *setting, const struct opt
             else
                 oracle_adamw(&oracle, i, &param->grad, config, lr, decay, step);
         }
-        struct optim_report report;
-        if (optim_step(f.optim, lr_factors[step - 1], decay_factors[step - 1], &report) != PLX_OK)
+        if (optim_step(f.optim, lr_factors[step - 1], decay_factors[step - 1]) != PLX_OK)
             fail_msg("%s", f.err.text);
         assert_int_equal(optim_steps(f.optim), step);
         assert_weights(&oracle, &f, setting);
@@ -310,8 +320,8 @@ static void momentum_forms_give_one_direction(void **unused)
     for (int step = 1; step <= 3; step++) {
         fill_grads(&ema, step, 1e4);
         fill_grads(&sum, step, 1e4);
-        assert_int_equal(optim_step(ema.optim, 1.0, 1.0, NULL), PLX_OK);
-        assert_int_equal(optim_step(sum.optim, 1.0, 1.0, NULL), PLX_OK);
+        assert_int_equal(optim_step(ema.optim, 1.0, 1.0), PLX_OK);
+        assert_int_equal(optim_step(sum.optim, 1.0, 1.0), PLX_OK);
     }
     for (int i = 0; i < PARAMS; i++)
         for (int64_t e = 0; e < plx_tensor_count(&ema.params.items[i].value); e++)
@@ -336,7 +346,7 @@ static void adamw_gives_known_numbers(void **unused)
     set_element(value, 7, 1.0);
     for (int step = 0; step < 3; step++) {
         set_element(grad, 7, grads[step]);
-        assert_int_equal(optim_step(f.optim, 1.0, 1.0, NULL), PLX_OK);
+        assert_int_equal(optim_step(f.optim, 1.0, 1.0), PLX_OK);
         assert_true(fabs(element(value, 7) - expected[step]) < 1e-14);
     }
     teardown(&f);
@@ -367,30 +377,41 @@ static double gradient_norm(const struct fixture *f)
     return sqrt(sum);
 }
 
+/* The step that the formulas give with gradients scaled by clip / norm; the gradients themselves
+ * stay. */
 static void long_gradients_are_clipped_and_short_ones_are_not(void **unused)
 {
     (void)unused;
-    for (int s = 0; s < SETTINGS; s++) {
+    for (int s = 0; s < 2 * SETTINGS; s++) {
+        const struct setting *setting = &settings[s / 2];
         struct optim_config config = distinct_config("adamw");
         config.clip = 1.5;
-        struct fixture f;
-        setup(&f, &settings[s], &config);
-        fill_grads(&f, 1, 2.0);
+        config.eps = 0.1; /* else the length of a gradient would hardly show */
+        struct fixture f, scaled;
+        setup(&f, setting, &config);
+        config.clip = 0.0;
+        setup(&scaled, setting, &config);
+        fill_grads(&f, 1, s % 2 ? 2.0 : 0.01);
+        fill_grads(&scaled, 1, s % 2 ? 2.0 : 0.01);
         double norm = gradient_norm(&f), before = element(&f.params.items[3].grad, 5);
-        assert_true(norm > 1.5);
+        assert_true((norm > 1.5) == (s % 2 == 1));
+        for (int i = 0; i < PARAMS && norm > 1.5; i++) {
+            struct plx_tensor *grad = &scaled.params.items[i].grad;
+            for (int64_t e = 0; e < plx_tensor_count(grad); e++)
+                set_element(grad, e, element(grad, e) * (1.5 / norm));
+        }
         struct optim_report report;
-        assert_int_equal(optim_step(f.optim, 1.0, 1.0, &report), PLX_OK);
+        assert_int_equal(optim_step(f.optim, 1.0, 1.0), PLX_OK);
+        assert_int_equal(optim_step(scaled.optim, 1.0, 1.0), PLX_OK);
+        assert_int_equal(optim_read_report(f.optim, &report), PLX_OK);
         assert_true(fabs(report.grad_norm / norm - 1.0) < 1e-6);
-        assert_true(fabs(gradient_norm(&f) - 1.5) < 1e-6);
-        double after = element(&f.params.items[3].grad, 5);
-        assert_true(fabs(after - before * 1.5 / norm) < 1e-6);
-
-        fill_grads(&f, 2, 0.01);
-        norm = gradient_norm(&f), before = element(&f.params.items[3].grad, 5);
-        assert_true(norm < 1.5);
-        assert_int_equal(optim_step(f.optim, 1.0, 1.0, &report), PLX_OK);
+        assert_int_equal(report.bad_step, 0);
         assert_true(element(&f.params.items[3].grad, 5) == before);
+        struct oracle expected;
+        oracle_start(&expected, &scaled);
+        assert_weights(&expected, &f, setting);
         teardown(&f);
+        teardown(&scaled);
     }
 }
 
@@ -420,31 +441,44 @@ static struct snapshot snapshot_take(struct fixture *f)
     return snapshot;
 }
 
+static void assert_same_snapshot(const struct snapshot *a, const struct snapshot *b)
+{
+    assert_int_equal(a->size, b->size);
+    assert_memory_equal(a->bytes, b->bytes, a->size);
+}
+
+/* The bad step and those after it, which the host has not looked at yet. */
 static void gradients_that_are_not_finite_change_nothing(void **unused)
 {
     (void)unused;
     static const double poisons[3] = {NAN, INFINITY, -INFINITY};
-    for (int s = 0; s < SETTINGS; s++)
+    for (int s = 0; s < 2 * SETTINGS; s++)
         for (int p = 0; p < 3; p++) {
-            struct optim_config config = distinct_config("muon");
+            struct optim_config config = distinct_config(s % 2 ? "muon" : "adamw");
             config.clip = p == 2 ? 0.0 : 1.0;
             struct fixture f;
-            setup(&f, &settings[s], &config);
+            setup(&f, &settings[s / 2], &config);
             fill_grads(&f, 1, 0.5);
-            assert_int_equal(optim_step(f.optim, 1.0, 1.0, NULL), PLX_OK);
+            assert_int_equal(optim_step(f.optim, 1.0, 1.0), PLX_OK);
             fill_grads(&f, 2, 0.5);
+            double healthy[2] = {element(&f.params.items[3].grad, 43),
+                                 element(&f.params.items[6].grad, 0)};
+            struct snapshot before = snapshot_take(&f);
             set_element(&f.params.items[3].grad, 43, poisons[p]);
             set_element(&f.params.items[6].grad, 0, NAN);
-            struct snapshot before = snapshot_take(&f);
+            assert_int_equal(optim_step(f.optim, 1.0, 1.0), PLX_OK);
+            set_element(&f.params.items[3].grad, 43, healthy[0]);
+            set_element(&f.params.items[6].grad, 0, healthy[1]);
+            assert_int_equal(optim_step(f.optim, 1.0, 1.0), PLX_OK);
+            struct snapshot after = snapshot_take(&f);
+            assert_same_snapshot(&before, &after);
             struct optim_report report;
-            assert_int_equal(optim_step(f.optim, 1.0, 1.0, &report), PLX_BAD_DATA);
+            assert_int_equal(optim_read_report(f.optim, &report), PLX_BAD_DATA);
             assert_false(isfinite(report.grad_norm));
+            assert_int_equal(report.bad_step, 2);
             assert_non_null(strstr(f.err.text, rows[3].name));
             assert_null(strstr(f.err.text, rows[6].name));
             assert_int_equal(optim_steps(f.optim), 1);
-            struct snapshot after = snapshot_take(&f);
-            assert_int_equal(before.size, after.size);
-            assert_memory_equal(before.bytes, after.bytes, before.size);
             free(before.bytes), free(after.bytes);
             teardown(&f);
         }
@@ -461,7 +495,7 @@ static void frozen_rows_stay_and_have_no_part_in_the_norm(void **unused)
             struct optim_config config = distinct_config(names[s % 2]);
             config.clip = 1.5;
             struct fixture some, all;
-            setup_frozen(&some, &settings[s / 2], &config, frozen);
+            setup_rows(&some, &settings[s / 2], &config, frozen, 0);
             setup(&all, &settings[s / 2], &config);
             for (int step = 1; step <= 2; step++) {
                 struct optim_report some_report, all_report;
@@ -469,8 +503,10 @@ static void frozen_rows_stay_and_have_no_part_in_the_norm(void **unused)
                 fill_grads(&all, step, 2.0);
                 for (int i = 0; i < PARAMS; i++)
                     if (frozen >> i & 1) fill(&all.params.items[i].grad, 0, 0.0);
-                assert_int_equal(optim_step(some.optim, 1.0, 1.0, &some_report), PLX_OK);
-                assert_int_equal(optim_step(all.optim, 1.0, 1.0, &all_report), PLX_OK);
+                assert_int_equal(optim_step(some.optim, 1.0, 1.0), PLX_OK);
+                assert_int_equal(optim_step(all.optim, 1.0, 1.0), PLX_OK);
+                assert_int_equal(optim_read_report(some.optim, &some_report), PLX_OK);
+                assert_int_equal(optim_read_report(all.optim, &all_report), PLX_OK);
                 assert_true(some_report.grad_norm == all_report.grad_norm);
             }
             int64_t trained = 0;
@@ -489,6 +525,42 @@ static void frozen_rows_stay_and_have_no_part_in_the_norm(void **unused)
         }
 }
 
+/* Two processes with half of the parameters each, which add up their squares between the halves of
+ * a step, walk as one. */
+static void owners_together_walk_as_one(void **unused)
+{
+    (void)unused;
+    static const char *const names[] = {"adamw", "muon"};
+    for (int s = 0; s < 2 * SETTINGS; s++) {
+        struct optim_config config = distinct_config(names[s % 2]);
+        config.clip = 1.5;
+        struct fixture whole, halves[2];
+        setup(&whole, &settings[s / 2], &config);
+        for (int h = 0; h < 2; h++) setup_half(&halves[h], &settings[s / 2], &config, h);
+        for (int step = 1; step <= 3; step++) {
+            fill_grads(&whole, step, 2.0);
+            assert_int_equal(optim_step(whole.optim, 1.0, 1.0), PLX_OK);
+            for (int h = 0; h < 2; h++) {
+                fill_grads(&halves[h], step, 2.0);
+                assert_int_equal(optim_measure(halves[h].optim), PLX_OK);
+            }
+            double *squares[2];
+            for (int h = 0; h < 2; h++) squares[h] = optim_squares(halves[h].optim)->data;
+            for (int i = 0; i < PARAMS; i++) squares[0][i] = squares[1][i] += squares[0][i];
+            for (int h = 0; h < 2; h++)
+                assert_int_equal(optim_update(halves[h].optim, 1.0, 1.0), PLX_OK);
+        }
+        for (int i = 0; i < PARAMS; i++)
+            assert_memory_equal(halves[i % 2].params.items[i].value.data,
+                                whole.params.items[i].value.data,
+                                (size_t)plx_tensor_count(&whole.params.items[i].value) *
+                                    plx_dtype_size(whole.be.storage));
+        assert_true(optim_bytes(halves[0].optim) < optim_bytes(whole.optim));
+        teardown(&whole);
+        for (int h = 0; h < 2; h++) teardown(&halves[h]);
+    }
+}
+
 static void missing_gradients_are_refused(void **unused)
 {
     (void)unused;
@@ -496,7 +568,7 @@ static void missing_gradients_are_refused(void **unused)
     struct fixture f;
     setup(&f, &settings[0], &config);
     f.params.items[2].grad.data = NULL;
-    assert_int_equal(optim_step(f.optim, 1.0, 1.0, NULL), PLX_INVALID_ARGUMENT);
+    assert_int_equal(optim_step(f.optim, 1.0, 1.0), PLX_INVALID_ARGUMENT);
     assert_non_null(strstr(f.err.text, "norm.weight"));
     teardown(&f);
 }
@@ -562,18 +634,17 @@ static void a_copied_state_continues_bit_for_bit(void **unused)
             setup(&second, &settings[s], &config);
             for (int step = 1; step <= 3; step++) {
                 fill_grads(&first, step, 0.5);
-                assert_int_equal(optim_step(first.optim, 1.0, 1.0, NULL), PLX_OK);
+                assert_int_equal(optim_step(first.optim, 1.0, 1.0), PLX_OK);
             }
             copy_run(&second, &first);
             for (int step = 4; step <= 6; step++) {
                 fill_grads(&first, step, 0.5);
                 fill_grads(&second, step, 0.5);
-                assert_int_equal(optim_step(first.optim, 0.5, 1.0, NULL), PLX_OK);
-                assert_int_equal(optim_step(second.optim, 0.5, 1.0, NULL), PLX_OK);
+                assert_int_equal(optim_step(first.optim, 0.5, 1.0), PLX_OK);
+                assert_int_equal(optim_step(second.optim, 0.5, 1.0), PLX_OK);
             }
             struct snapshot a = snapshot_take(&first), b = snapshot_take(&second);
-            assert_int_equal(a.size, b.size);
-            assert_memory_equal(a.bytes, b.bytes, a.size);
+            assert_same_snapshot(&a, &b);
             free(a.bytes), free(b.bytes);
             teardown(&first);
             teardown(&second);
@@ -635,6 +706,7 @@ int main(void)
         cmocka_unit_test(long_gradients_are_clipped_and_short_ones_are_not),
         cmocka_unit_test(gradients_that_are_not_finite_change_nothing),
         cmocka_unit_test(frozen_rows_stay_and_have_no_part_in_the_norm),
+        cmocka_unit_test(owners_together_walk_as_one),
         cmocka_unit_test(missing_gradients_are_refused),
         cmocka_unit_test(state_is_named_and_shaped),
         cmocka_unit_test(a_copied_state_continues_bit_for_bit),

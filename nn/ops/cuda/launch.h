@@ -1,0 +1,96 @@
+/* launch.h: the kernels of ops_cuda as plain C functions.
+ *
+ * Each queues its kernels on a stream of the current GPU and returns NULL, or CUDA's sentence where
+ * that failed; arguments were checked by the caller. T stands for the dtype of activations (f32 or
+ * bf16), which is an argument; gains, statistics and gradients of parameters are float. Every
+ * pointer is one of the GPU's. */
+#ifndef NN_OPS_CUDA_LAUNCH_H
+#define NN_OPS_CUDA_LAUNCH_H
+
+#include <stdbool.h>
+
+#include "parallax/parallax.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- vector_cuda.cu ---- */
+/* y = x of equal shapes, of f32, bf16 or f64. */
+const char *launch_copy(plx_stream stream, const struct plx_tensor *y, const struct plx_tensor *x);
+/* The same of dense tensors, one f32 and the other bf16, on addresses of 16: eight numbers a group.
+ */
+const char *launch_cast(plx_stream stream, plx_dtype to, void *y, const void *x, int64_t groups);
+const char *launch_add(plx_stream stream, plx_dtype T, void *y, const void *a, const void *b,
+                       int64_t count);
+/* *sum += the sum of x. */
+const char *launch_sum(plx_stream stream, plx_dtype T, double *sum, const void *x, int64_t count);
+
+/* ---- checksum_cuda.cu ---- */
+/* Adds a checksum of bytes, an even number of them, to *sum. */
+const char *launch_checksum(plx_stream stream, uint64_t *sum, const void *data, size_t bytes);
+
+/* ---- norm_cuda.cu ---- */
+/* Rows of partial sums [blocks,E] of float that launch_rmsnorm_backward and launch_bias_backward
+ * leave in scratch. */
+int64_t norm_partial_rows(int64_t rows);
+const char *launch_rmsnorm(plx_stream stream, plx_dtype T, void *y, float *rstd, const void *x,
+                           const float *gain, int64_t rows, int64_t E, double eps);
+const char *launch_rmsnorm_backward(plx_stream stream, plx_dtype T, void *dx, float *dgain,
+                                    const void *dy, const void *x, const float *gain,
+                                    const float *rstd, int64_t rows, int64_t E, float *partials);
+const char *launch_bias(plx_stream stream, plx_dtype T, void *y, const void *x, const float *bias,
+                        int64_t rows, int64_t E);
+const char *launch_bias_backward(plx_stream stream, plx_dtype T, float *dbias, const void *dy,
+                                 int64_t rows, int64_t E, float *partials);
+
+/* ---- rope_cuda.cu ---- */
+enum { ROPE_PAIRS = 384 };
+/* By how many half turns each pair of channels turns from one position to the next. */
+struct rope_turns {
+    double of[ROPE_PAIRS];
+};
+const char *launch_rope(plx_stream stream, plx_dtype T, void *y, const void *x,
+                        const int32_t *positions, const struct rope_turns *turns, bool inverse,
+                        int64_t N, int64_t H, int64_t D);
+
+/* ---- gate_cuda.cu ---- */
+const char *launch_swiglu(plx_stream stream, plx_dtype T, void *y, const void *gate, const void *up,
+                          int64_t count);
+const char *launch_swiglu_backward(plx_stream stream, plx_dtype T, void *dgate, void *dup,
+                                   const void *dy, const void *gate, const void *up, int64_t count);
+const char *launch_gate(plx_stream stream, plx_dtype T, void *y, const void *x, const void *z,
+                        int64_t rows, int64_t D);
+const char *launch_gate_backward(plx_stream stream, plx_dtype T, void *dx, void *dz, const void *dy,
+                                 const void *x, const void *z, int64_t rows, int64_t D);
+
+/* ---- embed_cuda.cu ---- */
+const char *launch_embed(plx_stream stream, plx_dtype T, void *y, const void *table,
+                         const int32_t *ids, int64_t N, int64_t V, int64_t E);
+/* Bytes of scratch of the next. */
+size_t embed_backward_bytes(int64_t N, int64_t E);
+const char *launch_embed_backward(plx_stream stream, plx_dtype T, float *dtable, const void *dy,
+                                  const int32_t *ids, int64_t N, int64_t V, int64_t E,
+                                  void *scratch);
+
+/* ---- loss_cuda.cu ---- */
+/* dlogits may be NULL, or logits. */
+const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, void *dlogits,
+                                 const void *logits, const int32_t *targets, double scale,
+                                 int64_t N, int64_t V);
+
+/* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
+const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V);
+
+/* ---- packed_cuda.cu ---- */
+/* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. */
+const char *launch_project(plx_stream stream, plx_dtype T, void *y, const void *x,
+                           const void *weight, const float *scale, int64_t M, int64_t N, int64_t K);
+const char *launch_unpack(plx_stream stream, plx_dtype T, void *y, const void *table,
+                          const float *scale, const int32_t *ids, int64_t N, int64_t V, int64_t E);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

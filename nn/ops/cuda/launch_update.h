@@ -1,0 +1,72 @@
+/* launch_update.h: the optimisers' kernels as plain C functions, as launch.h has the others.
+ *
+ * A model has hundreds of parameters, most of them small: a launch takes a list of them, by value,
+ * and its blocks find the parameter and the piece of it that is theirs. */
+#ifndef NN_OPS_CUDA_LAUNCH_UPDATE_H
+#define NN_OPS_CUDA_LAUNCH_UPDATE_H
+
+#include <stdbool.h>
+
+#include "parallax/parallax.h"
+
+#include "../clip_state.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Arguments of a kernel have 4 KiB. */
+enum { UPDATE_LIST = 60 };
+
+/* A parameter: tensors of count elements, float all but active, which is bf16 or NULL. */
+struct update_entry {
+    float *value;
+    void *active;
+    const float *grad;
+    float *m, *v;
+    float keep, rate; /* 1 - lr weight_decay, and the factor of the step */
+    int32_t first;    /* block of the launch, for lists of unequal counts: set by the launcher */
+    int64_t count;
+};
+
+struct update_list {
+    struct update_entry entries[UPDATE_LIST];
+    int32_t size;
+};
+
+/* sums[i] = the sum of squares of grad of entry i, 0 where its count is. partials: as many doubles
+ * as squares_partials of all counts together. */
+int64_t squares_partials(int64_t count);
+const char *launch_squares(plx_stream stream, struct update_list *list, double *sums,
+                           double *partials);
+
+/* op.h's struct clip. */
+const char *launch_clip(plx_stream stream, struct clip_state *state, const double *squares,
+                        int64_t count, double limit, int64_t step);
+
+/* What an AdamW update multiplies by, bias corrections inside. */
+struct adamw_factors {
+    float beta1, rest1, beta2, rest2;
+    float root; /* 1 / sqrt(1 - beta2^step) */
+    float eps;
+};
+const char *launch_adamw(plx_stream stream, struct update_list *list,
+                         const struct adamw_factors *factors, const double *factor);
+
+/* Entries of one count and directions behind each other, of dtype T. */
+const char *launch_momentum(plx_stream stream, plx_dtype T, const struct update_list *list,
+                            void *directions, float keep, float take, bool nesterov,
+                            const double *factor);
+const char *launch_apply(plx_stream stream, plx_dtype T, const struct update_list *list,
+                         const void *directions, const double *factor);
+
+/* matrices of size elements each; partials: squares_partials(size) doubles a matrix. */
+const char *launch_normalise(plx_stream stream, plx_dtype T, void *y, const void *x,
+                             int64_t matrices, int64_t size, double factor, double eps,
+                             double *partials);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

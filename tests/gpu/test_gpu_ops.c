@@ -1,0 +1,178 @@
+/* test_gpu_ops.c: every operation of ops_cuda against ops_ref in double, with activations in f32
+ * and in bf16.
+ *
+ * The cases are those of the CPU (op_cases.h), at its sizes and at some that fill the vectors and
+ * teams of the kernels. The tolerance is compare.h's; what ops_ref in float gets wrong is measured
+ * on the very numbers, rounded as activations are. Each case runs twice and must give the same
+ * bits, and a third time on addresses that are a multiple of 64. With --time realistic shapes are
+ * timed instead. Without a GPU the program says "skipped, no GPU" and exits with 77. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "device_memory.h"
+#include "op_cases.h"
+#include "op_run.h"
+#include "op_times.h"
+
+static struct test_options options;
+
+enum { ORACLE, NAIVE, CUDA_F32, CUDA_BF16, BACKENDS };
+
+static const struct {
+    const char *name;
+    struct backend_config config;
+} backends[BACKENDS] = {
+    [ORACLE] = {"ref f64", {&ops_ref, PLX_F64, PLX_F64, 1, NULL, 0}},
+    [NAIVE] = {"ref f32", {&ops_ref, PLX_F32, PLX_F32, 1, NULL, 0}},
+    [CUDA_F32] = {"cuda f32", {.ops = &ops_cuda, .storage = PLX_F32, .compute = PLX_F32}},
+    [CUDA_BF16] =
+        {"cuda bf16",
+         {.ops = &ops_cuda, .storage = PLX_F32, .compute = PLX_BF16, .bf16_activations = true}},
+};
+
+static struct backend bes[BACKENDS];
+static struct error errors[BACKENDS];
+
+static int create_backends(void **state)
+{
+    (void)state;
+    for (int b = 0; b < BACKENDS; b++)
+        if (backend_create(&bes[b], &backends[b].config, &errors[b]) != PLX_OK) {
+            print_error("%s: %s\n", backends[b].name, errors[b].text);
+            return -1;
+        }
+    return 0;
+}
+
+static int destroy_backends(void **state)
+{
+    (void)state;
+    for (int b = 0; b < BACKENDS; b++) backend_destroy(&bes[b]);
+    return 0;
+}
+
+/* ---- Cases ----------------------------------------------------------------------------------- */
+
+static struct op_result run_on(const struct op_run *run, int b, enum op_placement placement)
+{
+    return op_run_on(run, &bes[b], backends[b].name, placement);
+}
+
+static void check_case_on(const struct op_case *c, int b, int64_t n, int64_t e, bool wild)
+{
+    const char *name = backends[b].name;
+    struct op_run run = op_run_create(c, (int)(c - op_cases), &options, n, e, wild);
+    op_run_round(&run, bes[b].activation);
+    struct op_result oracle = run_on(&run, ORACLE, PLACE_ODD),
+                     naive = run_on(&run, NAIVE, PLACE_ODD);
+    op_result_round(&run, &naive, bes[b].activation);
+    for (enum op_placement placement = PLACE_ODD; placement <= PLACE_ALIGNED; placement++) {
+        struct op_result first = run_on(&run, b, placement), second = run_on(&run, b, placement);
+        op_run_compare(&run, &bes[b], name, &first, &naive, &oracle);
+        op_run_same_bits(&run, name, &first, &second, "a second run differs");
+        op_result_destroy(&first);
+        op_result_destroy(&second);
+    }
+    if (c->strided) {
+        struct op_result padded = run_on(&run, b, PLACE_PADDED);
+        op_run_compare(&run, &bes[b], name, &padded, &naive, &oracle);
+        op_result_destroy(&padded);
+    }
+    op_result_destroy(&oracle);
+    op_result_destroy(&naive);
+    op_run_destroy(&run);
+}
+
+/* Attention's backward in bf16 reads what its forward rounded, which only test_gpu_conformance
+ * knows how to judge. */
+static void check_case(const struct op_case *c, int64_t n, int64_t e, bool wild)
+{
+    bool backward = c->member == offsetof(struct ops, attend_backward);
+    check_case_on(c, CUDA_F32, n, e, wild);
+    if (!backward) check_case_on(c, CUDA_BF16, n, e, wild);
+}
+
+/* ---- Tests ----------------------------------------------------------------------------------- */
+
+static const int64_t sizes[] = {1, 2, 3, 17, 63, 64, 65, 257};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+/* As in test_ops.c. */
+static bool is_case_size(const struct op_case *c, int i, int j)
+{
+    if (c->product) return j == i || j == (i + 3) % SIZES || j == (i + 6) % SIZES;
+    if (c->attention) return (sizes[i] == 17 || sizes[i] == 65) && j > 0 && j < 6;
+    return true;
+}
+
+static void every_operation_matches_the_oracle(void **state)
+{
+    (void)state;
+    for (int k = 0; k < OP_CASES; k++) {
+        const struct op_case *c = &op_cases[k];
+        if (!test_options_match(&options, c->name)) continue;
+        for (int i = 0; i < SIZES; i++)
+            for (int j = 0; j < SIZES; j++)
+                if (is_case_size(c, i, j) && (!options.sanitize || i == j))
+                    check_case(c, sizes[i], sizes[j], false);
+        check_case(c, 0, 3, false);
+    }
+    assert_int_equal(op_run_failures(), 0);
+}
+
+/* Rows of a head, of a model's width, of several blocks' teams, and longer than a block holds; and
+ * more rows than there are blocks. */
+static void sizes_of_the_kernels_match_too(void **state)
+{
+    (void)state;
+    static const int64_t large[][2] = {{300, 128}, {70, 1024}, {19, 2560}, {7, 8192},
+                                       {3, 16384}, {3, 16392}, {3, 40000}, {700, 193},
+                                       {33000, 8}, {33000, 3}, {9000, 64}};
+    for (int k = 0; k < OP_CASES; k++) {
+        const struct op_case *c = &op_cases[k];
+        bool rope = c->member == offsetof(struct ops, rope);
+        if (!test_options_match(&options, c->name) || c->product || c->attention) continue;
+        for (size_t i = 0; i < sizeof large / sizeof *large && !options.sanitize; i++)
+            if (!rope || large[i][1] <= 193) check_case(c, large[i][0], large[i][1], false);
+    }
+    assert_int_equal(op_run_failures(), 0);
+}
+
+/* NaN spreads as in the reference, and huge arguments neither overflow nor lose their sign. */
+static void extreme_values_behave_as_in_the_oracle(void **state)
+{
+    (void)state;
+    for (int k = 0; k < OP_CASES; k++) {
+        const struct op_case *c = &op_cases[k];
+        if (!test_options_match(&options, c->name) || c->product || c->attention) continue;
+        check_case(c, 17, 64, true);
+        check_case(c, 65, 17, true);
+    }
+    assert_int_equal(op_run_failures(), 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (!device_present()) {
+        printf("skipped, no GPU\n");
+        return 77;
+    }
+    char text[300];
+    device_describe(text, sizeof text);
+    printf("%s\n", text);
+    if (argc == 2 && strcmp(argv[1], "--time") == 0) return op_times_print();
+    options = test_options_read(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operation_matches_the_oracle),
+        cmocka_unit_test(sizes_of_the_kernels_match_too),
+        cmocka_unit_test(extreme_values_behave_as_in_the_oracle),
+    };
+    return cmocka_run_group_tests(tests, create_backends, destroy_backends);
+}
