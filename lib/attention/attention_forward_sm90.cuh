@@ -216,6 +216,9 @@ forward_walk(struct forward_worker &w, const struct forward_sm90_args &args,
              * before, whose description the loading thread may now replace. */
             barrier_sync(FORWARD_MEET + w.group, FORWARD_GROUP);
         }
+        /* Probes that nobody reads are waited for too: given back before the loading thread has
+         * looked for those of the item before, they would let it miss a phase, and wait forever. */
+        if (F::PROBE) mbarrier_wait(F::r_full(), w.turn & 1);
         if (forward_leads()) mbarrier_arrive(F::q_empty());
         if (F::PROBE && forward_leads()) mbarrier_arrive(F::r_empty());
         return;

@@ -100,6 +100,9 @@ static const struct attention_case large_cases[] = {
     {"items_64", 2, 193, 193, 40, 8, 64, .causal = true, .view = VIEW_ALIGNED},
     {"items_128", 4, 193, 193, 20, 5, 128, .causal = true, .view = VIEW_SLICED},
     {"items_full", 8, 130, 65, 16, 2, 128, .view = VIEW_ALIGNED},
+    /* The first queries see no key: items without a tile, one after the other. */
+    {"items_unseen", 4, 700, 100, 20, 5, 64, .causal = true, .view = VIEW_ALIGNED},
+    {"items_unseen_128", 4, 700, 100, 20, 5, 128, .causal = true, .view = VIEW_ALIGNED},
     {"items_window", 2, 700, 700, 16, 2, 64, .causal = true, .window = 100, .view = VIEW_ALIGNED},
     {"items_packed", 1, 530, 530, 20, 4, 64, .causal = true, .q_offsets = several, .sequences = 5,
      .view = VIEW_ALIGNED},
