@@ -97,10 +97,12 @@ static plx_status timed_rmsnorm_backward(struct backend *be, const struct plx_te
                                          const struct plx_tensor *dgain,
                                          const struct plx_tensor *dy, const struct plx_tensor *x,
                                          const struct plx_tensor *gain,
-                                         const struct plx_tensor *rstd)
+                                         const struct plx_tensor *rstd,
+                                         const struct plx_tensor *residual)
 {
     double start = process_seconds();
-    return book(TIMED_OTHER, start, inner->rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    return book(TIMED_OTHER, start,
+                inner->rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
 }
 
 static plx_status timed_project(struct backend *be, const struct plx_tensor *y,

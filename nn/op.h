@@ -131,11 +131,14 @@ struct ops {
     plx_status (*rmsnorm)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *rstd, const struct plx_tensor *x,
                           const struct plx_tensor *gain, double eps);
-    /* dx, and dgain accumulated. */
+    /* dx = residual + the gradient, or the gradient alone where residual is NULL; dgain
+     * accumulated. dx may be residual or dy: where a residual stream branches off into the norm,
+     * both of its gradients meet here. */
     plx_status (*rmsnorm_backward)(struct backend *be, const struct plx_tensor *dx,
                                    const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                    const struct plx_tensor *x, const struct plx_tensor *gain,
-                                   const struct plx_tensor *rstd);
+                                   const struct plx_tensor *rstd,
+                                   const struct plx_tensor *residual);
 
     /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is:
      * only W is rounded. */

@@ -70,19 +70,15 @@ plx_status block_backward(struct backend *be, const struct block *block, struct 
 {
     const struct block_record *keep = record;
     size_t mark = arena_mark(&be->scratch);
-    struct plx_tensor dnormed = arena_tensor(&be->scratch, block->precision.activation, 2,
-                                             d->shape), /* [N,E] */
-        dbranch = arena_tensor(&be->scratch, block->precision.activation, 2, d->shape);
+    struct plx_tensor dnormed =
+        arena_tensor(&be->scratch, block->precision.activation, 2, d->shape); /* [N,E] */
     /* Steps 6, 5, 4: d holds dy, which is also what reaches h directly; afterwards it is dh. */
     TRY(mlp_backward(be, &block->mlp, params, d, &keep->mlp_in, &keep->mlp, &dnormed));
-    TRY(rmsnorm_backward(be, &block->mlp_norm, params, &dnormed, &keep->h, &keep->mlp_rstd,
-                         &dbranch));
-    TRY(be->ops->add(be, d, d, &dbranch));
+    TRY(rmsnorm_backward(be, &block->mlp_norm, params, &dnormed, &keep->h, &keep->mlp_rstd, d, d));
     /* Steps 3, 2, 1: likewise from dh to dx. */
     TRY(block->kind->backward(be, block->mixer, params, batch, &keep->mixer_in, keep->mixer, d,
                               &dnormed));
-    TRY(rmsnorm_backward(be, &block->mixer_norm, params, &dnormed, x, &keep->mixer_rstd, &dbranch));
-    TRY(be->ops->add(be, d, d, &dbranch));
+    TRY(rmsnorm_backward(be, &block->mixer_norm, params, &dnormed, x, &keep->mixer_rstd, d, d));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }

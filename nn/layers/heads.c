@@ -76,7 +76,7 @@ plx_status heads_backward(struct backend *be, const struct heads *heads,
     draw = dnormed;
     if (heads->has_norm) {
         draw = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
-        TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd,
+        TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd, NULL,
                              &draw));
     }
     TRY(bias_backward(be, heads->bias, params, &draw));

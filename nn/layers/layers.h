@@ -52,10 +52,11 @@ bool rmsnorm_create(struct rmsnorm *norm, struct param_list *params, plx_dtype d
 plx_status rmsnorm_forward(struct backend *be, const struct rmsnorm *norm,
                            const struct param_list *params, const struct plx_tensor *x,
                            const struct plx_tensor *y, const struct plx_tensor *rstd);
+/* dx = residual (NULL: nothing) + what flows back through the norm. */
 plx_status rmsnorm_backward(struct backend *be, const struct rmsnorm *norm,
                             const struct param_list *params, const struct plx_tensor *dy,
                             const struct plx_tensor *x, const struct plx_tensor *rstd,
-                            const struct plx_tensor *dx);
+                            const struct plx_tensor *residual, const struct plx_tensor *dx);
 
 /* ---- heads.c: x projected into heads and made ready for mixing: norm, gate, rotary positions - */
 

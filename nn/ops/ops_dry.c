@@ -88,9 +88,10 @@ static plx_status dry_rmsnorm(struct backend *be, const struct plx_tensor *y,
 static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                        const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                        const struct plx_tensor *x, const struct plx_tensor *gain,
-                                       const struct plx_tensor *rstd)
+                                       const struct plx_tensor *rstd,
+                                       const struct plx_tensor *residual)
 {
-    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
     return dry_count_of(be, "rmsnorm_backward", be->counted->scratch->rmsnorm_backward, x);
 }
 

@@ -90,15 +90,14 @@ static plx_status reference_rmsnorm(struct backend *be, const struct plx_tensor 
     return PLX_OK;
 }
 
-static plx_status reference_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
-                                             const struct plx_tensor *dgain,
-                                             const struct plx_tensor *dy,
-                                             const struct plx_tensor *x,
-                                             const struct plx_tensor *gain,
-                                             const struct plx_tensor *rstd)
+static plx_status
+reference_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
+                           const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                           const struct plx_tensor *x, const struct plx_tensor *gain,
+                           const struct plx_tensor *rstd, const struct plx_tensor *residual)
 {
-    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
-    reference_of(x)->rmsnorm_backward(dx, dgain, dy, x, gain, rstd);
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
+    reference_of(x)->rmsnorm_backward(dx, dgain, dy, x, gain, rstd, residual);
     return PLX_OK;
 }
 

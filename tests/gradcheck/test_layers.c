@@ -143,7 +143,7 @@ static plx_status norm_case_forward(struct rig *rig, const struct plx_tensor *x,
 static plx_status norm_case_backward(struct rig *rig, const struct plx_tensor *x,
                                      const struct plx_tensor *dy, const struct plx_tensor *dx)
 {
-    return rmsnorm_backward(&rig->be, &rig->norm, &rig->params, dy, x, &rig->rstd, dx);
+    return rmsnorm_backward(&rig->be, &rig->norm, &rig->params, dy, x, &rig->rstd, NULL, dx);
 }
 
 /* ---- Heads: three of 4 channels; variant bits: 1 norm, 2 gate, 4 rope, 8 bias ---- */

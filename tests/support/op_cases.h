@@ -213,7 +213,30 @@ static void operands_rmsnorm_backward(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_rmsnorm_backward(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], NULL);
+}
+
+static void operands_rmsnorm_residual(struct operand *o, int64_t n, int64_t e)
+{
+    operands_rmsnorm_backward(o, n, e);
+    o[6] = matrix(ROLE_IN, n, e);
+}
+
+static plx_status run_rmsnorm_residual(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6]);
+}
+
+/* As a block has it: the gradient of the residual stream is added to where it is. */
+static void operands_rmsnorm_to_residual(struct operand *o, int64_t n, int64_t e)
+{
+    operands_rmsnorm_backward(o, n, e);
+    o[0].role = ROLE_BOTH;
+}
+
+static plx_status run_rmsnorm_to_residual(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[0]);
 }
 
 static void operands_bias(struct operand *o, int64_t n, int64_t e)
@@ -414,6 +437,10 @@ static const struct op_case op_cases[] = {
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
      run_rmsnorm_backward, false, false, false},
+    {"rmsnorm_backward/residual", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_residual,
+     run_rmsnorm_residual, false, false, false},
+    {"rmsnorm_backward/in-place", offsetof(struct ops, rmsnorm_backward),
+     operands_rmsnorm_to_residual, run_rmsnorm_to_residual, false, false, false},
     {"bias", offsetof(struct ops, bias), operands_bias, run_bias, false, false, false},
     {"bias/in-place", offsetof(struct ops, bias), operands_bias_in_place, run_bias_in_place, false,
      false, false},

@@ -55,7 +55,7 @@ plx_status cuda_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status cuda_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                  const struct plx_tensor *x, const struct plx_tensor *gain,
-                                 const struct plx_tensor *rstd);
+                                 const struct plx_tensor *rstd, const struct plx_tensor *residual);
 plx_status cuda_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                      const struct plx_tensor *bias);
 plx_status cuda_bias_backward(struct backend *be, const struct plx_tensor *dbias,

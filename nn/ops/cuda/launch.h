@@ -27,14 +27,15 @@ const char *launch_add(plx_stream stream, plx_dtype T, void *y, const void *a, c
 const char *launch_sum(plx_stream stream, plx_dtype T, double *sum, const void *x, int64_t count);
 
 /* ---- norm_cuda.cu ---- */
-/* Rows of partial sums [blocks,E] of float that launch_rmsnorm_backward and launch_bias_backward
- * leave in scratch. */
+/* residual may be NULL, and dx may be residual or dy. Rows of partial sums [blocks,E] of float that
+ * launch_rmsnorm_backward and launch_bias_backward leave in scratch. */
 int64_t norm_partial_rows(int64_t rows);
 const char *launch_rmsnorm(plx_stream stream, plx_dtype T, void *y, float *rstd, const void *x,
                            const float *gain, int64_t rows, int64_t E, double eps);
 const char *launch_rmsnorm_backward(plx_stream stream, plx_dtype T, void *dx, float *dgain,
                                     const void *dy, const void *x, const float *gain,
-                                    const float *rstd, int64_t rows, int64_t E, float *partials);
+                                    const float *rstd, const void *residual, int64_t rows,
+                                    int64_t E, float *partials);
 const char *launch_bias(plx_stream stream, plx_dtype T, void *y, const void *x, const float *bias,
                         int64_t rows, int64_t E);
 const char *launch_bias_backward(plx_stream stream, plx_dtype T, float *dbias, const void *dy,

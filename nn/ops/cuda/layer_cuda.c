@@ -32,9 +32,9 @@ plx_status cuda_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status cuda_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                  const struct plx_tensor *x, const struct plx_tensor *gain,
-                                 const struct plx_tensor *rstd)
+                                 const struct plx_tensor *rstd, const struct plx_tensor *residual)
 {
-    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
     size_t mark = arena_mark(&be->scratch);
     void *partials;
     plx_status status = scratch_push(be, "rmsnorm_backward", cuda_row_partials(x), &partials);
@@ -42,6 +42,7 @@ plx_status cuda_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx
         status = cuda_launched(be, "rmsnorm_backward",
                                launch_rmsnorm_backward(be->stream, x->dtype, dx->data, dgain->data,
                                                        dy->data, x->data, gain->data, rstd->data,
+                                                       residual != NULL ? residual->data : NULL,
                                                        row_count(x), gain->shape[0], partials));
     arena_release(&be->scratch, mark);
     return status;

@@ -111,10 +111,10 @@ static __device__ __forceinline__ void store_partial(float *partial,
 
 /* dx = s (dy g - xhat mean(dy g xhat)) with xhat = x s, and the sum of dy xhat over the block's
  * rows. */
-template <class T, class L>
+template <class T, class L, bool RESIDUAL>
 __global__ void __launch_bounds__(L::threads, L::blocks)
     rmsnorm_backward_kernel(T *dx, float *partials, const T *dy, const T *x, const float *gain,
-                            const float *rstd, int64_t rows, int E)
+                            const float *rstd, const T *residual, int64_t rows, int E)
 {
     typedef typename row_sum<T>::type sum_type;
     const int lane = threadIdx.x % L::team, team = threadIdx.x / L::team;
@@ -124,13 +124,14 @@ __global__ void __launch_bounds__(L::threads, L::blocks)
         const int64_t row = first + team;
         const bool live = row < rows;
         const float factor = live ? rstd[row] : 0;
-        group<T, 8> up[L::chunks], in[L::chunks];
+        group<T, 8> up[L::chunks], in[L::chunks], straight[L::chunks];
 #pragma unroll
         for (int c = 0; c < L::chunks; c++) {
             const int e = (c * L::team + lane) * 8;
             if (!live || e >= E) continue;
             up[c].load(dy + row * E + e);
             in[c].load(x + row * E + e);
+            if (RESIDUAL) straight[c].load(residual + row * E + e);
         }
         sum_type dot = 0;
 #pragma unroll
@@ -159,6 +160,11 @@ __global__ void __launch_bounds__(L::threads, L::blocks)
                 dgain[c][i] += d[i] * normal;
                 v[i] = factor * (d[i] * weight[i] - normal * mean);
             }
+            if (RESIDUAL) {
+                straight[c].get(d);
+#pragma unroll
+                for (int i = 0; i < 8; i++) v[i] += d[i];
+            }
             write_numbers(dx + row * E + e, v);
         }
     }
@@ -170,7 +176,7 @@ __global__ void __launch_bounds__(L::threads, L::blocks)
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     rmsnorm_backward_any_kernel(T *dx, float *partials, const T *dy, const T *x, const float *gain,
-                                const float *rstd, int64_t rows, int64_t E)
+                                const float *rstd, const T *residual, int64_t rows, int64_t E)
 {
     typedef typename row_sum<T>::type sum_type;
     float *partial = partials + blockIdx.x * E;
@@ -184,7 +190,8 @@ __global__ void __launch_bounds__(THREADS)
         for (int64_t e = threadIdx.x; e < E; e += THREADS) {
             const float d = number(dy[row * E + e]), normal = number(x[row * E + e]) * factor;
             partial[e] += d * normal;
-            dx[row * E + e] = rounded<T>(factor * (d * gain[e] - normal * mean));
+            const float straight = residual != NULL ? number(residual[row * E + e]) : 0;
+            dx[row * E + e] = rounded<T>(straight + factor * (d * gain[e] - normal * mean));
         }
     }
 }
@@ -311,21 +318,26 @@ const char *launch_rmsnorm(plx_stream stream, plx_dtype dtype, void *y, float *r
 
 const char *launch_rmsnorm_backward(plx_stream stream, plx_dtype dtype, void *dx, float *dgain,
                                     const void *dy, const void *x, const float *gain,
-                                    const float *rstd, int64_t rows, int64_t E, float *partials)
+                                    const float *rstd, const void *residual, int64_t rows,
+                                    int64_t E, float *partials)
 {
-    const bool wide = is_wide(E, dx, dy, x, gain) && E <= longest_row;
+    const bool wide = is_wide(E, dx, dy, x, gain, residual) && E <= longest_row;
     const int64_t blocks = norm_partial_rows(rows);
     if (rows == 0 || E == 0) return NULL;
     for_dtype(dtype, [&](auto zero) {
         typedef decltype(zero) T;
         if (!wide)
             rmsnorm_backward_any_kernel<<<blocks, THREADS, 0, (cudaStream_t)stream>>>(
-                (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, rows, E);
+                (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, (const T *)residual,
+                rows, E);
         else
             for_layout(E, [&](auto lay) {
                 typedef decltype(lay) L;
-                rmsnorm_backward_kernel<T, L><<<blocks, L::threads, 0, (cudaStream_t)stream>>>(
-                    (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, rows, (int)E);
+                auto kernel = residual != NULL ? rmsnorm_backward_kernel<T, L, true>
+                                               : rmsnorm_backward_kernel<T, L, false>;
+                kernel<<<blocks, L::threads, 0, (cudaStream_t)stream>>>(
+                    (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, (const T *)residual,
+                    rows, (int)E);
             });
     });
     launch_partials(stream, dgain, partials, blocks, E);
