@@ -141,6 +141,25 @@ static plx_status timed_rope(struct backend *be, const struct plx_tensor *y,
     return book(TIMED_OTHER, start, inner->rope(be, y, x, positions, rope, inverse));
 }
 
+static plx_status timed_norm_rope(struct backend *be, const struct plx_tensor *y,
+                                  const struct plx_tensor *rstd, const struct plx_tensor *x,
+                                  const struct plx_tensor *gain, double eps,
+                                  const struct plx_tensor *positions, const struct rope *rope)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start, inner->norm_rope(be, y, rstd, x, gain, eps, positions, rope));
+}
+
+static plx_status timed_norm_rope_backward(
+    struct backend *be, const struct plx_tensor *dx, const struct plx_tensor *dgain,
+    const struct plx_tensor *dy, const struct plx_tensor *x, const struct plx_tensor *gain,
+    const struct plx_tensor *rstd, const struct plx_tensor *positions, const struct rope *rope)
+{
+    double start = process_seconds();
+    return book(TIMED_OTHER, start,
+                inner->norm_rope_backward(be, dx, dgain, dy, x, gain, rstd, positions, rope));
+}
+
 static plx_status timed_swiglu(struct backend *be, const struct plx_tensor *y,
                                const struct plx_tensor *gate, const struct plx_tensor *up)
 {
@@ -263,6 +282,8 @@ const struct ops timed_ops = {
     .bias = timed_bias,
     .bias_backward = timed_bias_backward,
     .rope = timed_rope,
+    .norm_rope = timed_norm_rope,
+    .norm_rope_backward = timed_norm_rope_backward,
     .swiglu = timed_swiglu,
     .swiglu_backward = timed_swiglu_backward,
     .gate = timed_gate,

@@ -161,6 +161,18 @@ struct ops {
     plx_status (*rope)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                        const struct plx_tensor *positions, const struct rope *rope, bool inverse);
 
+    /* rmsnorm over the channels of every head of x [N,H,D], then rope: rstd [N H], gain [D]. */
+    plx_status (*norm_rope)(struct backend *be, const struct plx_tensor *y,
+                            const struct plx_tensor *rstd, const struct plx_tensor *x,
+                            const struct plx_tensor *gain, double eps,
+                            const struct plx_tensor *positions, const struct rope *rope);
+    /* dx, which may be dy; dgain accumulated. */
+    plx_status (*norm_rope_backward)(struct backend *be, const struct plx_tensor *dx,
+                                     const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                     const struct plx_tensor *x, const struct plx_tensor *gain,
+                                     const struct plx_tensor *rstd,
+                                     const struct plx_tensor *positions, const struct rope *rope);
+
     /* y = silu(gate) * up, all [N,F]. */
     plx_status (*swiglu)(struct backend *be, const struct plx_tensor *y,
                          const struct plx_tensor *gate, const struct plx_tensor *up);

@@ -131,6 +131,25 @@ plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct
     return status;
 }
 
+plx_status cpu_norm_rope(struct backend *be, const struct plx_tensor *y,
+                         const struct plx_tensor *rstd, const struct plx_tensor *x,
+                         const struct plx_tensor *gain, double eps,
+                         const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(cpu_rmsnorm(be, y, rstd, x, gain, eps));
+    return cpu_rope(be, y, y, positions, rope, false);
+}
+
+plx_status cpu_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
+                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                  const struct plx_tensor *x, const struct plx_tensor *gain,
+                                  const struct plx_tensor *rstd, const struct plx_tensor *positions,
+                                  const struct rope *rope)
+{
+    TRY(cpu_rope(be, dx, dy, positions, rope, true));
+    return cpu_rmsnorm_backward(be, dx, dgain, dx, x, gain, rstd, NULL);
+}
+
 plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *gate,
                       const struct plx_tensor *up)
 {

@@ -143,6 +143,24 @@ static plx_status reference_rope(struct backend *be, const struct plx_tensor *y,
     return PLX_OK;
 }
 
+static plx_status reference_norm_rope(struct backend *be, const struct plx_tensor *y,
+                                      const struct plx_tensor *rstd, const struct plx_tensor *x,
+                                      const struct plx_tensor *gain, double eps,
+                                      const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(reference_rmsnorm(be, y, rstd, x, gain, eps));
+    return reference_rope(be, y, y, positions, rope, false);
+}
+
+static plx_status reference_norm_rope_backward(
+    struct backend *be, const struct plx_tensor *dx, const struct plx_tensor *dgain,
+    const struct plx_tensor *dy, const struct plx_tensor *x, const struct plx_tensor *gain,
+    const struct plx_tensor *rstd, const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(reference_rope(be, dx, dy, positions, rope, true));
+    return reference_rmsnorm_backward(be, dx, dgain, dx, x, gain, rstd, NULL);
+}
+
 static plx_status reference_swiglu(struct backend *be, const struct plx_tensor *y,
                                    const struct plx_tensor *gate, const struct plx_tensor *up)
 {
@@ -270,6 +288,8 @@ const struct ops ops_ref = {
     .bias = reference_bias,
     .bias_backward = reference_bias_backward,
     .rope = reference_rope,
+    .norm_rope = reference_norm_rope,
+    .norm_rope_backward = reference_norm_rope_backward,
     .swiglu = reference_swiglu,
     .swiglu_backward = reference_swiglu_backward,
     .gate = reference_gate,

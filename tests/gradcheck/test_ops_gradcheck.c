@@ -149,6 +149,21 @@ static plx_status rope_backward(struct backend *be, const struct probe *p)
     return be->ops->rope(be, &p->din[0].view, &p->dout.view, &at, &rope, true);
 }
 
+static plx_status norm_rope_forward(struct backend *be, const struct probe *p)
+{
+    struct plx_tensor at = integers(positions, 5);
+    return be->ops->norm_rope(be, &p->out.view, &p->saved[0].view, &p->in[0].view, &p->in[1].view,
+                              1e-3, &at, &rope);
+}
+
+static plx_status norm_rope_backward(struct backend *be, const struct probe *p)
+{
+    struct plx_tensor at = integers(positions, 5);
+    return be->ops->norm_rope_backward(be, &p->din[0].view, &p->din[1].view, &p->dout.view,
+                                       &p->in[0].view, &p->in[1].view, &p->saved[0].view, &at,
+                                       &rope);
+}
+
 static plx_status swiglu_forward(struct backend *be, const struct probe *p)
 {
     return be->ops->swiglu(be, &p->out.view, &p->in[0].view, &p->in[1].view);
@@ -301,6 +316,15 @@ static const struct gradient_case cases[] = {
      .out = {3, {5, 2, 6}},
      .forward = rope_forward,
      .backward = rope_backward},
+    {.name = "norm_rope",
+     .inputs = 2,
+     .saved = 1,
+     .in = {{3, {5, 2, 6}}, {1, {6}}},
+     .saves = {{1, {10}}},
+     .out = {3, {5, 2, 6}},
+     .forward = norm_rope_forward,
+     .backward = norm_rope_backward,
+     .accumulated = {false, true}},
     {.name = "swiglu",
      .inputs = 2,
      .in = {{2, {5, 7}}, {2, {5, 7}}},

@@ -4,25 +4,15 @@
  * threads for a head, a warp for a small model's width, up to a block of 512. The gradient of a
  * gain is a sum over all rows: each team adds up its rows, a block its teams, which leaves a
  * fixed number of partial rows whatever the GPU is, and a second kernel adds those in double. */
-#include "numbers.cuh"
+#include "norm.cuh"
 
 namespace
 {
 
 enum {
-    THREADS = 256,
     PARTIALS = 528, /* blocks: a multiple of Hopper's 132 multiprocessors, 4 each */
-    COLUMNS = 32    /* that a block of the second stage adds up */
-};
-
-/* How a row lies in a team: CHUNKS groups of eight a thread. */
-template <int TEAM, int CHUNKS> struct layout {
-    static constexpr int team = TEAM, chunks = CHUNKS;
-    static constexpr int threads = TEAM <= 32 ? THREADS : TEAM;
-    static constexpr int teams = threads / TEAM;
-    static constexpr int64_t longest = (int64_t)TEAM * CHUNKS * 8;
-    /* That fit a multiprocessor when a thread may have 64 (128) registers for 2 (4) groups. */
-    static constexpr int blocks = TEAM <= 32 ? 8 / CHUNKS : 1;
+    COLUMNS = 32,   /* that a block of the second stage adds up */
+    SLICES = 32     /* of the partial rows, that it adds up at a time */
 };
 
 /* ---- Forward --------------------------------------------------------------------------------- */
@@ -82,32 +72,6 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 /* ---- Backward -------------------------------------------------------------------------------- */
-
-/* One row of sums over the teams of a block. */
-template <class L>
-static __device__ __forceinline__ void store_partial(float *partial,
-                                                     const float (&sums)[L::chunks][8], int E)
-{
-    const int lane = threadIdx.x % L::team, team = threadIdx.x / L::team;
-    if constexpr (L::teams == 1) {
-#pragma unroll
-        for (int c = 0; c < L::chunks; c++) {
-            const int e = (c * L::team + lane) * 8;
-            if (e < E) write_numbers(partial + e, sums[c]);
-        }
-    } else {
-        __shared__ float of_team[L::teams][L::longest];
-#pragma unroll
-        for (int c = 0; c < L::chunks; c++)
-            write_numbers(&of_team[team][(c * L::team + lane) * 8], sums[c]);
-        __syncthreads();
-        for (int e = threadIdx.x; e < E; e += L::threads) {
-            float sum = 0;
-            for (int t = 0; t < L::teams; t++) sum += of_team[t][e];
-            partial[e] = sum;
-        }
-    }
-}
 
 /* dx = s (dy g - xhat mean(dy g xhat)) with xhat = x s, and the sum of dy xhat over the block's
  * rows. */
@@ -240,10 +204,9 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 /* total[e] += the sum of the partial rows. */
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(COLUMNS *SLICES)
     partials_kernel(float *total, const float *partials, int64_t blocks, int64_t E)
 {
-    enum { SLICES = THREADS / COLUMNS };
     const int column = threadIdx.x % COLUMNS, slice = threadIdx.x / COLUMNS;
     const int64_t e = (int64_t)blockIdx.x * COLUMNS + column;
     double sum = 0;
@@ -258,13 +221,6 @@ __global__ void __launch_bounds__(THREADS)
     if (slice > 0 || e >= E) return;
     for (int other = 1; other < SLICES; other++) sum += of_slice[other][column];
     total[e] = (float)((double)total[e] + sum);
-}
-
-void launch_partials(plx_stream stream, float *total, const float *partials, int64_t blocks,
-                     int64_t E)
-{
-    partials_kernel<<<blocks_for(E, COLUMNS), THREADS, 0, (cudaStream_t)stream>>>(total, partials,
-                                                                                  blocks, E);
 }
 
 /* Calls work with the first layout that holds a row. */
@@ -293,6 +249,14 @@ int64_t norm_partial_rows(int64_t rows)
 {
     int64_t blocks = blocks_for(rows, 8);
     return blocks < PARTIALS ? blocks : PARTIALS;
+}
+
+const char *launch_partials(plx_stream stream, float *total, const float *partials, int64_t blocks,
+                            int64_t E)
+{
+    partials_kernel<<<blocks_for(E, COLUMNS), COLUMNS * SLICES, 0, (cudaStream_t)stream>>>(
+        total, partials, blocks, E);
+    return launched();
 }
 
 const char *launch_rmsnorm(plx_stream stream, plx_dtype dtype, void *y, float *rstd, const void *x,
@@ -340,8 +304,7 @@ const char *launch_rmsnorm_backward(plx_stream stream, plx_dtype dtype, void *dx
                     rows, (int)E);
             });
     });
-    launch_partials(stream, dgain, partials, blocks, E);
-    return launched();
+    return launch_partials(stream, dgain, partials, blocks, E);
 }
 
 const char *launch_bias(plx_stream stream, plx_dtype dtype, void *y, const void *x,
@@ -368,6 +331,5 @@ const char *launch_bias_backward(plx_stream stream, plx_dtype dtype, float *dbia
         bias_backward_kernel<T, w.value>
             <<<grid, THREADS, 0, (cudaStream_t)stream>>>(partials, (const T *)dy, rows, E);
     });
-    launch_partials(stream, dbias, partials, blocks, E);
-    return launched();
+    return launch_partials(stream, dbias, partials, blocks, E);
 }
