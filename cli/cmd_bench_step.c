@@ -43,7 +43,7 @@ static const struct option_row own_rows[] = {
 /* Rows of train's table that make no sense for a step on random tokens. */
 static bool is_foreign(const struct option_row *row, const char *group)
 {
-    static const char *const running[] = {"dtype", "kernel", "threads", "vocab_size"};
+    static const char *const running[] = {"device", "dtype", "kernel", "threads", "vocab_size"};
     if (strcmp(group, "Model") == 0 || strcmp(group, "Optimisation") == 0) return false;
     for (int i = 0; i < COUNT_OF(running); i++)
         if (strcmp(row->key, running[i]) == 0) return false;
@@ -124,10 +124,9 @@ static plx_status open_step(struct step *step, const struct train_options *optio
     TRY(train_optim_config(options, &optim, err));
     TRY(train_recompute(options, &recompute, err));
     TRY(make_batch(step, options, vocab, err));
-    backend.ops = &timed_ops;
     TRY(backend_create(&step->backend, &backend, err));
     TRY(model_create(&step->backend, &config, &step->model));
-    model_init(step->model, (uint64_t)options->seed);
+    TRY(model_init(step->model, (uint64_t)options->seed));
     TRY(model_reserve(step->model, step->batch.tokens, step->batch.sequences, true, recompute,
                       &measurement->memory));
     measurement->tokens = step->batch.tokens * options->accumulate;
@@ -147,14 +146,14 @@ static plx_status run_step(struct step *step, const struct train_options *option
 {
     TRY(model_zero_grads(step->model));
     for (int64_t i = 0; i < options->accumulate; i++) {
-        struct model_loss loss;
         double scale = 1.0 / (double)(step->batch.tokens * options->accumulate);
-        TRY(model_loss_backward(step->model, &step->batch, scale, &loss));
+        TRY(model_loss_backward(step->model, &step->batch, scale, NULL));
     }
     timed_ops_optimiser(true);
     plx_status status = optim_step(step->optim, 1, 1);
     timed_ops_optimiser(false);
-    return status;
+    double loss;
+    return status == PLX_OK ? model_loss_read(step->model, &loss) : status;
 }
 
 static int compare_seconds(const void *a, const void *b)
@@ -163,6 +162,7 @@ static int compare_seconds(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Steps as they run in training, one by one. */
 static plx_status time_steps(struct step *step, const struct bench_step_values *values,
                              struct measurement *measurement, struct error *err)
 {
@@ -171,20 +171,32 @@ static plx_status time_steps(struct step *step, const struct bench_step_values *
             (long long)values->repeat);
     plx_status status =
         run_step(step, &values->train); /* packs weights, touches memory: not timed */
-    timed_ops_start();
     for (int64_t i = 0; status == PLX_OK && i < values->repeat; i++) {
         double start = process_seconds();
         status = run_step(step, &values->train);
         seconds[i] = process_seconds() - start;
-        measurement->total += seconds[i] / (double)values->repeat;
     }
     qsort(seconds, (size_t)values->repeat, sizeof *seconds, compare_seconds);
     measurement->best = seconds[0];
     measurement->median = seconds[values->repeat / 2];
-    for (int phase = 0; phase < TIMED_PHASES; phase++)
-        measurement->phase[phase] =
-            timed_ops_seconds((enum timed_phase)phase) / (double)values->repeat;
     free(seconds);
+    return status;
+}
+
+/* As many steps again, with a clock around every operation. */
+static plx_status divide_steps(struct step *step, const struct bench_step_values *values,
+                               struct measurement *measurement)
+{
+    const double share = 1.0 / (double)values->repeat;
+    plx_status status = PLX_OK;
+    step->backend.ops = timed_ops(step->backend.ops);
+    timed_ops_start();
+    double start = process_seconds();
+    for (int64_t i = 0; status == PLX_OK && i < values->repeat; i++)
+        status = run_step(step, &values->train);
+    measurement->total = share * (process_seconds() - start);
+    for (int phase = 0; phase < TIMED_PHASES; phase++)
+        measurement->phase[phase] = share * timed_ops_seconds((enum timed_phase)phase);
     return status;
 }
 
@@ -195,6 +207,7 @@ static plx_status measure(const struct bench_step_values *values, struct measure
     struct step step = {0};
     plx_status status = open_step(&step, &values->train, measurement, err);
     if (status == PLX_OK) status = time_steps(&step, values, measurement, err);
+    if (status == PLX_OK) status = divide_steps(&step, values, measurement);
     close_step(&step);
     return status;
 }
@@ -307,9 +320,20 @@ static void print_limit(const char *what, double value, double least, const char
            value >= least ? "kept" : "MISSED");
 }
 
-static plx_status report(const struct bench_step_values *values, struct error *err)
+/* The portable kernels are the CPU's. */
+static plx_status drop_peer(struct bench_step_values *values, struct error *err)
+{
+    struct backend_config config;
+    TRY(train_backend_config(&values->train, &config, err));
+    values->peer = values->peer && config.ops->device == &device_cpu;
+    return PLX_OK;
+}
+
+static plx_status report(struct bench_step_values *values, struct error *err)
 {
     struct measurement fast, portable = {0};
+    TRY(train_settle_dtype(&values->train, err));
+    TRY(drop_peer(values, err));
     if (values->peer) TRY(measure_portable(values, &portable, err));
     TRY(measure(values, &fast, err));
     if (values->json) {

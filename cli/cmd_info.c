@@ -221,7 +221,7 @@ static void print_params(const struct param_list *params)
 
 static plx_status info_model(const char *path, struct error *err)
 {
-    struct model_run_options options = {.dtype = "f32", .kernel = ""};
+    struct model_run_options options = {.device = "cpu", .dtype = "f32", .kernel = ""};
     struct model_run run;
     TRY(model_run_open(&run, path, &options, err));
     printf("%s\n", run.folder);

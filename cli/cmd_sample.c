@@ -63,8 +63,11 @@ static const struct option_row rows[] = {
      "write the model's bytes as they are; otherwise invalid UTF-8 becomes U+FFFD"},
     {NULL, "stats", OPTION_BOOL, offsetof(struct sample_values, stats), "false", NULL, 0, 0, false,
      "print counts and speed on stderr"},
-    {"Computing", "dtype", OPTION_STRING, offsetof(struct sample_values, run.dtype), "f32",
-     "f32|bf16", 0, 0, false, "operands of matrix products"},
+    {"Computing", "device", OPTION_STRING, offsetof(struct sample_values, run.device), "auto",
+     "DEVICE", 0, 0, false,
+     "auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU without one"},
+    {NULL, "dtype", OPTION_STRING, offsetof(struct sample_values, run.dtype), NULL, "f32|bf16", 0,
+     0, false, "operands of matrix products, and on a GPU activations [f32, on a GPU bf16]"},
     {NULL, "weights", OPTION_STRING, offsetof(struct sample_values, run.weights), "f32",
      "f32|bf16|int8", 0, 0, false,
      "how matrices are held in memory: bf16 is exact for checkpoints of that type, int8 has a "

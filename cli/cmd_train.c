@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "launch.h"
 #include "model_run.h"
 #include "progress.h"
 #include "train_from.h"
@@ -117,8 +118,9 @@ static plx_status start_from(const struct option_table *table,
 
 /* Tells which recorded options differ from those of the checkpoint. */
 static void name_differences(const struct option_table *table, const struct train_options *recorded,
-                             const struct train_options *options, struct progress *progress)
+                             const struct train_options *options, const struct train_hooks *hooks)
 {
+    if (!hooks->message) return;
     for (int i = 0; i < table->count; i++) {
         const struct option_row *row = &table->rows[i];
         if (row->unrecorded || option_equal(row, recorded, options)) continue;
@@ -127,7 +129,7 @@ static void name_differences(const struct option_table *table, const struct trai
         option_print(row, options, now, sizeof now);
         snprintf(sentence, sizeof sentence, "%s: %s now, but %s in the checkpoint", row->key, now,
                  before);
-        progress_message(progress, sentence);
+        hooks->message(hooks->user, sentence);
     }
 }
 
@@ -144,7 +146,7 @@ static plx_status check_start(const struct train_options *recorded,
 /* Replaces *options by the checkpoint's record with the configuration file and the flags on top. */
 static plx_status rebase(const struct option_table *table, const struct option_settings *settings,
                          const char *checkpoint, struct train_options *options,
-                         struct progress *progress, struct error *err)
+                         const struct train_hooks *hooks, struct error *err)
 {
     struct train_state state = {0};
     TRY(checkpoint_load_state(checkpoint, &state, err));
@@ -163,7 +165,7 @@ static plx_status rebase(const struct option_table *table, const struct option_s
     if (status == PLX_OK) status = apply_settings(table, settings, options, err);
     if (status == PLX_OK) status = check_start(&recorded, options, checkpoint, err);
     if (status == PLX_OK) {
-        name_differences(table, &recorded, options, progress);
+        name_differences(table, &recorded, options, hooks);
         free(options->out);
         options->out = out;
         out = NULL;
@@ -198,47 +200,104 @@ static void report_result(const struct train_options *options, const struct trai
         printf("model: %s; try: parallax sample %s \"...\"\n", result->checkpoint, options->out);
 }
 
-static plx_status run_options(const struct option_table *table, const struct train_options *options,
-                              const struct train_hooks *hooks, struct error *err)
+static int64_t ranks_asked(const struct train_options *options)
+{
+    return options->gpus > 1 ? options->gpus : options->ranks;
+}
+
+/* --gpus takes GPUs and --ranks the CPU, whatever auto would find. */
+static plx_status settle_device(struct train_options *options, struct error *err)
+{
+    if (ranks_asked(options) == 1) return PLX_OK;
+    REQUIRE(err, options->gpus == 1 || options->ranks == 1, PLX_INVALID_ARGUMENT,
+            "--ranks: %lld on the CPU contradict --gpus %lld", (long long)options->ranks,
+            (long long)options->gpus);
+    const char *flag = options->gpus > 1 ? "--gpus" : "--ranks";
+    const char *device = options->gpus > 1 ? device_cuda.name : device_cpu.name;
+    bool open = strcmp(options->device, "auto") == 0;
+    REQUIRE(err, open || strcmp(options->device, device) == 0, PLX_INVALID_ARGUMENT,
+            "%s: its ranks run on %s, but --device is %s", flag, device, options->device);
+    char *copy = strdup(device);
+    REQUIRE(err, copy, PLX_OUT_OF_MEMORY, "no memory for options");
+    free(options->device);
+    options->device = copy;
+    return PLX_OK;
+}
+
+static plx_status run_options(const struct option_table *table, struct train_options *options,
+                              struct comm *comm, const struct train_hooks *hooks, struct error *err)
 {
     char *json;
+    TRY(settle_device(options, err));
+    TRY(train_settle_dtype(options, err));
     TRY(options_format(table, options, &json, err));
     install_signals();
     if (options->portable) model_run_hold_portable();
     struct train_result result;
-    plx_status status = train_run(options, json, hooks, &result, err);
+    plx_status status = train_run(options, json, comm, hooks, &result, err);
     free(json);
+    if (comm_rank(comm) > 0) return status;
     progress_end(hooks->user);
     if (status == PLX_OK) report_result(options, &result);
     return status;
 }
 
 static plx_status prepare_and_run(const struct option_settings *settings,
-                                  struct train_options *options, struct error *err)
+                                  struct train_options *options, struct comm *comm,
+                                  struct error *err)
 {
     const struct option_table *table = train_option_table();
-    TRY(options_read(table, settings, options, err));
-    TRY(choose_run(options, err));
     struct progress progress = progress_make(options->log_every);
     struct train_hooks hooks = {on_message, on_progress, on_sample, on_stop, &progress};
+    if (comm_rank(comm) > 0) hooks = (struct train_hooks){.stop = on_stop};
     char checkpoint[4096];
     TRY(train_find_checkpoint(options->out, options->resume, &hooks, checkpoint, sizeof checkpoint,
                               err));
     if (checkpoint[0])
-        TRY(rebase(table, settings, checkpoint, options, &progress, err));
+        TRY(rebase(table, settings, checkpoint, options, &hooks, err));
     else if (options->from[0])
         TRY(start_from(table, settings, &hooks, options, err));
     progress.log_every = options->log_every;
     free(options->resume);
     options->resume = strdup(checkpoint);
     REQUIRE(err, options->resume, PLX_OUT_OF_MEMORY, "no memory for options");
-    return run_options(table, options, &hooks, err);
+    return run_options(table, options, comm, &hooks, err);
+}
+
+/* This process's part of the run: all of it, or that of one rank. */
+static plx_status run_rank(const struct option_settings *settings, struct train_options *options,
+                           struct error *err)
+{
+    struct comm *comm = NULL;
+    plx_status status = comm_open(&comm, err);
+    const int64_t asked = ranks_asked(options);
+    if (status == PLX_OK && asked > 1 && asked != comm_size(comm))
+        status = error_set(err, PLX_INVALID_ARGUMENT,
+                           "--gpus: %lld, but WORLD_SIZE says that there are %d ranks",
+                           (long long)asked, comm_size(comm));
+    if (status == PLX_OK) status = prepare_and_run(settings, options, comm, err);
+    bool lost = comm_lost(comm);
+    comm_close(comm, status == PLX_OK);
+    if (status != PLX_OK && launch_is_rank()) launch_report(status, lost, err);
+    return status;
+}
+
+static plx_status launch_or_run(const struct option_settings *settings,
+                                struct train_options *options, struct error *err)
+{
+    TRY(options_read(train_option_table(), settings, options, err));
+    TRY(choose_run(options, err));
+    TRY(settle_device(options, err));
+    int64_t asked = ranks_asked(options);
+    if (asked > 1 && !launch_is_rank())
+        return launch_ranks(settings, (int)asked, options->out, err);
+    return run_rank(settings, options, err);
 }
 
 static plx_status train(const struct option_settings *settings, struct error *err)
 {
     struct train_options options = {0};
-    plx_status status = prepare_and_run(settings, &options, err);
+    plx_status status = launch_or_run(settings, &options, err);
     options_clear(train_option_table(), &options);
     return status;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "computing.h"
 #include "io/file.h"
 
 void model_run_hold_portable(void)
@@ -22,27 +23,17 @@ static plx_status open_tokenizer(struct model_run *run, struct error *err)
     return PLX_OK;
 }
 
-static enum packing find_packing(const char *name)
-{
-    for (int p = 0; name != NULL && p < PACKINGS; p++)
-        if (strcmp(name, packing_name((enum packing)p)) == 0) return (enum packing)p;
-    return PACKING_NONE;
-}
-
 static plx_status open_parts(struct model_run *run, const char *path,
                              const struct model_run_options *options, struct error *err)
 {
-    uint32_t all =
-        PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
-    struct backend_config config = {
-        .ops = &ops_cpu,
-        .storage = PLX_F32,
-        .compute = strcmp(options->dtype, "bf16") == 0 ? PLX_BF16 : PLX_F32,
-        .packing = find_packing(options->weights),
-        .threads = (int)options->threads,
-        .kernel = options->kernel[0] ? options->kernel : NULL,
-        .disabled_features = options->portable ? all : 0,
-    };
+    const struct computing computing = {.device = options->device,
+                                        .dtype = options->dtype,
+                                        .weights = options->weights,
+                                        .kernel = options->kernel,
+                                        .portable = options->portable,
+                                        .threads = options->threads};
+    struct backend_config config;
+    TRY(computing_config(&computing, &config, err));
     if (options->portable) model_run_hold_portable();
     TRY(model_folder_find(path, run->folder, sizeof run->folder, err));
     TRY(backend_create(&run->backend, &config, err));

@@ -6,7 +6,8 @@
 #include "io/model_file.h"
 
 struct model_run_options {
-    char *dtype;   /* f32, bf16: of matrix products */
+    char *device;  /* auto, cpu, cuda, cuda:N */
+    char *dtype;   /* f32, bf16; "": the device's default */
     char *weights; /* f32, bf16, int8: how they are held; NULL: f32 */
     char *kernel;  /* forced, or "" */
     bool portable;

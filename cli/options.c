@@ -283,7 +283,7 @@ static plx_status scan_flag(const struct option_table *table, int argc, char **a
 plx_status options_scan(const struct option_table *table, int argc, char **argv,
                         struct option_settings *settings, struct error *err)
 {
-    *settings = (struct option_settings){0};
+    *settings = (struct option_settings){.argc = argc, .argv = argv};
     settings->items = calloc((size_t)argc + 1, sizeof *settings->items);
     settings->positionals = calloc((size_t)argc + 1, sizeof *settings->positionals);
     REQUIRE(err, settings->items && settings->positionals, PLX_OUT_OF_MEMORY,

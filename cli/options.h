@@ -56,6 +56,8 @@ struct option_settings {
     int positional_count;
     const char *config; /* of --config, or NULL */
     bool help;
+    int argc; /* what was sorted */
+    char **argv;
 };
 
 /* Sorts argv[1..] into flags and positional words. "--" ends the flags; "-" is a positional. */

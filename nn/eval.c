@@ -34,24 +34,34 @@ static int64_t eval_total(const struct corpus *corpus, const struct eval_options
     return options->max_tokens > 0 && options->max_tokens < total ? options->max_tokens : total;
 }
 
-/* Adds up batches until the corpus or the limit ends. */
+static int64_t scored_tokens(const struct batch *batch)
+{
+    int64_t count = 0;
+    for (int64_t n = 0; n < batch->tokens; n++) count += batch->targets[n] >= 0;
+    return count;
+}
+
+/* Adds up batches until the corpus or the limit ends. Ranks take turns, and each counts them all.
+ */
 static plx_status eval_sum(struct model *model, const struct corpus *corpus, struct loader *loader,
                            const struct eval_options *options, eval_progress progress, void *user,
                            struct model_loss *sum, struct error *err)
 {
     int64_t total = eval_total(corpus, options);
-    for (;;) {
+    for (int64_t turn = 0;; turn++) {
         struct batch batch;
         bool more;
         TRY(loader_next(loader, &batch, &more, err));
-        if (!more) return PLX_OK;
+        if (!more) break;
         struct model_loss loss = {0};
-        TRY(model_loss(model, &batch, &loss));
+        if (turn % comm_size(options->comm) == comm_rank(options->comm))
+            TRY(model_loss(model, &batch, &loss));
         sum->sum += loss.sum;
-        sum->count += loss.count;
+        sum->count += scored_tokens(&batch);
         if (progress) progress(user, sum->count, total);
-        if (options->max_tokens > 0 && sum->count >= options->max_tokens) return PLX_OK;
+        if (options->max_tokens > 0 && sum->count >= options->max_tokens) break;
     }
+    return comm_sum(options->comm, &sum->sum, 1);
 }
 
 plx_status eval_run(struct model *model, const struct corpus *corpus,

@@ -44,13 +44,18 @@ plx_status model_describe(const struct model_config *config, struct param_list *
                           struct error *err);
 const struct model_config *model_get_config(const struct model *model);
 struct param_list *model_params(struct model *model);
-void model_init(struct model *model, uint64_t seed);
+/* What the model was made on: its device and stream are where the parameters are. */
+struct backend *model_backend(const struct model *model);
+/* Start values drawn from a seed, the same bits on every device. */
+plx_status model_init(struct model *model, uint64_t seed);
 
 /* Sizes and allocates gradients (if with_grads), activations for batches of at most tokens tokens
  * in at most sequences sequences, and scratch, by a dry run. May be called again with other limits.
  */
-struct model_memory {
-    size_t params, grads, activations, scratch; /* bytes */
+struct model_memory {      /* bytes */
+    size_t params, active; /* values, and copies of them in the activation dtype */
+    size_t grads, activations, scratch;
+    size_t inputs; /* ids, targets and the like on the device */
 };
 plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences, bool with_grads,
                          enum recompute recompute, struct model_memory *memory);
@@ -66,11 +71,16 @@ plx_status model_loss(struct model *model, const struct batch *batch, struct mod
  * waited for, and the sum is added to what model_loss_read gives. */
 plx_status model_loss_backward(struct model *model, const struct batch *batch, double scale,
                                struct model_loss *loss);
+/* Is told, while model_loss_backward queues its work, whenever what it has queued completes the
+ * gradients of some parameters, first .. first + count - 1: every parameter once a call, the last
+ * blocks' first. NULL: nobody is told. */
+typedef plx_status (*model_gradients_queued)(void *user, int first, int count);
+void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user);
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
 plx_status model_zero_grads(struct model *model);
-/* Logits of every token, [N,V], in the storage dtype of the backend; for parity checks and
- * evaluation. */
+/* Logits of every token, [N,V] in the host's memory and the storage dtype of the backend; for
+ * parity checks. */
 plx_status model_logits(struct model *model, const struct batch *batch,
                         const struct plx_tensor *logits);
 
@@ -99,12 +109,14 @@ plx_status model_cache_create(struct model *model, int64_t sequences, int64_t ca
                               struct model_cache **cache);
 void model_cache_destroy(struct model_cache *cache);
 size_t model_cache_bytes(const struct model_cache *cache);
-/* Tokens held now (all sequences advance together). */
-int64_t model_cache_length(const struct model_cache *cache);
+/* Tokens held now of a sequence. */
+int64_t model_cache_length(const struct model_cache *cache, int64_t sequence);
 void model_cache_clear(struct model_cache *cache);
-/* Appends count new tokens to each sequence (ids [sequences, count]) and writes the logits that
- * follow the last of them, [sequences, V]. Prefill is the same call with many tokens. */
+/* Appends counts[s] new tokens to each sequence s (0: none; ids holds them sequence by sequence)
+ * and writes the logits that follow its last one into row s of logits, [sequences, V] in the host's
+ * memory and the storage dtype; rows of sequences without new tokens stay as they are. Prefill is
+ * the same call with many tokens. Equal counts are fastest. */
 plx_status model_decode(struct model *model, struct model_cache *cache, const int32_t *ids,
-                        int64_t count, const struct plx_tensor *logits);
+                        const int64_t *counts, const struct plx_tensor *logits);
 
 #endif

@@ -41,6 +41,7 @@ struct backend {
     plx_dtype storage;    /* of parameters and statistics: f32, or f64 with ops_ref */
     plx_dtype activation; /* of activations and active weights: storage, or bf16 on CUDA */
     plx_dtype compute;    /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
+    bool deterministic;   /* of attention's backward */
     enum packing packing; /* of weight matrices of the models made on it; not for training */
     int threads;
     struct error *err;
@@ -96,6 +97,13 @@ struct muon_update {
     double momentum;
     bool nesterov, ema;
     double scale;
+};
+
+/* New rows of keys and values on their way into a cache: attention's k_lengths counts them already
+ * (plx_cache_append). */
+struct append {
+    const struct plx_attention *attention;
+    const struct plx_cache_append_args *args;
 };
 
 /* One attention call of either mechanism; members as in the public structs (softmax leaves the
@@ -200,6 +208,10 @@ struct ops {
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                 const struct plx_tensor *targets, double scale);
+    /* ids[n] = the index of the largest number of row n of x [N,V], the first of equal ones, and 0
+     * where all are NaN; x of the storage dtype, ids i32 [N]. */
+    plx_status (*argmax)(struct backend *be, const struct plx_tensor *ids,
+                         const struct plx_tensor *x);
 
     plx_status (*clip)(struct backend *be, const struct clip *clip);
     plx_status (*adamw)(struct backend *be, const struct adamw_update *update);
@@ -214,6 +226,7 @@ struct ops {
 
     plx_status (*attend_forward)(struct backend *be, const struct attend *attend);
     plx_status (*attend_backward)(struct backend *be, const struct attend *attend);
+    plx_status (*attend_append)(struct backend *be, const struct append *append);
     plx_status (*attend_decode)(struct backend *be, const struct attend *attend);
 };
 
@@ -230,11 +243,15 @@ struct backend_config {
     uint32_t disabled_features;
     enum packing packing;
     bool bf16_activations; /* otherwise activations have the storage dtype */
+    bool deterministic; /* attention's backward gives the same bits on every run; so does all else
+                           anyway */
     int device_index;
 };
 plx_status backend_create(struct backend *be, const struct backend_config *config,
                           struct error *err);
 void backend_destroy(struct backend *be);
+/* An arena of so many bytes on the backend's device; a measuring one where the backend measures. */
+plx_status backend_arena(const struct backend *be, size_t bytes, struct arena *arena);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
 /* Copies the values of parameters into their active copies, where they have one: after every change
@@ -243,7 +260,8 @@ plx_status backend_refresh(struct backend *be, const struct param_list *params);
 /* The dtypes of the models made on it. */
 struct precision backend_precision(const struct backend *be);
 /* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be
- * and, as it owns nothing, never destroyed. */
+ * and, as it owns nothing, never destroyed. Models and optimisers made on it allocate no tensors
+ * and know their sizes; scratch.peak is what they would have reserved. */
 struct backend backend_dry(const struct backend *be);
 
 #endif

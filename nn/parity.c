@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/transfer.h"
 #include "io/safetensors.h"
 
 struct comparison {
@@ -192,6 +193,21 @@ static plx_status compare_loss(struct parity *parity)
     return PLX_OK;
 }
 
+static plx_status compare_gradient(struct parity *parity, const char *name,
+                                   const struct plx_tensor *gradient)
+{
+    const struct backend *be = model_backend(parity->model);
+    struct plx_tensor actual =
+        plx_tensor_dense(NULL, gradient->dtype, gradient->rank, gradient->shape);
+    actual.data = malloc((size_t)plx_tensor_count(gradient) * plx_dtype_size(gradient->dtype));
+    REQUIRE(parity->err, actual.data != NULL, PLX_OUT_OF_MEMORY, "out of memory for %s", name);
+    plx_status status =
+        transfer_download(be->device, be->stream, gradient, actual.data, parity->err);
+    if (status == PLX_OK) compare(parity, name, &actual);
+    free(actual.data);
+    return status;
+}
+
 /* Gradients are those that compare_loss left behind. */
 static plx_status compare_gradients(struct parity *parity)
 {
@@ -203,7 +219,7 @@ static plx_status compare_gradients(struct parity *parity)
         const struct safetensors_entry *entry = safetensors_find(parity->file, name);
         if (entry == NULL) continue;
         TRY(read_reference(parity, entry, param->grad.rank, param->grad.shape));
-        compare(parity, name, &param->grad);
+        TRY(compare_gradient(parity, name, &param->grad));
     }
     return PLX_OK;
 }
@@ -237,14 +253,16 @@ static int32_t largest_logit(const struct plx_tensor *logits, int64_t row)
  * next. */
 static plx_status decode_rows(struct parity *parity, struct model_cache *cache,
                               const int32_t *expected, int64_t prompt, int64_t total, int32_t *step,
-                              struct parity_result *result)
+                              int64_t *counts, struct parity_result *result)
 {
     const int64_t B = parity->rows;
     for (int64_t at = prompt, fed = 0; at < total; at++) {
         const int64_t count = at - fed;
-        for (int64_t b = 0; b < B; b++)
+        for (int64_t b = 0; b < B; b++) {
+            counts[b] = count;
             memcpy(&step[b * count], &expected[b * total + fed], (size_t)count * sizeof *step);
-        TRY(model_decode(parity->model, cache, step, count, &parity->logits));
+        }
+        TRY(model_decode(parity->model, cache, step, counts, &parity->logits));
         for (int64_t b = 0; b < B; b++) {
             result->greedy_tokens++;
             result->greedy_mismatches +=
@@ -268,15 +286,17 @@ static plx_status compare_greedy(struct parity *parity, const struct safetensors
     parity->logits = plx_tensor_dense(NULL, dtype, 2, (int64_t[]){B, V});
     parity->logits.data = malloc((size_t)(B * V) * plx_dtype_size(dtype));
     int32_t *ids = malloc((size_t)(2 * B * total) * sizeof *ids);
+    int64_t *counts = malloc((size_t)B * sizeof *counts);
     struct model_cache *cache = NULL;
     plx_status status = PLX_OK;
-    if (ids == NULL || parity->logits.data == NULL)
+    if (ids == NULL || counts == NULL || parity->logits.data == NULL)
         status = error_set(parity->err, PLX_OUT_OF_MEMORY, "out of memory for %s", entry->name);
     if (status == PLX_OK) status = read_ids(parity, entry->name, B, total, ids);
     if (status == PLX_OK) status = model_cache_create(parity->model, B, total, &cache);
     if (status == PLX_OK)
-        status = decode_rows(parity, cache, ids, prompt, total, ids + B * total, result);
+        status = decode_rows(parity, cache, ids, prompt, total, ids + B * total, counts, result);
     model_cache_destroy(cache);
+    free(counts);
     free(ids);
     return status;
 }

@@ -2,13 +2,10 @@
  * most one partial line, which run_log_resume drops. */
 #include "run_log.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "data/utf8.h"
 #include "io/fields.h"
@@ -19,33 +16,11 @@
 
 static plx_status run_log_path(struct run_log *log, const char *run, struct error *err)
 {
-    int length = snprintf(log->path, sizeof log->path, "%s/log.jsonl", run);
-    REQUIRE(err, length > 0 && (size_t)length < sizeof log->path, PLX_INVALID_ARGUMENT,
+    int length = snprintf(log->file.path, sizeof log->file.path, "%s/log.jsonl", run);
+    REQUIRE(err, length > 0 && (size_t)length < sizeof log->file.path, PLX_INVALID_ARGUMENT,
             "%s: the path is too long", run);
     REQUIRE(err, utf8_is_text(run), PLX_INVALID_ARGUMENT,
             "%s: the folder's name is not UTF-8 text, so the log could not name it", run);
-    return PLX_OK;
-}
-
-static plx_status run_log_open(struct run_log *log, struct error *err)
-{
-    log->descriptor = open(log->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    REQUIRE(err, log->descriptor >= 0, PLX_IO_ERROR, "%s: cannot be opened for writing: %s",
-            log->path, strerror(errno));
-    return PLX_OK;
-}
-
-static plx_status run_log_write(struct run_log *log, const char *text, size_t size,
-                                struct error *err)
-{
-    while (size > 0) {
-        ssize_t written = write(log->descriptor, text, size);
-        if (written < 0 && errno == EINTR) continue;
-        REQUIRE(err, written > 0, PLX_IO_ERROR, "%s: cannot be written: %s", log->path,
-                written < 0 ? strerror(errno) : "nothing was accepted");
-        text += written;
-        size -= (size_t)written;
-    }
     return PLX_OK;
 }
 
@@ -75,10 +50,10 @@ static plx_status run_log_put(struct run_log *log, json_t *object, struct error 
 {
     char *text = object ? fields_print(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
     json_decref(object);
-    REQUIRE(err, text, PLX_OUT_OF_MEMORY, "%s: no memory for a line", log->path);
+    REQUIRE(err, text, PLX_OUT_OF_MEMORY, "%s: no memory for a line", log->file.path);
     size_t length = strlen(text);
     text[length] = '\n'; /* over the NUL: one write for line and end */
-    plx_status status = run_log_write(log, text, length + 1, err);
+    plx_status status = append_write(&log->file, text, length + 1, err);
     free(text);
     return status;
 }
@@ -109,13 +84,27 @@ static plx_status run_log_header(struct run_log *log, const struct run_log_facts
     return run_log_put(log, object, err);
 }
 
+/* Events of a run that goes on after a step, beside those of earlier starts; a new run's are alone.
+ */
+static plx_status open_board(struct run_log *log, const char *run, int64_t step,
+                             const struct run_log_facts *facts, struct error *err)
+{
+    char folder[sizeof log->file.path];
+    int length = snprintf(folder, sizeof folder, "%s/tensorboard", run);
+    REQUIRE(err, length > 0 && (size_t)length < sizeof folder, PLX_INVALID_ARGUMENT,
+            "%s: the path is too long", run);
+    if (step == 0) TRY(file_remove_tree(folder, err));
+    return facts->tensorboard ? tensorboard_open(&log->board, folder, step + 1, err) : PLX_OK;
+}
+
 plx_status run_log_create(struct run_log *log, const char *run, const struct run_log_facts *facts,
                           struct error *err)
 {
-    log->descriptor = -1;
+    *log = RUN_LOG_CLOSED;
     TRY(run_log_path(log, run, err));
-    TRY(file_replace(log->path, "", 0, err));
-    TRY(run_log_open(log, err));
+    TRY(file_replace(log->file.path, "", 0, err));
+    TRY(append_open(&log->file, err));
+    TRY(open_board(log, run, 0, facts, err));
     return run_log_header(log, facts, err);
 }
 
@@ -153,24 +142,48 @@ static size_t run_log_cut(char *text, size_t size, int64_t step)
 plx_status run_log_resume(struct run_log *log, const char *run, int64_t step,
                           const struct run_log_facts *facts, struct error *err)
 {
-    log->descriptor = -1;
+    *log = RUN_LOG_CLOSED;
     TRY(run_log_path(log, run, err));
-    if (!file_exists(log->path)) {
-        TRY(run_log_open(log, err));
+    TRY(open_board(log, run, step, facts, err));
+    if (!file_exists(log->file.path)) {
+        TRY(append_open(&log->file, err));
         TRY(run_log_header(log, facts, err));
     } else {
         char *text;
         size_t size;
-        TRY(file_read_all(log->path, RUN_LOG_LIMIT, &text, &size, err));
+        TRY(file_read_all(log->file.path, RUN_LOG_LIMIT, &text, &size, err));
         size_t kept = run_log_cut(text, size, step);
-        plx_status status = kept == size ? PLX_OK : file_replace(log->path, text, kept, err);
+        plx_status status = kept == size ? PLX_OK : file_replace(log->file.path, text, kept, err);
         free(text);
         TRY(status);
-        TRY(run_log_open(log, err));
+        TRY(append_open(&log->file, err));
     }
     json_t *object = json_pack("{s:s, s:I}", "kind", "resume", "after_step", (json_int_t)step);
     put_meter(&object, facts->meter);
     return run_log_put(log, object, err);
+}
+
+static plx_status put_board(struct run_log *log, const struct train_progress *progress,
+                            struct error *err)
+{
+    const double gib = 1024.0 * 1024.0 * 1024.0;
+    const struct tensorboard_scalar scalars[] = {
+        {"loss/train", progress->loss},
+        {"loss/val", progress->val_loss},
+        {"loss/val_bits_per_byte", progress->val_bits_per_byte},
+        {"optimizer/lr", progress->lr},
+        {"optimizer/grad_norm", progress->grad_norm},
+        {"speed/tokens_per_second", progress->tokens_per_second},
+        {"speed/device_tokens_per_second", progress->device_tokens_per_second},
+        {"speed/device_tflops", progress->device_tflops},
+        {"speed/mfu", progress->mfu},
+        {"time/step_seconds", progress->seconds},
+        {"time/data_seconds", progress->data_seconds},
+        {"memory/now_gib", (double)progress->memory_now / gib},
+        {"memory/peak_gib", (double)progress->memory_peak / gib},
+    };
+    return tensorboard_write(&log->board, progress->step, scalars,
+                             (int)(sizeof scalars / sizeof *scalars), err);
 }
 
 plx_status run_log_step(struct run_log *log, const struct train_progress *progress,
@@ -191,7 +204,8 @@ plx_status run_log_step(struct run_log *log, const struct train_progress *progre
     put_real_or_null(&object, "mfu", progress->mfu);
     put(&object, "memory", json_integer((json_int_t)progress->memory_now));
     put(&object, "memory_peak", json_integer((json_int_t)progress->memory_peak));
-    return run_log_put(log, object, err);
+    TRY(run_log_put(log, object, err));
+    return log->board.file.descriptor >= 0 ? put_board(log, progress, err) : PLX_OK;
 }
 
 plx_status run_log_result(struct run_log *log, const struct train_result *result, struct error *err)
@@ -214,13 +228,11 @@ plx_status run_log_result(struct run_log *log, const struct train_result *result
 
 plx_status run_log_sync(struct run_log *log, struct error *err)
 {
-    REQUIRE(err, fsync(log->descriptor) == 0, PLX_IO_ERROR, "%s: cannot be made durable: %s",
-            log->path, strerror(errno));
-    return PLX_OK;
+    return append_sync(&log->file, err);
 }
 
 void run_log_close(struct run_log *log)
 {
-    if (log->descriptor >= 0) close(log->descriptor);
-    log->descriptor = -1;
+    append_close(&log->file);
+    tensorboard_close(&log->board);
 }

@@ -1,4 +1,5 @@
-/* run_log.h: RUN/log.jsonl: what a run did, one JSON object a line, only ever appended to.
+/* run_log.h: what a run did, in two places that are only ever appended to: RUN/log.jsonl, one JSON
+ * object a line, and (if asked for) RUN/tensorboard, its numbers as event files.
  *
  *     {"kind": "run", "version": ..., "parameters": ..., "options": {...}, ...}   first
  *     {"kind": "step", "step": 1, "loss": ..., ...}                               one a step
@@ -13,18 +14,22 @@
 #ifndef NN_RUN_LOG_H
 #define NN_RUN_LOG_H
 
+#include "io/tensorboard.h"
 #include "train_meter.h"
 
 struct run_log {
-    int descriptor; /* -1: closed */
-    char path[4096];
+    struct append_file file;  /* log.jsonl */
+    struct tensorboard board; /* closed: not asked for */
 };
+
+#define RUN_LOG_CLOSED ((struct run_log){.file.descriptor = -1, .board.file.descriptor = -1})
 
 /* What the log records of a run besides its steps. */
 struct run_log_facts {
     const char *options_json;
     int64_t parameters;
     const struct train_meter *meter;
+    bool tensorboard;
 };
 
 /* Starts the log of a new run (replacing one that never reached a checkpoint). */

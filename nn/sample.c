@@ -194,7 +194,7 @@ struct sample_state {
     int32_t *ids;             /* prompt, then what was drawn */
     int64_t count;            /* of ids */
     int64_t vocab;            /* ids that may be drawn */
-    struct plx_tensor logits; /* [1,V] in the model's dtype */
+    struct plx_tensor logits; /* [1,V] in the storage dtype */
     float *candidates_logits; /* [vocab] */
     struct sample_candidate *work;
 };
@@ -261,7 +261,7 @@ static plx_status sample_allocate(struct sample_state *state, int64_t max_tokens
         REQUIRE(err, state->ids[i] >= 0 && state->ids[i] < config->vocab_size, PLX_INVALID_ARGUMENT,
                 "token %d of the prompt is not in the model's vocabulary of %lld", state->ids[i],
                 (long long)config->vocab_size);
-    plx_dtype dtype = model_params(state->model)->items[0].value.dtype;
+    plx_dtype dtype = model_backend(state->model)->storage;
     int64_t shape[2] = {1, config->vocab_size};
     void *data = calloc((size_t)config->vocab_size, plx_dtype_size(dtype));
     state->logits = plx_tensor_dense(data, dtype, 2, shape);
@@ -278,7 +278,7 @@ static plx_status sample_allocate(struct sample_state *state, int64_t max_tokens
 static plx_status sample_feed(struct sample_state *state, const int32_t *ids, int64_t count,
                               struct error *err)
 {
-    plx_status status = model_decode(state->model, state->cache, ids, count, &state->logits);
+    plx_status status = model_decode(state->model, state->cache, ids, &count, &state->logits);
     return status == PLX_OK ? PLX_OK : error_set(err, status, "decoding failed");
 }
 

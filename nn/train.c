@@ -100,25 +100,31 @@ static plx_status diverged(struct train_session *session, int64_t step, const ch
                      (long long)step, what);
 }
 
-static plx_status compute_gradients(struct train_session *session, int64_t scored, double *loss)
+static plx_status compute_gradients(struct train_session *session, double *loss)
 {
+    const int64_t scored = session->count.scored;
     TRY(model_zero_grads(session->model));
     double sum = 0;
-    for (int64_t i = 0; i < session->options->accumulate; i++) {
+    const int64_t last = session->options->accumulate - 1;
+    for (int64_t i = 0; i <= last; i++) {
         struct model_loss part = {0};
+        bool complete = i == last && session->comm != NULL;
+        model_tell_gradients(session->model, complete ? sharding_reduce : NULL, &session->sharding);
         TRY(model_loss_backward(session->model, &session->micro[i].batch, 1.0 / (double)scored,
                                 &part));
         sum += part.sum;
     }
+    TRY(comm_sum(session->comm, &sum, 1));
     *loss = sum / (double)scored;
-    return PLX_OK;
+    return sharding_join(&session->sharding);
 }
 
 static plx_status update_weights(struct train_session *session, struct train_progress *progress)
 {
     int64_t step = session->state.step;
     double factor = schedule_lr(&session->schedule, step);
-    TRY(optim_step(session->optim, factor, schedule_weight_decay(&session->schedule, step)));
+    TRY(sharding_step(&session->sharding, session->optim, factor,
+                      schedule_weight_decay(&session->schedule, step)));
     struct optim_report report;
     plx_status status = optim_read_report(session->optim, &report);
     if (status == PLX_BAD_DATA) {
@@ -135,18 +141,16 @@ static plx_status run_step(struct train_session *session, struct train_progress 
 {
     int64_t step = session->state.step;
     double start = process_seconds();
-    int64_t scored;
-    TRY(train_session_fetch(session, &scored));
+    TRY(train_session_fetch(session));
     progress->data_seconds = process_seconds() - start;
-    TRY(compute_gradients(session, scored, &progress->loss));
+    TRY(compute_gradients(session, &progress->loss));
     if (!isfinite(progress->loss))
         return diverged(session, step + 1,
                         isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
     TRY(update_weights(session, progress));
     progress->seconds = process_seconds() - start;
     session->state.step = step + 1;
-    for (int64_t i = 0; i < session->options->accumulate; i++)
-        session->state.tokens += session->micro[i].batch.tokens;
+    session->state.tokens += session->count.tokens;
     session->state.position = loader_position(session->loader);
     return PLX_OK;
 }
@@ -164,17 +168,27 @@ static plx_status evaluate(struct train_session *session, struct eval_result *re
                     session->err);
 }
 
+static plx_status write_checkpoint(struct train_session *session)
+{
+    const struct train_options *options = session->options;
+    TRY(run_log_sync(&session->log, session->err));
+    TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
+                        &session->state, (int)options->keep, session->err));
+    optim_return(session->optim);
+    return PLX_OK;
+}
+
 static plx_status save_checkpoint(struct train_session *session)
 {
     const struct train_options *options = session->options;
     struct model_loss loss = {0};
     const struct batch *batch = &session->micro[options->accumulate - 1].batch;
     TRY(model_loss(session->model, batch, &loss));
+    TRY(comm_sum(session->comm, &loss.sum, 1));
     if (!isfinite(loss.sum))
         return diverged(session, session->state.step, "the loss after the update is not finite");
-    TRY(run_log_sync(&session->log, session->err));
-    TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
-                        &session->state, (int)options->keep, session->err));
+    TRY(sharding_collect(&session->sharding, session->optim));
+    if (comm_rank(session->comm) == 0) TRY(write_checkpoint(session));
     snprintf(session->last_checkpoint, sizeof session->last_checkpoint,
              "%s/checkpoints/step-%08lld", options->out, (long long)session->state.step);
     session->last_checkpoint_step = session->state.step;
@@ -225,6 +239,14 @@ static plx_status write_sample(struct train_session *session)
 
 /* ---- The run ---- */
 
+/* What the user sees and reads of a step: rank 0's part. */
+static plx_status report_step(struct train_session *session, const struct train_progress *progress)
+{
+    TRY(run_log_step(&session->log, progress, session->err));
+    if (session->hooks->progress) session->hooks->progress(session->hooks->user, progress);
+    return is_turn(progress->step, session->options->sample_every) ? write_sample(session) : PLX_OK;
+}
+
 static plx_status after_step(struct train_session *session, struct train_progress *progress,
                              struct train_result *result)
 {
@@ -243,19 +265,20 @@ static plx_status after_step(struct train_session *session, struct train_progres
     progress->tokens = session->state.tokens;
     TRY(train_meter_step(&session->meter, progress, session->err));
     result->memory_peak = progress->memory_peak;
-    TRY(run_log_step(&session->log, progress, session->err));
-    if (session->hooks->progress) session->hooks->progress(session->hooks->user, progress);
-    if (is_turn(step, options->sample_every)) TRY(write_sample(session));
+    if (comm_rank(session->comm) == 0) TRY(report_step(session, progress));
     if (last || is_turn(step, options->checkpoint_every)) TRY(save_checkpoint(session));
     return PLX_OK;
 }
 
-static bool must_stop(const struct train_session *session)
+/* Where one rank must, all stop after the same step. */
+static plx_status must_stop(struct train_session *session, bool *stop)
 {
-    const struct train_options *options = session->options;
-    if (session->hooks->stop && session->hooks->stop(session->hooks->user)) return true;
-    return options->max_seconds > 0 &&
-           process_seconds() - session->meter.start >= options->max_seconds;
+    const double limit = session->options->max_seconds;
+    bool asked = session->hooks->stop && session->hooks->stop(session->hooks->user);
+    double wanted = asked || (limit > 0 && process_seconds() - session->meter.start >= limit);
+    TRY(comm_sum(session->comm, &wanted, 1));
+    *stop = wanted > 0;
+    return PLX_OK;
 }
 
 static plx_status run_loop(struct train_session *session, struct train_result *result)
@@ -264,10 +287,8 @@ static plx_status run_loop(struct train_session *session, struct train_result *r
     TRY(train_optim_config(session->options, &optim, session->err));
     train_meter_start(&session->meter, session->state.tokens);
     while (session->state.step < session->options->steps) {
-        if (must_stop(session)) {
-            result->stopped_early = true;
-            break;
-        }
+        TRY(must_stop(session, &result->stopped_early));
+        if (result->stopped_early) break;
         struct train_progress progress = {0};
         TRY(run_step(session, &progress));
         progress.lr *= optim.lr;
@@ -294,17 +315,18 @@ static plx_status run_session(struct train_session *session, struct train_result
     result->tokens = session->state.tokens;
     result->parameters = param_list_elements(model_params(session->model));
     snprintf(result->checkpoint, sizeof result->checkpoint, "%s", session->last_checkpoint);
+    if (comm_rank(session->comm) > 0) return PLX_OK;
     return run_log_result(&session->log, result, session->err);
 }
 
 plx_status train_run(const struct train_options *options, const char *options_json,
-                     const struct train_hooks *hooks, struct train_result *result,
-                     struct error *err)
+                     struct comm *comm, const struct train_hooks *hooks,
+                     struct train_result *result, struct error *err)
 {
     static const struct train_hooks silent;
     *result = (struct train_result){.loss = NAN, .tokens_per_second = NAN};
     struct train_session session;
-    TRY(train_session_open(&session, options, options_json, hooks ? hooks : &silent, err));
+    TRY(train_session_open(&session, options, options_json, comm, hooks ? hooks : &silent, err));
     plx_status status = run_session(&session, result);
     train_session_close(&session);
     return status;

@@ -11,6 +11,7 @@
 #ifndef NN_TRAIN_H
 #define NN_TRAIN_H
 
+#include "comm/comm.h"
 #include "io/checkpoint.h"
 #include "sample.h"
 
@@ -29,6 +30,7 @@ struct eval_options {
     int64_t rows, context; /* of one batch */
     int64_t max_tokens;    /* stop after the batch that reaches it; 0: the whole corpus */
     bool mask_documents;
+    struct comm *comm; /* ranks that share the batches, all of which call; NULL: alone */
 };
 
 /* Called after every batch with what is scored so far and about how many there are in all. */
@@ -86,16 +88,20 @@ struct train_options {
     char *recompute; /* none, full */
     int64_t seed;
     /* running */
-    char *out;     /* run folder */
-    char *resume;  /* "", or the checkpoint folder that train_find_checkpoint named */
-    char *dtype;   /* f32, bf16: of matrix products */
-    char *kernel;  /* forced, or "" */
-    bool portable; /* portable kernels only, for comparison */
+    char *out;           /* run folder */
+    char *resume;        /* "", or the checkpoint folder that train_find_checkpoint named */
+    char *device;        /* auto, cpu, cuda, cuda:N */
+    char *dtype;         /* f32, bf16; "": the device's default */
+    char *kernel;        /* forced, or "" */
+    bool portable;       /* portable kernels only, for comparison */
+    bool deterministic;  /* the same bits on every run of a GPU */
+    int64_t gpus, ranks; /* processes to start (cli/launch.h); nothing here reads them */
     int64_t threads, eval_every, eval_tokens, checkpoint_every, keep, log_every, sample_every;
     int64_t sample_tokens;
     double sample_temperature;
     char *sample_prompt;
     double max_seconds; /* stop (with a checkpoint) after so long; 0: never */
+    bool tensorboard;   /* event files beside the log */
     double peak_tflops; /* of one device, for utilisation; NaN: the data sheet's where known */
 };
 
@@ -140,10 +146,11 @@ plx_status train_find_checkpoint(const char *run, const char *resume,
                                  const struct train_hooks *hooks, char *path, size_t size,
                                  struct error *err);
 /* Trains until options->steps, from options->resume where that is not empty. options_json is what
- * the checkpoints and the log record. */
+ * the checkpoints and the log record. Where several ranks train together (comm is not NULL), each
+ * calls this with the same options; rank 0 alone writes files and calls the hooks but stop. */
 plx_status train_run(const struct train_options *options, const char *options_json,
-                     const struct train_hooks *hooks, struct train_result *result,
-                     struct error *err);
+                     struct comm *comm, const struct train_hooks *hooks,
+                     struct train_result *result, struct error *err);
 
 /* ---- From options to the parts (also used by `parallax bench step`) ---- */
 
@@ -155,8 +162,11 @@ plx_status train_schedule_config(const struct train_options *options,
                                  struct schedule_config *config, struct error *err);
 plx_status train_backend_config(const struct train_options *options, struct backend_config *config,
                                 struct error *err);
+/* Replaces an open dtype by the device's default, so that what is recorded says what was run. */
+plx_status train_settle_dtype(struct train_options *options, struct error *err);
 plx_status train_recompute(const struct train_options *options, enum recompute *recompute,
                            struct error *err);
+const char *train_recompute_name(enum recompute recompute);
 /* Freezes what options->train leaves out. */
 plx_status train_freeze(const struct train_options *options, struct param_list *params,
                         struct error *err);

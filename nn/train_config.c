@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "computing.h"
 #include "mixers/mixer.h"
 
 /* A word of an option and the enum value it stands for. */
@@ -175,28 +176,41 @@ plx_status train_schedule_config(const struct train_options *options,
 plx_status train_backend_config(const struct train_options *options, struct backend_config *config,
                                 struct error *err)
 {
-    static const struct word dtypes[] = {{"f32", PLX_F32}, {"bf16", PLX_BF16}};
-    int dtype;
-    TRY(word_find(dtypes, WORD_COUNT(dtypes), "--dtype", options->dtype, &dtype, err));
-    uint32_t all =
-        PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
-    *config = (struct backend_config){.ops = &ops_cpu,
-                                      .storage = PLX_F32,
-                                      .compute = (plx_dtype)dtype,
-                                      .threads = (int)options->threads,
-                                      .kernel = options->kernel[0] ? options->kernel : NULL,
-                                      .disabled_features = options->portable ? all : 0};
+    const struct computing computing = {.device = options->device,
+                                        .dtype = options->dtype,
+                                        .kernel = options->kernel,
+                                        .portable = options->portable,
+                                        .deterministic = options->deterministic,
+                                        .threads = options->threads};
+    return computing_config(&computing, config, err);
+}
+
+plx_status train_settle_dtype(struct train_options *options, struct error *err)
+{
+    struct backend_config config;
+    TRY(train_backend_config(options, &config, err));
+    free(options->dtype);
+    options->dtype = strdup(computing_dtype_name(&config));
+    REQUIRE(err, options->dtype != NULL, PLX_OUT_OF_MEMORY, "no memory for options");
     return PLX_OK;
 }
+
+/* In the order of the enum. */
+static const struct word recomputations[] = {{"none", RECOMPUTE_NONE}, {"full", RECOMPUTE_FULL}};
 
 plx_status train_recompute(const struct train_options *options, enum recompute *recompute,
                            struct error *err)
 {
-    static const struct word kinds[] = {{"none", RECOMPUTE_NONE}, {"full", RECOMPUTE_FULL}};
     int kind;
-    TRY(word_find(kinds, WORD_COUNT(kinds), "--recompute", options->recompute, &kind, err));
+    TRY(word_find(recomputations, WORD_COUNT(recomputations), "--recompute", options->recompute,
+                  &kind, err));
     *recompute = (enum recompute)kind;
     return PLX_OK;
+}
+
+const char *train_recompute_name(enum recompute recompute)
+{
+    return recomputations[recompute].name;
 }
 
 plx_status train_freeze(const struct train_options *options, struct param_list *params,

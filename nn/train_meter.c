@@ -26,13 +26,13 @@ static void find_peak(struct train_meter *meter, double given)
 }
 
 plx_status train_meter_create(struct train_meter *meter, const struct train_options *options,
-                              const struct backend *be, const struct model_config *config,
-                              const struct param_list *params)
+                              int devices, const struct backend *be,
+                              const struct model_config *config, const struct param_list *params)
 {
     struct device_facts facts;
     TRY(be->device->describe(be->device_index, &facts, be->err));
     *meter = (struct train_meter){.device = be->device,
-                                  .devices = 1,
+                                  .devices = devices,
                                   .context = options->context,
                                   .flops = flops_per_token(config, params, options->context)};
     snprintf(meter->device_name, sizeof meter->device_name, "%s", facts.name);

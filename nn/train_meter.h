@@ -23,8 +23,8 @@ struct train_meter {
 };
 
 plx_status train_meter_create(struct train_meter *meter, const struct train_options *options,
-                              const struct backend *be, const struct model_config *config,
-                              const struct param_list *params);
+                              int devices, const struct backend *be,
+                              const struct model_config *config, const struct param_list *params);
 /* Starts the clock of a run that has seen so many tokens. */
 void train_meter_start(struct train_meter *meter, int64_t tokens);
 /* After a step: fills everything in progress that is a rate, a time or memory, from its step,

@@ -9,11 +9,6 @@
 #include "kernel_choice.h"
 #include "mixers/mixer.h"
 
-static double mib(size_t bytes)
-{
-    return (double)bytes / (1024.0 * 1024.0);
-}
-
 static void report_model(const struct train_session *session)
 {
     const struct model_config *config = model_get_config(session->model);
@@ -40,21 +35,19 @@ static void report_model(const struct train_session *session)
 
 static void report_memory(const struct train_session *session)
 {
-    const struct model_memory *memory = &session->memory;
-    size_t optimiser = optim_bytes(session->optim);
-    size_t total =
-        memory->params + memory->grads + memory->activations + memory->scratch + optimiser;
-    train_session_say(session->hooks,
-                      "memory: %.1f MiB planned: parameters %.1f, gradients %.1f, optimiser %.1f, "
-                      "activations %.1f, scratch %.1f",
-                      mib(total), mib(memory->params), mib(memory->grads), mib(optimiser),
-                      mib(memory->activations), mib(memory->scratch));
+    char plan[256], available[64] = "";
+    train_memory_text(&session->memory, plan, sizeof plan);
+    if (session->available > 0)
+        snprintf(available, sizeof available, "; %.1f GiB were free",
+                 (double)session->available / (1024.0 * 1024.0 * 1024.0));
+    train_session_say(session->hooks, "memory planned: %s%s", plan, available);
 }
 
 static void report_data(const struct train_session *session)
 {
     const struct train_options *options = session->options;
-    int64_t step_tokens = options->batch * options->context * options->accumulate;
+    int64_t step_tokens =
+        options->batch * options->context * options->accumulate * comm_size(session->comm);
     char held_out[128] = "nothing held out";
     if (session->held_out)
         snprintf(held_out, sizeof held_out, "held out %lld documents, %lld tokens",
@@ -75,9 +68,10 @@ static const char *kernel_of(const struct train_session *session, const struct l
 {
     const struct model_config *config = model_get_config(session->model);
     const int64_t tokens = session->options->batch * session->options->context;
-    const struct kernel_question question = {.mechanism = layer->mixer->mechanism,
+    const struct kernel_question question = {.device = session->backend.device->kind,
+                                             .mechanism = layer->mixer->mechanism,
                                              .pass = pass,
-                                             .dtype = session->backend.storage,
+                                             .dtype = session->backend.activation,
                                              .queries = tokens,
                                              .keys = tokens,
                                              .heads = config->heads,
@@ -107,6 +101,16 @@ static void report_kernels(const struct train_session *session)
                       plx_dtype_name(session->backend.compute), session->backend.threads);
 }
 
+static void report_device(const struct train_session *session)
+{
+    const struct backend *be = &session->backend;
+    struct device_facts facts;
+    if (be->device->describe(be->device_index, &facts, NULL) != PLX_OK) return;
+    train_session_say(session->hooks, "device: %s %d, %s%s%s; activations in %s, weights in %s",
+                      be->device->name, be->device_index, facts.name, facts.details[0] ? ", " : "",
+                      facts.details, plx_dtype_name(be->activation), plx_dtype_name(be->storage));
+}
+
 static void report_flops(const struct train_session *session)
 {
     const struct train_meter *meter = &session->meter;
@@ -126,6 +130,7 @@ void train_report_plan(const struct train_session *session)
     report_model(session);
     report_memory(session);
     report_data(session);
+    report_device(session);
     report_kernels(session);
     report_flops(session);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "chat/chat.h"
 #include "io/file.h"
@@ -134,7 +135,8 @@ static plx_status open_data(struct train_session *session)
     session->eval = (struct eval_options){.rows = options->batch,
                                           .context = options->context,
                                           .max_tokens = options->eval_tokens,
-                                          .mask_documents = options->mask_documents};
+                                          .mask_documents = options->mask_documents,
+                                          .comm = session->comm};
     if (session->held_out) {
         int64_t sequences;
         TRY(eval_max_sequences(session->held_out, &session->eval, &sequences, session->err));
@@ -178,27 +180,38 @@ static void micro_batch_copy(struct micro_batch *micro, const struct batch *batc
                                   .offsets = micro->offsets};
 }
 
-/* Draws every micro-batch of a step once. */
-static plx_status fetch_once(struct train_session *session, int64_t *scored)
+/* One micro-batch of every rank, in the order of ranks: together they are what a single rank with
+ * as many times the rows would read. Every rank reads them all, which costs little beside a step,
+ * so each knows the counts of all and where the data stands, and a run can go on with another
+ * number of ranks. */
+static plx_status fetch_micro_batch(struct train_session *session, struct micro_batch *micro)
 {
-    *scored = 0;
-    for (int64_t i = 0; i < session->options->accumulate; i++) {
+    for (int r = 0; r < comm_size(session->comm); r++) {
         struct batch batch;
         bool more;
         TRY(loader_next(session->loader, &batch, &more, session->err));
         REQUIRE(session->err, more, PLX_INTERNAL, "the training data ended, though it loops");
-        micro_batch_copy(&session->micro[i], &batch);
-        for (int64_t n = 0; n < batch.tokens; n++) *scored += batch.targets[n] >= 0;
+        if (r == comm_rank(session->comm)) micro_batch_copy(micro, &batch);
+        session->count.tokens += batch.tokens;
+        for (int64_t n = 0; n < batch.tokens; n++) session->count.scored += batch.targets[n] >= 0;
     }
     return PLX_OK;
 }
 
-plx_status train_session_fetch(struct train_session *session, int64_t *scored)
+static plx_status fetch_once(struct train_session *session)
+{
+    session->count = (struct step_count){0};
+    for (int64_t i = 0; i < session->options->accumulate; i++)
+        TRY(fetch_micro_batch(session, &session->micro[i]));
+    return PLX_OK;
+}
+
+plx_status train_session_fetch(struct train_session *session)
 {
     /* A tiny batch of tiny documents may have nothing to learn from; it is passed over. The loader
      * refuses a corpus in which that would never end. */
-    do TRY(fetch_once(session, scored));
-    while (*scored == 0);
+    do TRY(fetch_once(session));
+    while (session->count.scored == 0);
     return PLX_OK;
 }
 
@@ -219,12 +232,45 @@ static plx_status describe_model(const struct train_session *session, struct mod
 static plx_status set_weights(struct train_session *session)
 {
     const struct train_options *options = session->options;
-    if (session->model_folder[0] == 0 || options->resume[0]) {
-        model_init(session->model, (uint64_t)options->seed);
-        return PLX_OK;
-    }
+    if (session->model_folder[0] == 0 || options->resume[0])
+        return model_init(session->model, (uint64_t)options->seed);
     TRY(model_load_values(session->model, session->model_folder, session->err));
     train_session_say(session->hooks, "starting from the weights of %s", session->model_folder);
+    return PLX_OK;
+}
+
+/* With several ranks each has a GPU of its own. */
+static plx_status choose_rank_device(const struct train_session *session,
+                                     struct backend_config *config)
+{
+    if (comm_size(session->comm) == 1) return PLX_OK;
+    REQUIRE(session->err, config->device_index == 0, PLX_INVALID_ARGUMENT,
+            "--device: %s names one GPU, but %d ranks share the run", session->options->device,
+            comm_size(session->comm));
+    config->device_index = comm_device_index(session->comm, config->ops->device->kind);
+    return PLX_OK;
+}
+
+/* Nothing is allocated before it is known that all of it fits. */
+static plx_status build_parts(struct train_session *session, const struct model_config *config)
+{
+    const struct train_options *options = session->options;
+    struct backend *be = &session->backend;
+    struct train_shape shape;
+    struct train_parts parts;
+    struct train_memory taken;
+    struct device_memory device;
+    TRY(train_shape_make(options, config, session->max_sequences, &shape, session->err));
+    TRY(train_memory_measure(be, options, session->comm, &shape, &session->memory));
+    TRY(be->device->memory(&device, session->err));
+    session->available = device.available;
+    TRY(train_memory_check(be, options, session->comm, &shape, &session->memory, device.available));
+    /* At once as large as it will be: growing it later would hold both for a moment. */
+    TRY(backend_reserve(be, session->memory.scratch));
+    TRY(train_parts_create(be, options, session->comm, &shape, &parts, &taken));
+    session->model = parts.model;
+    session->sharding = parts.sharding;
+    session->optim = parts.optim;
     return PLX_OK;
 }
 
@@ -235,23 +281,15 @@ static plx_status open_model(struct train_session *session)
     TRY(describe_model(session, &config));
     struct backend_config backend_config;
     TRY(train_backend_config(options, &backend_config, session->err));
-    struct optim_config optim_config;
-    TRY(train_optim_config(options, &optim_config, session->err));
+    TRY(choose_rank_device(session, &backend_config));
     TRY(train_schedule_config(options, &session->schedule, session->err));
-    enum recompute recompute;
-    TRY(train_recompute(options, &recompute, session->err));
-
     TRY(backend_create(&session->backend, &backend_config, session->err));
     session->backend_exists = true;
-    TRY(model_create(&session->backend, &config, &session->model));
+    TRY(comm_attach(session->comm, session->backend.device->kind));
+    TRY(build_parts(session, &config));
     TRY(set_weights(session));
-    TRY(train_freeze(options, model_params(session->model), session->err));
-    TRY(model_reserve(session->model, options->batch * options->context, session->max_sequences,
-                      true, recompute, &session->memory));
-    TRY(optim_create(&session->backend, &optim_config, model_params(session->model),
-                     &session->optim));
-    return train_meter_create(&session->meter, options, &session->backend, &config,
-                              model_params(session->model));
+    return train_meter_create(&session->meter, options, comm_size(session->comm), &session->backend,
+                              &config, model_params(session->model));
 }
 
 /* A sample that would not fit must be refused before the first step, not at the first sample. */
@@ -302,6 +340,14 @@ static plx_status resume(struct train_session *session)
     return PLX_OK;
 }
 
+/* That all ranks are about to do the same; nothing has been written yet. */
+static plx_status agree(struct train_session *session, const char *options_json)
+{
+    TRY(comm_agree(session->comm, "the options", XXH64(options_json, strlen(options_json), 0)));
+    TRY(comm_agree(session->comm, "the training data", session->state.corpus_fingerprint));
+    return comm_agree(session->comm, "the step to resume after", (uint64_t)session->state.step);
+}
+
 static plx_status open_state(struct train_session *session, const char *options_json)
 {
     const struct train_options *options = session->options;
@@ -311,11 +357,14 @@ static plx_status open_state(struct train_session *session, const char *options_
     session->state.rng = rng_make((uint64_t)options->seed, TRAIN_STREAM_SAMPLES);
     session->state.corpus_fingerprint = corpus_fingerprint(session->corpus);
     if (options->resume[0]) TRY(resume(session));
+    TRY(agree(session, options_json));
+    if (comm_rank(session->comm) > 0) return PLX_OK;
     TRY(file_make_folder(options->out, session->err));
     const struct run_log_facts facts = {.options_json = options_json,
                                         .parameters =
                                             param_list_elements(model_params(session->model)),
-                                        .meter = &session->meter};
+                                        .meter = &session->meter,
+                                        .tensorboard = options->tensorboard};
     if (options->resume[0])
         return run_log_resume(&session->log, options->out, session->state.step, &facts,
                               session->err);
@@ -337,12 +386,15 @@ static plx_status open_parts(struct train_session *session, const char *options_
 }
 
 plx_status train_session_open(struct train_session *session, const struct train_options *options,
-                              const char *options_json, const struct train_hooks *hooks,
-                              struct error *err)
+                              const char *options_json, struct comm *comm,
+                              const struct train_hooks *hooks, struct error *err)
 {
-    *session = (struct train_session){
-        .options = options, .hooks = hooks, .err = err, .last_checkpoint_step = -1};
-    session->log.descriptor = -1;
+    *session = (struct train_session){.options = options,
+                                      .hooks = hooks,
+                                      .comm = comm,
+                                      .err = err,
+                                      .log = RUN_LOG_CLOSED,
+                                      .last_checkpoint_step = -1};
     plx_status status = open_parts(session, options_json);
     if (status != PLX_OK) train_session_close(session);
     return status;
@@ -353,6 +405,7 @@ void train_session_close(struct train_session *session)
     run_log_close(&session->log);
     free(session->state.options_json);
     optim_destroy(session->optim);
+    sharding_destroy(&session->sharding);
     model_destroy(session->model);
     if (session->backend_exists) backend_destroy(&session->backend);
     for (int64_t i = 0; session->micro && i < session->options->accumulate; i++)
@@ -362,6 +415,5 @@ void train_session_close(struct train_session *session)
     corpus_destroy(session->held_out);
     corpus_destroy(session->corpus);
     tokenizer_destroy(session->tokenizer);
-    *session = (struct train_session){.last_checkpoint_step = -1};
-    session->log.descriptor = -1;
+    *session = (struct train_session){.log = RUN_LOG_CLOSED, .last_checkpoint_step = -1};
 }

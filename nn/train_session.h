@@ -4,7 +4,7 @@
 #define NN_TRAIN_SESSION_H
 
 #include "run_log.h"
-#include "train_meter.h"
+#include "train_memory.h"
 
 /* One micro-batch in memory of its own: a loader's arrays hold only until its next call, and a step
  * looks at all of its micro-batches (to count scored tokens) before the first is computed. */
@@ -14,9 +14,15 @@ struct micro_batch {
     int32_t *offsets;                   /* [max_sequences + 1] */
 };
 
+/* What all ranks draw for a step, together. */
+struct step_count {
+    int64_t tokens, scored; /* scored: tokens that have a target */
+};
+
 struct train_session {
     const struct train_options *options;
     const struct train_hooks *hooks;
+    struct comm *comm; /* NULL: this process is all of the run */
     struct error *err;
 
     char model_folder[4096];     /* with --from: whose configuration and tokenizer hold; else "" */
@@ -26,19 +32,22 @@ struct train_session {
     struct corpus *corpus, *held_out; /* held_out may be NULL */
     struct loader *loader;
     int64_t max_sequences;
-    struct micro_batch *micro; /* [accumulate] */
+    struct micro_batch *micro; /* [accumulate], of this rank */
+    struct step_count count;   /* of the step that was fetched last */
 
     bool backend_exists;
     struct backend backend;
     struct model *model;
-    struct model_memory memory;
+    struct train_memory memory; /* planned */
+    size_t available;           /* of the device, before; 0: unknown */
     struct schedule_config schedule;
+    struct sharding sharding;
     struct optim *optim;
     struct eval_options eval;
     struct train_meter meter;
 
-    struct train_state state; /* state.step counts completed steps */
-    struct run_log log;
+    struct train_state state;     /* state.step counts completed steps */
+    struct run_log log;           /* rank 0's; closed elsewhere */
     char last_checkpoint[4096];   /* "" until there is one */
     int64_t last_checkpoint_step; /* -1 until there is one */
 };
@@ -46,16 +55,15 @@ struct train_session {
 /* Loads the data, builds and sizes every part, resumes where asked, opens the log and says what
  * there is. On failure the session is closed. */
 plx_status train_session_open(struct train_session *session, const struct train_options *options,
-                              const char *options_json, const struct train_hooks *hooks,
-                              struct error *err);
+                              const char *options_json, struct comm *comm,
+                              const struct train_hooks *hooks, struct error *err);
 void train_session_close(struct train_session *session);
 /* Passes one sentence to the message hook. */
 void train_session_say(const struct train_hooks *hooks, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* The same as the note of a search for checkpoints; user is the hooks. */
 void train_session_note(void *user, const char *sentence);
-/* Draws the next step's micro-batches; *scored is the number of tokens that have a target in all of
- * them. */
-plx_status train_session_fetch(struct train_session *session, int64_t *scored);
+/* Draws the next step's micro-batches and counts what is in those of all ranks. */
+plx_status train_session_fetch(struct train_session *session);
 
 #endif

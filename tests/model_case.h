@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "core/transfer.h"
 #include "mixers/mixer.h"
 #include "model.h"
 
@@ -108,13 +109,19 @@ struct case_model {
 
 static inline void case_perturb_gains(struct model *model, uint64_t seed)
 {
+    const struct backend *be = model_backend(model);
     struct param_list *params = model_params(model);
     struct rng rng = rng_make(seed, 77);
     for (int p = 0; p < params->count; p++) {
         const struct param *param = &params->items[p];
         if (param->init != PARAM_INIT_ONE) continue;
-        for (int64_t i = 0; i < plx_tensor_count(&param->value); i++)
-            case_set(&param->value, i, 1 + 0.2 * rng_normal(&rng));
+        struct plx_tensor gains =
+            case_tensor(param->value.dtype, param->value.rank, param->value.shape);
+        for (int64_t i = 0; i < plx_tensor_count(&gains); i++)
+            case_set(&gains, i, 1 + 0.2 * rng_normal(&rng));
+        assert_int_equal(
+            transfer_upload(be->device, be->stream, &param->value, gains.data, be->err), PLX_OK);
+        free(gains.data);
     }
 }
 
@@ -125,7 +132,7 @@ static inline void case_open_on(struct case_model *m, const struct model_config 
     *m = (struct case_model){0};
     CASE_OK(m, backend_create(&m->be, backend, &m->err));
     CASE_OK(m, model_create(&m->be, config, &m->model));
-    model_init(m->model, seed);
+    CASE_OK(m, model_init(m->model, seed));
     case_perturb_gains(m->model, seed);
 }
 

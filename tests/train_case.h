@@ -55,7 +55,7 @@ static inline plx_status run_with(struct train_options *options, const char *res
     options->resume = strdup(checkpoint);
     REQUIRE(err, options->resume != NULL, PLX_OUT_OF_MEMORY, "no memory for the options");
     TRY(options_format(train_option_table(), options, &json, err));
-    plx_status status = train_run(options, json, NULL, &result, err);
+    plx_status status = train_run(options, json, NULL, NULL, &result, err);
     free(json);
     return status;
 }

@@ -241,7 +241,8 @@ PLX_API const char *plx_kernel_name(plx_mechanism mechanism, plx_pass pass, int 
 /* ---- Cache ----------------------------------------------------------------------------------- */
 
 /* New keys and values, the cache that they join, and what a decode step turns with them. F f32,
- * bf16 or f16, q, r, k and v alike; C f32, bf16, f16 or f8e4m3, both caches alike. */
+ * bf16 or f16, q, r, k and v alike; C f32, bf16, f16 or f8e4m3, both caches alike. Without tables,
+ * on the CPU, F and C may both be f64. */
 struct plx_cache_append_args {
     struct plx_tensor k;         /* F [B,T,G,D] new keys */
     struct plx_tensor v;         /* F [B,T,G,D] new values */

@@ -4,6 +4,7 @@
 #include "attention/cache_append.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "attention/attention_check.h"
 #include "core/dtype.h"
@@ -48,16 +49,21 @@ static plx_status append_check_leaders(plx_context *context, const struct plx_at
     const struct plx_tensor *k = &a->k, *to = &cache->k;
     TRY(tensor_check(context, "k", k));
     CHECK(context, k->rank == 4, PLX_INVALID_ARGUMENT, "k: rank is %d but must be 4", k->rank);
-    CHECK(context, dtype_is_float(k->dtype) && k->dtype != PLX_F64 && k->dtype != PLX_F8E4M3,
-          PLX_INVALID_ARGUMENT, "k: dtype %s is not one of f32, bf16, f16",
-          plx_dtype_name(k->dtype));
+    CHECK(context, dtype_is_float(k->dtype) && k->dtype != PLX_F8E4M3, PLX_INVALID_ARGUMENT,
+          "k: dtype %s is not one of f32, bf16, f16, f64", plx_dtype_name(k->dtype));
+    CHECK(context, k->dtype != PLX_F64 || context->device == PLX_CPU, PLX_UNSUPPORTED,
+          "k: dtype f64 is appended on the CPU only");
     cache->B = k->shape[0], cache->T = k->shape[1], cache->G = k->shape[2], cache->D = k->shape[3];
     CHECK(context, cache->D >= 1, PLX_INVALID_ARGUMENT, "k: has no channels");
     TRY(tensor_check(context, "k_cache", to));
     CHECK(context, to->rank == 4, PLX_INVALID_ARGUMENT, "k_cache: rank is %d but must be 4",
           to->rank);
-    CHECK(context, dtype_is_float(to->dtype) && to->dtype != PLX_F64, PLX_INVALID_ARGUMENT,
-          "k_cache: dtype %s is not one of f32, bf16, f16, f8e4m3", plx_dtype_name(to->dtype));
+    CHECK(context, dtype_is_float(to->dtype), PLX_INVALID_ARGUMENT,
+          "k_cache: dtype %s is not one of f32, bf16, f16, f64, f8e4m3",
+          plx_dtype_name(to->dtype));
+    CHECK(context, (to->dtype == PLX_F64) == (k->dtype == PLX_F64), PLX_INVALID_ARGUMENT,
+          "k_cache: dtype %s does not go with a k of %s", plx_dtype_name(to->dtype),
+          plx_dtype_name(k->dtype));
     cache->pass = PLX_DECODE;
     cache->dtype = k->dtype;
     cache->kv_dtype = to->dtype;
@@ -106,6 +112,8 @@ static plx_status append_check_rotary(plx_context *context, const struct cache_a
           "q: given without cosines and sines");
     CHECK(context, a->q.rank || !a->r.rank, PLX_INVALID_ARGUMENT, "r: given without q");
     if (!a->cosines.rank) return PLX_OK;
+    CHECK(context, c->dtype != PLX_F64, PLX_INVALID_ARGUMENT,
+          "cosines: given although k is of f64, which they would round");
     CHECK(context, D % 2 == 0, PLX_INVALID_ARGUMENT,
           "k: %" PRId64 " channels are odd, so they do not turn in pairs", D);
     const struct append_rule rules[] = {
@@ -135,6 +143,12 @@ struct append_angles {
 static void append_row(const struct plx_tensor *from, int64_t source, const struct plx_tensor *to,
                        int64_t target, int64_t D, struct append_angles angles, float scale)
 {
+    if (!angles.cosine && from->dtype == to->dtype) {
+        const size_t width = plx_dtype_size(to->dtype);
+        memcpy((char *)to->data + (size_t)target * width,
+               (const char *)from->data + (size_t)source * width, (size_t)D * width);
+        return;
+    }
     if (!angles.cosine) {
         for (int64_t d = 0; d < D; d++)
             dtype_store(to->data, to->dtype, target + d,

@@ -32,12 +32,16 @@ static void unpoison(void *start, size_t bytes)
 }
 #endif
 
-enum { ALIGNMENT = 64 };
+static size_t round_up(const struct arena *arena, size_t bytes)
+{
+    const size_t unit = arena->device->alignment;
+    return (bytes + unit - 1) / unit * unit;
+}
 
 /* Only memory that the host may touch is guarded. */
 static bool is_guarded(const struct arena *arena)
 {
-    return GUARD > 0 && arena->base != NULL && arena->device->kind == PLX_CPU;
+    return GUARD > 0 && arena->base != NULL && arena->device == &device_cpu;
 }
 
 struct arena arena_measuring(const struct device *device)
@@ -49,10 +53,10 @@ plx_status arena_create(struct arena *arena, const struct device *device, plx_st
                         size_t capacity, struct error *err)
 {
     *arena = (struct arena){.device = device, .stream = stream, .capacity = capacity};
-    size_t rounded = (capacity + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    size_t rounded = round_up(arena, capacity);
     REQUIRE(err, rounded >= capacity, PLX_OUT_OF_MEMORY, "cannot allocate %zu bytes", capacity);
     void *base = NULL;
-    TRY(device->allocate(&base, rounded > 0 ? rounded : ALIGNMENT, stream, err));
+    TRY(device->allocate(&base, rounded > 0 ? rounded : device->alignment, stream, err));
     arena->base = base;
     return device->fill(base, 0, rounded, stream, err);
 }
@@ -71,8 +75,8 @@ bool arena_is_measuring(const struct arena *arena)
 
 void *arena_push(struct arena *arena, size_t bytes)
 {
-    size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    if (arena->device->kind == PLX_CPU) rounded += GUARD;
+    size_t rounded = round_up(arena, bytes);
+    if (arena->device == &device_cpu) rounded += GUARD;
     if (rounded < bytes || arena->used > SIZE_MAX - rounded) rounded = SIZE_MAX - arena->used;
     size_t start = arena->used;
     arena->used += rounded;

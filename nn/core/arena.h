@@ -27,13 +27,13 @@ struct arena {
 
 /* A measuring arena: pushes return NULL data and always succeed. */
 struct arena arena_measuring(const struct device *device);
-/* Allocates capacity bytes, zeroed, aligned to 64, ordered on a stream of the device. */
+/* Allocates capacity bytes, zeroed and aligned, ordered on a stream of the device. */
 plx_status arena_create(struct arena *arena, const struct device *device, plx_stream stream,
                         size_t capacity, struct error *err);
 void arena_destroy(struct arena *arena);
 bool arena_is_measuring(const struct arena *arena);
 
-/* bytes rounded up to 64; NULL while measuring. Running past the capacity of a real arena is a bug
+/* bytes rounded up to the device's alignment; NULL while measuring. Running past the capacity of a real arena is a bug
  * in the caller's plan: push returns NULL and sets used past capacity, and arena_overflowed tells.
  */
 void *arena_push(struct arena *arena, size_t bytes);

@@ -111,6 +111,13 @@ static plx_status cpu_event_record(device_event event, plx_stream stream, struct
     return PLX_OK;
 }
 
+/* Whatever was queued has been done at once. */
+static plx_status cpu_event_wait(device_event event, plx_stream stream, struct error *err)
+{
+    (void)event, (void)stream, (void)err;
+    return PLX_OK;
+}
+
 static plx_status cpu_event_elapsed(device_event begin, device_event end, double *seconds,
                                     struct error *err)
 {
@@ -123,6 +130,7 @@ static plx_status cpu_event_elapsed(device_event begin, device_event end, double
 const struct device device_cpu = {
     .name = "cpu",
     .kind = PLX_CPU,
+    .alignment = 64,
     .open = cpu_open,
     .describe = cpu_describe,
     .memory = cpu_memory,
@@ -138,6 +146,7 @@ const struct device device_cpu = {
     .event_create = cpu_event_create,
     .event_destroy = free,
     .event_record = cpu_event_record,
+    .event_wait = cpu_event_wait,
     .event_elapsed = cpu_event_elapsed,
 };
 
@@ -147,4 +156,28 @@ const struct device *device_named(const char *name)
     for (size_t n = 0; n < sizeof devices / sizeof devices[0]; n++)
         if (strcmp(devices[n]->name, name) == 0) return devices[n];
     return NULL;
+}
+
+plx_status device_choose(const char *text, const struct device **device, int *index,
+                         struct error *err)
+{
+    char name[16];
+    const size_t length = strcspn(text, ":");
+    char *end = (char *)text + length;
+    struct device_facts facts;
+    *index = 0;
+    if (strcmp(text, "auto") == 0) {
+        *device = device_cuda.describe(0, &facts, NULL) == PLX_OK ? &device_cuda : &device_cpu;
+        return PLX_OK;
+    }
+    snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : 0), text);
+    *device = device_named(name);
+    if (*end == ':') {
+        const long number = strtol(end + 1, &end, 10);
+        *index = number >= 0 && number < 1024 ? (int)number : -1;
+    }
+    const bool complete = *end == '\0' && text[strlen(text) - 1] != ':' && *index >= 0;
+    REQUIRE(err, *device != NULL && complete, PLX_INVALID_ARGUMENT,
+            "--device: \"%s\" is none of auto, cpu, cuda, cuda:N", text);
+    return (*device)->describe(*index, &facts, err);
 }

@@ -30,6 +30,7 @@ typedef void *device_graph;
 struct device {
     const char *name; /* "cpu", "cuda": what --device takes */
     plx_device kind;
+    size_t alignment; /* of memory and of what arenas carve from it: a power of two */
 
     /* Makes the index-th device of this kind the calling thread's; every thread that makes other
      * calls opens it first. PLX_INVALID_ARGUMENT where the build lacks the kind or the machine has
@@ -38,9 +39,10 @@ struct device {
     plx_status (*describe)(int index, struct device_facts *facts, struct error *err);
     plx_status (*memory)(struct device_memory *memory, struct error *err);
 
-    /* Memory aligned to 64 at least; released in stream order. release takes NULL. */
+    /* Memory aligned at least so; released in stream order. release takes NULL. */
     plx_status (*allocate)(void **memory, size_t bytes, plx_stream stream, struct error *err);
     void (*release)(void *memory, plx_stream stream);
+    /* The host's bytes may change as soon as upload returns, and are there when download does. */
     plx_status (*upload)(void *memory, const void *host, size_t bytes, plx_stream stream,
                          struct error *err);
     plx_status (*download)(void *host, const void *memory, size_t bytes, plx_stream stream,
@@ -57,6 +59,8 @@ struct device {
     plx_status (*event_create)(device_event *event, struct error *err);
     void (*event_destroy)(device_event event);
     plx_status (*event_record)(device_event event, plx_stream stream, struct error *err);
+    /* What is queued on the stream from now on waits for what was queued before the event. */
+    plx_status (*event_wait)(device_event event, plx_stream stream, struct error *err);
     /* Waits for the end and gives the seconds between the two. */
     plx_status (*event_elapsed)(device_event begin, device_event end, double *seconds,
                                 struct error *err);
@@ -73,5 +77,9 @@ extern const struct device device_cpu, device_cuda;
 
 /* The device of a name, or NULL. */
 const struct device *device_named(const char *name);
+/* What --device takes: "NAME" or "NAME:INDEX", which must be there, or "auto": the first GPU if
+ * there is one, otherwise the CPU. Opens nothing. */
+plx_status device_choose(const char *text, const struct device **device, int *index,
+                         struct error *err);
 
 #endif

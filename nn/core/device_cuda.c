@@ -163,6 +163,12 @@ static plx_status cuda_event_record(device_event event, plx_stream stream, struc
     return PLX_OK;
 }
 
+static plx_status cuda_event_wait(device_event event, plx_stream stream, struct error *err)
+{
+    CUDA_TRY(err, cudaStreamWaitEvent(stream, event, 0));
+    return PLX_OK;
+}
+
 static plx_status cuda_event_elapsed(device_event begin, device_event end, double *seconds,
                                      struct error *err)
 {
@@ -206,6 +212,7 @@ static void cuda_graph_destroy(device_graph graph)
 const struct device device_cuda = {
     .name = "cuda",
     .kind = PLX_CUDA,
+    .alignment = 256, /* what cuBLASLt asks of its workspace */
     .open = cuda_open,
     .describe = cuda_describe,
     .memory = cuda_memory,
@@ -221,6 +228,7 @@ const struct device device_cuda = {
     .event_create = cuda_event_create,
     .event_destroy = cuda_event_destroy,
     .event_record = cuda_event_record,
+    .event_wait = cuda_event_wait,
     .event_elapsed = cuda_event_elapsed,
     .capture_begin = cuda_capture_begin,
     .capture_end = cuda_capture_end,

@@ -14,5 +14,8 @@ static plx_status none_describe(int index, struct device_facts *facts, struct er
     return none_open(index, err);
 }
 
-const struct device device_cuda = {
-    .name = "cuda", .kind = PLX_CUDA, .open = none_open, .describe = none_describe};
+const struct device device_cuda = {.name = "cuda",
+                                   .kind = PLX_CUDA,
+                                   .alignment = 256,
+                                   .open = none_open,
+                                   .describe = none_describe};

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/transfer.h"
+
 int param_add(struct param_list *list, plx_dtype dtype, int rank, const int64_t *shape,
               enum param_init init, double init_std, enum param_group group,
               const char *name_format, ...)
@@ -61,6 +63,8 @@ void param_list_carve_values(struct param_list *list, struct arena *arena)
 {
     for (int i = 0; i < list->count; i++) {
         struct packed *packed = &list->items[i].packed;
+        /* A gradient's place is known before it has memory: a dry run looks at it. */
+        list->items[i].grad.device = arena->device->kind;
         if (packed->kind == PACKING_NONE) {
             carve(&list->items[i].value, arena);
             continue;
@@ -134,14 +138,32 @@ void param_start(const struct param *param, struct rng *stream, plx_dtype dtype,
     stream->counter += words * (uint64_t)count;
 }
 
-void param_list_init(struct param_list *list, uint64_t seed)
+/* A row being given its start values. */
+struct starting {
+    const struct param *param;
+    struct rng stream;
+};
+
+static plx_status start_piece(void *user, void *elements, int64_t first, int64_t count,
+                              struct error *err)
+{
+    struct starting *starting = user;
+    (void)first; /* the stream stands there */
+    (void)err;
+    param_start(starting->param, &starting->stream, starting->param->value.dtype, elements, count);
+    return PLX_OK;
+}
+
+plx_status param_list_init(struct param_list *list, uint64_t seed, const struct device *device,
+                           plx_stream stream, struct error *err)
 {
     for (int i = 0; i < list->count; i++) {
-        const struct plx_tensor *value = &list->items[i].value;
-        if (value->data == NULL) continue;
-        struct rng stream = param_stream(&list->items[i], seed);
-        param_start(&list->items[i], &stream, value->dtype, value->data, plx_tensor_count(value));
+        const struct param *param = &list->items[i];
+        if (param->value.data == NULL) continue;
+        struct starting starting = {param, param_stream(param, seed)};
+        TRY(transfer_write(device, stream, &param->value, start_piece, &starting, err));
     }
+    return PLX_OK;
 }
 
 struct param *param_find(struct param_list *list, const char *name)

@@ -71,9 +71,10 @@ void param_list_carve_values(struct param_list *list, struct arena *arena);
 void param_list_carve_active(struct param_list *list, plx_dtype activation, struct arena *arena);
 void param_list_carve_grads(struct param_list *list, struct arena *arena);
 /* Each row draws from its own stream, derived from seed and name, so adding a parameter does not
- * change the start of the others. */
-/* Packed rows have no start values: they are read from a file. */
-void param_list_init(struct param_list *list, uint64_t seed);
+ * change the start of the others. The values are in the device's memory. Packed rows have no start
+ * values: they are read from a file. */
+plx_status param_list_init(struct param_list *list, uint64_t seed, const struct device *device,
+                           plx_stream stream, struct error *err);
 /* The same in pieces: the stream of a row, and the next count of its start values as f32 or f64. */
 struct rng param_stream(const struct param *param, uint64_t seed);
 void param_start(const struct param *param, struct rng *stream, plx_dtype dtype, void *values,

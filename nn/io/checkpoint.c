@@ -31,7 +31,8 @@ static int count_states(struct optim *optim)
     return count;
 }
 
-static plx_status save_optimizer(const char *folder, struct optim *optim, struct error *err)
+static plx_status save_optimizer(const char *folder, const struct backend *be, struct optim *optim,
+                                 struct error *err)
 {
     char path[CHECKPOINT_PATH];
     TRY(checkpoint_join(folder, "optimizer.safetensors", path, err));
@@ -45,7 +46,9 @@ static plx_status save_optimizer(const char *folder, struct optim *optim, struct
         optim_state(optim, i, &states[i]);
         entries[i] = (struct safetensors_write){states[i].name, states[i].tensor};
     }
-    if (status == PLX_OK) status = safetensors_save(path, entries, count, NULL, 0, err);
+    if (status == PLX_OK)
+        status =
+            safetensors_save_from(path, entries, count, NULL, be->device, be->stream, NULL, 0, err);
     free(states);
     free(entries);
     return status;
@@ -108,7 +111,7 @@ static plx_status write_content(const struct save *save, const char *folder)
     plx_dtype dtype = params->count > 0 ? params->items[0].value.dtype : PLX_F32;
     TRY(file_make_folder(folder, save->err));
     TRY(model_save(save->model, save->tokenizer, folder, dtype, save->err));
-    TRY(save_optimizer(folder, save->optim, save->err));
+    TRY(save_optimizer(folder, model_backend(save->model), save->optim, save->err));
     TRY(save_state(folder, save->state, optim_steps(save->optim), save->err));
     TRY(checkpoint_write_manifest(folder, save->err));
     return file_sync_folder(folder, save->err);
@@ -229,9 +232,12 @@ static plx_status load_tensors(const char *folder, const char *path, struct safe
     TRY(check_model_dtypes(folder, model_params(model), err));
     TRY(check_optimizer(file, path, optim, err));
     TRY(model_load_values(model, folder, err));
+    const struct backend *be = model_backend(model);
     struct optim_tensor state;
     for (int i = 0; optim_state(optim, i, &state); i++)
-        TRY(safetensors_read(safetensors_find(file, state.name), path, &state.tensor, err));
+        if (state.tensor.data != NULL) /* otherwise another rank reads it */
+            TRY(safetensors_load(safetensors_find(file, state.name), path, &state.tensor,
+                                 be->device, be->stream, err));
     return PLX_OK;
 }
 

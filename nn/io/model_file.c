@@ -136,6 +136,7 @@ static plx_status read_packed(const struct weights_row *row, const struct packed
 plx_status model_load_values(struct model *model, const char *folder, struct error *err)
 {
     struct param_list *params = model_params(model);
+    struct backend *be = model_backend(model);
     struct weights *weights;
     TRY(weights_open(folder, &weights, err));
     plx_status status = model_check_weights(params, weights, err);
@@ -144,11 +145,12 @@ plx_status model_load_values(struct model *model, const char *folder, struct err
         const struct param *param = &params->items[i];
         status = param->packed.kind != PACKING_NONE
                      ? read_packed(row, &param->packed, err)
-                     : safetensors_read(row->entry, row->path, &param->value, err);
+                     : safetensors_load(row->entry, row->path, &param->value, be->device,
+                                        be->stream, err);
         file_map_forget(row->entry->data, row->entry->bytes);
     }
     weights_close(weights);
-    return status;
+    return status == PLX_OK ? backend_refresh(be, params) : status;
 }
 
 plx_status model_open(struct backend *be, const char *folder, struct model **model,
@@ -174,54 +176,23 @@ plx_status model_open(struct backend *be, const char *folder, struct model **mod
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
-/* Copies of the values in another dtype, all in one block that the caller frees. */
-static plx_status convert_values(struct param_list *params, plx_dtype dtype,
-                                 struct safetensors_write *entries, void **block, struct error *err)
-{
-    size_t width = plx_dtype_size(dtype);
-    plx_context *context;
-    *block = malloc((size_t)param_list_elements(params) * width + 1);
-    REQUIRE(err, *block != NULL, PLX_OUT_OF_MEMORY, "cannot allocate %" PRId64 " values",
-            param_list_elements(params));
-    TRY(plx_context_create(NULL, &context));
-    char *next = *block;
-    plx_status status = PLX_OK;
-    for (int i = 0; status == PLX_OK && i < params->count; i++) {
-        const struct plx_tensor *value = &params->items[i].value;
-        entries[i].tensor = plx_tensor_dense(next, dtype, value->rank, value->shape);
-        next += (size_t)plx_tensor_count(value) * width;
-        status = plx_convert(context, value, &entries[i].tensor);
-        if (status != PLX_OK)
-            error_set(err, status, "%s: cannot convert to %s: %s", params->items[i].name,
-                      plx_dtype_name(dtype), plx_error(context));
-    }
-    plx_context_destroy(context);
-    return status;
-}
-
 /* model.safetensors beside its final name, then renamed: a process that has mapped the old file
  * keeps it. */
-static plx_status save_values(struct param_list *params, const char *folder, plx_dtype dtype,
-                              struct error *err)
+static plx_status save_values(const struct model *model, const struct param_list *params,
+                              const char *folder, plx_dtype dtype, struct error *err)
 {
+    const struct backend *be = model_backend(model);
     char path[PATH_SIZE], beside[PATH_SIZE];
     TRY(join(folder, "model.safetensors", path, sizeof path, err));
     TRY(join(folder, "model.safetensors.partial", beside, sizeof beside, err));
     struct safetensors_write *entries = calloc((size_t)params->count, sizeof *entries);
     REQUIRE(err, entries != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory", path);
-    bool convert = false;
-    for (int i = 0; i < params->count; i++) {
+    for (int i = 0; i < params->count; i++)
         entries[i] = (struct safetensors_write){params->items[i].name, params->items[i].value};
-        convert = convert || params->items[i].value.dtype != dtype;
-    }
     static const char *const metadata[][2] = {{"format", "pt"}};
-    void *block = NULL;
-    plx_status status = PLX_OK;
-    if (convert) status = convert_values(params, dtype, entries, &block, err);
-    if (status == PLX_OK)
-        status = safetensors_save(beside, entries, params->count, metadata, 1, err);
+    plx_status status = safetensors_save_from(beside, entries, params->count, &dtype, be->device,
+                                              be->stream, metadata, 1, err);
     if (status == PLX_OK) status = file_rename(beside, path, err);
-    free(block);
     free(entries);
     return status;
 }
@@ -235,7 +206,7 @@ plx_status model_save(struct model *model, const struct tokenizer *tokenizer, co
     plx_status status = file_replace(path, json, strlen(json), err);
     free(json);
     if (status != PLX_OK) return status;
-    TRY(save_values(model_params(model), folder, dtype, err));
+    TRY(save_values(model, model_params(model), folder, dtype, err));
     if (tokenizer == NULL) return PLX_OK;
     TRY(join(folder, tokenizer_file_name(tokenizer), path, sizeof path, err));
     return tokenizer_save(tokenizer, path, err);

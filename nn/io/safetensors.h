@@ -5,6 +5,7 @@
 #ifndef NN_SAFETENSORS_H
 #define NN_SAFETENSORS_H
 
+#include "core/device.h"
 #include "io/file.h"
 
 enum { SAFETENSORS_MAX_RANK = 8 };
@@ -45,6 +46,11 @@ plx_status safetensors_convert(const struct safetensors_entry *entry, const char
 size_t safetensors_float_bytes(const char *dtype);
 /* Bits of a number of any dtype that files have; 0 for other names. */
 unsigned safetensors_dtype_bits(const char *dtype);
+
+/* safetensors_read of floating-point numbers into a tensor in a device's memory. */
+plx_status safetensors_load(const struct safetensors_entry *entry, const char *file_name,
+                            const struct plx_tensor *tensor, const struct device *device,
+                            plx_stream stream, struct error *err);
 
 /* Whether safetensors_read could: the shapes are equal and the types convertible. */
 plx_status safetensors_check(const struct safetensors_entry *entry, const char *file_name,
@@ -87,5 +93,11 @@ struct safetensors_write {
 plx_status safetensors_save(const char *path, const struct safetensors_write *entries, int count,
                             const char *const (*metadata)[2], int metadata_count,
                             struct error *err);
+/* The same with tensors in a device's memory or the host's, all of them converted where dtype is
+ * not NULL. */
+plx_status safetensors_save_from(const char *path, const struct safetensors_write *entries,
+                                 int count, const plx_dtype *dtype, const struct device *device,
+                                 plx_stream stream, const char *const (*metadata)[2],
+                                 int metadata_count, struct error *err);
 
 #endif

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "core/bits.h"
+#include "core/transfer.h"
 
 enum { BLOCK = 512, SHAPE_TEXT = 200 };
 
@@ -260,4 +261,27 @@ plx_status safetensors_read(const struct safetensors_entry *entry, const char *f
     if (is_integer_copy(entry, tensor)) return copy_integers(entry, file_name, tensor, err);
     return safetensors_convert(entry, file_name, 0, plx_tensor_count(tensor),
                                safetensors_dtype(tensor->dtype), tensor->data, err);
+}
+
+/* An entry on its way into a device's memory. */
+struct loading {
+    const struct safetensors_entry *entry;
+    const char *file_name, *dtype;
+};
+
+static plx_status load_piece(void *user, void *elements, int64_t first, int64_t count,
+                             struct error *err)
+{
+    const struct loading *loading = user;
+    return safetensors_convert(loading->entry, loading->file_name, first, count, loading->dtype,
+                               elements, err);
+}
+
+plx_status safetensors_load(const struct safetensors_entry *entry, const char *file_name,
+                            const struct plx_tensor *tensor, const struct device *device,
+                            plx_stream stream, struct error *err)
+{
+    struct loading loading = {entry, file_name, safetensors_dtype(tensor->dtype)};
+    TRY(safetensors_check(entry, file_name, tensor, err));
+    return transfer_write(device, stream, tensor, load_piece, &loading, err);
 }

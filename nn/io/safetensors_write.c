@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/transfer.h"
 #include "data/utf8.h"
 #include "io/fields.h"
 #include "io/file.h"
@@ -51,7 +52,7 @@ static bool is_dense(const struct plx_tensor *tensor)
 }
 
 static plx_status check_entry(const char *path, const struct safetensors_write *entry,
-                              struct error *err)
+                              const struct device *device, struct error *err)
 {
     const struct plx_tensor *tensor = &entry->tensor;
     REQUIRE(err, strcmp(entry->name, "__metadata__") != 0, PLX_INVALID_ARGUMENT,
@@ -62,8 +63,10 @@ static plx_status check_entry(const char *path, const struct safetensors_write *
     REQUIRE(err, tensor->rank >= 1 && tensor->rank <= PLX_MAX_RANK, PLX_INVALID_ARGUMENT,
             "%s: tensor %.200s has %d dimensions, not 1 to %d", path, entry->name, tensor->rank,
             PLX_MAX_RANK);
-    REQUIRE(err, tensor->device == PLX_CPU && is_dense(tensor), PLX_INVALID_ARGUMENT,
-            "%s: tensor %.200s is not a dense tensor in main memory", path, entry->name);
+    bool here = tensor->device == device->kind || tensor->device == PLX_CPU;
+    REQUIRE(err, here && is_dense(tensor), PLX_INVALID_ARGUMENT,
+            "%s: tensor %.200s is not a dense tensor in the memory of %s", path, entry->name,
+            device->name);
     REQUIRE(err, tensor->data != NULL || tensor_bytes(tensor) == 0, PLX_INVALID_ARGUMENT,
             "%s: tensor %.200s has no data", path, entry->name);
     return PLX_OK;
@@ -189,53 +192,115 @@ void safetensors_writer_abandon(struct safetensors_writer *writer)
 
 /* ---- Tensors in memory ----------------------------------------------------------------------- */
 
+/* Tensors being saved. */
+struct saving {
+    struct safetensors_writer writer;
+    const struct device *device; /* where they lie */
+    plx_stream stream;
+    const plx_dtype *dtype; /* of all of them in the file; NULL: their own */
+    plx_context *context;   /* which converts */
+    const struct safetensors_write *entry;
+};
+
+static plx_dtype saved_dtype(const struct saving *saving, const struct safetensors_write *entry)
+{
+    return saving->dtype != NULL ? *saving->dtype : entry->tensor.dtype;
+}
+
 /* The entries in the order of the file, wide elements first; specs has room for all. */
-static void order_entries(const struct safetensors_write *entries, int count,
-                          const struct safetensors_write **order, struct safetensors_spec *specs)
+static void order_entries(const struct saving *saving, const struct safetensors_write *entries,
+                          int count, const struct safetensors_write **order,
+                          struct safetensors_spec *specs)
 {
     int placed = 0;
     for (size_t width = 8; width > 0; width /= 2)
         for (int i = 0; i < count; i++) {
             const struct plx_tensor *tensor = &entries[i].tensor;
-            if (plx_dtype_size(tensor->dtype) != width) continue;
+            const plx_dtype dtype = saved_dtype(saving, &entries[i]);
+            if (plx_dtype_size(dtype) != width) continue;
             order[placed] = &entries[i];
             specs[placed] = (struct safetensors_spec){
-                entries[i].name, safetensors_dtype(tensor->dtype), tensor->rank, {0}};
+                entries[i].name, safetensors_dtype(dtype), tensor->rank, {0}};
             memcpy(specs[placed++].shape, tensor->shape,
                    (size_t)tensor->rank * sizeof *tensor->shape);
         }
 }
 
-static plx_status save_ordered(const char *path, const struct safetensors_write *const *order,
+static plx_status save_converted(struct saving *saving, void *elements, int64_t count,
+                                 plx_dtype dtype, struct error *err)
+{
+    const size_t bytes = (size_t)count * plx_dtype_size(dtype);
+    void *converted = malloc(bytes + 1);
+    REQUIRE(err, converted != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory",
+            saving->writer.file.path);
+    struct plx_tensor from = plx_tensor_dense(elements, saving->entry->tensor.dtype, 1, &count),
+                      to = plx_tensor_dense(converted, dtype, 1, &count);
+    plx_status status = plx_convert(saving->context, &from, &to);
+    if (status != PLX_OK)
+        error_set(err, status, "%s: cannot convert to %s: %s", saving->entry->name,
+                  plx_dtype_name(dtype), plx_error(saving->context));
+    if (status == PLX_OK) status = safetensors_writer_data(&saving->writer, converted, bytes, err);
+    free(converted);
+    return status;
+}
+
+static plx_status save_piece(void *user, void *elements, int64_t first, int64_t count,
+                             struct error *err)
+{
+    struct saving *saving = user;
+    const plx_dtype own = saving->entry->tensor.dtype, dtype = saved_dtype(saving, saving->entry);
+    (void)first; /* pieces come in the order of the file */
+    if (dtype != own) return save_converted(saving, elements, count, dtype, err);
+    return safetensors_writer_data(&saving->writer, elements, (size_t)count * plx_dtype_size(own),
+                                   err);
+}
+
+static plx_status save_ordered(struct saving *saving, const char *path,
+                               const struct safetensors_write *const *order,
                                const struct safetensors_spec *specs, int count,
                                const char *const (*metadata)[2], int metadata_count,
                                struct error *err)
 {
-    struct safetensors_writer writer;
     plx_status status =
-        safetensors_writer_open(&writer, path, specs, count, metadata, metadata_count, err);
-    for (int i = 0; status == PLX_OK && i < count; i++)
-        status = safetensors_writer_data(&writer, order[i]->tensor.data,
-                                         tensor_bytes(&order[i]->tensor), err);
-    if (status == PLX_OK) status = safetensors_writer_close(&writer, err);
-    if (status != PLX_OK) safetensors_writer_abandon(&writer);
+        safetensors_writer_open(&saving->writer, path, specs, count, metadata, metadata_count, err);
+    for (int i = 0; status == PLX_OK && i < count; i++) {
+        const struct plx_tensor *tensor = &order[i]->tensor;
+        const bool there = tensor->device == saving->device->kind;
+        saving->entry = order[i];
+        status = transfer_read(there ? saving->device : &device_cpu, there ? saving->stream : NULL,
+                               tensor, save_piece, saving, err);
+    }
+    if (status == PLX_OK) status = safetensors_writer_close(&saving->writer, err);
+    if (status != PLX_OK) safetensors_writer_abandon(&saving->writer);
     return status;
 }
 
-plx_status safetensors_save(const char *path, const struct safetensors_write *entries, int count,
-                            const char *const (*metadata)[2], int metadata_count, struct error *err)
+plx_status safetensors_save_from(const char *path, const struct safetensors_write *entries,
+                                 int count, const plx_dtype *dtype, const struct device *device,
+                                 plx_stream stream, const char *const (*metadata)[2],
+                                 int metadata_count, struct error *err)
 {
-    for (int i = 0; i < count; i++) TRY(check_entry(path, &entries[i], err));
+    for (int i = 0; i < count; i++) TRY(check_entry(path, &entries[i], device, err));
+    struct saving saving = {.device = device, .stream = stream, .dtype = dtype};
+    TRY(plx_context_create(NULL, &saving.context));
     const struct safetensors_write **order = calloc((size_t)count + 1, sizeof *order);
     struct safetensors_spec *specs = calloc((size_t)count + 1, sizeof *specs);
     plx_status status = PLX_OK;
     if (order == NULL || specs == NULL)
         status = error_set(err, PLX_OUT_OF_MEMORY, "%s: out of memory", path);
     if (status == PLX_OK) {
-        order_entries(entries, count, order, specs);
-        status = save_ordered(path, order, specs, count, metadata, metadata_count, err);
+        order_entries(&saving, entries, count, order, specs);
+        status = save_ordered(&saving, path, order, specs, count, metadata, metadata_count, err);
     }
     free(order);
     free(specs);
+    plx_context_destroy(saving.context);
     return status;
+}
+
+plx_status safetensors_save(const char *path, const struct safetensors_write *entries, int count,
+                            const char *const (*metadata)[2], int metadata_count, struct error *err)
+{
+    return safetensors_save_from(path, entries, count, NULL, &device_cpu, NULL, metadata,
+                                 metadata_count, err);
 }

@@ -16,16 +16,21 @@ bool block_create(struct block *block, const struct model_config *config, int la
     snprintf(prefix, sizeof prefix, "model.layers.%d", layer);
     snprintf(mixer_prefix, sizeof mixer_prefix, "%s.%s", prefix, names->mixer);
     snprintf(mlp_prefix, sizeof mlp_prefix, "%s.mlp", prefix);
-    *block = (struct block){.kind = config->layer[layer].mixer, .width = E, .precision = precision};
+    *block = (struct block){.kind = config->layer[layer].mixer,
+                            .width = E,
+                            .precision = precision,
+                            .first_param = params->count};
     if (!rmsnorm_create(&block->mixer_norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE,
                         prefix, names->mixer_norm))
         return false;
     block->mixer = block->kind->create(block->kind, config, layer, mixer_prefix, precision, params);
-    return block->mixer != NULL &&
-           rmsnorm_create(&block->mlp_norm, params, dtype, E, config->norm_eps, PARAM_INIT_ONE,
-                          prefix, names->mlp_norm) &&
-           mlp_create(&block->mlp, params, precision, E, config->intermediate_size,
-                      config->initializer_range, mlp_prefix);
+    bool complete = block->mixer != NULL &&
+                    rmsnorm_create(&block->mlp_norm, params, dtype, E, config->norm_eps,
+                                   PARAM_INIT_ONE, prefix, names->mlp_norm) &&
+                    mlp_create(&block->mlp, params, precision, E, config->intermediate_size,
+                               config->initializer_range, mlp_prefix);
+    block->param_count = params->count - block->first_param;
+    return complete;
 }
 
 void block_destroy(struct block *block)

@@ -17,6 +17,7 @@ struct block {
     struct mlp mlp;
     int64_t width;
     struct precision precision;
+    int first_param, param_count; /* its rows of the parameter table */
 };
 
 struct block_record {

@@ -141,6 +141,10 @@ int64_t head_chunk(int64_t vocab, int64_t tokens);
 plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
                      const struct plx_tensor *x, const struct plx_tensor *targets, double scale,
                      const struct plx_tensor *dx, const struct plx_tensor *sum);
+/* Logits of rows of x [N,E] into host memory, [N,V] of the storage dtype; data NULL in a dry run.
+ */
+plx_status head_logits(struct backend *be, int weight, const struct param_list *params,
+                       const struct plx_tensor *x, const struct plx_tensor *host);
 /* Answers queries about the tokens that follow rows of x [N,E]. Scratch does not grow with their
  * count; a dry run needs no queries. */
 struct score_query;

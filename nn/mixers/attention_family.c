@@ -7,9 +7,9 @@
  * same mixer without r, and both run through the same lines here; the mechanism is a member of the
  * row.
  *
- * A batch is packed: attention sees one time axis of N tokens and the offsets that cut it into
- * sequences. Decoding keeps k (after norm and rope) and v of every token; q and r are recomputed
- * for new tokens only. */
+ * A batch of equal sequences is dense [B,T]; any other is packed: attention sees one time axis of N
+ * tokens and the offsets that cut it into sequences. Decoding keeps k (after norm and rope) and v
+ * of every token; q and r are recomputed for new tokens only. */
 #include "mixers/attention_family.h"
 
 #include <stdlib.h>
@@ -182,32 +182,36 @@ static void attention_carve_cache(const struct mixer *mixer, plx_dtype dtype, in
 
 /* ---- The mechanism's call ---- */
 
-/* A [N,heads,...] tensor with the batch axis in front that attention expects; absent stays absent.
- */
-static struct plx_tensor packed(const struct plx_tensor *tensor)
+/* A [N,heads,...] tensor as attention expects it: [rows, N / rows, heads, ...] of a dense batch, or
+ * with a batch axis of 1 in front; absent stays absent. */
+static struct plx_tensor batched(const struct batch_view *batch, const struct plx_tensor *tensor)
 {
-    int64_t shape[4] = {1, tensor->shape[0], tensor->shape[1], tensor->shape[2]};
+    const int64_t rows = batch->rows > 0 ? batch->rows : 1;
+    int64_t shape[4] = {rows, tensor->shape[0] / rows, tensor->shape[1], tensor->shape[2]};
     if (tensor->rank == 0) return *tensor;
     return view_shaped(tensor, tensor->rank + 1, shape);
 }
 
-static struct plx_attention packed_attention(const struct mixer *mixer,
-                                             const struct batch_view *batch)
+static struct plx_attention batch_attention(const struct backend *be, const struct mixer *mixer,
+                                            const struct batch_view *batch)
 {
-    return (struct plx_attention){
-        .causal = true, .window = mixer->window, .q_offsets = batch->offsets};
+    struct plx_attention attention = {
+        .causal = true, .window = mixer->window, .deterministic = be->deterministic};
+    if (batch->rows == 0) attention.q_offsets = batch->offsets;
+    return attention;
 }
 
-static struct plx_parallax_args packed_args(const struct attention_record *keep)
+static struct plx_parallax_args batch_args(const struct batch_view *batch,
+                                           const struct attention_record *keep)
 {
-    return (struct plx_parallax_args){.q = packed(&keep->q.out),
-                                      .r = packed(&keep->r.out),
-                                      .k = packed(&keep->k.out),
-                                      .v = packed(&keep->v),
-                                      .o = packed(&keep->o),
-                                      .lse = packed(&keep->lse),
-                                      .probe_mean = packed(&keep->probe_mean),
-                                      .value_mean = packed(&keep->value_mean)};
+    return (struct plx_parallax_args){.q = batched(batch, &keep->q.out),
+                                      .r = batched(batch, &keep->r.out),
+                                      .k = batched(batch, &keep->k.out),
+                                      .v = batched(batch, &keep->v),
+                                      .o = batched(batch, &keep->o),
+                                      .lse = batched(batch, &keep->lse),
+                                      .probe_mean = batched(batch, &keep->probe_mean),
+                                      .value_mean = batched(batch, &keep->value_mean)};
 }
 
 /* ---- Forward and backward ---- */
@@ -230,8 +234,8 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
 {
     const struct attention_record *keep = record;
     TRY(project(be, mixer, params, &batch->positions, x, keep));
-    const struct plx_attention attention = packed_attention(mixer, batch);
-    const struct plx_parallax_args args = packed_args(keep);
+    const struct plx_attention attention = batch_attention(be, mixer, batch);
+    const struct plx_parallax_args args = batch_args(batch, keep);
     TRY(be->ops->attend_forward(be, &(struct attend){mixer->mechanism, &attention, &args}));
     return linear_forward(be, mixer->output, params, &keep->o, y);
 }
@@ -264,13 +268,13 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
     size_t mark = arena_mark(&be->scratch);
     const struct attention_gradients d = gradients_carve(mixer, keep, &be->scratch);
     TRY(linear_backward(be, mixer->output, params, dy, &keep->o, &d.o, false));
-    const struct plx_attention attention = packed_attention(mixer, batch);
-    struct plx_parallax_args args = packed_args(keep);
-    args.d_o = packed(&d.o);
-    args.dq = packed(&d.q);
-    args.dr = packed(&d.r);
-    args.dk = packed(&d.k);
-    args.dv = packed(&d.v);
+    const struct plx_attention attention = batch_attention(be, mixer, batch);
+    struct plx_parallax_args args = batch_args(batch, keep);
+    args.d_o = batched(batch, &d.o);
+    args.dq = batched(batch, &d.q);
+    args.dr = batched(batch, &d.r);
+    args.dk = batched(batch, &d.k);
+    args.dv = batched(batch, &d.v);
     TRY(be->ops->attend_backward(be, &(struct attend){mixer->mechanism, &attention, &args}));
     /* q, k, r and v all come from x: the first of the four overwrites dx. */
     TRY(bias_backward(be, mixer->value_bias, params, &d.v));
@@ -285,20 +289,6 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
 
 /* ---- Decoding ---- */
 
-/* Copies the new rows [sequences * count, G, D] behind what each sequence has cached. */
-static plx_status cache_append(struct backend *be, const struct decode_view *step,
-                               const struct plx_tensor *cache, const struct plx_tensor *rows)
-{
-    const int64_t capacity = cache->shape[1], G = cache->shape[2], D = cache->shape[3];
-    struct plx_tensor slots = view_shaped(cache, 3, (int64_t[]){cache->shape[0] * capacity, G, D});
-    for (int64_t s = 0; s < step->sequences; s++) {
-        struct plx_tensor target = view_rows(&slots, s * capacity + step->length, step->count),
-                          source = view_rows(rows, s * step->count, step->count);
-        TRY(be->ops->copy(be, &target, &source));
-    }
-    return PLX_OK;
-}
-
 /* [sequences * count, heads, D] as [sequences, count, heads, D]; absent stays absent. */
 static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct decode_view *step)
 {
@@ -311,19 +301,24 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
                                    const struct plx_tensor *x, void *cache,
                                    const struct plx_tensor *y)
 {
-    struct attention_cache *cached = cache;
+    const struct attention_cache *cached = cache;
     struct attention_record keep;
     size_t mark = arena_mark(&be->scratch);
     attention_carve(mixer, x->shape[0], &be->scratch, &keep);
     TRY(project(be, mixer, params, &step->positions, x, &keep));
-    TRY(cache_append(be, step, &cached->k, &keep.k.out));
-    TRY(cache_append(be, step, &cached->v, &keep.v));
     const struct plx_attention attention = {
         .causal = true, .window = mixer->window, .k_lengths = step->k_lengths};
+    const struct plx_tensor k_cache = view_rows(&cached->k, step->first, step->sequences),
+                            v_cache = view_rows(&cached->v, step->first, step->sequences);
+    const struct plx_cache_append_args rows = {.k = unpacked(&keep.k.out, step),
+                                               .v = unpacked(&keep.v, step),
+                                               .k_cache = k_cache,
+                                               .v_cache = v_cache};
+    TRY(be->ops->attend_append(be, &(struct append){&attention, &rows}));
     const struct plx_parallax_args args = {.q = unpacked(&keep.q.out, step),
                                            .r = unpacked(&keep.r.out, step),
-                                           .k = cached->k,
-                                           .v = cached->v,
+                                           .k = k_cache,
+                                           .v = v_cache,
                                            .o = unpacked(&keep.o, step)};
     TRY(be->ops->attend_decode(be, &(struct attend){mixer->mechanism, &attention, &args}));
     TRY(linear_forward(be, mixer->output, params, &keep.o, y));

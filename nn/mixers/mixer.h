@@ -17,16 +17,15 @@ struct mixer;
 struct batch_view {
     int64_t tokens;
     struct plx_tensor positions; /* i32 [N] */
-    struct plx_tensor offsets;   /* i32 [sequences + 1] */
+    int64_t rows;                /* sequences, where all have the same length; otherwise 0 */
+    struct plx_tensor offsets;   /* i32 [sequences + 1]; where rows is 0 */
 };
 
-/* A step of decoding: count new tokens for each of sequences, all of which have length tokens
- * cached. */
+/* New tokens, count of each of the sequences first .. first + sequences - 1 of a cache. */
 struct decode_view {
-    int64_t sequences, count, length;
-    struct plx_tensor
-        positions; /* i32 [sequences * count]: length .. length + count - 1, repeated */
-    struct plx_tensor k_lengths; /* i32 [sequences]: length + count */
+    int64_t first, sequences, count;
+    struct plx_tensor positions; /* i32 [sequences * count] */
+    struct plx_tensor k_lengths; /* i32 [sequences]: tokens held, the new ones counted */
 };
 
 struct mixer_kind {

@@ -41,6 +41,7 @@ static bool create_layers(struct model *model, struct precision precision)
 static void carve_params(struct model *model, struct arena *arena)
 {
     param_list_carve_values(&model->params, arena);
+    model->value_bytes = arena->used;
     param_list_carve_active(&model->params, model->be->activation, arena);
 }
 
@@ -53,7 +54,7 @@ static plx_status build(struct model *model)
     param_list_pack(&model->params, model->be->packing);
     struct arena measuring = arena_measuring(model->be->device);
     carve_params(model, &measuring);
-    TRY(arena_create(&model->values, model->be->device, model->be->stream, measuring.used, err));
+    TRY(backend_arena(model->be, measuring.used, &model->values));
     carve_params(model, &model->values);
     return PLX_OK;
 }
@@ -116,9 +117,16 @@ struct param_list *model_params(struct model *model)
     return &model->params;
 }
 
-void model_init(struct model *model, uint64_t seed)
+struct backend *model_backend(const struct model *model)
 {
-    param_list_init(&model->params, seed);
+    return model->be;
+}
+
+plx_status model_init(struct model *model, uint64_t seed)
+{
+    struct backend *be = model->be;
+    TRY(param_list_init(&model->params, seed, be->device, be->stream, be->err));
+    return backend_refresh(be, &model->params);
 }
 
 plx_status model_zero_grads(struct model *model)
@@ -133,19 +141,19 @@ plx_status model_zero_grads(struct model *model)
 /* ---- Batches ---- */
 
 struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
-                                    enum decoder_task task, int64_t tokens, int64_t sequences)
+                                    enum decoder_task task, const struct batch_shape *shape)
 {
-    const int64_t logits[2] = {tokens, model->config.vocab_size};
-    struct decoder_run run = {.task = task,
-                              .view = {.tokens = tokens,
-                                       .positions = view_rows(&inputs->positions, 0, tokens),
-                                       .offsets = view_rows(&inputs->offsets, 0, sequences + 1)},
-                              .ids = view_rows(&inputs->ids, 0, tokens),
-                              .targets = view_rows(&inputs->targets, 0, tokens),
-                              .loss = inputs->loss,
-                              .logits = plx_tensor_dense(NULL, model->be->activation, 2, logits)};
-    run.logits.device = model->be->device->kind;
-    return run;
+    const int64_t N = shape->tokens, logits[2] = {N, model->config.vocab_size};
+    return (struct decoder_run){
+        .task = task,
+        .view = {.tokens = N,
+                 .positions = view_rows(&inputs->positions, 0, N),
+                 .rows = shape->equal ? shape->sequences : 0,
+                 .offsets = view_rows(&inputs->offsets, 0, shape->sequences + 1)},
+        .ids = view_rows(&inputs->ids, 0, N),
+        .targets = view_rows(&inputs->targets, 0, N),
+        .loss = inputs->loss,
+        .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
 }
 
 static plx_status upload(const struct backend *be, const struct plx_tensor *to, const int32_t *from)
@@ -164,12 +172,22 @@ static plx_status upload_batch(const struct backend *be, const struct decoder_ru
     return upload(be, &run->view.offsets, batch->offsets);
 }
 
+/* Whether all sequences have the same length. */
+static bool is_equal(const struct batch *batch)
+{
+    const int64_t length = batch->offsets[1];
+    for (int64_t s = 0; s < batch->sequences; s++)
+        if (batch->offsets[s + 1] != (s + 1) * length) return false;
+    return true;
+}
+
 /* Prepares a task on a batch that has been checked. */
 static plx_status prepare_run(struct model *model, enum decoder_task task,
                               const struct batch *batch, struct decoder_run *run)
 {
-    TRY(decoder_prepare(model, task, batch->tokens, batch->sequences));
-    *run = decoder_run_make(model, &model->inputs, task, batch->tokens, batch->sequences);
+    const struct batch_shape shape = {batch->tokens, batch->sequences, is_equal(batch)};
+    TRY(decoder_prepare(model, task, &shape));
+    *run = decoder_run_make(model, &model->inputs, task, &shape);
     return upload_batch(model->be, run, batch);
 }
 
@@ -216,6 +234,13 @@ static plx_status forward(struct model *model, struct backend *be, const struct 
                            &kept->final_rstd);
 }
 
+/* The gradients of parameters from first on are queued. */
+static plx_status tell(struct model *model, const struct decoder_run *run, int first, int count)
+{
+    if (!run->telling || model->queued == NULL) return PLX_OK;
+    return model->queued(model->queued_user, first, count);
+}
+
 /* d [N,E] comes in as the gradient of x[L] and leaves as that of x[0]. */
 static plx_status backward_blocks(struct model *model, struct backend *be,
                                   const struct decoder_run *run, const struct plx_tensor *d)
@@ -227,6 +252,7 @@ static plx_status backward_blocks(struct model *model, struct backend *be,
         if (!kept->keep_records)
             TRY(block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL));
         TRY(block_backward(be, block, &model->params, &run->view, &kept->x[l], record, d));
+        TRY(tell(model, run, block->first_param, block->param_count));
     }
     return PLX_OK;
 }
@@ -243,8 +269,13 @@ static plx_status loss_backward(struct model *model, struct backend *be, struct 
     TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, NULL,
                          &d));
     arena_release(&be->scratch, mark);
+    /* Behind the blocks come the final norm and an untied head, before them the table. */
+    const struct block *blocks = model->blocks, *end = &blocks[model->config.layers - 1];
+    const int behind = end->first_param + end->param_count;
+    TRY(tell(model, run, behind, model->params.count - behind));
     TRY(backward_blocks(model, be, run, &d));
-    return embedding_backward(be, model->table, &model->params, &run->ids, &d);
+    TRY(embedding_backward(be, model->table, &model->params, &run->ids, &d));
+    return tell(model, run, 0, blocks[0].first_param);
 }
 
 static plx_status run_task(struct model *model, struct backend *be, struct decoder_run *run)
@@ -258,7 +289,7 @@ static plx_status run_task(struct model *model, struct backend *be, struct decod
     case DECODER_LOSS_BACKWARD:
         return loss_backward(model, be, run);
     case DECODER_LOGITS:
-        return linear_forward(be, model->head, &model->params, &kept->final, &run->logits);
+        return head_logits(be, model->head, &model->params, &kept->final, &run->logits);
     case DECODER_SCORES:
         return head_scores(be, model->head, &model->params, &kept->final, run->queries,
                            run->query_count, run->scores);
@@ -284,6 +315,7 @@ static plx_status run_loss(struct model *model, const struct batch *batch, enum 
     struct decoder_run run;
     TRY(prepare_run(model, task, batch, &run));
     run.scale = scale;
+    run.telling = true;
     return decoder_run(model, model->be, &run);
 }
 
@@ -314,6 +346,12 @@ plx_status model_loss_backward(struct model *model, const struct batch *batch, d
     return batch->tokens == 0 ? PLX_OK : model_loss_read(model, &loss->sum);
 }
 
+void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user)
+{
+    model->queued = queued;
+    model->queued_user = user;
+}
+
 plx_status model_loss_read(struct model *model, double *sum)
 {
     const struct backend *be = model->be;
@@ -330,9 +368,9 @@ plx_status model_logits(struct model *model, const struct batch *batch,
     TRY(check_batch(model, batch, false));
     REQUIRE(err,
             logits->rank == 2 && logits->shape[0] == N && logits->shape[1] == V &&
-                logits->dtype == model->be->activation,
-            PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld]",
-            plx_dtype_name(model->be->activation), (long long)N, (long long)V);
+                logits->dtype == model->be->storage && logits->device == PLX_CPU,
+            PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld] in the host's memory",
+            plx_dtype_name(model->be->storage), (long long)N, (long long)V);
     if (N == 0) return PLX_OK;
     struct decoder_run run;
     TRY(prepare_run(model, DECODER_LOGITS, batch, &run));

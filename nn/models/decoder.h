@@ -29,20 +29,29 @@ struct batch_inputs {
     struct plx_tensor loss;                    /* f64 [1] */
 };
 
+/* How a batch is cut: equal sequences need no offsets. */
+struct batch_shape {
+    int64_t tokens, sequences;
+    bool equal;
+};
+
 struct model {
     struct backend *be;
     struct model_config config;
     struct param_list params;
-    struct arena values, grads;
+    struct arena values, grads; /* values, then their active copies */
+    size_t value_bytes;         /* of the values alone */
     struct batch_inputs inputs;
     bool has_grads;
     int table, head; /* parameter indices; equal where embeddings are tied */
     struct rmsnorm norm;
     struct block *blocks; /* [L] */
     struct activations activations;
+    model_gradients_queued queued; /* told by backward; NULL: nobody */
+    void *queued_user;
     int64_t max_tokens, max_sequences; /* 0: nothing reserved */
-    int64_t sized_tokens, sized_sequences;
-    int sized_task; /* the batch shape and task that a dry run last found to fit the scratch */
+    struct batch_shape sized; /* the shape and task that a dry run last found to fit the scratch */
+    int sized_task;
 };
 
 /* What to do with a batch. */
@@ -53,8 +62,9 @@ struct decoder_run {
     struct batch_view view;
     struct plx_tensor ids, targets;    /* i32 [N] */
     double scale;                      /* of the gradient */
+    bool telling;                      /* of gradients, as a dry run does not */
     struct plx_tensor loss;            /* f64 [1], added to */
-    struct plx_tensor logits;          /* [N,V], DECODER_LOGITS only */
+    struct plx_tensor logits;          /* [N,V] of the host, DECODER_LOGITS only */
     const struct score_query *queries; /* DECODER_SCORES only, as the next two; NULL: a dry run */
     int64_t query_count;
     struct score *scores; /* written */
@@ -62,7 +72,7 @@ struct decoder_run {
 
 /* A run over the first tokens and sequences of inputs, which may be without data for a dry run. */
 struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
-                                    enum decoder_task task, int64_t tokens, int64_t sequences);
+                                    enum decoder_task task, const struct batch_shape *shape);
 /* Runs the task on activations that have been carved for the run's tokens. */
 plx_status decoder_run(struct model *model, struct backend *be, struct decoder_run *run);
 
@@ -81,7 +91,7 @@ void activations_carve(struct model *model, int64_t tokens);
 const struct block_record *activations_record(struct model *model, int64_t l);
 /* A batch within the reservation: checks that scratch suffices for its shape, and carves
  * activations. */
-plx_status decoder_prepare(struct model *model, enum decoder_task task, int64_t tokens,
-                           int64_t sequences);
+plx_status decoder_prepare(struct model *model, enum decoder_task task,
+                           const struct batch_shape *shape);
 
 #endif

@@ -75,16 +75,16 @@ const struct block_record *activations_record(struct model *model, int64_t l)
 
 /* Bytes of activations and scratch that a task takes; the model's arena is set aside for a
  * measuring one. */
-static plx_status measure(struct model *model, enum decoder_task task, int64_t tokens,
-                          int64_t sequences, size_t *activations, size_t *scratch)
+static plx_status measure(struct model *model, enum decoder_task task,
+                          const struct batch_shape *shape, size_t *activations, size_t *scratch)
 {
     struct backend dry = backend_dry(model->be);
     struct batch_inputs inputs = {.arena = arena_measuring(dry.device)};
-    batch_inputs_carve(&inputs, tokens, sequences);
-    struct decoder_run run = decoder_run_make(model, &inputs, task, tokens, sequences);
+    batch_inputs_carve(&inputs, shape->tokens, shape->sequences);
+    struct decoder_run run = decoder_run_make(model, &inputs, task, shape);
     struct arena real = model->activations.arena;
     model->activations.arena = arena_measuring(dry.device);
-    activations_carve(model, tokens);
+    activations_carve(model, shape->tokens);
     plx_status status = decoder_run(model, &dry, &run);
     *activations = model->activations.arena.peak;
     *scratch = dry.scratch.peak;
@@ -97,22 +97,32 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* The largest need over every task the reservation is for, and over few and many sequences. */
+/* The largest need of every task that the reservation is for in batches of one shape. */
+static plx_status measure_tasks(struct model *model, const struct batch_shape *shape,
+                                bool with_grads, struct model_memory *need)
+{
+    const enum decoder_task tasks[] = {DECODER_LOSS, DECODER_LOGITS, DECODER_SCORES,
+                                       DECODER_LOSS_BACKWARD};
+    for (int t = 0; t < (with_grads ? 4 : 3); t++) {
+        size_t activations, scratch;
+        TRY(measure(model, tasks[t], shape, &activations, &scratch));
+        need->activations = larger(need->activations, activations);
+        need->scratch = larger(need->scratch, scratch);
+    }
+    return PLX_OK;
+}
+
+/* The same over few and many sequences, packed and, where they divide the tokens, equal ones. */
 static plx_status measure_reservation(struct model *model, int64_t tokens, int64_t sequences,
                                       bool with_grads, struct model_memory *need)
 {
-    const int64_t cuts[2] = {1, sequences};
-    const enum decoder_task tasks[] = {DECODER_LOSS, DECODER_LOGITS, DECODER_SCORES,
-                                       DECODER_LOSS_BACKWARD};
-    for (int c = 0; c < 2; c++) {
-        for (int t = 0; t < (with_grads ? 4 : 3); t++) {
-            size_t activations, scratch;
-            TRY(measure(model, tasks[t], tokens, cuts[c], &activations, &scratch));
-            need->activations = larger(need->activations, activations);
-            need->scratch = larger(need->scratch, scratch);
-        }
+    for (int64_t cut = 1;; cut = 2 * cut < sequences ? 2 * cut : sequences) {
+        struct batch_shape shape = {tokens, cut, false};
+        TRY(measure_tasks(model, &shape, with_grads, need));
+        shape.equal = true;
+        if (tokens % cut == 0) TRY(measure_tasks(model, &shape, with_grads, need));
+        if (cut == sequences) return PLX_OK;
     }
-    return PLX_OK;
 }
 
 /* Gradients stay once they are there: an optimiser may hold on to them. */
@@ -122,7 +132,7 @@ static plx_status reserve_grads(struct model *model)
     const struct backend *be = model->be;
     struct arena measuring = arena_measuring(be->device);
     param_list_carve_grads(&model->params, &measuring);
-    TRY(arena_create(&model->grads, be->device, be->stream, measuring.used, be->err));
+    TRY(backend_arena(be, measuring.used, &model->grads));
     param_list_carve_grads(&model->params, &model->grads);
     model->has_grads = true;
     return PLX_OK;
@@ -135,7 +145,7 @@ static plx_status reserve_inputs(struct model *model, int64_t tokens, int64_t se
     struct batch_inputs measured = {.arena = arena_measuring(be->device)};
     batch_inputs_carve(&measured, tokens, sequences);
     arena_destroy(&inputs->arena);
-    TRY(arena_create(&inputs->arena, be->device, be->stream, measured.arena.used, be->err));
+    TRY(backend_arena(be, measured.arena.used, &inputs->arena));
     batch_inputs_carve(inputs, tokens, sequences);
     return PLX_OK;
 }
@@ -154,16 +164,18 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
     REQUIRE(err, !with_grads || model->be->packing == PACKING_NONE, PLX_INVALID_ARGUMENT,
             "a model whose weights are packed in %s has no gradients",
             packing_name(model->be->packing));
-    model->max_tokens = model->max_sequences = model->sized_tokens = 0;
+    model->max_tokens = model->max_sequences = model->sized.tokens = 0;
     arena_destroy(&kept->arena);
     kept->keep_inputs = with_grads;
     kept->keep_records = with_grads && recompute == RECOMPUTE_NONE;
-    struct model_memory need = {.params = model->values.used};
+    struct model_memory need = {.params = model->value_bytes,
+                                .active = model->values.used - model->value_bytes};
     TRY(measure_reservation(model, tokens, sequences, with_grads, &need));
     if (with_grads) TRY(reserve_grads(model));
     need.grads = model->grads.used;
     TRY(reserve_inputs(model, tokens, sequences));
-    TRY(arena_create(&kept->arena, model->be->device, model->be->stream, need.activations, err));
+    need.inputs = model->inputs.arena.used;
+    TRY(backend_arena(model->be, need.activations, &kept->arena));
     TRY(backend_reserve(model->be, need.scratch));
     model->max_tokens = tokens;
     model->max_sequences = sequences;
@@ -171,29 +183,32 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
     return PLX_OK;
 }
 
-plx_status decoder_prepare(struct model *model, enum decoder_task task, int64_t tokens,
-                           int64_t sequences)
+static bool is_sized(const struct model *model, enum decoder_task task,
+                     const struct batch_shape *shape)
+{
+    return model->sized.tokens == shape->tokens && model->sized.sequences == shape->sequences &&
+           model->sized.equal == shape->equal && model->sized_task == (int)task;
+}
+
+plx_status decoder_prepare(struct model *model, enum decoder_task task,
+                           const struct batch_shape *shape)
 {
     struct backend *be = model->be;
+    const long long tokens = shape->tokens, sequences = shape->sequences;
     REQUIRE(be->err, tokens <= model->max_tokens && sequences <= model->max_sequences,
             PLX_INVALID_ARGUMENT,
             "a batch of %lld tokens in %lld sequences exceeds the %lld tokens in %lld sequences "
             "reserved",
-            (long long)tokens, (long long)sequences, (long long)model->max_tokens,
-            (long long)model->max_sequences);
-    bool sized = model->sized_tokens == tokens && model->sized_sequences == sequences &&
-                 model->sized_task == (int)task;
-    if (!sized) {
+            tokens, sequences, (long long)model->max_tokens, (long long)model->max_sequences);
+    if (!is_sized(model, task, shape)) {
         size_t activations, scratch, left = be->scratch.capacity - be->scratch.used;
-        TRY(measure(model, task, tokens, sequences, &activations, &scratch));
+        TRY(measure(model, task, shape, &activations, &scratch));
         REQUIRE(be->err, scratch <= left && activations <= model->activations.arena.capacity,
                 PLX_OUT_OF_MEMORY,
                 "a batch of %lld tokens in %lld sequences needs %zu bytes of scratch and %zu of "
                 "activations, but %zu and %zu are reserved",
-                (long long)tokens, (long long)sequences, scratch, activations, left,
-                model->activations.arena.capacity);
-        model->sized_tokens = tokens;
-        model->sized_sequences = sequences;
+                tokens, sequences, scratch, activations, left, model->activations.arena.capacity);
+        model->sized = *shape;
         model->sized_task = (int)task;
     }
     activations_carve(model, tokens);

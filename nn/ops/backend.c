@@ -26,6 +26,7 @@ plx_status backend_create(struct backend *be, const struct backend_config *confi
                            .storage = config->storage,
                            .activation = config->bf16_activations ? PLX_BF16 : config->storage,
                            .compute = config->compute,
+                           .deterministic = config->deterministic,
                            .packing = config->packing,
                            .err = err};
     struct plx_context_config context = {.device = be->device->kind,
@@ -55,14 +56,24 @@ void backend_destroy(struct backend *be)
     *be = (struct backend){0};
 }
 
+plx_status backend_arena(const struct backend *be, size_t bytes, struct arena *arena)
+{
+    if (be->ops != &ops_dry) return arena_create(arena, be->device, be->stream, bytes, be->err);
+    *arena = arena_measuring(be->device);
+    return PLX_OK;
+}
+
 plx_status backend_reserve(struct backend *be, size_t bytes)
 {
     REQUIRE(be->err, be->scratch.used == 0, PLX_INTERNAL,
             "scratch cannot grow to %zu bytes while %zu are in use", bytes, be->scratch.used);
+    if (be->ops == &ops_dry) {
+        if (be->scratch.peak < bytes) be->scratch.peak = bytes;
+        return PLX_OK;
+    }
     if (be->scratch.base != NULL && be->scratch.capacity >= bytes) return PLX_OK;
     struct arena larger;
-    plx_status status = arena_create(&larger, be->device, be->stream, bytes, be->err);
-    if (status != PLX_OK) return status;
+    TRY(arena_create(&larger, be->device, be->stream, bytes, be->err));
     arena_destroy(&be->scratch);
     be->scratch = larger;
     return PLX_OK;

@@ -377,6 +377,14 @@ static plx_status check_update(struct backend *be, const char *op, const struct 
     return PLX_OK;
 }
 
+plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
+                        const struct plx_tensor *x)
+{
+    TRY(check_dense(be, "argmax", "x", x, be->storage));
+    TRY(check_rank(be, "argmax", "x", x, 2));
+    return check_count(be, "argmax", "ids", ids, PLX_I32, x->shape[0], "x", x);
+}
+
 plx_status check_adamw(struct backend *be, const struct adamw_update *update)
 {
     TRY(check_update(be, "adamw", update->items, update->count, update->factor));

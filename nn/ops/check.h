@@ -56,6 +56,8 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
                                const struct plx_tensor *targets);
 plx_status check_clip(struct backend *be, const struct clip *clip);
+plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
+                        const struct plx_tensor *x);
 plx_status check_adamw(struct backend *be, const struct adamw_update *update);
 plx_status check_momentum(struct backend *be, const struct muon_update *update);
 plx_status check_normalise(struct backend *be, const struct plx_tensor *y,

@@ -278,3 +278,22 @@ plx_status cpu_cross_entropy(struct backend *be, const struct plx_tensor *losses
     }
     return PLX_OK;
 }
+
+plx_status cpu_argmax(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x)
+{
+    TRY(check_argmax(be, ids, x));
+    int64_t N = x->shape[0], V = x->shape[1];
+    int32_t *id = ids->data;
+    const float *in = x->data;
+#pragma omp parallel for num_threads(cpu_threads(be, N *V)) schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        const float *row = in + n * V;
+        float largest = -INFINITY; /* NaN is larger than nothing */
+        int64_t first = 0;
+#pragma omp simd reduction(max : largest)
+        for (int64_t v = 0; v < V; v++) largest = row[v] > largest ? row[v] : largest;
+        while (first < V && row[first] != largest) first++;
+        id[n] = first < V ? (int32_t)first : 0;
+    }
+    return PLX_OK;
+}

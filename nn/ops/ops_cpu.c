@@ -84,6 +84,7 @@ const struct ops ops_cpu = {
     .embed = cpu_embed,
     .embed_backward = cpu_embed_backward,
     .cross_entropy = cpu_cross_entropy,
+    .argmax = cpu_argmax,
     .clip = cpu_clip,
     .adamw = cpu_adamw,
     .momentum = cpu_momentum,
@@ -91,5 +92,6 @@ const struct ops ops_cpu = {
     .apply = cpu_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

@@ -210,6 +210,12 @@ static plx_status dry_clip(struct backend *be, const struct clip *clip)
     return check_clip(be, clip);
 }
 
+static plx_status dry_argmax(struct backend *be, const struct plx_tensor *ids,
+                             const struct plx_tensor *x)
+{
+    return check_argmax(be, ids, x);
+}
+
 static plx_status dry_adamw(struct backend *be, const struct adamw_update *update)
 {
     return check_adamw(be, update);
@@ -259,6 +265,7 @@ const struct ops ops_dry = {
     .embed = dry_embed,
     .embed_backward = dry_embed_backward,
     .cross_entropy = dry_cross_entropy,
+    .argmax = dry_argmax,
     .clip = dry_clip,
     .adamw = dry_adamw,
     .momentum = dry_momentum,
@@ -266,5 +273,6 @@ const struct ops ops_dry = {
     .apply = dry_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

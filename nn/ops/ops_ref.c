@@ -335,6 +335,19 @@ static void ref_cross_entropy(const struct plx_tensor *losses, const struct plx_
     }
 }
 
+static void ref_argmax(const struct plx_tensor *ids, const struct plx_tensor *x)
+{
+    int64_t N = x->shape[0], V = x->shape[1];
+    int32_t *id = ids->data;
+    for (int64_t n = 0; n < N; n++) {
+        const real *row = (const real *)x->data + n * V;
+        int64_t first = -1;
+        for (int64_t v = 0; v < V; v++)
+            if (!isnan(row[v]) && (first < 0 || row[v] > row[first])) first = v;
+        id[n] = first < 0 ? 0 : (int32_t)first;
+    }
+}
+
 /* ---- Optimiser updates ----------------------------------------------------------------------- */
 
 static void ref_adamw(const struct adamw_update *update, const struct update_item *item)
@@ -415,6 +428,7 @@ const struct ref_table REAL(ref_table) = {
     .embed = ref_embed,
     .embed_backward = ref_embed_backward,
     .cross_entropy = ref_cross_entropy,
+    .argmax = ref_argmax,
     .adamw = ref_adamw,
     .momentum = ref_momentum,
     .normalise = ref_normalise,

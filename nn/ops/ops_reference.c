@@ -234,6 +234,14 @@ static plx_status reference_clip(struct backend *be, const struct clip *clip)
     return PLX_OK;
 }
 
+static plx_status reference_argmax(struct backend *be, const struct plx_tensor *ids,
+                                   const struct plx_tensor *x)
+{
+    TRY(check_argmax(be, ids, x));
+    reference_of(x)->argmax(ids, x);
+    return PLX_OK;
+}
+
 static plx_status reference_adamw(struct backend *be, const struct adamw_update *update)
 {
     TRY(check_adamw(be, update));
@@ -297,6 +305,7 @@ const struct ops ops_ref = {
     .embed = reference_embed,
     .embed_backward = reference_embed_backward,
     .cross_entropy = reference_cross_entropy,
+    .argmax = reference_argmax,
     .clip = reference_clip,
     .adamw = reference_adamw,
     .momentum = reference_momentum,
@@ -304,5 +313,6 @@ const struct ops ops_ref = {
     .apply = reference_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

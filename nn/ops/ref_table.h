@@ -47,6 +47,7 @@ struct ref_table {
     void (*cross_entropy)(const struct plx_tensor *losses, const struct plx_tensor *dlogits,
                           const struct plx_tensor *logits, const struct plx_tensor *targets,
                           double scale);
+    void (*argmax)(const struct plx_tensor *ids, const struct plx_tensor *x);
     void (*adamw)(const struct adamw_update *update, const struct update_item *item);
     /* Of the matrix with this index in the update. */
     void (*momentum)(const struct muon_update *update, int index);

@@ -64,7 +64,8 @@ static const struct optim_kind optim_kinds[] = {
 };
 
 struct optim_slot {
-    const struct update_rule *rule; /* NULL where the parameter is not updated here */
+    const struct update_rule *rule; /* NULL where the parameter is frozen */
+    bool remote;                    /* another process has the states */
     struct plx_tensor states[UPDATE_MAX_STATES];
 };
 
@@ -87,6 +88,8 @@ struct optim {
     const struct plx_tensor **grads; /* a slot's gradient, NULL where it has no part in the norm */
     struct plx_tensor squares, clip; /* on the device: struct clip's */
     struct arena state;
+    struct arena
+        borrowed; /* of remote states, on the host, between optim_borrow and optim_return */
     int64_t steps;
 };
 
@@ -172,13 +175,14 @@ static plx_status optim_assign_rules(struct optim *optim, const struct optim_kin
 {
     for (int i = 0; i < optim->slot_count; i++) {
         const struct param *param = &optim->params->items[i];
-        if (param->frozen || param->remote) continue;
+        if (param->frozen) continue;
         const struct update_rule *rule = kind->rules[param->group];
         REQUIRE(optim->be->err, rule != &muon_rule || param->value.rank == 2, PLX_INVALID_ARGUMENT,
                 "%s: group %s needs rank 2, not %d", param->name, param_group_name(param->group),
                 param->value.rank);
         optim->slots[i].rule = rule;
-        optim->grads[i] = &param->grad;
+        optim->slots[i].remote = param->remote;
+        optim->grads[i] = param->remote ? NULL : &param->grad;
     }
     return PLX_OK;
 }
@@ -187,7 +191,7 @@ static bool optim_goes_with(const struct optim *optim, const struct optim_batch 
 {
     const struct plx_tensor *first = &optim->params->items[optim->rows[batch->first]].value;
     const struct plx_tensor *value = &optim->params->items[row].value;
-    if (optim->slots[row].rule != batch->rule) return false;
+    if (optim->slots[row].rule != batch->rule || optim->slots[row].remote) return false;
     if (batch->rule->most == NULL) return true;
     return value->shape[0] == first->shape[0] && value->shape[1] == first->shape[1] &&
            batch->count < batch->rule->most(optim->be, value);
@@ -214,7 +218,7 @@ static void optim_batch_add(struct optim *optim, struct optim_batch *batch, int 
 static void optim_make_batches(struct optim *optim)
 {
     for (int i = 0; i < optim->slot_count; i++) {
-        bool taken = optim->slots[i].rule == NULL;
+        bool taken = optim->slots[i].rule == NULL || optim->slots[i].remote;
         for (int k = 0; k < optim->item_count && !taken; k++) taken = optim->rows[k] == i;
         if (taken) continue;
         struct optim_batch *batch = &optim->batches[optim->batch_count++];
@@ -225,15 +229,23 @@ static void optim_make_batches(struct optim *optim)
     }
 }
 
-static void optim_carve(struct optim *optim)
+/* The states of remote parameters, or of all others. */
+static void optim_carve_states(struct optim *optim, struct arena *arena, bool remote)
 {
     for (int i = 0; i < optim->slot_count; i++) {
+        struct optim_slot *slot = &optim->slots[i];
         const struct plx_tensor *value = &optim->params->items[i].value;
-        int states = optim->slots[i].rule != NULL ? optim->slots[i].rule->states : 0;
-        for (int s = 0; s < states; s++)
-            optim->slots[i].states[s] =
-                arena_tensor(&optim->state, value->dtype, value->rank, value->shape);
+        if (slot->rule == NULL || slot->remote != remote) continue;
+        for (int s = 0; s < slot->rule->states; s++)
+            slot->states[s] = arena_tensor(arena, value->dtype, value->rank, value->shape);
     }
+}
+
+static void optim_carve(struct optim *optim)
+{
+    struct arena none = arena_measuring(&device_cpu);
+    optim_carve_states(optim, &optim->state, false);
+    optim_carve_states(optim, &none, true);
     optim->squares = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){optim->slot_count});
     optim->clip = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){CLIP_STATE});
 }
@@ -244,7 +256,7 @@ static plx_status optim_allocate(struct optim *optim)
     optim->state = arena_measuring(optim->be->device);
     optim_carve(optim);
     size_t bytes = optim->state.peak;
-    TRY(arena_create(&optim->state, optim->be->device, optim->be->stream, bytes, optim->be->err));
+    TRY(backend_arena(optim->be, bytes, &optim->state));
     optim_carve(optim);
     return PLX_OK;
 }
@@ -330,6 +342,7 @@ void optim_destroy(struct optim *optim)
 {
     if (optim == NULL) return;
     arena_destroy(&optim->state);
+    arena_destroy(&optim->borrowed);
     free(optim->slots);
     free(optim->items);
     free(optim->rows);
@@ -340,7 +353,7 @@ void optim_destroy(struct optim *optim)
 
 size_t optim_bytes(const struct optim *optim)
 {
-    return optim->state.capacity;
+    return optim->state.used;
 }
 
 /* ---- Stepping ---- */
@@ -407,9 +420,35 @@ bool optim_state(struct optim *optim, int index, struct optim_tensor *state)
             snprintf(state->name, sizeof state->name, "%s.%s", optim->params->items[i].name,
                      slot->rule->state_names[index]);
             state->tensor = slot->states[index];
+            state->param = i;
             return true;
         }
         index -= slot->rule->states;
     }
     return false;
+}
+
+plx_status optim_borrow(struct optim *optim)
+{
+    struct arena measuring = arena_measuring(&device_cpu);
+    optim_carve_states(optim, &measuring, true);
+    TRY(arena_create(&optim->borrowed, &device_cpu, NULL, measuring.used, optim->be->err));
+    optim_carve_states(optim, &optim->borrowed, true);
+    return PLX_OK;
+}
+
+void optim_return(struct optim *optim)
+{
+    struct arena none = arena_measuring(&device_cpu);
+    arena_destroy(&optim->borrowed);
+    optim_carve_states(optim, &none, true);
+}
+
+double optim_cost(const struct optim_config *config, const struct param *param)
+{
+    const struct optim_kind *kind = optim_find(config->name);
+    double elements = (double)plx_tensor_count(&param->value);
+    if (kind == NULL || kind->rules[param->group] != &muon_rule) return elements;
+    int64_t rows = param->value.shape[0], columns = param->value.shape[1];
+    return elements * (1.0 + (double)(rows < columns ? rows : columns) / 256.0);
 }

@@ -87,12 +87,23 @@ int64_t optim_steps(const struct optim *optim);
 void optim_set_steps(struct optim *optim, int64_t steps);
 
 /* State as named tensors ("NAME.momentum", "NAME.m", "NAME.v"), for checkpoints: index from 0;
- * false past the last. */
+ * false past the last. Those of remote parameters are named too, but without data unless it is
+ * borrowed. */
 struct optim_tensor {
     char name[PARAM_NAME_MAX + 16];
     struct plx_tensor tensor;
+    int param; /* whose */
 };
 bool optim_state(struct optim *optim, int index, struct optim_tensor *state);
+/* Gives the states of remote parameters memory on the host, to be filled with what their owners
+ * have and written to a checkpoint; optim_return takes it back. */
+plx_status optim_borrow(struct optim *optim);
+void optim_return(struct optim *optim);
+
+/* How long an update of the parameter takes beside others, for dealing them out: by its elements,
+ * and Muon's products by the shorter side of the matrix as well, which on a GPU outweighs the
+ * memory that AdamW moves from about 256 on. */
+double optim_cost(const struct optim_config *config, const struct param *param);
 
 /* ---- Orthogonalisation, exposed for tests ---- */
 struct muon_iteration {

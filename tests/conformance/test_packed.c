@@ -201,8 +201,8 @@ static void logits_of(const char *folder, enum packing packing, float *logits, i
     CASE_OK(&m, backend_create(&m.be, &backend, &m.err));
     CASE_OK(&m, model_open(&m.be, folder, &m.model, &m.err));
     CASE_OK(&m, model_cache_create(m.model, 1, 8, &cache));
-    CASE_OK(&m, model_decode(m.model, cache, ids, 4, &out));
-    CASE_OK(&m, model_decode(m.model, cache, ids + 4, 1, &out));
+    CASE_OK(&m, model_decode(m.model, cache, ids, &(int64_t){4}, &out));
+    CASE_OK(&m, model_decode(m.model, cache, ids + 4, &(int64_t){1}, &out));
     model_cache_destroy(cache);
     if (packing != PACKING_NONE)
         assert_refused(model_reserve(m.model, 4, 1, true, RECOMPUTE_NONE, NULL),

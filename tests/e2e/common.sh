@@ -78,3 +78,6 @@ same_model() {
     cmp "$(final "$1")/model.safetensors" "$(final "$2")/model.safetensors" ||
         fail "the weights of $1 and $2 differ"
 }
+
+# children PID: the processes that it started and that have not ended, oldest first, one a line.
+children() { tr -s ' ' '\n' <"/proc/$1/task/$1/children" | grep .; }

@@ -268,7 +268,7 @@ static void fresh_weights_are_those_of_model_init(void **state)
     const char *source = fresh_model(&families[0], "F32", 11);
     const struct backend_config backend = {.ops = &ops_ref, .storage = PLX_F32, .threads = 1};
     case_open(&a, &config, &ops_ref, PLX_F32, 11);
-    model_init(a.model, 11);
+    CASE_OK(&a, model_init(a.model, 11));
     CASE_OK(&b, backend_create(&b.be, &backend, &b.err));
     CASE_OK(&b, model_open(&b.be, source, &b.model, &b.err));
     const struct param_list *left = model_params(a.model), *right = model_params(b.model);

@@ -24,9 +24,9 @@ static void check_decode(struct case_model *m, const struct case_batch *b,
         int64_t count = pieces[p] > 0 ? pieces[p] : 1;
         for (int64_t s = 0; s < S; s++)
             memcpy(ids + s * count, b->ids + s * T + at, (size_t)count * 4);
-        CASE_OK(m, model_decode(m->model, cache, ids, count, &logits));
+        CASE_OK(m, model_decode(m->model, cache, ids, (int64_t[S]){count, count, count}, &logits));
         at += count;
-        assert_int_equal(model_cache_length(cache), at);
+        for (int64_t s = 0; s < S; s++) assert_int_equal(model_cache_length(cache, s), at);
         for (int64_t s = 0; s < S; s++) {
             struct plx_tensor row = rows_of(&logits, s, 1),
                               expected = rows_of(full, s * T + at - 1, 1);
@@ -35,11 +35,46 @@ static void check_decode(struct case_model *m, const struct case_batch *b,
         if (pieces[p] == 0) p--;
     }
     int32_t ids[S] = {0};
-    assert_int_equal(model_decode(m->model, cache, ids, 1, &logits), PLX_INVALID_ARGUMENT);
+    assert_int_equal(model_decode(m->model, cache, ids, (int64_t[S]){0, 0, 1}, &logits),
+                     PLX_INVALID_ARGUMENT);
     assert_non_null(strstr(m->err.text, "do not fit a cache that holds 29 of at most 29"));
     error_clear(&m->err);
     model_cache_clear(cache);
-    assert_int_equal(model_cache_length(cache), 0);
+    for (int64_t s = 0; s < S; s++) assert_int_equal(model_cache_length(cache, s), 0);
+    free(logits.data);
+    model_cache_destroy(cache);
+}
+
+/* Sequences that advance by different numbers of tokens, some by none: rows of those that got some
+ * are the forward's, the others stay. */
+static void check_uneven(struct case_model *m, const struct case_batch *b,
+                         const struct plx_tensor *full, double bound)
+{
+    enum { S = 3, STEPS = 7 };
+    static const int64_t counts[STEPS][S] = {{5, 11, 2}, {1, 1, 1}, {0, 4, 9},   {3, 0, 0},
+                                             {1, 0, 1},  {1, 1, 1}, {18, 12, 15}};
+    const int64_t V = full->shape[1];
+    struct model_cache *cache;
+    CASE_OK(m, model_cache_create(m->model, S, 29, &cache));
+    struct plx_tensor logits = case_tensor(m->be.storage, 2, (int64_t[]){S, V});
+    for (int step = 0; step < STEPS; step++) {
+        int32_t ids[S * 29], *next = ids;
+        for (int64_t i = 0; i < S * V; i++) case_set(&logits, i, -77);
+        for (int64_t s = 0; s < S; next += counts[step][s], s++)
+            memcpy(next, b->ids + s * 29 + model_cache_length(cache, s),
+                   (size_t)counts[step][s] * sizeof *ids);
+        CASE_OK(m, model_decode(m->model, cache, ids, counts[step], &logits));
+        for (int64_t s = 0; s < S; s++) {
+            const int64_t at = model_cache_length(cache, s);
+            struct plx_tensor row = rows_of(&logits, s, 1),
+                              expected = rows_of(full, s * 29 + at - 1, 1);
+            if (counts[step][s] > 0)
+                assert_close("decoded unevenly", &row, &expected, bound);
+            else
+                for (int64_t v = 0; v < V; v++) assert_true(case_get(&row, v) == -77);
+        }
+    }
+    for (int64_t s = 0; s < S; s++) assert_int_equal(model_cache_length(cache, s), 29);
     free(logits.data);
     model_cache_destroy(cache);
 }
@@ -68,6 +103,7 @@ static void test_decode(void **state)
         check_decode(&m, &b, &full, prefill, tables[table].bound);
         check_decode(&m, &b, &full, pieces, tables[table].bound);
         check_decode(&m, &b, &full, whole, tables[table].bound);
+        check_uneven(&m, &b, &full, tables[table].bound);
         free(full.data);
         case_close(&m);
     }
@@ -90,7 +126,7 @@ static void test_long_prefill(void **state)
                       last = rows_of(&full, T - 1, 1);
     struct model_cache *cache;
     CASE_OK(&m, model_cache_create(m.model, 1, T, &cache));
-    CASE_OK(&m, model_decode(m.model, cache, b.ids, T, &logits));
+    CASE_OK(&m, model_decode(m.model, cache, b.ids, &(int64_t){T}, &logits));
     assert_close("prefill in internal pieces", &logits, &last, 1e-12);
     model_cache_destroy(cache);
     free(full.data);

@@ -1,7 +1,7 @@
 /* test_model_layouts.c: a document is the same whatever stands around it in a batch.
  *
- * Packing equals separate sequences; what stands before a document, or where its positions begin,
- * is nothing to it; and no token sees the future. */
+ * Packing equals separate sequences, and equal sequences need no packing; what stands before a
+ * document, or where its positions begin, is nothing to it; and no token sees the future. */
 #include "../model_laws.h"
 
 static void test_packing(void **state)
@@ -34,6 +34,40 @@ static void test_packing(void **state)
     assert_true(fabs(sum.sum - whole.sum) <= 1e-12 * whole.sum);
     free(packed.data);
     case_close(&m);
+}
+
+/* Equal sequences are a dense batch to attention, and with an empty one behind them a packed batch:
+ * the same bits on the CPU. */
+static void test_equal_sequences(void **state)
+{
+    const struct model_config config = setup_config(*state);
+    uint64_t seed = case_seed("equal sequences");
+    struct rng rng = rng_make(seed, 15);
+    const struct ops *const tables[] = {&ops_ref, &ops_cpu};
+    for (int table = 0; table < 2; table++) {
+        struct case_model m;
+        struct case_batch dense, packed;
+        case_open(&m, &config, tables[table], PLX_F32, seed);
+        case_batch_fill(&dense, (int64_t[]){21, 21, 21}, 3, config.vocab_size, &rng);
+        packed = dense;
+        packed.batch.sequences = 4;
+        packed.offsets[4] = packed.offsets[3];
+        packed.batch.offsets = packed.offsets;
+        CASE_OK(&m, model_reserve(m.model, 63, 4, true, RECOMPUTE_NONE, NULL));
+        struct plx_tensor one = logits_of(&m, &dense.batch), other = logits_of(&m, &packed.batch);
+        case_assert_same_bits(&one, &other);
+        CASE_OK(&m, model_zero_grads(m.model));
+        gradients_of(&m, &dense.batch, 0.1);
+        struct plx_tensor *copies = copy_gradients(&m);
+        CASE_OK(&m, model_zero_grads(m.model));
+        gradients_of(&m, &packed.batch, 0.1);
+        for (int p = 0; p < model_params(m.model)->count; p++)
+            case_assert_same_bits(&copies[p], &model_params(m.model)->items[p].grad);
+        free_gradients(&m, copies);
+        free(one.data);
+        free(other.data);
+        case_close(&m);
+    }
 }
 
 /* The last `count` tokens of a batch as a batch of their own. */
@@ -144,6 +178,7 @@ static void test_causality(void **state)
 int main(void)
 {
     static const struct law laws[] = {{"packed sequences equal separate ones", test_packing},
+                                      {"equal sequences need no packing", test_equal_sequences},
                                       {"left padding changes nothing", test_left_padding},
                                       {"positions may begin anywhere", test_positions},
                                       {"the past does not see the future", test_causality}};

@@ -31,7 +31,7 @@ static void open_run(struct run *run, const char *mixer, const struct ops *ops, 
         .ops = ops, .storage = storage, .compute = storage, .threads = 1};
     CASE_OK(&run->m, backend_create(&run->m.be, &backend, &run->m.err));
     CASE_OK(&run->m, model_create(&run->m.be, &config, &run->m.model));
-    model_init(run->m.model, 3);
+    CASE_OK(&run->m, model_init(run->m.model, 3));
     case_perturb_gains(run->m.model, 3);
     struct rng rng = rng_make(3, 9);
     case_batch_fill(&run->batch, (int64_t[]){13, 8}, 2, config.vocab_size, &rng);

@@ -464,6 +464,18 @@ static plx_status run_loss_in_place(struct backend *be, const struct plx_tensor 
     return be->ops->cross_entropy(be, &v[0], &v[1], &v[1], &v[2], 0.37);
 }
 
+static void operands_argmax(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = integers(FILL_IDS, n, e);
+    o[0].role = ROLE_OUT;
+    o[1] = stored(matrix(ROLE_IN, n, e));
+}
+
+static plx_status run_argmax(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->argmax(be, &v[0], &v[1]);
+}
+
 /* ---- The table ------------------------------------------------------------------------------- */
 
 static const struct op_case op_cases[] = {
@@ -523,6 +535,7 @@ static const struct op_case op_cases[] = {
      run_loss_gradient, false, false, false},
     {"cross_entropy/in-place", offsetof(struct ops, cross_entropy), operands_loss_in_place,
      run_loss_in_place, false, false, false},
+    {"argmax", offsetof(struct ops, argmax), operands_argmax, run_argmax, false, false, false},
     {"clip", offsetof(struct ops, clip), operands_clip, run_clip, false, false, false},
     {"clip/none", offsetof(struct ops, clip), operands_clip, run_clip_none, false, false, false},
     {"clip/bad", offsetof(struct ops, clip), operands_clip, run_clip_bad, false, false, false},
@@ -550,6 +563,8 @@ static const struct op_case op_cases[] = {
      false, true, false},
     {"attend_backward", offsetof(struct ops, attend_backward), operands_attend_backward,
      run_attend_backward, false, true, false},
+    {"attend_append", offsetof(struct ops, attend_append), operands_append, run_append, false, true,
+     false},
     {"attend_decode/softmax", offsetof(struct ops, attend_decode), operands_attend_decode,
      run_decode_softmax, false, true, false},
     {"attend_decode/parallax", offsetof(struct ops, attend_decode), operands_attend_decode,

@@ -101,4 +101,20 @@ static plx_status run_decode_parallax(struct backend *be, const struct plx_tenso
     return decode(be, v, PLX_PARALLAX);
 }
 
+/* Two new rows of either sequence. */
+static void operands_append(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = o[1] = sequence(ROLE_BOTH, n + 3, 2, e);
+    o[2] = o[3] = sequence(ROLE_IN, 2, 2, e);
+    o[4] = integers(FILL_LENGTH, 2, n);
+}
+
+static plx_status run_append(struct backend *be, const struct plx_tensor *v)
+{
+    const struct plx_attention attention = {.k_lengths = v[4]};
+    const struct plx_cache_append_args args = {
+        .k_cache = v[0], .v_cache = v[1], .k = v[2], .v = v[3]};
+    return be->ops->attend_append(be, &(struct append){&attention, &args});
+}
+
 #endif

@@ -55,7 +55,7 @@ static bool is_integer(const struct operand *operand)
 
 static bool is_output(const struct operand *operand)
 {
-    return operand->rank > 0 && operand->role != ROLE_IN && !is_integer(operand);
+    return operand->rank > 0 && operand->role != ROLE_IN;
 }
 
 static plx_dtype operand_dtype(const struct operand *operand, const struct backend *be)
@@ -153,8 +153,7 @@ static struct place place_create(const struct op_run *run, int i, struct backend
     const struct operand *operand = &run->operands[i];
     struct place place = {.host = test_tensor_create(operand_dtype(operand, be), kinds[placement],
                                                      operand->rank, operand->shape)};
-    if (operand->role != ROLE_OUT || is_integer(operand))
-        test_tensor_write(&place.host, run->before[i]);
+    if (operand->role != ROLE_OUT) test_tensor_write(&place.host, run->before[i]);
     place.view = place.host.view;
     if (be->device->kind == PLX_CPU) return place;
     const struct guarded *memory = &place.host.memory;
@@ -201,7 +200,7 @@ static size_t measured_scratch(const struct op_run *run, struct backend *be,
 static bool unchanged(const struct op_run *run, int i, const double *after)
 {
     const struct operand *operand = &run->operands[i];
-    if (operand->role != ROLE_IN && !is_integer(operand)) return true;
+    if (operand->role != ROLE_IN) return true;
     for (int64_t j = 0; j < op_operand_count(operand); j++) {
         double was = run->before[i][j];
         if (was != after[j] && !(isnan(was) && isnan(after[j]))) return false;

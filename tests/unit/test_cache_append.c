@@ -119,13 +119,14 @@ static void tensors(void **state)
     reset();
     f.args.k.rank = 0, expect("k: rank 0 is not in 1..4");
     f.args.k.rank = 3, f.args.k.stride[2] = 1, expect("k: rank is 3 but must be 4");
-    f.args.k.dtype = PLX_F64, expect("k: dtype f64 is not one of f32, bf16, f16");
-    f.args.k.dtype = PLX_F8E4M3, expect("k: dtype f8e4m3 is not one of f32, bf16, f16");
+    f.args.k.dtype = PLX_F64, expect("k_cache: dtype f32 does not go with a k of f64");
+    f.args.k.dtype = PLX_F8E4M3, expect("k: dtype f8e4m3 is not one of f32, bf16, f16, f64");
     f.args.k.shape[3] = 0, expect("k: has no channels");
     f.args.v.dtype = PLX_BF16, expect("v: dtype bf16 must be f32");
     f.args.v.shape[1] = 2, expect("v: extent 2 of axis 1 differs from the 3 of k");
     f.args.k_cache.dtype = PLX_I32;
-    expect("k_cache: dtype i32 is not one of f32, bf16, f16, f8e4m3");
+    expect("k_cache: dtype i32 is not one of f32, bf16, f16, f64, f8e4m3");
+    f.args.k_cache.dtype = PLX_F64, expect("k_cache: dtype f64 does not go with a k of f32");
     f.args.k_cache.shape[2] = 1, expect("k_cache: extent 1 of axis 2 differs from the 2 of k");
     f.args.k_cache.stride[1] = 0;
     expect("k_cache: stride 0 of axis 1 makes its 8 entries share memory");

@@ -353,7 +353,7 @@ static void start(struct param_list *list, struct arena *arena, uint64_t seed)
     param_list_carve_values(list, arena);
     param_list_carve_grads(list, arena);
     assert_false(arena_overflowed(arena));
-    param_list_init(list, seed);
+    assert_int_equal(param_list_init(list, seed, &device_cpu, NULL, &err), PLX_OK);
 }
 
 static void assert_same_start(struct param_list *a, struct param_list *b, const char *name)

@@ -308,7 +308,7 @@ static void shards_load(void **state)
     size_t bytes;
     const char *folder = write_shards(&bent, "a.safetensors", "b.safetensors");
     float *before = snapshot(bent.m.model, &bytes);
-    model_init(bent.m.model, 99);
+    assert_int_equal(model_init(bent.m.model, 99), PLX_OK);
     assert_ok(model_load_values(bent.m.model, folder, &err), &err);
     float *after = snapshot(bent.m.model, &bytes);
     assert_memory_equal(before, after, bytes);

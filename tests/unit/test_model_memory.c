@@ -5,6 +5,7 @@
  * model makes is failed in turn, which must give PLX_OUT_OF_MEMORY and leave nothing behind
  * (allocations are counted, and LeakSanitizer looks too). */
 #include "../model_case.h"
+#include "optim/optim.h"
 
 /* ---- Allocation faults: the C library's own functions, or the sanitizer's, behind a countdown
  * ---- */
@@ -174,6 +175,37 @@ static void test_activations(void **state)
     case_close(&m);
 }
 
+/* Model and optimiser on a backend that measures: the sizes of real ones, and not one tensor. */
+static void test_measuring(void **state)
+{
+    (void)state;
+    const struct model_config config = full_config();
+    const struct optim_config muon = optim_config_default("muon");
+    struct case_model m;
+    struct model_memory real, measured;
+    struct optim *real_optim, *measured_optim;
+    struct model *model;
+    case_open(&m, &config, &ops_cpu, PLX_F32, 1);
+    struct backend dry = backend_dry(&m.be);
+    CASE_OK(&m, model_create(&dry, &config, &model));
+    CASE_OK(&m, model_reserve(model, 21, 2, true, RECOMPUTE_NONE, &measured));
+    CASE_OK(&m, optim_create(&dry, &muon, model_params(model), &measured_optim));
+    assert_int_equal(m.be.scratch.capacity, 0);
+    for (int p = 0; p < model_params(model)->count; p++) {
+        assert_null(model_params(model)->items[p].value.data);
+        assert_null(model_params(model)->items[p].grad.data);
+    }
+    CASE_OK(&m, model_reserve(m.model, 21, 2, true, RECOMPUTE_NONE, &real));
+    CASE_OK(&m, optim_create(&m.be, &muon, model_params(m.model), &real_optim));
+    assert_memory_equal(&measured, &real, sizeof real);
+    assert_int_equal(optim_bytes(measured_optim), optim_bytes(real_optim));
+    assert_int_equal(dry.scratch.peak, m.be.scratch.capacity);
+    optim_destroy(measured_optim);
+    model_destroy(model);
+    optim_destroy(real_optim);
+    case_close(&m);
+}
+
 static void test_scratch(void **state)
 {
     (void)state;
@@ -286,16 +318,25 @@ static void test_cache_refusals(void **state)
            "a cache of 2147483647 sequences of 2147483647 tokens of 16 numbers each");
     CASE_OK(&m, model_cache_create(m.model, 2, 5, &cache));
     struct plx_tensor logits = case_tensor(PLX_F32, 2, (int64_t[]){2, 61});
-    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2, 3, -4}, 2, &logits),
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2, 3, -4}, (int64_t[]){2, 2}, &logits),
            PLX_INVALID_ARGUMENT, "token 3 to decode is -4 but must be from 0 to 60");
     logits.shape[0] = 1;
-    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, 1, &logits), PLX_INVALID_ARGUMENT,
-           "logits must be f32 [2, 61]");
-    assert_int_equal(model_cache_length(cache), 0);
-    /* Per layer k and v of 2 sequences x 5 tokens x 2 heads x 8 channels, positions, ids, lengths.
-     */
-    assert_int_equal(model_cache_bytes(cache),
-                     2 * taken(160, PLX_F32) + 2 * taken(10, PLX_I32) + taken(2, PLX_I32));
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){0, 0}, &logits),
+           PLX_INVALID_ARGUMENT, "no sequence of the cache has a new token");
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){3, -1}, &logits),
+           PLX_INVALID_ARGUMENT, "-1 new tokens do not fit a cache that holds 0 of at most 5");
+    logits.shape[0] = 2;
+    logits.device = PLX_CUDA;
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
+           PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
+    logits.device = PLX_CPU;
+    logits.shape[0] = 1;
+    expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
+           PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
+    assert_int_equal(model_cache_length(cache, 0), 0);
+    /* Per layer k and v of 2 sequences x 5 tokens x 2 heads x 8 channels, and the numbers of a
+     * pass: ids and positions of 2 x 5 tokens, lengths and last rows of 2 sequences. */
+    assert_int_equal(model_cache_bytes(cache), 2 * taken(160, PLX_F32) + taken(24, PLX_I32));
     free(logits.data);
     model_cache_destroy(cache);
     case_close(&m);
@@ -306,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_allocation_failures),
         cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_measuring),
         cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_empty_batch),

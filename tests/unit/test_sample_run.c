@@ -45,7 +45,7 @@ static void open_fixture(struct fixture *f, const struct ops *ops, plx_dtype sto
         .ops = ops, .storage = storage, .compute = storage, .threads = 1};
     CASE_OK(&f->m, backend_create(&f->m.be, &backend, &f->m.err));
     CASE_OK(&f->m, model_create(&f->m.be, &config, &f->m.model));
-    model_init(f->m.model, 5);
+    CASE_OK(&f->m, model_init(f->m.model, 5));
     case_perturb_gains(f->m.model, 5);
     /* Rows of padding that would win every draw if they took part. */
     struct param *table = param_find(model_params(f->m.model), "model.embed_tokens.weight");

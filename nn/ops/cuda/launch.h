@@ -94,6 +94,9 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, 
                                  const void *logits, const int32_t *targets, double scale,
                                  int64_t N, int64_t V);
 
+/* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
+const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V);
+
 /* ---- packed_cuda.cu ---- */
 /* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. */
 const char *launch_project(plx_stream stream, plx_dtype T, void *y, const void *x,

@@ -234,3 +234,10 @@ plx_status cuda_cross_entropy(struct backend *be, const struct plx_tensor *losse
                                               dlogits->data, logits->data, targets->data, scale,
                                               logits->shape[0], logits->shape[1]));
 }
+
+plx_status cuda_argmax(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x)
+{
+    TRY(check_argmax(be, ids, x));
+    return cuda_launched(be, "argmax",
+                         launch_argmax(be->stream, ids->data, x->data, x->shape[0], x->shape[1]));
+}

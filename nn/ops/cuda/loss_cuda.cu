@@ -1,4 +1,5 @@
-/* loss_cuda.cu: cross entropy over the vocabulary and its gradient; see launch.h.
+/* loss_cuda.cu: cross entropy over the vocabulary and its gradient, and the likeliest token; see
+ * launch.h.
  *
  * A block takes a token. It reads the row of logits once, keeping as much of it as its shared
  * memory holds, and finds maximum and sum of exponentials on the way; then it writes the gradient
@@ -160,7 +161,56 @@ template <class T, int W> static cudaError_t make_plan(int64_t V, bool gradient,
     return error;
 }
 
+/* ---- The largest number of a row ---- */
+
+/* V where there is none yet. */
+struct largest_part {
+    float value;
+    int64_t index;
+};
+
+/* The larger, of equal ones the first. */
+static __device__ __forceinline__ void largest_join(struct largest_part &part, float value,
+                                                    int64_t index)
+{
+    if (value > part.value || (value == part.value && index < part.index)) part = {value, index};
+}
+
+static __device__ __forceinline__ void largest_join_warp(struct largest_part &part)
+{
+    for (int step = 16; step > 0; step /= 2) {
+        const float value = __shfl_xor_sync(0xffffffffu, part.value, step);
+        const int64_t index = __shfl_xor_sync(0xffffffffu, part.index, step);
+        largest_join(part, value, index);
+    }
+}
+
+/* A block takes a row. */
+__global__ void __launch_bounds__(THREADS_MAX)
+    argmax_kernel(int32_t *ids, const float *x, int64_t V)
+{
+    __shared__ struct largest_part of_warp[32];
+    const float *row = x + (int64_t)blockIdx.x * V;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    struct largest_part part = {-INFINITY, V};
+    for (int64_t v = threadIdx.x; v < V; v += blockDim.x) largest_join(part, row[v], v);
+    largest_join_warp(part);
+    if (lane == 0) of_warp[warp] = part;
+    __syncthreads();
+    if (warp > 0) return;
+    part = lane < warps ? of_warp[lane] : largest_part{-INFINITY, V};
+    largest_join_warp(part);
+    if (lane == 0) ids[blockIdx.x] = part.index < V ? (int32_t)part.index : 0;
+}
+
 } // namespace
+
+const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V)
+{
+    if (N == 0 || V == 0) return NULL;
+    argmax_kernel<<<N, THREADS_MAX, 0, (cudaStream_t)stream>>>(ids, x, V);
+    return launched();
+}
 
 const char *launch_cross_entropy(plx_stream stream, plx_dtype dtype, float *losses, void *dlogits,
                                  const void *logits, const int32_t *targets, double scale,

@@ -78,6 +78,7 @@ const struct ops ops_cuda = {
     .embed = cuda_embed,
     .embed_backward = cuda_embed_backward,
     .cross_entropy = cuda_cross_entropy,
+    .argmax = cuda_argmax,
     .clip = cuda_clip,
     .adamw = cuda_adamw,
     .momentum = cuda_momentum,
@@ -85,5 +86,6 @@ const struct ops ops_cuda = {
     .apply = cuda_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
+    .attend_append = attend_append,
     .attend_decode = attend_decode,
 };

@@ -1,0 +1,99 @@
+/* computing.c: see computing.h. A policy of precision is a row of a table: another device, or
+ * another policy, is another row. */
+#include "computing.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The first row of a device is its default. */
+static const struct policy {
+    const struct ops *ops;
+    const char *dtype;
+    plx_dtype compute;
+    bool bf16_activations;
+} policies[] = {
+    {&ops_cpu, "f32", PLX_F32, false},   /* all f32 */
+    {&ops_cpu, "bf16", PLX_BF16, false}, /* operands of products are rounded */
+    {&ops_cuda, "bf16", PLX_BF16, true}, /* f32 weights are kept, activations are bf16 */
+    {&ops_cuda, "f32", PLX_F32, false},
+};
+
+enum { POLICIES = sizeof policies / sizeof *policies };
+
+static plx_status find_policy(const struct device *device, const char *dtype,
+                              const struct policy **policy, struct error *err)
+{
+    for (int p = 0; p < POLICIES; p++) {
+        *policy = &policies[p];
+        if (policies[p].ops->device != device) continue;
+        if (dtype[0] == '\0' || strcmp(dtype, policies[p].dtype) == 0) return PLX_OK;
+    }
+    return error_set(err, PLX_INVALID_ARGUMENT, "--dtype: \"%s\" is none of f32, bf16", dtype);
+}
+
+static plx_status find_packing(const char *name, enum packing *packing, struct error *err)
+{
+    *packing = PACKING_NONE;
+    if (name == NULL || strcmp(name, "f32") == 0) return PLX_OK;
+    for (int p = 0; p < PACKINGS; p++) {
+        *packing = (enum packing)p;
+        if (strcmp(name, packing_name(*packing)) == 0) return PLX_OK;
+    }
+    return error_set(err, PLX_INVALID_ARGUMENT, "--weights: \"%s\" is none of f32, bf16, int8",
+                     name);
+}
+
+/* What only the CPU has. */
+static plx_status check_options(const struct computing *computing, const struct device *device,
+                                enum packing packing, struct error *err)
+{
+    if (device == &device_cpu) return PLX_OK;
+    REQUIRE(err, !computing->portable, PLX_INVALID_ARGUMENT,
+            "--portable: chooses among the CPU's kernels, but --device is %s", device->name);
+    REQUIRE(err, packing == PACKING_NONE, PLX_INVALID_ARGUMENT,
+            "--weights: %s is for the CPU, but --device is %s, where --dtype says how matrices are "
+            "read",
+            computing->weights, device->name);
+    return PLX_OK;
+}
+
+plx_status computing_config(const struct computing *computing, struct backend_config *config,
+                            struct error *err)
+{
+    const uint32_t all =
+        PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
+    const struct device *device;
+    const struct policy *policy;
+    enum packing packing;
+    int index;
+    TRY(device_choose(computing->device, &device, &index, err));
+    TRY(find_policy(device, computing->dtype, &policy, err));
+    TRY(find_packing(computing->weights, &packing, err));
+    TRY(check_options(computing, device, packing, err));
+    *config = (struct backend_config){.ops = policy->ops,
+                                      .storage = PLX_F32,
+                                      .compute = policy->compute,
+                                      .threads = (int)computing->threads,
+                                      .kernel = computing->kernel[0] ? computing->kernel : NULL,
+                                      .disabled_features = computing->portable ? all : 0,
+                                      .packing = packing,
+                                      .bf16_activations = policy->bf16_activations,
+                                      .deterministic = computing->deterministic,
+                                      .device_index = index};
+    return PLX_OK;
+}
+
+const char *computing_device_name(const struct backend_config *config, char *text, size_t size)
+{
+    const struct device *device = config->ops->device;
+    if (device == &device_cpu)
+        snprintf(text, size, "%s", device->name);
+    else
+        snprintf(text, size, "%s:%d", device->name, config->device_index);
+    return text;
+}
+
+const char *computing_dtype_name(const struct backend_config *config)
+{
+    return plx_dtype_name(config->compute);
+}

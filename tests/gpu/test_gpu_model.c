@@ -1,0 +1,305 @@
+/* test_gpu_model.c: whole models on a GPU: golden models, the course of training, and resuming.
+ *
+ * In f32 a model is held to the CPU's tolerance, in bf16 to twice what the naive bf16 model gets
+ * wrong (../rounded_ops.h). Golden models are looked for in $PLX_GOLDEN_MODELS, which a machine
+ * without the source tree needs, beside test_model_golden.c, and in the shared data. Without a GPU
+ * the program says "skipped, no GPU" and exits with 77. */
+#include "../model_laws.h"
+
+#include <unistd.h>
+
+#include "../rounded_ops.h"
+#include "../unit/io_files.h"
+#include "device_memory.h"
+#include "io/checkpoint.h"
+#include "parity.h"
+
+/* ---- Backends ---- */
+
+enum { EXACT, NAIVE_BF16, GPU_F32, GPU_BF16, BACKENDS };
+
+static struct backend_config backend_of(int which)
+{
+    const struct backend_config configs[BACKENDS] = {
+        [EXACT] = {.ops = &ops_cpu, .threads = 1},
+        [NAIVE_BF16] = {.ops = rounded_ops(), .compute = PLX_BF16, .threads = 1},
+        [GPU_F32] = {.ops = &ops_cuda},
+        [GPU_BF16] = {.ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true}};
+    struct backend_config config = configs[which];
+    config.deterministic = true;
+    return config;
+}
+
+/* ---- Golden models ---- */
+
+static bool find_golden(const char *name, char *folder, size_t size)
+{
+    const char *const places[] = {getenv("PLX_GOLDEN_MODELS"), SOURCE_FOLDER "/tests/golden/models",
+                                  SHARED_DATA "/golden"};
+    for (int p = 0; p < 3; p++) {
+        if (places[p] == NULL) continue;
+        snprintf(folder, size, "%s/%s", places[p], name);
+        if (access(folder, R_OK) == 0) return true;
+    }
+    return false;
+}
+
+/* The largest error of loss, logits and gradients. Greedy tokens may differ in bf16: where two are
+ * as likely, rounding decides. */
+static double golden_error(const char *folder, int which, double tolerance)
+{
+    struct case_model m = {0};
+    struct parity_result result;
+    char reference[600];
+    const struct backend_config config = backend_of(which);
+    snprintf(reference, sizeof reference, "%s/io.safetensors", folder);
+    CASE_OK(&m, backend_create(&m.be, &config, &m.err));
+    CASE_OK(&m, model_open(&m.be, folder, &m.model, &m.err));
+    plx_status status = parity_run(m.model, reference, tolerance, NULL, &result, &m.err);
+    bool greedy = status == PLX_BAD_DATA && result.greedy_mismatches > 0 && which != GPU_F32;
+    if (status != PLX_OK && !greedy) fail_msg("%s: %s", folder, m.err.text);
+    case_close(&m);
+    return result.worst;
+}
+
+static void golden_models(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"qwen3_tiny_tied", "parallax_tiny_qknorm_gqa", "qwen2_tiny",
+                                        "llama_tiny", "mistral_tiny"};
+    int found = 0;
+    for (int n = 0; n < 5; n++) {
+        char folder[512];
+        if (!find_golden(names[n], folder, sizeof folder)) continue;
+        found++;
+        double f32 = golden_error(folder, GPU_F32, 1e-5);
+        double naive = golden_error(folder, NAIVE_BF16, INFINITY),
+               bf16 = golden_error(folder, GPU_BF16, INFINITY);
+        print_message("%-25s f32 %.2e, bf16 %.2e, %.2f times the naive model's\n", names[n], f32,
+                      bf16, bf16 / naive);
+        assert_true(bf16 <= 2 * naive);
+    }
+    if (found > 0) return;
+    print_message("skipped: no golden models\n");
+    skip();
+}
+
+/* ---- Training ---- */
+
+struct run {
+    struct case_model m;
+    struct optim *optim;
+    struct case_batch batch;
+};
+
+/* rate: of the rate with which the batch is learnt by heart. */
+static void run_open(struct run *run, int which, const char *mixer, const char *optimizer,
+                     double rate)
+{
+    struct model_config config = case_config(2, mixer);
+    struct optim_config optim = optim_config_default(optimizer);
+    const struct backend_config backend = backend_of(which);
+    struct rng rng = rng_make(3, 9);
+    config.initializer_range = 0.1;
+    optim.lr = rate * (strcmp(optimizer, "muon") == 0 ? 0.02 : 0.01);
+    optim.other_lr = optim.head_lr = optim.embedding_lr = 0.5;
+    case_open_on(&run->m, &config, &backend, 3);
+    case_batch_fill(&run->batch, (int64_t[]){13, 8}, 2, config.vocab_size, &rng);
+    CASE_OK(&run->m, model_reserve(run->m.model, 21, 2, true, RECOMPUTE_NONE, NULL));
+    CASE_OK(&run->m, optim_create(&run->m.be, &optim, model_params(run->m.model), &run->optim));
+}
+
+static void run_close(struct run *run)
+{
+    optim_destroy(run->optim);
+    case_close(&run->m);
+}
+
+/* The mean loss before the step. */
+static double step(struct run *run)
+{
+    struct model_loss loss;
+    struct optim_report report;
+    int64_t scored = 0;
+    for (int64_t n = 0; n < run->batch.batch.tokens; n++) scored += run->batch.targets[n] >= 0;
+    CASE_OK(&run->m, model_zero_grads(run->m.model));
+    CASE_OK(&run->m,
+            model_loss_backward(run->m.model, &run->batch.batch, 1.0 / (double)scored, &loss));
+    CASE_OK(&run->m, optim_step(run->optim, 1, 1));
+    CASE_OK(&run->m, optim_read_report(run->optim, &report));
+    return loss.sum / (double)scored;
+}
+
+/* At a rate so small that a difference does not feed on itself: what is left is rounding. */
+static void losses_follow_the_cpu(void **state)
+{
+    (void)state;
+    enum { STEPS = 20 };
+    static const char *const mixers[] = {"softmax", "parallax"}, *const optimizers[] = {"adamw",
+                                                                                        "muon"};
+    for (int i = 0; i < 4; i++) {
+        double exact[STEPS], apart[BACKENDS] = {0};
+        for (int b = 0; b < BACKENDS; b++) {
+            struct run run;
+            run_open(&run, b, mixers[i / 2], optimizers[i % 2], 0.1);
+            for (int s = 0; s < STEPS; s++) {
+                double loss = step(&run);
+                if (b == EXACT) exact[s] = loss;
+                apart[b] = fmax(apart[b], fabs(loss - exact[s]));
+            }
+            run_close(&run);
+        }
+        print_message("%s, %s: loss %.4f -> %.4f; apart in f32 %.1e, in bf16 %.1e, naive %.1e\n",
+                      mixers[i / 2], optimizers[i % 2], exact[0], exact[STEPS - 1], apart[GPU_F32],
+                      apart[GPU_BF16], apart[NAIVE_BF16]);
+        assert_true(apart[GPU_F32] <= 1e-5 * exact[0]);
+        assert_true(apart[GPU_BF16] <= 2 * apart[NAIVE_BF16]);
+    }
+}
+
+static void one_batch_is_learnt_by_heart(void **state)
+{
+    (void)state;
+    static const char *const mixers[] = {"softmax", "parallax"}, *const optimizers[] = {"adamw",
+                                                                                        "muon"};
+    for (int i = 0; i < 8; i++) {
+        struct run run;
+        run_open(&run, i < 4 ? GPU_F32 : GPU_BF16, mixers[i / 2 % 2], optimizers[i % 2], 1);
+        double first = step(&run), last = first;
+        for (int s = 1; s < 150; s++) last = step(&run);
+        print_message("%s, %s, %s: loss %.3f -> %.4f\n", i < 4 ? "f32" : "bf16", mixers[i / 2 % 2],
+                      optimizers[i % 2], first, last);
+        assert_true(first > 3.0 && last < 0.1);
+        run_close(&run);
+    }
+}
+
+/* ---- Gradients and weights ---- */
+
+/* All values or gradients, malloc'd. */
+static float *downloaded(struct case_model *m, bool gradients, int64_t *count)
+{
+    const struct param_list *params = model_params(m->model);
+    float *all = malloc((size_t)param_list_elements(params) * sizeof *all);
+    assert_non_null(all);
+    *count = 0;
+    for (int p = 0; p < params->count; p++) {
+        const struct plx_tensor *tensor =
+            gradients ? &params->items[p].grad : &params->items[p].value;
+        CASE_OK(m, transfer_download(m->be.device, m->be.stream, tensor, all + *count, &m->err));
+        *count += plx_tensor_count(tensor);
+    }
+    return all;
+}
+
+static void gradients_of_parts_add_up(void **state)
+{
+    (void)state;
+    struct run run;
+    int32_t offsets[2][2];
+    int64_t count;
+    run_open(&run, GPU_F32, "parallax", "adamw", 1);
+    CASE_OK(&run.m, model_zero_grads(run.m.model));
+    gradients_of(&run.m, &run.batch.batch, 0.1);
+    float *whole = downloaded(&run.m, true, &count);
+    CASE_OK(&run.m, model_zero_grads(run.m.model));
+    for (int s = 0; s < 2; s++) {
+        const struct batch part = sequence_of(&run.batch.batch, s, offsets[s]);
+        gradients_of(&run.m, &part, 0.1);
+    }
+    float *sum = downloaded(&run.m, true, &count);
+    const struct plx_tensor a = plx_tensor_dense(sum, PLX_F32, 1, &count),
+                            b = plx_tensor_dense(whole, PLX_F32, 1, &count);
+    assert_close("accumulated gradients", &a, &b, 1e-5);
+    free(whole);
+    free(sum);
+    run_close(&run);
+}
+
+/* Five steps, or three and two more from a checkpoint of another process's, end in the same bits.
+ */
+static void resuming_changes_no_bit(void **state)
+{
+    (void)state;
+    static const char *const optimizers[] = {"adamw", "muon"};
+    for (int i = 0; i < 4; i++) {
+        const int which = i < 2 ? GPU_F32 : GPU_BF16;
+        const struct train_state train = {.step = 3};
+        struct error err = {0};
+        struct run whole, rest;
+        int64_t count;
+        run_open(&whole, which, "parallax", optimizers[i % 2], 1);
+        for (int s = 0; s < 3; s++) step(&whole);
+        assert_int_equal(
+            checkpoint_save(io_path("run"), whole.m.model, whole.optim, NULL, &train, 0, &err),
+            PLX_OK);
+        for (int s = 0; s < 2; s++) step(&whole);
+        run_open(&rest, which, "parallax", optimizers[i % 2], 1);
+        step(&rest);
+        assert_int_equal(checkpoint_load(io_path("run/checkpoints/step-00000003"), rest.m.model,
+                                         rest.optim, &err),
+                         PLX_OK);
+        for (int s = 0; s < 2; s++) step(&rest);
+        float *a = downloaded(&whole.m, false, &count), *b = downloaded(&rest.m, false, &count);
+        assert_memory_equal(a, b, (size_t)count * sizeof *a);
+        free(a);
+        free(b);
+        run_close(&whole);
+        run_close(&rest);
+        assert_int_equal(file_remove_tree(io_path("run"), &err), PLX_OK);
+    }
+}
+
+/* ---- Generation ---- */
+
+/* Logits of tokens decoded one by one, the later ones by a captured graph, are the forward's. */
+static void decoding_equals_forward(void **state)
+{
+    (void)state;
+    enum { S = 2, T = 24 };
+    static const char *const mixers[] = {"softmax", "parallax"};
+    for (int i = 0; i < 2; i++) {
+        const struct model_config config = case_config(2, mixers[i]);
+        const struct backend_config backend = backend_of(GPU_F32);
+        struct case_model m;
+        struct case_batch b;
+        struct model_cache *cache;
+        struct rng rng = rng_make(4, 4);
+        case_open_on(&m, &config, &backend, 4);
+        case_batch_fill(&b, (int64_t[]){T, T}, S, config.vocab_size, &rng);
+        CASE_OK(&m, model_reserve(m.model, S * T, S, false, RECOMPUTE_NONE, NULL));
+        struct plx_tensor full = logits_of(&m, &b.batch);
+        struct plx_tensor logits = case_tensor(PLX_F32, 2, (int64_t[]){S, config.vocab_size});
+        CASE_OK(&m, model_cache_create(m.model, S, T, &cache));
+        for (int64_t at = 0; at < T; at++) {
+            const int32_t ids[S] = {b.ids[at], b.ids[T + at]};
+            CASE_OK(&m, model_decode(m.model, cache, ids, (int64_t[S]){1, 1}, &logits));
+            for (int64_t s = 0; s < S; s++) {
+                struct plx_tensor row = rows_of(&logits, s, 1),
+                                  expected = rows_of(&full, s * T + at, 1);
+                assert_close("decoded against forward", &row, &expected, 2e-5);
+            }
+        }
+        model_cache_destroy(cache);
+        free(full.data);
+        free(logits.data);
+        case_close(&m);
+    }
+}
+
+int main(void)
+{
+    if (!device_present()) {
+        printf("skipped, no GPU\n");
+        return 77;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_models),
+        cmocka_unit_test(losses_follow_the_cpu),
+        cmocka_unit_test(one_batch_is_learnt_by_heart),
+        cmocka_unit_test(gradients_of_parts_add_up),
+        cmocka_unit_test(resuming_changes_no_bit),
+        cmocka_unit_test(decoding_equals_forward),
+    };
+    return cmocka_run_group_tests_name("models on a GPU", tests, io_folder_make, io_folder_remove);
+}
