@@ -17,12 +17,27 @@ int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t 
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
                           const struct plx_tensor *x, const struct plx_tensor *y)
 {
+    return linear_residual(be, weight, params, x, NULL, y);
+}
+
+plx_status linear_residual(struct backend *be, int weight, const struct param_list *params,
+                           const struct plx_tensor *x, const struct plx_tensor *residual,
+                           const struct plx_tensor *y)
+{
     int64_t N = x->shape[0];
     struct plx_tensor a = view_matrix(x, N), c = view_matrix(y, N);
     const struct packed *packed = &params->items[weight].packed;
-    if (packed->kind != PACKING_NONE) return be->ops->project(be, &c, &a, packed);
-    const struct gemm product = {
-        .a = &a, .b = &params->items[weight].active, .c = &c, .transpose_b = true, .alpha = 1};
+    if (packed->kind != PACKING_NONE) {
+        TRY(be->ops->project(be, &c, &a, packed));
+        return residual != NULL ? be->ops->add(be, y, residual, y) : PLX_OK;
+    }
+    const struct gemm product = {.a = &a,
+                                 .b = &params->items[weight].active,
+                                 .c = &c,
+                                 .transpose_b = true,
+                                 .alpha = 1,
+                                 .beta = residual != NULL ? 1 : 0,
+                                 .add = residual};
     return be->ops->gemm(be, &product);
 }
 

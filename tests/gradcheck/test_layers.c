@@ -204,7 +204,7 @@ static void mlp_case(struct rig *rig, int variant)
 static plx_status mlp_case_forward(struct rig *rig, const struct plx_tensor *x,
                                    const struct plx_tensor *y)
 {
-    return mlp_forward(&rig->be, &rig->mlp, &rig->params, x, &rig->mlp_record, y);
+    return mlp_forward(&rig->be, &rig->mlp, &rig->params, x, &rig->mlp_record, NULL, y);
 }
 
 static plx_status mlp_case_backward(struct rig *rig, const struct plx_tensor *x,
