@@ -22,6 +22,7 @@ static bool create_layers(struct model *model, struct precision precision)
     const int64_t V = config->vocab_size, E = config->hidden_size, L = config->layers;
     const double std = config->initializer_range;
     struct param_list *params = &model->params;
+    params->lora = config->lora;
     model->blocks = calloc((size_t)L, sizeof *model->blocks);
     model->table =
         embedding_add(params, dtype, V, E, std, model_tensor_names(config->family)->embedding);
@@ -134,7 +135,8 @@ plx_status model_zero_grads(struct model *model)
     REQUIRE(model->be->err, model->has_grads, PLX_INVALID_ARGUMENT,
             "the model has no gradients reserved");
     for (int i = 0; i < model->params.count; i++)
-        TRY(model->be->ops->zero(model->be, &model->params.items[i].grad));
+        if (param_has_grad(&model->params.items[i]))
+            TRY(model->be->ops->zero(model->be, &model->params.items[i].grad));
     return PLX_OK;
 }
 
@@ -241,6 +243,19 @@ static plx_status tell(struct model *model, const struct decoder_run *run, int f
     return model->queued(model->queued_user, first, count);
 }
 
+/* What of a block's record was not kept. */
+static plx_status restore_record(struct model *model, struct backend *be,
+                                 const struct decoder_run *run, int64_t l,
+                                 const struct block_record *record)
+{
+    const struct activations *kept = &model->activations;
+    const struct block *block = &model->blocks[l];
+    if (kept->keep == RECORD_ALL) return PLX_OK;
+    if (kept->keep == RECORD_KEPT)
+        return block_recompute(be, block, &model->params, &run->view, &kept->x[l], record);
+    return block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL);
+}
+
 /* d [N,E] comes in as the gradient of x[L] and leaves as that of x[0]. */
 static plx_status backward_blocks(struct model *model, struct backend *be,
                                   const struct decoder_run *run, const struct plx_tensor *d)
@@ -249,8 +264,7 @@ static plx_status backward_blocks(struct model *model, struct backend *be,
     for (int64_t l = model->config.layers - 1; l >= 0; l--) {
         const struct block *block = &model->blocks[l];
         const struct block_record *record = activations_record(model, l);
-        if (!kept->keep_records)
-            TRY(block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL));
+        TRY(restore_record(model, be, run, l, record));
         TRY(block_backward(be, block, &model->params, &run->view, &kept->x[l], record, d));
         TRY(tell(model, run, block->first_param, block->param_count));
     }
