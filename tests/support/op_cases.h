@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "op_cases_attend.h"
+#include "op_cases_packed.h"
 #include "op_cases_update.h"
 #include "op_operands.h"
 
@@ -504,6 +505,14 @@ static const struct op_case op_cases[] = {
      run_rmsnorm_residual, false, false, false},
     {"rmsnorm_backward/in-place", offsetof(struct ops, rmsnorm_backward),
      operands_rmsnorm_to_residual, run_rmsnorm_to_residual, false, false, false},
+    {"project/bf16", offsetof(struct ops, project), operands_project, run_project_bf16, false,
+     false, false},
+    {"project/int8", offsetof(struct ops, project), operands_project, run_project_int8, false,
+     false, false},
+    {"unpack/bf16", offsetof(struct ops, unpack), operands_unpack, run_unpack_bf16, false, false,
+     false},
+    {"unpack/int8", offsetof(struct ops, unpack), operands_unpack, run_unpack_int8, false, false,
+     false},
     {"bias", offsetof(struct ops, bias), operands_bias, run_bias, false, false, false},
     {"bias/in-place", offsetof(struct ops, bias), operands_bias_in_place, run_bias_in_place, false,
      false, false},
