@@ -80,6 +80,8 @@ typedef plx_status (*model_gradients_queued)(void *user, int first, int count);
 void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user);
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
+/* The same without waiting: queues that this sum goes to f64 [1] on the device and begins anew. */
+plx_status model_loss_take(struct model *model, const struct plx_tensor *sum);
 plx_status model_zero_grads(struct model *model);
 /* Logits of every token, [N,V] in the host's memory and the storage dtype of the backend; for
  * parity checks. */

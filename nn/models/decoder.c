@@ -363,6 +363,14 @@ void model_tell_gradients(struct model *model, model_gradients_queued queued, vo
     model->queued_user = user;
 }
 
+plx_status model_loss_take(struct model *model, const struct plx_tensor *sum)
+{
+    const struct backend *be = model->be;
+    const struct plx_tensor *loss = &model->inputs.loss;
+    TRY(be->device->copy(sum->data, loss->data, sizeof(double), be->stream, be->err));
+    return be->device->fill(loss->data, 0, sizeof(double), be->stream, be->err);
+}
+
 plx_status model_loss_read(struct model *model, double *sum)
 {
     const struct backend *be = model->be;
