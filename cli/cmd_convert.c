@@ -75,6 +75,9 @@ static void print_change(const struct convert_report *report)
         printf("added: %s parameters of the probe\n", format_count(report->added, count));
     if (report->dropped > 0)
         printf("dropped: %s parameters of the probe\n", format_count(report->dropped, count));
+    if (report->merged > 0)
+        printf("merged: %s parameters of adapters into their weights\n",
+               format_count(report->merged, count));
 }
 
 static void print_proof(const struct convert_report *report)
@@ -137,10 +140,12 @@ const struct command command_convert = {
         "flash-linear-attention's parallax or\n"
         "of our own (or a run, whose newest sound checkpoint is taken) and writes another one, "
         "which transformers loads.\n"
-        "Weights go through tensor by tensor; DST appears whole or not at all and must not exist. "
-        "Where nothing that is\n"
-        "computed may change, the logits of a prompt are compared with the source's before it is "
-        "called done.",
+        "Weights go through tensor by tensor, adapters of --train lora merged into them; DST "
+        "appears "
+        "whole or not at all and\n"
+        "must not exist. Where nothing that is computed may change, the logits of a prompt are "
+        "compared with the source's\n"
+        "before it is called done.",
     .examples = {"parallax convert Qwen3-0.6B-Base qwen3-parallax --attention parallax",
                  "parallax convert run exported --dtype bf16 --shard-size 2"},
     .table = convert_table,

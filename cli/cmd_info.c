@@ -147,6 +147,7 @@ static plx_status info_machine(const struct info_values *values, struct error *e
     } features[] = {{PLX_FEATURE_AVX2, "AVX2"},
                     {PLX_FEATURE_AVX512, "AVX-512 (F, BW, DQ, VL)"},
                     {PLX_FEATURE_AVX512_BF16, "AVX-512 bf16"},
+                    {PLX_FEATURE_AVX512_VNNI, "AVX-512 VNNI"},
                     {PLX_FEATURE_AMX_BF16, "AMX bf16"}};
     struct plx_context_config config = {.threads = (int)values->threads};
     plx_context *context;

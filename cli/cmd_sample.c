@@ -10,18 +10,21 @@
 #include "chat/chat.h"
 #include "io/model_file.h"
 #include "model_run.h"
-#include "sample.h"
+#include "sample_prompts.h"
 #include "text_input.h"
+#include "train.h"
 #include "utf8_stream.h"
 
 struct sample_values {
-    char *file;
+    char *file, *prompts;
+    int64_t batch;
     bool chat, turns, think;
     char *chat_template, *system;
     double temperature;
     int64_t top_k;
     double top_p, min_p, repetition_penalty;
     int64_t seed, max_tokens;
+    struct text_list stop;
     bool ignore_end, echo, raw, stats;
     struct model_run_options run;
 };
@@ -30,6 +33,12 @@ struct sample_values {
 static const struct option_row rows[] = {
     {"Prompt", "file", OPTION_STRING, offsetof(struct sample_values, file), NULL, "FILE", 0, 0,
      false, "read the prompt from a file"},
+    {NULL, "prompts", OPTION_STRING, offsetof(struct sample_values, prompts), NULL, "FILE", 0, 0,
+     false,
+     "continue every line of a text file, or \"prompt\" of every line of a .jsonl file, and print "
+     "a JSON object for each; number i draws by seed + i"},
+    {NULL, "batch", OPTION_INT, offsetof(struct sample_values, batch), "8", "N", 1, 65536, false,
+     "how many of them side by side"},
     {NULL, "echo", OPTION_BOOL, offsetof(struct sample_values, echo), "false", NULL, 0, 0, false,
      "print the prompt before its continuation"},
     {"Chat", "chat", OPTION_BOOL, offsetof(struct sample_values, chat), "false", NULL, 0, 0, false,
@@ -59,6 +68,8 @@ static const struct option_row rows[] = {
      "of the draws; equal seeds give equal text"},
     {NULL, "ignore_end", OPTION_BOOL, offsetof(struct sample_values, ignore_end), "false", NULL, 0,
      0, false, "go on after the model ends its text"},
+    {NULL, "stop", OPTION_LIST, offsetof(struct sample_values, stop), NULL, "TEXT...", 0, 0, false,
+     "texts that end the answer where they appear; they are not printed"},
     {"Output", "raw", OPTION_BOOL, offsetof(struct sample_values, raw), "false", NULL, 0, 0, false,
      "write the model's bytes as they are; otherwise invalid UTF-8 becomes U+FFFD"},
     {NULL, "stats", OPTION_BOOL, offsetof(struct sample_values, stats), "false", NULL, 0, 0, false,
@@ -126,7 +137,9 @@ static void print_stats(const struct sample_report *report)
             (long long)report->prompt_tokens, report->prefill_seconds,
             (double)report->prompt_tokens / report->prefill_seconds, (long long)report->new_tokens,
             report->decode_seconds, (double)report->new_tokens / report->decode_seconds,
-            report->ended ? ", ended by the model" : "");
+            report->ended     ? ", ended by the model"
+            : report->stopped ? ", ended by --stop"
+                              : "");
 }
 
 /* What a prompt is, apart from its text. */
@@ -136,29 +149,42 @@ struct request {
     FILE *memory; /* where the answer is kept, or NULL */
 };
 
+static struct sample_options make_options(const struct sample_values *values,
+                                          const struct request *request)
+{
+    return (struct sample_options){.temperature = values->temperature,
+                                   .top_k = values->top_k,
+                                   .top_p = values->top_p,
+                                   .min_p = values->min_p,
+                                   .repetition_penalty = values->repetition_penalty,
+                                   .seed = (uint64_t)values->seed,
+                                   .max_tokens = values->max_tokens,
+                                   .ignore_end = values->ignore_end,
+                                   .framed = request->framed,
+                                   .stop_id = request->stop_id,
+                                   .stops = (const char *const *)values->stop.items,
+                                   .stop_count = values->stop.count};
+}
+
+/* The default number of tokens gives way to the context; a number that was asked for does not. */
+static void fit_context(const struct model_run *run, const struct option_settings *settings,
+                        const char *prompt, size_t size, struct sample_options *options)
+{
+    int64_t context = model_get_config(run->model)->max_position, count = 0;
+    plx_status status = tokenizer_encode_as(run->tokenizer, prompt, size,
+                                            options->framed ? SAMPLE_FRAMED : SAMPLE_ENCODING, NULL,
+                                            0, &count, NULL);
+    if (!option_is_set(settings, "max_tokens") && status == PLX_WORKSPACE_TOO_SMALL &&
+        count < context && count + options->max_tokens > context)
+        options->max_tokens = context - count;
+}
+
 static plx_status sample_prompt(struct model_run *run, const struct option_settings *settings,
                                 const struct sample_values *values, const char *prompt, size_t size,
                                 const struct request *request, struct error *err)
 {
-    struct sample_options options = {.temperature = values->temperature,
-                                     .top_k = values->top_k,
-                                     .top_p = values->top_p,
-                                     .min_p = values->min_p,
-                                     .repetition_penalty = values->repetition_penalty,
-                                     .seed = (uint64_t)values->seed,
-                                     .max_tokens = values->max_tokens,
-                                     .ignore_end = values->ignore_end,
-                                     .framed = request->framed,
-                                     .stop_id = request->stop_id};
-    /* The default number of tokens gives way to the context; a number that was asked for does not.
-     */
-    int64_t context = model_get_config(run->model)->max_position, count = 0;
-    plx_status status = tokenizer_encode_as(run->tokenizer, prompt, size,
-                                            request->framed ? SAMPLE_FRAMED : SAMPLE_ENCODING, NULL,
-                                            0, &count, NULL);
-    if (!option_is_set(settings, "max_tokens") && status == PLX_WORKSPACE_TOO_SMALL &&
-        count < context && count + options.max_tokens > context)
-        options.max_tokens = context - count;
+    struct sample_options options = make_options(values, request);
+    fit_context(run, settings, prompt, size, &options);
     struct output output = {
         .raw = values->raw, .stream = {.file = stdout}, .memory = {.file = request->memory}};
     if (values->echo) write_prompt(&output, prompt, size);
@@ -294,6 +320,22 @@ static plx_status run_prompt(struct model_run *run, const struct option_settings
     return status;
 }
 
+static plx_status run_prompts(struct model_run *run, const struct option_settings *settings,
+                              const struct sample_values *values, const char *word,
+                              struct error *err)
+{
+    struct sample_options options = make_options(values, &(struct request){0});
+    struct prompts prompts;
+    REQUIRE(err, !word && !values->file[0] && !values->chat && !values->turns, PLX_INVALID_ARGUMENT,
+            "--prompts: %s holds all prompts, but another text is asked for", values->prompts);
+    plx_status status = prompts_read(values->prompts, &prompts, err);
+    for (int64_t i = 0; i < prompts.count; i++)
+        fit_context(run, settings, prompts.items[i], prompts.sizes[i], &options);
+    if (status == PLX_OK) status = prompts_sample(run, &prompts, values->batch, &options, err);
+    prompts_clear(&prompts);
+    return status;
+}
+
 static plx_status run_sample(const struct option_settings *settings,
                              const struct sample_values *values, struct error *err)
 {
@@ -305,6 +347,8 @@ static plx_status run_sample(const struct option_settings *settings,
     if (!run.tokenizer)
         status = error_set(err, PLX_IO_ERROR,
                            "%s: holds neither tokenizer.json nor tokenizer.model", run.folder);
+    else if (values->prompts[0])
+        status = run_prompts(&run, settings, values, word, err);
     else if (values->chat || values->turns)
         status = run_chat(&session, word, err);
     else

@@ -108,8 +108,10 @@ static bool is_choice(const char *choices, const char *text)
 static plx_status set_string(const struct option_row *row, const char *where, const char *text,
                              void *values, struct error *err)
 {
-    REQUIRE(err, !option_has_choices(row) || is_choice(row->values, text), PLX_INVALID_ARGUMENT,
-            "%s: \"%s\" is not one of %s", where, text, row->values);
+    /* What the default leaves open is recorded as an empty text. */
+    const bool open = row->fallback == NULL && text[0] == '\0';
+    REQUIRE(err, open || !option_has_choices(row) || is_choice(row->values, text),
+            PLX_INVALID_ARGUMENT, "%s: \"%s\" is not one of %s", where, text, row->values);
     char *copy = strdup(text);
     REQUIRE(err, copy, PLX_OUT_OF_MEMORY, "%s: no memory", where);
     char **string = field(row, values);

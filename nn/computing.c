@@ -60,8 +60,6 @@ static plx_status check_options(const struct computing *computing, const struct 
 plx_status computing_config(const struct computing *computing, struct backend_config *config,
                             struct error *err)
 {
-    const uint32_t all =
-        PLX_FEATURE_AVX2 | PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_BF16 | PLX_FEATURE_AMX_BF16;
     const struct device *device;
     const struct policy *policy;
     enum packing packing;
@@ -75,7 +73,7 @@ plx_status computing_config(const struct computing *computing, struct backend_co
                                       .compute = policy->compute,
                                       .threads = (int)computing->threads,
                                       .kernel = computing->kernel[0] ? computing->kernel : NULL,
-                                      .disabled_features = computing->portable ? all : 0,
+                                      .disabled_features = computing->portable ? UINT32_MAX : 0,
                                       .packing = packing,
                                       .bf16_activations = policy->bf16_activations,
                                       .deterministic = computing->deterministic,

@@ -188,6 +188,30 @@ static plx_status check_layers(const struct model_config *config, const char *wh
     return PLX_OK;
 }
 
+/* An adapter of as many ranks as its weight has rows or columns would be no smaller than it. */
+static plx_status check_lora(const struct model_config *config, const char *where,
+                             struct error *err)
+{
+    const struct lora *lora = &config->lora;
+    const int64_t E = config->hidden_size, F = config->intermediate_size,
+                  queries = config->heads * config->head_dim,
+                  keys = config->kv_heads * config->head_dim;
+    const int64_t widths[LORA_TARGETS] = {queries, keys, keys, queries, queries, F, F, F};
+    if (lora->rank == 0) return PLX_OK;
+    REQUIRE(err, isfinite(lora->alpha) && lora->alpha > 0, PLX_BAD_DATA,
+            "%s: the alpha of lora is %g but must be above 0 and finite", where, lora->alpha);
+    REQUIRE(err, lora->targets != 0 && (lora->targets & ~LORA_ALL) == 0, PLX_BAD_DATA,
+            "%s: lora targets no projection", where);
+    for (int i = 0; i < LORA_TARGETS; i++) {
+        const int64_t most = widths[i] < E ? widths[i] : E;
+        REQUIRE(err, !(lora->targets & 1u << i) || (lora->rank >= 1 && lora->rank < most),
+                PLX_BAD_DATA,
+                "%s: the rank of lora is %lld but must be from 1 to below the %lld of %s", where,
+                (long long)lora->rank, (long long)most, lora_target(i));
+    }
+    return PLX_OK;
+}
+
 plx_status model_config_check(const struct model_config *config, const char *where,
                               struct error *err)
 {
@@ -196,6 +220,7 @@ plx_status model_config_check(const struct model_config *config, const char *whe
     TRY(check_numbers(config, where, err));
     TRY(check_ids(config, where, err));
     TRY(check_rope(config, where, err));
+    TRY(check_lora(config, where, err));
     REQUIRE(err,
             config->probe_start == PROBE_START_NORMAL ||
                 config->probe_start == PROBE_START_ZERO_GAIN ||

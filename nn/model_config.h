@@ -8,6 +8,7 @@
 #define NN_MODEL_CONFIG_H
 
 #include "core/error.h"
+#include "core/lora.h"
 #include "core/rope.h"
 
 enum { MODEL_MAX_LAYERS = 256, MODEL_MAX_ENDS = 8 };
@@ -60,6 +61,7 @@ struct model_config {
     bool probe_rope; /* RoPE on r, with q's positions */
     bool probe_gate; /* r *= sigmoid(W_g x), one gate a head, after the norm */
     enum probe_start probe_start;
+    struct lora lora; /* adapters on the projections of every layer */
     int64_t bos_id; /* -1: none */
     int end_count;
     int64_t end_ids[MODEL_MAX_ENDS]; /* tokens that end a text, eos_token_id */

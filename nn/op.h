@@ -145,8 +145,8 @@ struct ops {
                                    const struct plx_tensor *x, const struct plx_tensor *gain,
                                    const struct plx_tensor *rstd);
 
-    /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is:
-     * only W is rounded. */
+    /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is,
+     * or exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight);
     /* y[n,:] = table[ids[n],:] of a packed table [V,E]. */

@@ -4,6 +4,7 @@
 
 #include "data/data.h"
 #include "model.h"
+#include "stop.h"
 
 /* Applied in this order: repetition penalty, temperature, top-k, top-p, min-p, draw. */
 struct sample_options {
@@ -17,6 +18,9 @@ struct sample_options {
     bool ignore_end;    /* go on after end of text */
     bool framed;        /* the prompt has the tokens around it already, as a chat's text does */
     int32_t stop_id;    /* ends a text too, where it is above 0 */
+    /* Strings that end the text before them; they are not part of it. */
+    const char *const *stops;
+    int stop_count;
 };
 struct sample_options sample_options_default(void);
 plx_status sample_options_check(const struct sample_options *options, struct error *err);
@@ -34,18 +38,32 @@ int32_t sample_token(float *logits, int64_t vocab, const int32_t *history, int64
 /* How a prompt becomes ids: names of special tokens in it are meant. */
 enum { SAMPLE_ENCODING = TOKENIZER_ADDED | TOKENIZER_FRAME, SAMPLE_FRAMED = TOKENIZER_ADDED };
 
-/* Called with every new token's bytes as they come; returning false stops. */
-typedef bool (*sample_sink)(void *user, const char *bytes, size_t size);
-
 struct sample_report {
     int64_t prompt_tokens, new_tokens;
-    double prefill_seconds, decode_seconds;
-    bool ended; /* by end of text */
+    double prefill_seconds, decode_seconds; /* of all texts that went side by side */
+    bool ended;                             /* by end of text */
+    bool stopped;                           /* by a string of stops */
 };
-/* Continues a prompt with a KV cache. A prompt longer than the model's context, or a prompt with
- * max_tokens more, is refused with both numbers. An empty prompt starts from end of text. */
+
+/* A text to continue. The sink is called with the bytes of new tokens as they come; what may become
+ * a stop string waits. */
+struct sample_request {
+    const char *prompt;
+    size_t size;
+    text_sink sink;
+    void *user;
+    struct sample_report report; /* written */
+};
+/* Continues texts side by side with a KV cache. A prompt longer than the model's context, or a
+ * prompt with max_tokens more, is refused with both numbers. An empty prompt starts from end of
+ * text. Text number i draws by seed + i, whatever its company: alone with that seed it would go on
+ * the same way, but for rounding in products of several rows at once. */
+plx_status sample_requests(struct model *model, const struct tokenizer *tokenizer,
+                           struct sample_request *requests, int64_t count,
+                           const struct sample_options *options, struct error *err);
+/* One text. */
 plx_status sample_run(struct model *model, const struct tokenizer *tokenizer, const char *prompt,
-                      size_t prompt_size, const struct sample_options *options, sample_sink sink,
+                      size_t prompt_size, const struct sample_options *options, text_sink sink,
                       void *user, struct sample_report *report, struct error *err);
 
 #endif

@@ -181,7 +181,7 @@ static plx_status write_checkpoint(struct train_session *session)
     const struct train_options *options = session->options;
     TRY(run_log_sync(&session->log, session->err));
     TRY(checkpoint_save(options->out, session->model, session->optim, session->tokenizer,
-                        &session->state, (int)options->keep, session->err));
+                        &session->companions, &session->state, (int)options->keep, session->err));
     optim_return(session->optim);
     return PLX_OK;
 }

@@ -70,8 +70,11 @@ struct train_options {
     int64_t max_data_bytes;
     bool mask_documents, shuffle;
     /* fine-tuning */
-    char *from;  /* model folder or run whose weights are the start; "": fresh weights */
-    char *train; /* which weights: all, probe */
+    char *from;         /* model folder or run whose weights are the start; "": fresh weights */
+    char *train;        /* which weights: all, probe, lora, lora+probe */
+    int64_t lora_rank;  /* 0: 8 */
+    double lora_alpha;  /* NaN: twice the rank */
+    char *lora_targets; /* "": all projections that are not trained themselves */
     /* model */
     char *mixer;  /* one name, or a comma list, one a layer, repeated as needed */
     char *window; /* likewise: 0 or keys */
@@ -156,6 +159,9 @@ plx_status train_run(const struct train_options *options, const char *options_js
 
 plx_status train_model_config(const struct train_options *options, int64_t vocab_size,
                               int32_t end_of_text, struct model_config *config, struct error *err);
+/* The adapters that options->train asks for; rank 0: none. */
+plx_status train_lora_config(const struct train_options *options, struct lora *lora,
+                             struct error *err);
 plx_status train_optim_config(const struct train_options *options, struct optim_config *config,
                               struct error *err);
 plx_status train_schedule_config(const struct train_options *options,

@@ -33,6 +33,11 @@ static plx_status word_find(const struct word *words, int count, const char *fla
 
 #define WORD_COUNT(words) ((int)(sizeof(words) / sizeof((words)[0])))
 
+static double given_or(double value, double fallback)
+{
+    return isnan(value) ? fallback : value;
+}
+
 /* The index-th entry of a comma list, repeated from its start as often as needed. */
 static void list_entry(const char *list, int index, char *entry, size_t size)
 {
@@ -69,6 +74,58 @@ static plx_status set_layer(const struct train_options *options, int index,
     return PLX_OK;
 }
 
+/* ---- Which weights ---- */
+
+struct part {
+    bool all, probe, adapters;
+};
+
+static plx_status find_part(const struct train_options *options, struct part *part,
+                            struct error *err)
+{
+    static const struct part parts[] = {
+        {.all = true}, {.probe = true}, {.adapters = true}, {.probe = true, .adapters = true}};
+    static const struct word words[] = {{"all", 0}, {"probe", 1}, {"lora", 2}, {"lora+probe", 3}};
+    int index;
+    TRY(word_find(words, WORD_COUNT(words), "--train", options->train, &index, err));
+    *part = parts[index];
+    return PLX_OK;
+}
+
+static plx_status refuse_adapters(const struct train_options *options, struct error *err)
+{
+    const char *given = options->lora_rank > 0          ? "--lora-rank"
+                        : !isnan(options->lora_alpha)   ? "--lora-alpha"
+                        : options->lora_targets[0] != 0 ? "--lora-targets"
+                                                        : NULL;
+    REQUIRE(err, given == NULL, PLX_INVALID_ARGUMENT,
+            "%s: belongs to --train lora, but --train is %s", given, options->train);
+    return PLX_OK;
+}
+
+plx_status train_lora_config(const struct train_options *options, struct lora *lora,
+                             struct error *err)
+{
+    const unsigned probe = lora_target_bit("r_proj", strlen("r_proj"));
+    struct part part;
+    *lora = (struct lora){0};
+    TRY(find_part(options, &part, err));
+    if (!part.adapters) return refuse_adapters(options, err);
+    REQUIRE(err, options->from[0] != 0, PLX_INVALID_ARGUMENT,
+            "--train: %s adapts a model, but --from names none", options->train);
+    lora->rank = options->lora_rank > 0 ? options->lora_rank : 8;
+    lora->alpha = given_or(options->lora_alpha, 2 * (double)lora->rank);
+    lora->targets = part.probe ? LORA_ALL & ~probe : LORA_ALL;
+    if (options->lora_targets[0] == 0) return PLX_OK;
+    TRY(lora_targets_parse(options->lora_targets, "--lora-targets", &lora->targets, err));
+    REQUIRE(err, !part.probe || !(lora->targets & probe), PLX_INVALID_ARGUMENT,
+            "--lora-targets: %s names r_proj, which --train %s trains itself",
+            options->lora_targets, options->train);
+    return PLX_OK;
+}
+
+/* ---- The model ---- */
+
 plx_status train_model_config(const struct train_options *options, int64_t vocab_size,
                               int32_t end_of_text, struct model_config *config, struct error *err)
 {
@@ -102,16 +159,12 @@ plx_status train_model_config(const struct train_options *options, int64_t vocab
     REQUIRE(err, options->layers >= 1 && options->layers <= MODEL_MAX_LAYERS, PLX_INVALID_ARGUMENT,
             "--layers: %lld is not between 1 and %d", (long long)options->layers, MODEL_MAX_LAYERS);
     for (int i = 0; i < options->layers; i++) TRY(set_layer(options, i, &config->layer[i], err));
+    TRY(train_lora_config(options, &config->lora, err));
     plx_status status = model_config_check(config, "the model's options", err);
     /* What is bad data in a file is a bad argument here. */
     if (status != PLX_BAD_DATA) return status;
     if (err) err->status = PLX_INVALID_ARGUMENT;
     return PLX_INVALID_ARGUMENT;
-}
-
-static double given_or(double value, double fallback)
-{
-    return isnan(value) ? fallback : value;
 }
 
 plx_status train_optim_config(const struct train_options *options, struct optim_config *config,
@@ -217,12 +270,13 @@ const char *train_recompute_name(enum recompute recompute)
 plx_status train_freeze(const struct train_options *options, struct param_list *params,
                         struct error *err)
 {
-    enum { TRAIN_ALL, TRAIN_PROBE };
-    static const struct word parts[] = {{"all", TRAIN_ALL}, {"probe", TRAIN_PROBE}};
-    int part;
-    TRY(word_find(parts, WORD_COUNT(parts), "--train", options->train, &part, err));
-    if (part == TRAIN_PROBE) param_list_train_probe_only(params);
-    REQUIRE(err, param_list_trained(params) > 0, PLX_INVALID_ARGUMENT,
-            "--train: probe leaves nothing to train, because no layer of the model has one");
+    struct part part;
+    TRY(find_part(options, &part, err));
+    if (part.all) return PLX_OK;
+    param_list_train_only(params, part.probe, part.adapters);
+    bool probe = false;
+    for (int i = 0; i < params->count; i++) probe = probe || params->items[i].probe;
+    REQUIRE(err, probe || !part.probe, PLX_INVALID_ARGUMENT,
+            "--train: %s is to train the probe, but no layer of the model has one", options->train);
     return PLX_OK;
 }

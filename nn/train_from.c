@@ -94,9 +94,33 @@ plx_status train_from_adopt(const char *from, const struct train_hooks *hooks,
     return set_text(&options->tokenizer, TRAIN_TOKENIZER_OF_MODEL, err);
 }
 
+/* A list of names means each of them; "all" means those that are there. */
+static plx_status check_probe_target(const char *folder, const struct model_config *config,
+                                     struct error *err)
+{
+    bool probe = config->lora.targets == LORA_ALL;
+    for (int64_t i = 0; i < config->layers; i++)
+        probe = probe || config->layer[i].mixer->mechanism == PLX_PARALLAX;
+    REQUIRE(err, probe || !(config->lora.targets & lora_target_bit("r_proj", strlen("r_proj"))),
+            PLX_INVALID_ARGUMENT, "--lora-targets: r_proj is in no layer of %s", folder);
+    return PLX_OK;
+}
+
+plx_status train_from_adapt(const struct train_options *options, const char *folder,
+                            struct model_config *config, struct error *err)
+{
+    REQUIRE(err, config->lora.rank == 0, PLX_INVALID_ARGUMENT,
+            "--from: %s holds adapters that are still apart; parallax convert merges them into a "
+            "model to start from",
+            folder);
+    TRY(train_lora_config(options, &config->lora, err));
+    TRY(check_probe_target(folder, config, err));
+    return model_config_can_be(config, model_config_family(config), err);
+}
+
 /* ---- Checking ---- */
 
-enum field_kind { FIELD_WHOLE, FIELD_REAL, FIELD_SWITCH, FIELD_PROBE_START };
+enum field_kind { FIELD_WHOLE, FIELD_REAL, FIELD_SWITCH, FIELD_PROBE_START, FIELD_TARGETS };
 
 static const struct field {
     const char *flag;
@@ -119,25 +143,33 @@ static const struct field {
     {"--rope-theta", FIELD_REAL, offsetof(struct model_config, rope.theta)},
     {"--norm-eps", FIELD_REAL, offsetof(struct model_config, norm_eps)},
     {"--initializer-range", FIELD_REAL, offsetof(struct model_config, initializer_range)},
+    {"--lora-rank", FIELD_WHOLE, offsetof(struct model_config, lora.rank)},
+    {"--lora-alpha", FIELD_REAL, offsetof(struct model_config, lora.alpha)},
+    {"--lora-targets", FIELD_TARGETS, offsetof(struct model_config, lora.targets)},
 };
 
+enum { FIELD_TEXT = LORA_TEXT };
+
 /* The field as its flag would say it, exactly: equal texts are equal values. */
-static void print_field(const struct field *field, const struct model_config *config, char *text,
-                        size_t size)
+static void print_field(const struct field *field, const struct model_config *config,
+                        char text[FIELD_TEXT])
 {
     const void *at = (const char *)config + field->offset;
     switch (field->kind) {
     case FIELD_WHOLE:
-        snprintf(text, size, "%lld", (long long)*(const int64_t *)at);
+        snprintf(text, FIELD_TEXT, "%lld", (long long)*(const int64_t *)at);
         break;
     case FIELD_REAL:
-        snprintf(text, size, "%.17g", *(const double *)at);
+        snprintf(text, FIELD_TEXT, "%.17g", *(const double *)at);
         break;
     case FIELD_SWITCH:
-        snprintf(text, size, "%s", *(const bool *)at ? "on" : "off");
+        snprintf(text, FIELD_TEXT, "%s", *(const bool *)at ? "on" : "off");
         break;
     case FIELD_PROBE_START:
-        snprintf(text, size, "%s", config_probe_starts[*(const enum probe_start *)at]);
+        snprintf(text, FIELD_TEXT, "%s", config_probe_starts[*(const enum probe_start *)at]);
+        break;
+    case FIELD_TARGETS:
+        lora_targets_print(*(const unsigned *)at, text);
         break;
     }
 }
@@ -161,9 +193,9 @@ plx_status train_from_check(const struct train_options *options, int64_t vocab_s
     struct model_config said;
     TRY(train_model_config(options, vocab_size, -1, &said, err));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        char option[64], value[64];
-        print_field(&fields[i], &said, option, sizeof option);
-        print_field(&fields[i], config, value, sizeof value);
+        char option[FIELD_TEXT], value[FIELD_TEXT];
+        print_field(&fields[i], &said, option);
+        print_field(&fields[i], config, value);
         REQUIRE(err, strcmp(option, value) == 0, PLX_INVALID_ARGUMENT,
                 "%s: %s contradicts %s of %s", fields[i].flag, option, value, folder);
     }

@@ -42,10 +42,11 @@ static plx_status find_model(struct train_session *session)
     const struct train_options *options = session->options;
     if (options->from[0] == 0) return PLX_OK;
     if (options->resume[0] == 0)
-        return train_from_find(options->from, session->hooks, session->model_folder,
-                               sizeof session->model_folder, session->err);
-    snprintf(session->model_folder, sizeof session->model_folder, "%s", options->resume);
-    return PLX_OK;
+        TRY(train_from_find(options->from, session->hooks, session->model_folder,
+                            sizeof session->model_folder, session->err));
+    else
+        snprintf(session->model_folder, sizeof session->model_folder, "%s", options->resume);
+    return companions_read(session->model_folder, &session->companions, session->err);
 }
 
 /* ---- Data ---- */
@@ -224,6 +225,8 @@ static plx_status describe_model(const struct train_session *session, struct mod
         return train_model_config(options, session->vocab_size, session->end_of_text, config,
                                   session->err);
     TRY(model_folder_config(session->model_folder, config, session->err));
+    if (options->resume[0] == 0)
+        TRY(train_from_adapt(options, session->model_folder, config, session->err));
     return train_from_check(options, session->vocab_size, config, session->model_folder,
                             session->err);
 }
@@ -234,7 +237,8 @@ static plx_status set_weights(struct train_session *session)
     const struct train_options *options = session->options;
     if (session->model_folder[0] == 0 || options->resume[0])
         return model_init(session->model, (uint64_t)options->seed);
-    TRY(model_load_values(session->model, session->model_folder, session->err));
+    TRY(model_load_adapted(session->model, session->model_folder, (uint64_t)options->seed,
+                           session->err));
     train_session_say(session->hooks, "starting from the weights of %s", session->model_folder);
     return PLX_OK;
 }
@@ -418,5 +422,6 @@ void train_session_close(struct train_session *session)
     corpus_destroy(session->held_out);
     corpus_destroy(session->corpus);
     tokenizer_destroy(session->tokenizer);
+    companions_clear(&session->companions);
     *session = (struct train_session){.log = RUN_LOG_CLOSED, .last_checkpoint_step = -1};
 }

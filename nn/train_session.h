@@ -26,8 +26,9 @@ struct train_session {
     struct comm *comm; /* NULL: this process is all of the run */
     struct error *err;
 
-    char model_folder[4096];     /* with --from: whose configuration and tokenizer hold; else "" */
-    struct tokenizer *tokenizer; /* NULL where --tokenizer is none */
+    char model_folder[4096];      /* with --from: whose configuration and tokenizer hold; else "" */
+    struct tokenizer *tokenizer;  /* NULL where --tokenizer is none */
+    struct companions companions; /* of that folder */
     int64_t vocab_size;
     int32_t end_of_text;
     struct corpus *corpus, *held_out; /* held_out may be NULL */

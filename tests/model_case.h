@@ -125,6 +125,16 @@ static inline void case_perturb_gains(struct model *model, uint64_t seed)
     }
 }
 
+/* An adapter begins as nothing; a trained one is not. */
+static inline void case_perturb_adapters(struct model *model, uint64_t seed)
+{
+    struct param_list *params = model_params(model);
+    struct rng rng = rng_make(seed, 78);
+    for (int p = 0; p < params->count; p++)
+        if (params->items[p].adapts && params->items[p].init == PARAM_INIT_ZERO)
+            case_fill(&params->items[p].value, &rng, 0.3);
+}
+
 /* m must not move afterwards. */
 static inline void case_open_on(struct case_model *m, const struct model_config *config,
                                 const struct backend_config *backend, uint64_t seed)
@@ -134,6 +144,7 @@ static inline void case_open_on(struct case_model *m, const struct model_config 
     CASE_OK(m, model_create(&m->be, config, &m->model));
     CASE_OK(m, model_init(m->model, seed));
     case_perturb_gains(m->model, seed);
+    case_perturb_adapters(m->model, seed);
 }
 
 /* One thread: two that share a core with other work wait for each other most of the time. */

@@ -95,7 +95,8 @@ typedef enum plx_feature {
     PLX_FEATURE_AVX2 = 1,
     PLX_FEATURE_AVX512 = 2, /* F, BW, DQ and VL */
     PLX_FEATURE_AVX512_BF16 = 4,
-    PLX_FEATURE_AMX_BF16 = 8 /* tile data granted by the kernel */
+    PLX_FEATURE_AMX_BF16 = 8, /* tile data granted by the kernel */
+    PLX_FEATURE_AVX512_VNNI = 16
 } plx_feature;
 
 /* Zero means default in every member, so a designated initialiser states only what differs. */

@@ -38,6 +38,8 @@ uint32_t cpu_features(void)
         features |= PLX_FEATURE_AVX512;
     if ((features & PLX_FEATURE_AVX512) && __builtin_cpu_supports("avx512bf16"))
         features |= PLX_FEATURE_AVX512_BF16;
+    if ((features & PLX_FEATURE_AVX512) && __builtin_cpu_supports("avx512vnni"))
+        features |= PLX_FEATURE_AVX512_VNNI;
     if (cpu_has_amx() && syscall(SYS_arch_prctl, CPU_REQUEST_STATE, CPU_STATE_TILE_DATA) == 0)
         features |= PLX_FEATURE_AMX_BF16;
     return features;

@@ -67,6 +67,7 @@ static plx_status plan_and_make(struct run *run, struct error *err)
     report->parameters = param_list_elements(&run->plan.params);
     report->added = run->plan.added;
     report->dropped = run->plan.dropped;
+    report->merged = run->plan.merged;
     report->files = run->plan.shards;
     report->bytes = run->plan.bytes;
     plx_status status = make_target(run, err);

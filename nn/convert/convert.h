@@ -2,6 +2,8 @@
  *
  * A conversion may change the layout (config.json and the names of tensors), the type that weights
  * are stored in, and the attention: adding Parallax's probe to a softmax model, or taking it away.
+ * Adapters are merged into their weights: W + (alpha / rank) B A, summed in double, rounded to f32
+ * once and from there to the type stored.
  * Weights go through tensor by tensor, so a model need not fit memory. The target folder appears
  * whole or not at all: it is written as TARGET.partial, flushed, and renamed. */
 #ifndef NN_CONVERT_H
@@ -43,7 +45,7 @@ enum convert_proof {
 
 struct convert_report {
     struct model_config config;
-    int64_t parameters, added, dropped;
+    int64_t parameters, added, dropped, merged;
     int files;
     size_t bytes;   /* of tensors */
     double seconds; /* of writing */

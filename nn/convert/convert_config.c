@@ -58,7 +58,6 @@ static plx_status remove_probe(const struct model_config *source, const char *wh
             "they have learned; say --drop-probe if that is meant",
             probes);
     const struct model_config plain = model_config_default();
-    target->family = plain.family;
     target->probe_norm = plain.probe_norm;
     target->probe_rope = plain.probe_rope;
     target->probe_gate = plain.probe_gate;
@@ -66,16 +65,17 @@ static plx_status remove_probe(const struct model_config *source, const char *wh
     return set_mixers(target, "softmax", err);
 }
 
-/* The layout: the one asked for, else the source's, else the first that can say the model. Names
- * of tensors follow from it. */
-static plx_status choose_family(const struct convert_options *options, struct model_config *target,
-                                struct error *err)
+/* The layout: the one asked for, else the source's unless the source had it for want of a simpler
+ * one, else the first that can say the model. Names of tensors follow from it. */
+static plx_status choose_family(const struct convert_options *options, bool simpler,
+                                struct model_config *target, struct error *err)
 {
     if (options->to_family) {
         target->family = options->family;
         return model_config_can_be(target, options->family, err);
     }
-    if (model_config_can_be(target, target->family, NULL) != PLX_OK) target->family = FAMILY_QWEN3;
+    if (simpler || model_config_can_be(target, target->family, NULL) != PLX_OK)
+        target->family = FAMILY_QWEN3;
     target->family = model_config_family(target);
     return PLX_OK;
 }
@@ -89,6 +89,8 @@ plx_status convert_target_config(const struct model_config *source, const char *
         TRY(add_probe(source, where, options->probe, target, err));
     if (options->attention == CONVERT_TO_SOFTMAX)
         TRY(remove_probe(source, where, options->drop_probe, target, err));
-    TRY(choose_family(options, target, err));
+    target->lora = (struct lora){0};
+    bool simpler = options->attention == CONVERT_TO_SOFTMAX || source->lora.rank > 0;
+    TRY(choose_family(options, simpler, target, err));
     return model_config_check(target, where, err);
 }

@@ -1,6 +1,7 @@
 /* convert_parts.h: what the files of a conversion share. In order: convert_config.c decides what
- * the target is, convert_plan.c where each of its tensors comes from, convert_write.c writes the
- * folder, convert_prove.c compares it with the source, and convert.c runs these. */
+ * the target is, convert_plan.c where each of its tensors comes from, convert_merge.c takes
+ * adapters into their weights, convert_write.c writes the folder, convert_prove.c compares it with
+ * the source, and convert.c runs these. */
 #ifndef NN_CONVERT_PARTS_H
 #define NN_CONVERT_PARTS_H
 
@@ -16,11 +17,13 @@ plx_status convert_target_config(const struct model_config *source, const char *
 
 /* ---- convert_plan.c ---- */
 
-/* One tensor of the target: copied from the source, perhaps into another type, or made of its start
- * values. */
+/* One tensor of the target: copied from the source, perhaps into another type or with its adapter
+ * merged into it, or made of its start values. */
 struct convert_tensor {
     struct safetensors_spec spec;
-    const struct weights_row *source; /* NULL: start values */
+    const struct weights_row *source;    /* NULL: start values */
+    const struct weights_row *down, *up; /* A and B of the adapter; NULL: none */
+    struct lora lora;
     const struct param *param;
 };
 
@@ -32,7 +35,8 @@ struct convert_plan {
     int shards;
     size_t bytes;
     int64_t added, dropped; /* numbers without source, and numbers of the source left out */
-    bool exact;             /* no copied number is rounded */
+    int64_t merged;         /* numbers of adapters */
+    bool exact;             /* no copied number is rounded, and nothing is merged */
 };
 
 /* weights NULL: every tensor is made of its start values. */
@@ -41,11 +45,17 @@ plx_status convert_plan_make(const struct model_config *source, const struct mod
                              struct convert_plan *plan, struct error *err);
 void convert_plan_clear(struct convert_plan *plan);
 
-/* Hands the bytes of a tensor to sink in pieces; a copy without change of type comes straight from
- * the mapped source. */
+/* Hands the bytes of a tensor to sink in pieces; a copy without change comes straight from the
+ * mapped source. */
 typedef plx_status convert_sink(void *user, const void *data, size_t bytes, struct error *err);
 plx_status convert_stream(const struct convert_tensor *tensor, uint64_t seed, convert_sink *sink,
                           void *user, struct error *err);
+
+/* ---- convert_merge.c ---- */
+
+/* The same for a tensor with an adapter. */
+plx_status convert_stream_merged(const struct convert_tensor *tensor, convert_sink *sink,
+                                 void *user, struct error *err);
 
 /* ---- convert_write.c ---- */
 

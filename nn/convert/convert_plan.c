@@ -19,6 +19,7 @@ enum { PIECE_ELEMENTS = 1 << 22, PIECE_BYTES = 1 << 26 };
 
 struct planning {
     const struct weights *weights;
+    const struct lora *lora; /* of the source */
     const struct convert_options *options;
     struct convert_plan *plan;
     struct error *err;
@@ -57,6 +58,22 @@ static bool widens(const char *from, const char *to)
     return strcmp(to, "F32") == 0 && strcmp(from, "F64") != 0;
 }
 
+/* X.weight may have X.lora_A.weight and X.lora_B.weight, whose shapes the whole source has been
+ * checked for. */
+static void plan_adapter(const struct planning *planning, struct convert_tensor *tensor)
+{
+    char name[PARAM_NAME_MAX + 16];
+    const char *weight = tensor->source->entry->name;
+    const int stem = (int)(strlen(weight) - strlen(".weight"));
+    if (planning->lora->rank == 0 || stem < 0) return;
+    snprintf(name, sizeof name, "%.*s.lora_A.weight", stem, weight);
+    tensor->down = weights_find(planning->weights, name);
+    if (tensor->down == NULL) return;
+    snprintf(name, sizeof name, "%.*s.lora_B.weight", stem, weight);
+    tensor->up = weights_find(planning->weights, name);
+    tensor->lora = *planning->lora;
+}
+
 static plx_status plan_tensor(const struct planning *planning, const struct param *param,
                               const char *source_name, struct convert_tensor *tensor)
 {
@@ -73,7 +90,8 @@ static plx_status plan_tensor(const struct planning *planning, const struct para
     if (row == NULL || strcmp(row->entry->name, source_name) != 0)
         plan->added += plx_tensor_count(&param->value);
     if (row == NULL) return PLX_OK;
-    plan->exact = plan->exact && widens(row->entry->dtype, dtype);
+    plan_adapter(planning, tensor);
+    plan->exact = plan->exact && tensor->down == NULL && widens(row->entry->dtype, dtype);
     return safetensors_check(row->entry, row->path, &param->value, planning->err);
 }
 
@@ -127,11 +145,15 @@ static plx_status check_source(const struct model_config *source, struct plannin
 {
     struct param_list own;
     TRY(model_describe(source, &own, planning->err));
-    plx_status status = model_check_weights(&own, planning->weights, planning->err);
+    plx_status status = model_check_weights(&own, planning->weights, true, planning->err);
     struct param_list wanted = *names;
-    for (int i = 0; status == PLX_OK && i < own.count; i++)
-        if (param_find(&wanted, own.items[i].name) == NULL)
-            planning->plan->dropped += plx_tensor_count(&own.items[i].value);
+    for (int i = 0; status == PLX_OK && i < own.count; i++) {
+        const int64_t count = plx_tensor_count(&own.items[i].value);
+        if (own.items[i].adapts)
+            planning->plan->merged += count;
+        else if (param_find(&wanted, own.items[i].name) == NULL)
+            planning->plan->dropped += count;
+    }
     param_list_destroy(&own);
     return status;
 }
@@ -141,7 +163,7 @@ plx_status convert_plan_make(const struct model_config *source, const struct mod
                              struct convert_plan *plan, struct error *err)
 {
     *plan = (struct convert_plan){0};
-    struct planning planning = {weights, options, plan, err};
+    struct planning planning = {weights, &source->lora, options, plan, err};
     struct param_list names;
     struct model_config renamed = *target;
     renamed.family = source->family;
@@ -214,6 +236,7 @@ plx_status convert_stream(const struct convert_tensor *tensor, uint64_t seed, co
                           void *user, struct error *err)
 {
     const struct weights_row *source = tensor->source;
+    if (tensor->down != NULL) return convert_stream_merged(tensor, sink, user, err);
     if (source != NULL && strcmp(source->entry->dtype, tensor->spec.dtype) == 0)
         return stream_bytes(source->entry, sink, user, err);
     /* Room for a piece of the widest type, and for the f32 numbers that one is made of. */

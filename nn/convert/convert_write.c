@@ -8,25 +8,16 @@
 
 #include "convert/convert_parts.h"
 #include "convert/modeling.h"
+#include "io/companions.h"
 #include "io/fields.h"
 #include "io/file.h"
 #include "io/model_file.h"
 
 enum { PATH_SIZE = 4096 };
 
-/* Copied where the source has them; they say nothing about the weights. */
-static const char *const companions[] = {
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-};
+/* The tokenizer in all its forms, copied where the source has them. */
+static const char *const tokenizer_files[] = {"tokenizer.json", "tokenizer.model", "vocab.json",
+                                              "merges.txt"};
 
 static plx_status join(const char *folder, const char *name, char path[PATH_SIZE],
                        struct error *err)
@@ -39,8 +30,8 @@ static plx_status join(const char *folder, const char *name, char path[PATH_SIZE
 
 /* ---- Small files ----------------------------------------------------------------------------- */
 
-static plx_status copy_companion(const char *source, const char *folder, const char *name,
-                                 struct error *err)
+static plx_status copy_file(const char *source, const char *folder, const char *name,
+                            struct error *err)
 {
     char from[PATH_SIZE], to[PATH_SIZE];
     struct file_map map;
@@ -50,6 +41,17 @@ static plx_status copy_companion(const char *source, const char *folder, const c
     TRY(file_map(from, &map, err));
     plx_status status = file_replace(to, map.data, map.size, err);
     file_unmap(&map);
+    return status;
+}
+
+static plx_status copy_companions(const char *source, const char *folder, struct error *err)
+{
+    struct companions companions;
+    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files; i++)
+        TRY(copy_file(source, folder, tokenizer_files[i], err));
+    TRY(companions_read(source, &companions, err));
+    plx_status status = companions_write(&companions, folder, err);
+    companions_clear(&companions);
     return status;
 }
 
@@ -182,8 +184,7 @@ plx_status convert_write(const struct convert_plan *plan, const struct model_con
     struct writing writing = {.options = options, .total = plan->bytes};
     TRY(write_config(plan, config, folder, err));
     if (config->family == FAMILY_OURS) TRY(write_modeling(folder, err));
-    for (size_t i = 0; source != NULL && i < sizeof companions / sizeof *companions; i++)
-        TRY(copy_companion(source, folder, companions[i], err));
+    if (source != NULL) TRY(copy_companions(source, folder, err));
     for (int shard = 0; shard < plan->shards; shard++)
         TRY(write_shard(plan, shard, folder, &writing, err));
     return plan->shards > 1 ? write_index(plan, folder, err) : PLX_OK;

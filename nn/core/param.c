@@ -47,7 +47,7 @@ void param_list_pack(struct param_list *list, enum packing packing)
 {
     for (int i = 0; i < list->count; i++) {
         const struct plx_tensor *value = &list->items[i].value;
-        if (value->rank == 2)
+        if (value->rank == 2 && !list->items[i].adapts)
             list->items[i].packed = (struct packed){
                 .kind = packing, .rows = value->shape[0], .columns = value->shape[1]};
     }
@@ -88,7 +88,8 @@ void param_list_carve_active(struct param_list *list, plx_dtype activation, stru
 
 void param_list_carve_grads(struct param_list *list, struct arena *arena)
 {
-    for (int i = 0; i < list->count; i++) carve(&list->items[i].grad, arena);
+    for (int i = 0; i < list->count; i++)
+        if (param_has_grad(&list->items[i])) carve(&list->items[i].grad, arena);
 }
 
 /* FNV-1a: the stream number of a parameter's random values. */
@@ -154,15 +155,19 @@ static plx_status start_piece(void *user, void *elements, int64_t first, int64_t
     return PLX_OK;
 }
 
+plx_status param_init_value(const struct param *param, uint64_t seed, const struct device *device,
+                            plx_stream stream, struct error *err)
+{
+    struct starting starting = {param, param_stream(param, seed)};
+    return transfer_write(device, stream, &param->value, start_piece, &starting, err);
+}
+
 plx_status param_list_init(struct param_list *list, uint64_t seed, const struct device *device,
                            plx_stream stream, struct error *err)
 {
-    for (int i = 0; i < list->count; i++) {
-        const struct param *param = &list->items[i];
-        if (param->value.data == NULL) continue;
-        struct starting starting = {param, param_stream(param, seed)};
-        TRY(transfer_write(device, stream, &param->value, start_piece, &starting, err));
-    }
+    for (int i = 0; i < list->count; i++)
+        if (list->items[i].value.data != NULL)
+            TRY(param_init_value(&list->items[i], seed, device, stream, err));
     return PLX_OK;
 }
 
@@ -180,9 +185,17 @@ int64_t param_list_elements(const struct param_list *list)
     return elements;
 }
 
-void param_list_train_probe_only(struct param_list *list)
+bool param_has_grad(const struct param *param)
 {
-    for (int i = 0; i < list->count; i++) list->items[i].frozen = !list->items[i].probe;
+    return !param->frozen || param->value.rank < 2;
+}
+
+void param_list_train_only(struct param_list *list, bool probe, bool adapters)
+{
+    for (int i = 0; i < list->count; i++) {
+        struct param *param = &list->items[i];
+        param->frozen = !(param->adapts ? adapters : param->probe && probe);
+    }
 }
 
 int64_t param_list_trained(const struct param_list *list)

@@ -5,6 +5,7 @@
 #define NN_PARAM_H
 
 #include "core/arena.h"
+#include "core/lora.h"
 #include "core/packed.h"
 #include "core/random.h"
 
@@ -33,6 +34,13 @@ struct precision {
 
 #define PARAM_NAME_MAX 128
 
+/* The rows of A and B that adapt a weight; they stand behind it, so that down is 0 where there are
+ * none. */
+struct adapter {
+    int down, up;
+    double scale;
+};
+
 struct param {
     char name[PARAM_NAME_MAX]; /* as in model.safetensors */
     struct plx_tensor value;   /* f32, or f64 in the reference; rank 1 or 2, dense */
@@ -44,8 +52,11 @@ struct param {
     enum param_init init;
     double init_std;
     enum param_group group;
+    struct adapter adapter;
+    bool adapts; /* is the A or B of another row */
     bool probe;  /* belongs to Parallax's probe: r_proj, r_norm, r_gate */
-    bool frozen; /* not trained: no update, no decay, no optimiser state, no part in the norm */
+    bool frozen; /* not trained: no update, no decay, no optimiser state, no part in the norm; and
+                    of a matrix no gradient */
     bool remote; /* updated by another process, which keeps its state and knows its norm */
 };
 
@@ -53,6 +64,7 @@ struct param_list {
     struct param *items;
     int count;
     int capacity;
+    struct lora lora; /* of the projections that are added from now on */
 };
 
 /* Adds a row and returns its index (rows move while the list grows, so layers store indices until
@@ -62,9 +74,9 @@ int param_add(struct param_list *list, plx_dtype dtype, int rank, const int64_t 
               enum param_init init, double init_std, enum param_group group,
               const char *name_format, ...) __attribute__((format(printf, 8, 9)));
 void param_list_destroy(struct param_list *list);
-/* Has every matrix held packed; before values are carved. */
+/* Has every matrix but those of adapters held packed; before values are carved. */
 void param_list_pack(struct param_list *list, enum packing packing);
-/* Carves every value (or every gradient) from an arena. */
+/* Carves every value (or every gradient but those of frozen matrices) from an arena. */
 void param_list_carve_values(struct param_list *list, struct arena *arena);
 /* Makes active views of the values, or, for matrices of another dtype, carves copies; after the
  * values. */
@@ -75,15 +87,20 @@ void param_list_carve_grads(struct param_list *list, struct arena *arena);
  * values: they are read from a file. */
 plx_status param_list_init(struct param_list *list, uint64_t seed, const struct device *device,
                            plx_stream stream, struct error *err);
+plx_status param_init_value(const struct param *param, uint64_t seed, const struct device *device,
+                            plx_stream stream, struct error *err);
 /* The same in pieces: the stream of a row, and the next count of its start values as f32 or f64. */
 struct rng param_stream(const struct param *param, uint64_t seed);
 void param_start(const struct param *param, struct rng *stream, plx_dtype dtype, void *values,
                  int64_t count);
 struct param *param_find(struct param_list *list, const char *name);
 int64_t param_list_elements(const struct param_list *list);
-/* Freezes every row that is not the probe's; and the elements of rows that are not frozen. */
-void param_list_train_probe_only(struct param_list *list);
+/* Freezes every row that is not of the parts to train; and the elements that stay trained. */
+void param_list_train_only(struct param_list *list, bool probe, bool adapters);
 int64_t param_list_trained(const struct param_list *list);
+/* Whether backward needs memory for the gradient: it leaves out frozen matrices, but a norm's gain
+ * comes with the gradient of its input. */
+bool param_has_grad(const struct param *param);
 /* "matrix", "thin", "embedding", "head", "norm", "bias". */
 const char *param_group_name(enum param_group group);
 

@@ -100,6 +100,7 @@ struct save {
     struct model *model;
     struct optim *optim;
     const struct tokenizer *tokenizer;
+    const struct companions *companions;
     const struct train_state *state;
     struct error *err;
 };
@@ -111,6 +112,7 @@ static plx_status write_content(const struct save *save, const char *folder)
     plx_dtype dtype = params->count > 0 ? params->items[0].value.dtype : PLX_F32;
     TRY(file_make_folder(folder, save->err));
     TRY(model_save(save->model, save->tokenizer, folder, dtype, save->err));
+    if (save->companions != NULL) TRY(companions_write(save->companions, folder, save->err));
     TRY(save_optimizer(folder, model_backend(save->model), save->optim, save->err));
     TRY(save_state(folder, save->state, optim_steps(save->optim), save->err));
     TRY(checkpoint_write_manifest(folder, save->err));
@@ -186,10 +188,10 @@ static plx_status prune(const struct save *save, int keep)
 }
 
 plx_status checkpoint_save(const char *run, struct model *model, struct optim *optim,
-                           const struct tokenizer *tokenizer, const struct train_state *state,
-                           int keep, struct error *err)
+                           const struct tokenizer *tokenizer, const struct companions *companions,
+                           const struct train_state *state, int keep, struct error *err)
 {
-    struct save save = {run, model, optim, tokenizer, state, err};
+    struct save save = {run, model, optim, tokenizer, companions, state, err};
     char folder[CHECKPOINT_PATH], partial[CHECKPOINT_PATH];
     REQUIRE(err, state->step >= 0, PLX_INVALID_ARGUMENT, "%s: step %" PRId64 " is negative", run,
             state->step);

@@ -2,6 +2,7 @@
  *
  *     RUN/checkpoints/step-00000100/
  *         config.json, model.safetensors, tokenizer.json    which make it a model folder
+ *         tokenizer_config.json and the like                as companions.h
  *         optimizer.safetensors, state.json                 what resuming needs besides
  *         manifest.json                                     size and XXH64 of each; written last
  *
@@ -11,6 +12,7 @@
 #ifndef NN_CHECKPOINT_H
 #define NN_CHECKPOINT_H
 
+#include "io/companions.h"
 #include "io/model_file.h"
 #include "optim/optim.h"
 
@@ -25,10 +27,11 @@ struct train_state {
 };
 
 /* Writes RUN/checkpoints/step-N, replacing one of the same step, and then removes all but the
- * newest keep of those up to step N (0: keep all). A failure leaves what was there before. */
+ * newest keep of those up to step N (0: keep all). A failure leaves what was there before.
+ * tokenizer and companions may be NULL. */
 plx_status checkpoint_save(const char *run, struct model *model, struct optim *optim,
-                           const struct tokenizer *tokenizer, const struct train_state *state,
-                           int keep, struct error *err);
+                           const struct tokenizer *tokenizer, const struct companions *companions,
+                           const struct train_state *state, int keep, struct error *err);
 /* Checks manifest, sizes and hashes of one checkpoint folder. */
 plx_status checkpoint_verify(const char *folder, struct error *err);
 /* Newest sound checkpoint of a run into path. Damaged ones met on the way are reported to note (one

@@ -13,13 +13,24 @@
 
 enum { MANIFEST_VERSION = 1, HASH_DIGITS = 16 };
 
-/* What a checkpoint may hold, and must. */
+/* What a checkpoint may hold besides companions, and must. */
+enum { OWN_FILES = CHECKPOINT_FILES - COMPANIONS };
 static const struct {
     const char *name;
     bool required;
-} checkpoint_files[CHECKPOINT_FILES] = {
-    {"config.json", true},      {"model.safetensors", true},     {"tokenizer.json", false},
-    {"tokenizer.model", false}, {"optimizer.safetensors", true}, {"state.json", true}};
+} own_files[OWN_FILES] = {{"config.json", true},           {"model.safetensors", true},
+                          {"tokenizer.json", false},       {"tokenizer.model", false},
+                          {"optimizer.safetensors", true}, {"state.json", true}};
+
+static const char *file_name(int index)
+{
+    return index < OWN_FILES ? own_files[index].name : companion_name(index - OWN_FILES);
+}
+
+static bool is_required(int index)
+{
+    return index < OWN_FILES && own_files[index].required;
+}
 
 plx_status checkpoint_join(const char *folder, const char *name, char *path, struct error *err)
 {
@@ -38,8 +49,8 @@ static plx_status describe_files(const char *folder, struct checkpoint_manifest 
         char path[CHECKPOINT_PATH];
         size_t bytes;
         struct checkpoint_file *file = &manifest->files[i];
-        TRY(checkpoint_join(folder, checkpoint_files[i].name, path, err));
-        file->present = checkpoint_files[i].required || file_exists(path);
+        TRY(checkpoint_join(folder, file_name(i), path, err));
+        file->present = is_required(i) || file_exists(path);
         if (!file->present) continue;
         TRY(file_hash(path, &file->hash, &bytes, err));
         file->size = (int64_t)bytes;
@@ -56,7 +67,7 @@ static json_t *format_files(const struct checkpoint_manifest *manifest)
         if (!file->present) continue;
         snprintf(hash, sizeof hash, "%016" PRIx64, file->hash);
         json_t *entry = json_pack("{s:I, s:s}", "size", (json_int_t)file->size, "xxh64", hash);
-        if (json_object_set_new(files, checkpoint_files[i].name, entry) == 0) continue;
+        if (json_object_set_new(files, file_name(i), entry) == 0) continue;
         json_decref(files);
         return NULL;
     }
@@ -125,7 +136,7 @@ static plx_status read_expected(const struct fields *files, const char *name,
 static bool is_checkpoint_file(const char *name)
 {
     for (int i = 0; i < CHECKPOINT_FILES; i++)
-        if (strcmp(checkpoint_files[i].name, name) == 0) return true;
+        if (strcmp(file_name(i), name) == 0) return true;
     return false;
 }
 
@@ -146,9 +157,9 @@ static plx_status read_manifest(const struct fields *fields, struct checkpoint_m
                 "%s: lists %.100s, which is no file of a checkpoint", fields->where, name);
     }
     for (int i = 0; i < CHECKPOINT_FILES; i++) {
-        TRY(read_expected(&files, checkpoint_files[i].name, &manifest->files[i]));
-        REQUIRE(fields->err, manifest->files[i].present || !checkpoint_files[i].required,
-                PLX_BAD_DATA, "%s: does not list %s", fields->where, checkpoint_files[i].name);
+        TRY(read_expected(&files, file_name(i), &manifest->files[i]));
+        REQUIRE(fields->err, manifest->files[i].present || !is_required(i), PLX_BAD_DATA,
+                "%s: does not list %s", fields->where, file_name(i));
     }
     return PLX_OK;
 }
@@ -213,7 +224,7 @@ plx_status checkpoint_verify(const char *folder, struct error *err)
         for (int i = 0; i < CHECKPOINT_FILES; i++) {
             const struct checkpoint_file *file = &manifest.files[i];
             if (!file->present) continue;
-            TRY(checkpoint_join(folder, checkpoint_files[i].name, path, err));
+            TRY(checkpoint_join(folder, file_name(i), path, err));
             TRY(pass == 0 ? verify_size(path, file, err) : verify_hash(path, file, err));
         }
     return PLX_OK;

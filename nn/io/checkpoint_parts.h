@@ -23,7 +23,7 @@ plx_status checkpoint_load_steps(const char *folder, struct train_state *state,
 
 /* manifest.json: size and XXH64 of every file that a checkpoint may hold, in the order of
  * checkpoint_manifest.c; all zero where it is not present. */
-enum { CHECKPOINT_FILES = 6 };
+enum { CHECKPOINT_FILES = 6 + COMPANIONS };
 struct checkpoint_manifest {
     struct checkpoint_file {
         int64_t size;

@@ -382,12 +382,43 @@ static plx_status read_layer_windows(const struct fields *fields, struct model_c
     return PLX_OK;
 }
 
+static plx_status read_lora_targets(const struct fields *lora, unsigned *targets)
+{
+    const json_t *list = fields_get(lora, "targets");
+    TRY(fields_require(lora, "targets"));
+    if (!json_is_array(list)) return fields_refuse(lora, "targets", list, "an array");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i);
+        const char *name = json_is_string(item) ? json_string_value(item) : "";
+        unsigned bit = lora_target_bit(name, strlen(name));
+        if (bit == 0) return fields_refuse(lora, "targets", item, "made of names of projections");
+        *targets |= bit;
+    }
+    return PLX_OK;
+}
+
+static plx_status read_lora(const struct fields *fields, struct lora *values)
+{
+    const json_t *object = fields_get(fields, "lora");
+    char where[256];
+    if (object == NULL) return PLX_OK;
+    if (!json_is_object(object)) return fields_refuse(fields, "lora", object, "an object or null");
+    snprintf(where, sizeof where, "%.200s: lora", fields->where);
+    const struct fields lora = {object, where, fields->err};
+    TRY(fields_require(&lora, "rank"));
+    TRY(fields_integer(&lora, "rank", 1, INT32_MAX, &values->rank));
+    TRY(fields_require(&lora, "alpha"));
+    TRY(fields_real(&lora, "alpha", &values->alpha));
+    return read_lora_targets(&lora, &values->targets);
+}
+
 static plx_status read_ours(const struct fields *fields, struct model_config *config)
 {
     if (config->head_dim == 0) TRY(derive_head_dim(fields, config));
     if (fields_get(fields, "qk_norm_eps") == NULL) config->qk_norm_eps = config->norm_eps;
     TRY(read_layer_windows(fields, config));
     TRY(read_probe_start(fields, config));
+    TRY(read_lora(fields, &config->lora));
     return read_mixer_types(fields, config);
 }
 
@@ -440,6 +471,9 @@ static plx_status read_config(const struct fields *fields, struct model_config *
             config->layers, MODEL_MAX_LAYERS);
     if (config->kv_heads == 0) config->kv_heads = config->heads;
     TRY(refuse_unsupported(fields));
+    REQUIRE(fields->err, family == FAMILY_OURS || fields_get(fields, "lora") == NULL, PLX_BAD_DATA,
+            "%s: lora belongs to model_type \"qwen3_parallax\", but model_type is \"%s\"",
+            fields->where, model_family_name(family));
     TRY(read_rope(fields, config));
     TRY(read_ends(fields, config));
     TRY(layouts[family].read(fields, config));

@@ -76,6 +76,7 @@ static const char *unmet_demand(const struct model_config *config, enum model_fa
         {FLA, !config->qk_norm || config->qk_norm_eps == config_fla_qk_norm_eps,
          "qk_norm_eps is 1e-5"},
         {FLA, config->rope.factor == 0, "positions are not stretched"},
+        {SOFTMAX | FLA, config->lora.rank == 0, "no projection has an adapter"},
     };
     for (size_t i = 0; i < sizeof demands / sizeof *demands; i++)
         if (demands[i].families & 1u << family && !demands[i].holds) return demands[i].what;
@@ -223,6 +224,16 @@ static void set_fla(struct building *building, const struct model_config *config
     put(building, "attnres_block_size", json_null());
 }
 
+static void set_lora(struct building *building, const struct lora *lora)
+{
+    json_t *targets = json_array();
+    for (int i = 0; i < LORA_TARGETS; i++)
+        if (lora->targets & 1u << i) append(building, targets, json_string(lora_target(i)));
+    put(building, "lora",
+        json_pack("{s:I, s:f, s:o}", "rank", (json_int_t)lora->rank, "alpha", lora->alpha,
+                  "targets", targets));
+}
+
 static void set_ours(struct building *building, const struct model_config *config)
 {
     set_qwen(building, config);
@@ -231,6 +242,7 @@ static void set_ours(struct building *building, const struct model_config *confi
         append(building, mixers, json_string(config->layer[l].mixer->name));
     put(building, "mixer_types", mixers);
     put(building, "probe_start", json_string(config_probe_starts[config->probe_start]));
+    if (config->lora.rank > 0) set_lora(building, &config->lora);
 }
 
 static const struct {

@@ -94,10 +94,11 @@ static bool is_rope_buffer(const char *name)
 }
 
 plx_status model_check_weights(struct param_list *params, const struct weights *weights,
-                               struct error *err)
+                               bool adapters, struct error *err)
 {
     for (int i = 0; i < params->count; i++) {
         const struct param *param = &params->items[i];
+        if (param->adapts && !adapters) continue;
         const struct weights_row *row = weights_find(weights, param->name);
         REQUIRE(err, row != NULL, PLX_BAD_DATA, "%s: tensor %s, which the model needs, is missing",
                 weights_path(weights), param->name);
@@ -106,7 +107,8 @@ plx_status model_check_weights(struct param_list *params, const struct weights *
     for (int i = 0; i < weights_count(weights); i++) {
         const struct weights_row *row = weights_at(weights, i);
         const char *name = row->entry->name;
-        if (param_find(params, name) != NULL || is_rope_buffer(name)) continue;
+        const struct param *param = param_find(params, name);
+        if ((param != NULL && (adapters || !param->adapts)) || is_rope_buffer(name)) continue;
         REQUIRE(err, strcmp(name, "lm_head.weight") == 0, PLX_BAD_DATA,
                 "%s: tensor %.200s is no part of the model that config.json describes", row->path,
                 name);
@@ -133,16 +135,18 @@ static plx_status read_packed(const struct weights_row *row, const struct packed
     return status;
 }
 
-plx_status model_load_values(struct model *model, const char *folder, struct error *err)
+static plx_status read_values(struct model *model, const char *folder, bool adapters,
+                              struct error *err)
 {
     struct param_list *params = model_params(model);
     struct backend *be = model_backend(model);
     struct weights *weights;
     TRY(weights_open(folder, &weights, err));
-    plx_status status = model_check_weights(params, weights, err);
+    plx_status status = model_check_weights(params, weights, adapters, err);
     for (int i = 0; status == PLX_OK && i < params->count; i++) {
-        const struct weights_row *row = weights_find(weights, params->items[i].name);
         const struct param *param = &params->items[i];
+        if (param->adapts && !adapters) continue;
+        const struct weights_row *row = weights_find(weights, param->name);
         status = param->packed.kind != PACKING_NONE
                      ? read_packed(row, &param->packed, err)
                      : safetensors_load(row->entry, row->path, &param->value, be->device,
@@ -151,6 +155,22 @@ plx_status model_load_values(struct model *model, const char *folder, struct err
     }
     weights_close(weights);
     return status == PLX_OK ? backend_refresh(be, params) : status;
+}
+
+plx_status model_load_values(struct model *model, const char *folder, struct error *err)
+{
+    return read_values(model, folder, true, err);
+}
+
+plx_status model_load_adapted(struct model *model, const char *folder, uint64_t seed,
+                              struct error *err)
+{
+    const struct param_list *params = model_params(model);
+    const struct backend *be = model_backend(model);
+    for (int i = 0; i < params->count; i++)
+        if (params->items[i].adapts)
+            TRY(param_init_value(&params->items[i], seed, be->device, be->stream, err));
+    return read_values(model, folder, false, err);
 }
 
 plx_status model_open(struct backend *be, const char *folder, struct model **model,

@@ -32,13 +32,17 @@ plx_status model_folder_find_noting(const char *folder, char *path, size_t size,
                                     void (*note)(void *user, const char *sentence), void *user,
                                     struct error *err);
 struct weights;
-/* Every parameter is there in its shape, and nothing else is but what model_load_values ignores. */
+/* Every parameter (those of adapters where they are wanted) is there in its shape, and nothing else
+ * is but what model_load_values ignores. */
 plx_status model_check_weights(struct param_list *params, const struct weights *weights,
-                               struct error *err);
+                               bool adapters, struct error *err);
 /* Values of every parameter from FOLDER/model.safetensors (or its shards by index.json). Missing,
  * surplus and misshapen tensors are errors that name the tensor and both shapes; a redundant
  * lm_head of a tied model is checked equal and ignored. */
 plx_status model_load_values(struct model *model, const char *folder, struct error *err);
+/* The same from a folder of the model without its adapters, which take their start values. */
+plx_status model_load_adapted(struct model *model, const char *folder, uint64_t seed,
+                              struct error *err);
 /* Reads config, creates the model on be and loads it. */
 plx_status model_open(struct backend *be, const char *folder, struct model **model,
                       struct error *err);

@@ -23,5 +23,6 @@ plx_status embedding_forward(struct backend *be, int table, const struct param_l
 plx_status embedding_backward(struct backend *be, int table, const struct param_list *params,
                               const struct plx_tensor *ids, const struct plx_tensor *dy)
 {
+    if (params->items[table].frozen) return PLX_OK;
     return be->ops->embed_backward(be, &params->items[table].grad, dy, ids);
 }

@@ -18,13 +18,14 @@ enum record_parts { RECORD_KEPT = 1, RECORD_CHEAP = 2, RECORD_ALL = 3 };
 
 /* ---- linear.c: y = x W^T, W [out,in] as checkpoints store it; the layer is the index of W ---- */
 
-/* Adds PREFIX.NAME.weight [out,in] ~ N(0, std) (zero where std is 0); -1 when out of memory. */
+/* Adds PREFIX.NAME.weight [out,in] ~ N(0, std) (zero where std is 0), and its adapter where the
+ * list has adapters for NAME; -1 when out of memory. */
 int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t in, double std,
                enum param_group group, const char *prefix, const char *name);
 /* x [N,in], y [N,out]; further axes count as flattened into the second. */
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
                           const struct plx_tensor *x, const struct plx_tensor *y);
-/* dW += dy^T x unless W is frozen, and dx = dy W, or dx += dy W. */
+/* dW += dy^T x unless W is frozen, and dx = dy W, or dx += dy W; of an adapter likewise. */
 plx_status linear_backward(struct backend *be, int weight, const struct param_list *params,
                            const struct plx_tensor *dy, const struct plx_tensor *x,
                            const struct plx_tensor *dx, bool accumulate);

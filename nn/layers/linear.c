@@ -1,29 +1,118 @@
-/* linear.c: y = x W^T and its gradients, dx = dy W and dW += dy^T x.
+/* linear.c: y = x W^T and its gradients, dx = dy W and dW += dy^T x; with an adapter A [r,in],
+ * B [out,r] on W also
+ *
+ *     z = x A^T      y += s z B^T
+ *     dz = s dy B    dB += s dy^T z    dA += dz^T x    dx += dz A
  *
  * Weights are [out,in], as checkpoints store them, so the forward product transposes its second
- * operand and nothing is ever copied. Biases come behind as layers of their own: Qwen-2 alone has
- * any. */
+ * operand and nothing is ever copied. The r numbers a token of z are computed again for backward:
+ * a record of every projection would save a product that is small beside W's. Biases come behind as
+ * layers of their own: Qwen-2 alone has any. */
 #include "layers/layers.h"
+
+#include <math.h>
+#include <string.h>
+
 #include "layers/view.h"
 
 int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t in, double std,
                enum param_group group, const char *prefix, const char *name)
 {
-    return param_add(params, dtype, 2, (int64_t[]){out, in},
-                     std > 0 ? PARAM_INIT_NORMAL : PARAM_INIT_ZERO, std, group, "%s.%s.weight",
-                     prefix, name);
+    const int weight = param_add(params, dtype, 2, (int64_t[]){out, in},
+                                 std > 0 ? PARAM_INIT_NORMAL : PARAM_INIT_ZERO, std, group,
+                                 "%s.%s.weight", prefix, name);
+    const struct lora *lora = &params->lora;
+    if (weight < 0 || lora->rank == 0 || !(lora_target_bit(name, strlen(name)) & lora->targets))
+        return weight;
+    struct adapter adapter = {.scale = lora_scale(lora)};
+    adapter.down = param_add(params, dtype, 2, (int64_t[]){lora->rank, in}, PARAM_INIT_NORMAL,
+                             sqrt(1.0 / (3.0 * (double)in)), PARAM_MATRIX, "%s.%s.lora_A.weight",
+                             prefix, name);
+    adapter.up = param_add(params, dtype, 2, (int64_t[]){out, lora->rank}, PARAM_INIT_ZERO, 0,
+                           PARAM_MATRIX, "%s.%s.lora_B.weight", prefix, name);
+    if (adapter.down < 0 || adapter.up < 0) return -1;
+    params->items[adapter.down].adapts = params->items[adapter.up].adapts = true;
+    params->items[weight].adapter = adapter;
+    return weight;
 }
+
+/* ---- The weight ---- */
+
+static plx_status weight_forward(struct backend *be, const struct param *weight,
+                                 const struct plx_tensor *x, const struct plx_tensor *y)
+{
+    if (weight->packed.kind != PACKING_NONE) return be->ops->project(be, y, x, &weight->packed);
+    const struct gemm product = {
+        .a = x, .b = &weight->active, .c = y, .transpose_b = true, .alpha = 1};
+    return be->ops->gemm(be, &product);
+}
+
+static plx_status weight_backward(struct backend *be, const struct param *weight,
+                                  const struct plx_tensor *dy, const struct plx_tensor *x,
+                                  const struct plx_tensor *dx, bool accumulate)
+{
+    const struct gemm weight_gradient = {
+        .a = dy, .b = x, .c = &weight->grad, .transpose_a = true, .alpha = 1, .beta = 1};
+    if (!weight->frozen) TRY(be->ops->gemm(be, &weight_gradient));
+    const struct gemm input_gradient = {
+        .a = dy, .b = &weight->active, .c = dx, .alpha = 1, .beta = accumulate ? 1 : 0};
+    return be->ops->gemm(be, &input_gradient);
+}
+
+/* ---- Its adapter ---- */
+
+/* Room for z or dz [N,r] in scratch. */
+static struct plx_tensor adapter_inner(struct backend *be, const struct param *down,
+                                       const struct plx_tensor *x)
+{
+    const int64_t shape[2] = {x->shape[0], down->value.shape[0]};
+    return arena_tensor(&be->scratch, x->dtype, 2, shape);
+}
+
+static plx_status adapter_forward(struct backend *be, const struct adapter *adapter,
+                                  const struct param_list *params, const struct plx_tensor *x,
+                                  const struct plx_tensor *y)
+{
+    const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
+    const size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor z = adapter_inner(be, down, x);
+    TRY(weight_forward(be, down, x, &z));
+    const struct gemm product = {
+        .a = &z, .b = &up->active, .c = y, .transpose_b = true, .alpha = adapter->scale, .beta = 1};
+    TRY(be->ops->gemm(be, &product));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+static plx_status adapter_backward(struct backend *be, const struct adapter *adapter,
+                                   const struct param_list *params, const struct plx_tensor *dy,
+                                   const struct plx_tensor *x, const struct plx_tensor *dx)
+{
+    const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
+    const size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor z = adapter_inner(be, down, x), dz = adapter_inner(be, down, x);
+    TRY(weight_forward(be, down, x, &z));
+    const struct gemm up_gradient = {
+        .a = dy, .b = &z, .c = &up->grad, .transpose_a = true, .alpha = adapter->scale, .beta = 1};
+    if (!up->frozen) TRY(be->ops->gemm(be, &up_gradient));
+    const struct gemm inner = {.a = dy, .b = &up->active, .c = &dz, .alpha = adapter->scale};
+    TRY(be->ops->gemm(be, &inner));
+    TRY(weight_backward(be, down, &dz, x, dx, true));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+/* ---- Both ---- */
 
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
                           const struct plx_tensor *x, const struct plx_tensor *y)
 {
     int64_t N = x->shape[0];
-    struct plx_tensor a = view_matrix(x, N), c = view_matrix(y, N);
-    const struct packed *packed = &params->items[weight].packed;
-    if (packed->kind != PACKING_NONE) return be->ops->project(be, &c, &a, packed);
-    const struct gemm product = {
-        .a = &a, .b = &params->items[weight].active, .c = &c, .transpose_b = true, .alpha = 1};
-    return be->ops->gemm(be, &product);
+    struct plx_tensor input = view_matrix(x, N), output = view_matrix(y, N);
+    const struct param *param = &params->items[weight];
+    TRY(weight_forward(be, param, &input, &output));
+    if (param->adapter.down == 0) return PLX_OK;
+    return adapter_forward(be, &param->adapter, params, &input, &output);
 }
 
 plx_status linear_backward(struct backend *be, int weight, const struct param_list *params,
@@ -33,19 +122,10 @@ plx_status linear_backward(struct backend *be, int weight, const struct param_li
     int64_t N = x->shape[0];
     struct plx_tensor input = view_matrix(x, N), d_output = view_matrix(dy, N),
                       d_input = view_matrix(dx, N);
-    const struct gemm weight_gradient = {.a = &d_output,
-                                         .b = &input,
-                                         .c = &params->items[weight].grad,
-                                         .transpose_a = true,
-                                         .alpha = 1,
-                                         .beta = 1};
-    if (!params->items[weight].frozen) TRY(be->ops->gemm(be, &weight_gradient));
-    const struct gemm input_gradient = {.a = &d_output,
-                                        .b = &params->items[weight].active,
-                                        .c = &d_input,
-                                        .alpha = 1,
-                                        .beta = accumulate ? 1 : 0};
-    return be->ops->gemm(be, &input_gradient);
+    const struct param *param = &params->items[weight];
+    TRY(weight_backward(be, param, &d_output, &input, &d_input, accumulate));
+    if (param->adapter.down == 0) return PLX_OK;
+    return adapter_backward(be, &param->adapter, params, &d_output, &input, &d_input);
 }
 
 int bias_add(struct param_list *params, plx_dtype dtype, int64_t out, const char *prefix,

@@ -22,6 +22,7 @@ static bool create_layers(struct model *model, struct precision precision)
     const int64_t V = config->vocab_size, E = config->hidden_size, L = config->layers;
     const double std = config->initializer_range;
     struct param_list *params = &model->params;
+    params->lora = config->lora;
     model->blocks = calloc((size_t)L, sizeof *model->blocks);
     model->table =
         embedding_add(params, dtype, V, E, std, model_tensor_names(config->family)->embedding);
@@ -134,7 +135,8 @@ plx_status model_zero_grads(struct model *model)
     REQUIRE(model->be->err, model->has_grads, PLX_INVALID_ARGUMENT,
             "the model has no gradients reserved");
     for (int i = 0; i < model->params.count; i++)
-        TRY(model->be->ops->zero(model->be, &model->params.items[i].grad));
+        if (param_has_grad(&model->params.items[i]))
+            TRY(model->be->ops->zero(model->be, &model->params.items[i].grad));
     return PLX_OK;
 }
 

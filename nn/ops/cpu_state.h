@@ -68,7 +68,7 @@ plx_status cpu_gemm(struct backend *be, const struct gemm *gemm);
 
 /* ---- project_cpu.c ---- */
 plx_status project_scratch(struct backend *be, const struct plx_tensor *y,
-                           const struct plx_tensor *x, const struct packed *weight, size_t *tile,
+                           const struct plx_tensor *x, const struct packed *weight, size_t *block,
                            size_t *product);
 plx_status cpu_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                        const struct packed *weight);

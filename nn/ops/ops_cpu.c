@@ -17,6 +17,7 @@ static const struct cpu_isa {
     {0, &rows_portable},
 #ifdef __x86_64__
     {PLX_FEATURE_AVX512, &rows_avx512},
+    {PLX_FEATURE_AVX512 | PLX_FEATURE_AVX512_VNNI, &rows_vnni},
 #endif
 };
 

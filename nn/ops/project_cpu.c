@@ -1,9 +1,10 @@
 /* project_cpu.c: products with packed weights on the CPU.
  *
- * Few rows of x, as in generation: every weight is read once, widened in registers and used for all
- * of them; memory is the limit. Many rows, as in a prompt: a tile of weights is widened to floats
- * in scratch and multiplied as every other matrix is, so that arithmetic is the limit. Threads
- * share blocks of weight rows whose borders do not depend on their number. */
+ * Few rows of x, as in generation: every weight is read once, widened in registers (or, in int8
+ * where the processor has dot products of bytes, used as it is) for all of them; memory is the
+ * limit. Many rows, as in a prompt: a tile of weights is widened to floats in scratch and
+ * multiplied as every other matrix is, so that arithmetic is the limit. Threads share blocks of
+ * weight rows whose borders do not depend on their number. */
 #include "ops/check.h"
 #include "ops/cpu_state.h"
 #include "ops/scratch.h"
@@ -19,31 +20,49 @@ static size_t tile_bytes(const struct packed *weight)
     return (size_t)(rows * weight->columns) * sizeof(float);
 }
 
+/* The rows of x, made ready for the kind of weights. */
+struct project_rows {
+    const void *rows[PROJECT_MANY];
+    int64_t count;
+};
+
 static void project_block(const struct rows *rows, const struct packed *weight, int64_t first,
-                          int64_t count, const float *x, float *y, int64_t M)
+                          int64_t count, const struct project_rows *x, float *y)
 {
     const int64_t N = weight->rows, K = weight->columns;
-    for (int64_t m = 0; m < M; m++) {
+    for (int64_t m = 0; m < x->count; m++) {
         float *out = y + m * N + first;
         if (weight->kind == PACKING_INT8)
             rows->dots_int8(out, (const int8_t *)weight->data + first * K, weight->scale + first,
-                            x + m * K, count, K);
+                            x->rows[m], count, K);
         else
-            rows->dots_bf16(out, (const uint16_t *)weight->data + first * K, x + m * K, count, K);
+            rows->dots_bf16(out, (const uint16_t *)weight->data + first * K, x->rows[m], count, K);
     }
 }
 
+static size_t room_bytes(const struct backend *be, const struct packed *weight)
+{
+    return weight->kind == PACKING_INT8 ? cpu_rows(be)->int8_room(weight->columns) : 0;
+}
+
 static void project_few(const struct backend *be, const struct plx_tensor *y,
-                        const struct plx_tensor *x, const struct packed *weight)
+                        const struct plx_tensor *x, const struct packed *weight, char *room)
 {
     const struct rows *rows = cpu_rows(be);
-    const int64_t M = x->shape[0], N = weight->rows;
+    const int64_t N = weight->rows, K = weight->columns;
     const int64_t blocks = (N + PROJECT_BLOCK - 1) / PROJECT_BLOCK;
+    struct project_rows ready = {.count = x->shape[0]};
+    for (int64_t m = 0; m < ready.count; m++) {
+        const float *row = (const float *)x->data + m * K;
+        ready.rows[m] =
+            weight->kind == PACKING_INT8 ? rows->int8_ready(row, K, room) : (const void *)row;
+        if (room != NULL) room += room_bytes(be, weight);
+    }
 #pragma omp parallel for num_threads(cpu_threads(be, N * weight->columns)) schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
         int64_t first = b * PROJECT_BLOCK;
         int64_t count = N - first < PROJECT_BLOCK ? N - first : PROJECT_BLOCK;
-        project_block(rows, weight, first, count, x->data, y->data, M);
+        project_block(rows, weight, first, count, &ready, y->data);
     }
 }
 
@@ -73,17 +92,24 @@ static plx_status project_many(struct backend *be, const struct plx_tensor *y,
     return PLX_OK;
 }
 
-/* The tile, and what the larger of the products with a full and with the last tile takes beside it.
- */
+static size_t block_bytes(const struct backend *be, const struct plx_tensor *x,
+                          const struct packed *weight)
+{
+    const int64_t M = x->shape[0];
+    return M < PROJECT_MANY ? (size_t)M * room_bytes(be, weight) : tile_bytes(weight);
+}
+
+/* Few rows: room to make them ready in. Many: the tile, and what the larger of the products with a
+ * full and with the last tile takes beside it. */
 plx_status project_scratch(struct backend *be, const struct plx_tensor *y,
-                           const struct plx_tensor *x, const struct packed *weight, size_t *tile,
+                           const struct plx_tensor *x, const struct packed *weight, size_t *block,
                            size_t *product)
 {
     const int64_t N = weight->rows;
     const int64_t counts[2] = {N < PROJECT_TILE ? N : PROJECT_TILE, N % PROJECT_TILE};
-    *tile = *product = 0;
+    *block = block_bytes(be, x, weight);
+    *product = 0;
     if (x->shape[0] < PROJECT_MANY) return PLX_OK;
-    *tile = tile_bytes(weight);
     for (int i = 0; i < 2; i++) {
         const int64_t shape[2] = {counts[i], weight->columns};
         struct plx_tensor b = plx_tensor_dense(NULL, PLX_F32, 2, shape),
@@ -100,14 +126,13 @@ plx_status cpu_project(struct backend *be, const struct plx_tensor *y, const str
                        const struct packed *weight)
 {
     TRY(check_project(be, y, x, weight));
-    if (x->shape[0] < PROJECT_MANY) {
-        project_few(be, y, x, weight);
-        return PLX_OK;
-    }
     size_t mark = arena_mark(&be->scratch);
-    void *tile;
-    plx_status status = scratch_push(be, "project", tile_bytes(weight), &tile);
-    if (status == PLX_OK) status = project_many(be, y, x, weight, tile);
+    void *block;
+    plx_status status = scratch_push(be, "project", block_bytes(be, x, weight), &block);
+    if (status == PLX_OK && x->shape[0] < PROJECT_MANY)
+        project_few(be, y, x, weight, block);
+    else if (status == PLX_OK)
+        status = project_many(be, y, x, weight, block);
     arena_release(&be->scratch, mark);
     return status;
 }

@@ -9,6 +9,7 @@
 #define NN_OPS_ROWS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* What a momentum update multiplies by. */
@@ -55,8 +56,12 @@ struct rows {
 
     /* y[r] = the product of row r of w [rows,K], packed, with x [K]; sums in float. */
     void (*dots_bf16)(float *y, const uint16_t *w, const float *x, int64_t rows, int64_t K);
-    void (*dots_int8)(float *y, const int8_t *w, const float *scale, const float *x, int64_t rows,
+    void (*dots_int8)(float *y, const int8_t *w, const float *scale, const void *x, int64_t rows,
                       int64_t K);
+    /* What dots_int8 takes as x, made of x [K] once for all rows: x itself, or what is put into
+     * room, which has int8_room(K) bytes, a multiple of 64, and begins at one. */
+    size_t (*int8_room)(int64_t K);
+    const void *(*int8_ready)(const float *x, int64_t K, void *room);
 
     /* One token: heads x D, turned by position * frequency[pair]; y may be x. */
     void (*rope)(float *y, const float *x, double position, const double *frequency, int64_t heads,
@@ -75,6 +80,6 @@ struct rows {
                            double scale);
 };
 
-extern const struct rows rows_portable, rows_avx512;
+extern const struct rows rows_portable, rows_avx512, rows_vnni;
 
 #endif

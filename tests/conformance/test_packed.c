@@ -85,7 +85,7 @@ struct shape {
 /* One row, a few, as many as make tiles worth while; sizes that fill no vector, block or tile. */
 static const struct shape shapes[] = {{1, 1, 1},    {1, 16, 64},   {1, 33, 1000}, {3, 17, 63},
                                       {5, 130, 65}, {23, 40, 129}, {24, 40, 129}, {70, 1030, 48},
-                                      {1, 0, 5},    {0, 4, 5},     {30, 512, 96}};
+                                      {1, 0, 5},    {0, 4, 5},     {30, 512, 96}, {2, 33, 3000}};
 
 static void project_on(const struct backend_config *config, const struct shape *shape,
                        const struct packed *packed, const float *x, double *got)
@@ -113,27 +113,29 @@ static void project_on(const struct backend_config *config, const struct shape *
 
 static void check_shape(const struct shape *shape, enum packing kind, struct rng *rng)
 {
-    static const struct backend_config oracle = {.ops = &ops_ref,
-                                                 .storage = PLX_F64,
-                                                 .compute = PLX_F64},
-                                       naive = {.ops = &ops_ref, .storage = PLX_F32},
-                                       fast[] = {{.ops = &ops_cpu, .threads = 2},
-                                                 {.ops = &ops_cpu, .threads = 1},
-                                                 {.ops = &ops_cpu,
-                                                  .threads = 1,
-                                                  .disabled_features = ~0u}};
+    static const struct backend_config
+        oracle = {.ops = &ops_ref, .storage = PLX_F64, .compute = PLX_F64},
+        naive = {.ops = &ops_ref, .storage = PLX_F32},
+        fast[] = {{.ops = &ops_cpu, .threads = 2},
+                  {.ops = &ops_cpu, .threads = 1},
+                  {.ops = &ops_cpu, .threads = 1, .disabled_features = PLX_FEATURE_AVX512_VNNI},
+                  {.ops = &ops_cpu, .threads = 1, .disabled_features = ~0u}};
     const int64_t count = shape->M * shape->N;
     struct packed packed = make_packed(kind, shape->N, shape->K);
     float *w = malloc((size_t)(shape->N * shape->K + 1) * sizeof *w),
           *x = malloc((size_t)(shape->M * shape->K + 1) * sizeof *x);
-    double *values = malloc((size_t)(5 * count + 1) * sizeof *values);
+    double *values = malloc((size_t)(6 * count + 1) * sizeof *values);
     for (int64_t i = 0; i < shape->N * shape->K; i++) w[i] = (float)rng_normal(rng);
     for (int64_t i = 0; i < shape->M * shape->K; i++) x[i] = (float)rng_normal(rng);
+    /* In every other row one number is far above the rest, as in the activations of large models.
+     */
+    for (int64_t m = 1; m < shape->M; m += 2)
+        x[m * shape->K + (int64_t)rng_below(rng, (uint64_t)shape->K)] *= 300;
     packed_store(&packed, 0, shape->N, w);
     project_on(&oracle, shape, &packed, x, values);
     project_on(&naive, shape, &packed, x, values + count);
     struct comparison reference = compare_values(values + count, values, count);
-    for (int f = 0; f < 3; f++) {
+    for (int f = 0; f < 4; f++) {
         double *got = values + (2 + f) * count;
         project_on(&fast[f], shape, &packed, x, got);
         struct comparison kernel = compare_values(got, values, count);
@@ -157,6 +159,31 @@ static void products_follow_the_rule(void **state)
     struct rng rng = rng_make(case_seed("products"), 2);
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int k = 0; k < 2; k++) check_shape(&shapes[s], kinds[k], &rng);
+}
+
+/* What is not finite makes the row's products NaN or infinite, and nothing makes nothing. */
+static void unusual_rows_of_x_are_no_accident(void **state)
+{
+    (void)state;
+    enum { K = 70, N = 3 };
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 0, 1e-40f};
+    float w[N * K], x[K];
+    struct rng rng = rng_make(case_seed("unusual"), 4);
+    for (int i = 0; i < N * K; i++) w[i] = 1 + (float)rng_uniform(&rng);
+    for (int p = 0; p < 2; p++)
+        for (size_t o = 0; o < sizeof odd / sizeof *odd; o++) {
+            static const struct backend_config fast = {.ops = &ops_cpu, .threads = 1};
+            const struct shape shape = {1, N, K};
+            struct packed packed = make_packed(kinds[p], N, K);
+            double got[N];
+            packed_store(&packed, 0, N, w);
+            for (int k = 0; k < K; k++) x[k] = odd[o] == odd[o] && odd[o] < 1 ? odd[o] : 1;
+            x[K - 1] = odd[o];
+            project_on(&fast, &shape, &packed, x, got);
+            for (int n = 0; n < N; n++)
+                assert_true(isfinite(odd[o]) ? fabs(got[n]) < 1e-35 : !isfinite(got[n]));
+            free_packed(&packed);
+        }
 }
 
 static void tables_are_unpacked_by_id(void **state)
@@ -242,8 +269,11 @@ static void packed_models_decode(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(packing_rounds_as_stated), cmocka_unit_test(unusual_rows_are_packed_too),
-        cmocka_unit_test(products_follow_the_rule), cmocka_unit_test(tables_are_unpacked_by_id),
+        cmocka_unit_test(packing_rounds_as_stated),
+        cmocka_unit_test(unusual_rows_are_packed_too),
+        cmocka_unit_test(products_follow_the_rule),
+        cmocka_unit_test(unusual_rows_of_x_are_no_accident),
+        cmocka_unit_test(tables_are_unpacked_by_id),
         cmocka_unit_test(packed_models_decode),
     };
     return cmocka_run_group_tests_name("packed weights", tests, io_folder_make, io_folder_remove);

@@ -39,6 +39,28 @@ echo -n "the " | "$parallax" sample halves - --temperature 0 --max-tokens 20 --r
 echo -n "the " >prompt
 "$parallax" sample halves --file prompt --temperature 0 --max-tokens 20 --raw --threads 1 >text.3
 [ -s text.1 ] || fail "no text was sampled"
+# Up to the first place of its own fourth and fifth byte.
+stop=$(head -c 5 text.1 | tail -c 2)
+"$parallax" sample halves "the " --temperature 0 --max-tokens 20 --raw --threads 1 --stop "no such text" "$stop" >text.4
+awk -v RS='\001' -v stop="$stop" '{ printf "%s", substr($0, 1, index($0, stop) - 1) }' text.1 | cmp - text.4 ||
+    fail "--stop \"$stop\" left $(cat text.4) of $(cat text.1)"
+# Several prompts side by side: what each is alone, with its own seed, however many go together.
+printf 'the \n\na quick brown\nfox' >prompts.txt
+printf '{"prompt": "the "}\n{"prompt": "a quick brown"}\n{"prompt": "fox"}\n' >prompts.jsonl
+"$parallax" sample halves --prompts prompts.txt --max-tokens 12 --threads 1 --seed 5 >side.1
+"$parallax" sample halves --prompts prompts.jsonl --batch 2 --max-tokens 12 --threads 1 --seed 5 >side.2
+cmp side.1 side.2 || fail "the company of a prompt changes its text: $(cat side.1 side.2)"
+[ "$(wc -l <side.1)" -eq 3 ] || fail "three prompts gave $(cat side.1)"
+"$parallax" sample halves --prompts prompts.txt --max-tokens 12 --threads 1 --temperature 0 >side.3
+alone=$("$parallax" sample halves "fox" --max-tokens 12 --threads 1 --temperature 0)
+[[ "$(tail -n 1 side.3)" == *"\"prompt\":\"fox\",\"text\":\"$alone\","* ]] || fail "alone $alone, together $(cat side.3)"
+refuses 2 '--prompts: prompts.txt holds all prompts' "$parallax" sample halves "x" --prompts prompts.txt
+refuses 2 '--prompts: prompts.txt holds all prompts' "$parallax" sample halves --chat --prompts prompts.txt
+echo '{"text": 1}' >bad.jsonl
+refuses 1 'bad.jsonl:1: has no text "prompt"' "$parallax" sample halves --prompts bad.jsonl
+: >none.txt
+refuses 1 'none.txt: holds no prompt' "$parallax" sample halves --prompts none.txt
+refuses 2 'a stop string is empty' "$parallax" sample halves "the " --stop ""
 cmp text.1 text.2 && cmp text.1 text.3 || fail "texts at temperature 0 differ"
 must "$parallax" info branch
 grep -q 'self_attn.r_proj.weight' must.out || fail "info does not list the probe's projection"

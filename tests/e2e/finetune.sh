@@ -37,8 +37,37 @@ for optimizer in muon adamw; do
     if cmp -s zero-gain/model.safetensors "$(final "probe-$optimizer")/model.safetensors"; then fail "no probe moved"; fi
 done
 
-# Interrupted and resumed, without the folder it began with: the same bits.
-for part in all probe; do
+# Adapters: the run begins as its model, ends with both optimisers elsewhere, and is sampled and scored as it is; merged
+# into a plain folder it is the same model, whose layout is the first one's. Frozen weights are in the checkpoint bit for
+# bit, so dropping a probe that learned beside them leaves a model with merged weights and nothing else.
+for optimizer in muon adamw; do
+    must "${tune[@]}" --from plain --train lora --lora-rank 4 --optimizer "$optimizer" --out "lora-$optimizer" --steps 6
+    losses "lora-$optimizer" | head -n 1 >begin
+    cmp first begin || fail "--train lora begins at $(cat begin), softmax at $(cat first)"
+    must "$parallax" convert "lora-$optimizer" "merged-$optimizer"
+    grep -q '^merged: .* parameters of adapters' "$work/must.out" || fail "nothing is said of merging"
+    grep -q '"model_type": "qwen3"' "merged-$optimizer/config.json" || fail "another layout: $(cat "merged-$optimizer/config.json")"
+    if grep -q lora "merged-$optimizer/config.json"; then fail "the merged folder tells of adapters"; fi
+    for folder in "lora-$optimizer" "merged-$optimizer"; do
+        must "$parallax" eval "$folder" --data text/text000.txt --json
+        sed -n 's/.*"loss": *\([0-9.]*\).*/\1/p' "$work/must.out" >"eval-$(basename "$folder")"
+        [ -s "eval-$folder" ] || fail "no loss in $(cat "$work/must.out")"
+        must "$parallax" sample "$folder" "the" --temperature 0 --max-tokens 8 --raw
+        cp "$work/must.out" "text-$folder"
+        must "$parallax" sample "$folder" "the" --temperature 0 --max-tokens 8 --weights int8
+    done
+    paste -d ' ' "eval-lora-$optimizer" "eval-merged-$optimizer" | awk '{ d = $1 - $2; exit !(d * d < 1e-10) }' ||
+        fail "apart $(cat "eval-lora-$optimizer"), merged $(cat "eval-merged-$optimizer")"
+    cmp "text-lora-$optimizer" "text-merged-$optimizer" || fail "the merged model writes something else"
+done
+must "${tune[@]}" --from zero-gain --train lora+probe --out lora-probe --steps 6
+losses lora-probe | head -n 1 >begin
+cmp first begin || fail "--train lora+probe begins at $(cat begin), softmax at $(cat first)"
+if tr -d '\0' <"$(final lora-probe)/model.safetensors" | grep -aq r_proj.lora; then fail "the probe has adapters"; fi
+
+# Interrupted and resumed, without the folder it began with: the same bits, and the files beside the weights.
+for name in tokenizer_config.json chat_template.jinja; do echo "{\"of\": \"$name\"}" >"zero-gain/$name"; done
+for part in all probe lora lora+probe; do
     must "${tune[@]}" --from zero-gain --train "$part" --out "whole-$part" --steps 8 --checkpoint-every 3
     cp -r zero-gain start
     must "${tune[@]}" --from start --train "$part" --out "cut-$part" --steps 8 --checkpoint-every 3
@@ -46,7 +75,13 @@ for part in all probe; do
     must "$parallax" train --resume auto --out "cut-$part"
     same_losses "whole-$part" "cut-$part" 0
     same_model "whole-$part" "cut-$part"
+    for name in tokenizer_config.json chat_template.jinja; do
+        cmp "zero-gain/$name" "$(final "cut-$part")/$name" || fail "$name is not what it was"
+        grep -q "\"$name\"" "$(final "cut-$part")/manifest.json" || fail "the manifest does not list $name"
+    done
 done
+must "$parallax" convert cut-all exported
+cmp zero-gain/chat_template.jinja exported/chat_template.jinja || fail "the export lacks the template"
 
 # Chats: only the assistant's words are learned, with the template of the folder; resumed, the same bits.
 must "$parallax" tokenizer train t.json --data text --vocab-size 330 --special "<|endoftext|>" "<|im_start|>" "<|im_end|>"
@@ -86,7 +121,21 @@ refuses 2 '--tokenizer: bytes contradicts --from' "${bad[@]}" --tokenizer bytes
 refuses 2 '--vocab-size: 300 contradicts 257 of zero-gain' "${bad[@]}" --vocab-size 300
 echo '{"from": "zero-gain", "heads": 4}' >config.json
 refuses 2 '--heads: 4 contradicts 2 of zero-gain' "${tune[@]}" --out no --config config.json
-refuses 2 '--train: probe leaves nothing to train' "${tune[@]}" --out no --from plain --train probe
+refuses 2 '--train: probe is to train the probe, but no layer of the model has one' "${tune[@]}" --out no --from plain --train probe
+refuses 2 '--train: lora\+probe is to train the probe' "${tune[@]}" --out no --from plain --train lora+probe
+refuses 2 '--train: lora adapts a model, but --from names none' "$parallax" train --data text --out no --train lora
+refuses 2 '--lora-rank: belongs to --train lora, but --train is all' "${bad[@]}" --lora-rank 4
+refuses 2 '--lora-alpha: belongs to --train lora, but --train is probe' "${bad[@]}" --train probe --lora-alpha 4
+refuses 2 '--lora-targets: belongs to --train lora' "${bad[@]}" --lora-targets all
+lora=("${tune[@]}" --out no --steps 2 --from plain --train lora)
+refuses 2 'the rank of lora is 16 but must be from 1 to below the 16 of k_proj' "${lora[@]}" --lora-rank 16
+refuses 2 '--lora-targets: "head" is none of all, q_proj' "${lora[@]}" --lora-targets q_proj,head
+refuses 2 '--lora-targets: r_proj is in no layer of plain' "${lora[@]}" --lora-targets r_proj
+refuses 2 '--lora-targets: all names r_proj, which --train lora\+probe trains itself' \
+    "${bad[@]}" --train lora+probe --lora-targets all
+refuses 2 '--from: .*lora-muon.* holds adapters that are still apart' "${tune[@]}" --out no --steps 2 --from lora-muon
+refuses 2 '--lora-rank: 2 contradicts 4 of lora-muon' "$parallax" train --resume auto --out lora-muon --steps 8 --lora-rank 2
+refuses 2 '--lora-rank: 0 contradicts 8 of whole-lora' "$parallax" train --resume auto --out whole-lora --steps 9 --train all
 refuses 2 '--tokenizer: model is the one of --from, which is not given' "${tune[@]}" --out no --tokenizer model
 refuses 1 'no/such: does not exist' "${tune[@]}" --out no --from no/such
 refuses 2 'softmax: already holds a run' "${tune[@]}" --out softmax --from plain

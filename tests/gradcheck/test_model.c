@@ -118,6 +118,22 @@ static struct model_config biased_stretched(void)
     return config;
 }
 
+/* Adapters beside weights that are trained too, so that both meet in every input gradient. */
+static struct model_config adapted(void)
+{
+    struct model_config config = base();
+    config.lora = (struct lora){.rank = 3, .alpha = 5, .targets = LORA_ALL};
+    return config;
+}
+
+static struct model_config adapted_in_part(void)
+{
+    struct model_config config = gated();
+    config.lora = (struct lora){.rank = 1, .alpha = 0.5};
+    config.lora.targets = lora_target_bit("k_proj", 6) | lora_target_bit("down_proj", 9);
+    return config;
+}
+
 static const struct variant {
     const char *name;
     struct model_config (*config)(void);
@@ -136,6 +152,8 @@ static const struct variant {
     {"no grouping, odd sizes, window of one", full_heads_odd_sizes},
     {"zero gain of the probe", zero_gain},
     {"biases and stretched positions", biased_stretched},
+    {"adapters on every projection", adapted},
+    {"adapters of rank one on two projections", adapted_in_part},
 };
 
 static double scaled_loss(struct case_model *m, const struct batch *batch, double scale)

@@ -178,7 +178,7 @@ static void test_files(void **state)
     twins_open(&twins, &config, "muon");
     for (int s = 0; s < 3; s++) step(&twins.closed, &twins.batch.batch);
     assert_int_equal(checkpoint_save(io_path("run"), twins.closed.m.model, twins.closed.optim, NULL,
-                                     &train, 0, &err),
+                                     NULL, &train, 0, &err),
                      PLX_OK);
     assert_int_equal(checkpoint_load(io_path("run/checkpoints/step-00000003"), twins.open.m.model,
                                      twins.open.optim, &err),
@@ -189,7 +189,7 @@ static void test_files(void **state)
         assert_true(step(&twins.open, &twins.batch.batch) ==
                     step(&twins.closed, &twins.batch.batch));
     assert_int_equal(checkpoint_save(io_path("back"), twins.open.m.model, twins.open.optim, NULL,
-                                     &train, 0, &err),
+                                     NULL, &train, 0, &err),
                      PLX_OK);
     step(&twins.closed, &twins.batch.batch);
     assert_int_equal(checkpoint_load(io_path("back/checkpoints/step-00000003"),

@@ -160,7 +160,7 @@ static void the_probe_learns_alone(void **unused)
         struct param_list *free_rows = model_params(whole.m.model);
         struct param_list *rows = model_params(probe.m.model);
         optim_destroy(probe.optim);
-        param_list_train_probe_only(rows);
+        param_list_train_only(rows, true, false);
         make_optim(&probe, optimizers[i]);
         struct plx_tensor before[MOST_PARAMS];
         assert_true(rows->count <= MOST_PARAMS);

@@ -79,8 +79,8 @@ static uint64_t fingerprint_of(uint64_t seed)
 static plx_status save(uint64_t seed, int keep, struct error *err)
 {
     fill_values(seed);
-    return checkpoint_save(run.folder, run.m.model, run.optim, run.tokenizer, &run.state, keep,
-                           err);
+    return checkpoint_save(run.folder, run.m.model, run.optim, run.tokenizer, NULL, &run.state,
+                           keep, err);
 }
 
 static void save_ok(uint64_t seed, int keep)
@@ -219,7 +219,8 @@ static void existing_step_is_replaced(void **state)
     save_ok(9, 0);
     fill_values(9);
     run.state.tokens = 42;
-    assert_ok(checkpoint_save(run.folder, run.m.model, run.optim, NULL, &run.state, 0, &err), &err);
+    assert_ok(checkpoint_save(run.folder, run.m.model, run.optim, NULL, NULL, &run.state, 0, &err),
+              &err);
     struct train_state back;
     assert_ok(checkpoint_load_state(step_folder(9, ""), &back, &err), &err);
     assert_int_equal(back.tokens, 42);
@@ -494,8 +495,9 @@ static void runs_without_options(void **state)
     assert_false(file_exists(step_folder(5, "")));
     assert_false(file_exists(step_folder(5, ".partial")));
     run.state.step = -1;
-    assert_refused(checkpoint_save(run.folder, run.m.model, run.optim, NULL, &run.state, 0, &err),
-                   PLX_INVALID_ARGUMENT, "step -1 is negative", &err);
+    assert_refused(
+        checkpoint_save(run.folder, run.m.model, run.optim, NULL, NULL, &run.state, 0, &err),
+        PLX_INVALID_ARGUMENT, "step -1 is negative", &err);
 }
 
 static void other_models_are_refused(void **state)

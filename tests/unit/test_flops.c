@@ -32,7 +32,7 @@ static struct flops flops_of(const struct model_config *config, bool probe_only,
     struct param_list params;
     struct error err = {0};
     assert_int_equal(model_describe(config, &params, &err), PLX_OK);
-    if (probe_only) param_list_train_probe_only(&params);
+    if (probe_only) param_list_train_only(&params, true, false);
     struct flops flops = flops_per_token(config, &params, context);
     param_list_destroy(&params);
     return flops;

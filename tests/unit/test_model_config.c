@@ -204,6 +204,27 @@ static const struct refusal refusals[] = {
      "mixer_types is 2"},
     {"probe_start unknown", &ours, "probe_start", "\"zero\"", PLX_BAD_DATA,
      "probe_start is \"zero\" but must be \"normal\", \"zero-gain\" or \"zero-weight\""},
+    {"lora no object", &ours, "lora", "8", PLX_BAD_DATA, "lora is 8 but must be an object or null"},
+    {"lora without rank", &ours, "lora", "{\"alpha\":1,\"targets\":[\"q_proj\"]}", PLX_BAD_DATA,
+     "rank is missing"},
+    {"lora of rank zero", &ours, "lora", "{\"rank\":0,\"alpha\":1,\"targets\":[\"q_proj\"]}",
+     PLX_BAD_DATA, "rank is 0"},
+    {"lora of full rank", &ours, "lora", "{\"rank\":64,\"alpha\":1,\"targets\":[\"q_proj\"]}",
+     PLX_BAD_DATA, "the rank of lora is 64 but must be from 1 to below the 64 of q_proj"},
+    {"lora without alpha", &ours, "lora", "{\"rank\":2,\"targets\":[\"q_proj\"]}", PLX_BAD_DATA,
+     "alpha is missing"},
+    {"lora alpha negative", &ours, "lora", "{\"rank\":2,\"alpha\":-1,\"targets\":[\"q_proj\"]}",
+     PLX_BAD_DATA, "the alpha of lora is -1"},
+    {"lora without targets", &ours, "lora", "{\"rank\":2,\"alpha\":1}", PLX_BAD_DATA,
+     "targets is missing"},
+    {"lora of no target", &ours, "lora", "{\"rank\":2,\"alpha\":1,\"targets\":[]}", PLX_BAD_DATA,
+     "lora targets no projection"},
+    {"lora targets a text", &ours, "lora", "{\"rank\":2,\"alpha\":1,\"targets\":\"q_proj\"}",
+     PLX_BAD_DATA, "targets is \"q_proj\" but must be an array"},
+    {"lora target unknown", &ours, "lora", "{\"rank\":2,\"alpha\":1,\"targets\":[\"lm_head\"]}",
+     PLX_BAD_DATA, "targets is \"lm_head\" but must be made of names of projections"},
+    {"lora in qwen3", &qwen3, "lora", "{\"rank\":2,\"alpha\":1,\"targets\":[\"q_proj\"]}",
+     PLX_BAD_DATA, "lora belongs to model_type \"qwen3_parallax\""},
     {"probe_norm a text", &ours, "probe_norm", "\"yes\"", PLX_BAD_DATA, "probe_norm is \"yes\""},
     {"qk_norm_eps zero", &ours, "qk_norm_eps", "0", PLX_BAD_DATA, "qk_norm_eps is 0"},
     {"layer_windows too short", &ours, "layer_windows", "[1]", PLX_BAD_DATA,
@@ -458,6 +479,8 @@ static void assert_same_config(const struct model_config *a, const struct model_
     assert_int_equal(a->probe_rope, b->probe_rope);
     assert_int_equal(a->probe_gate, b->probe_gate);
     assert_int_equal(a->probe_start, b->probe_start);
+    assert_int_equal(a->lora.rank, b->lora.rank);
+    assert_true(a->lora.alpha == b->lora.alpha && a->lora.targets == b->lora.targets);
     assert_int_equal(a->bos_id, b->bos_id);
     assert_int_equal(a->end_count, b->end_count);
     for (int i = 0; i < a->end_count; i++) assert_int_equal(a->end_ids[i], b->end_ids[i]);
@@ -550,6 +573,9 @@ static void what_is_written_reads_back(void **state)
             round_trip(&config, "qwen3_parallax");
         }
     }
+    expect_config(llama, &config);
+    config.lora = (struct lora){.rank = 3, .alpha = 0.1, .targets = LORA_ALL & ~5u};
+    round_trip(&config, "qwen3_parallax");
 }
 
 static void numbers_are_written_short(void **state)
@@ -578,6 +604,10 @@ static void what_cannot_be_written_is_refused(void **state)
     config.layer[1].mixer = mixer_find("softmax");
     assert_refused(model_config_format(&config, &json, &err), PLX_UNSUPPORTED,
                    "every mixer is parallax", &err);
+    expect_config(fla, &config);
+    config.lora = (struct lora){.rank = 3, .alpha = 1, .targets = LORA_ALL};
+    assert_refused(model_config_format(&config, &json, &err), PLX_UNSUPPORTED,
+                   "model_type \"parallax\" needs that no projection has an adapter", &err);
     expect_config(fla, &config);
     config.rope = (struct rope){500000, 8, 1, 4, 8192};
     assert_refused(model_config_format(&config, &json, &err), PLX_UNSUPPORTED,

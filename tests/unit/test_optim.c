@@ -124,7 +124,8 @@ static void setup_half(struct fixture *f, const struct setting *setting,
 static void fill_grads(struct fixture *f, int step, double length)
 {
     for (int i = 0; i < PARAMS; i++)
-        fill(&f->params.items[i].grad, 1000 + (uint64_t)(100 * step + i), length);
+        if (param_has_grad(&f->params.items[i]))
+            fill(&f->params.items[i].grad, 1000 + (uint64_t)(100 * step + i), length);
 }
 
 static void teardown(struct fixture *f)

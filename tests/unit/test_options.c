@@ -252,7 +252,8 @@ static void test_train_record(void **state)
     assert_int_equal(options_format(train, &options, &json, &err), PLX_OK);
     assert_int_equal(options_set_defaults(train, &again, &err), PLX_OK);
     assert_int_equal(options_set_json(train, "{\"lr\": 1}", 9, "x", &again, &err), PLX_OK);
-    assert_int_equal(options_set_json(train, json, strlen(json), "record", &again, &err), PLX_OK);
+    if (options_set_json(train, json, strlen(json), "record", &again, &err) != PLX_OK)
+        fail_msg("%s", err.text);
     assert_true(isnan(again.lr));
     for (int i = 0; i < train->count; i++)
         assert_true(option_equal(&train->rows[i], &options, &again));

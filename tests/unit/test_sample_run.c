@@ -346,6 +346,129 @@ static void options_are_checked_first(void **unused)
     close_fixture(&f);
 }
 
+/* ---- Several texts ---- */
+
+/* Prompts of all lengths, one of them twice, one empty: each goes on as it would alone. Bits of the
+ * reference do not depend on company; the fast table's texts are compared too, whose logits do. */
+static void texts_go_on_as_alone(void **unused)
+{
+    (void)unused;
+    static const char *const prompts[] = {"Parallax, that is", "ab", "",
+                                          "a longer one, of 28 bytes.", "ab"};
+    enum { TEXTS = 5, FRESH = 14 };
+    const struct {
+        const struct ops *ops;
+        plx_dtype storage;
+    } backends[] = {{&ops_ref, PLX_F64}, {&ops_ref, PLX_F32}, {&ops_cpu, PLX_F32}};
+    for (int b = 0; b < 3; b++)
+        for (int greedy = 0; greedy < 2; greedy++) {
+            struct fixture f;
+            struct sample_request texts[TEXTS];
+            struct received together[TEXTS] = {0}, alone[TEXTS] = {0};
+            struct sample_options options = greedy_options(FRESH);
+            open_fixture(&f, backends[b].ops, backends[b].storage, 17);
+            options.temperature = greedy ? 0 : 1.5;
+            options.ignore_end = false;
+            options.seed = 11;
+            for (int t = 0; t < TEXTS; t++)
+                texts[t] = (struct sample_request){.prompt = prompts[t],
+                                                   .size = strlen(prompts[t]),
+                                                   .sink = receive,
+                                                   .user = &together[t]};
+            together[3].limit = 3; /* this one wants no more than three tokens */
+            CASE_OK(&f.m,
+                    sample_requests(f.m.model, f.tokenizer, texts, TEXTS, &options, &f.m.err));
+            for (int t = 0; t < TEXTS; t++) {
+                struct sample_report report;
+                alone[t].limit = together[t].limit;
+                CASE_OK(&f.m, run(&f, prompts[t], &options, &alone[t], &report));
+                options.seed++;
+                assert_int_equal(alone[t].size, together[t].size);
+                assert_memory_equal(alone[t].bytes, together[t].bytes, alone[t].size);
+                assert_int_equal(report.new_tokens, texts[t].report.new_tokens);
+                assert_int_equal(report.prompt_tokens, texts[t].report.prompt_tokens);
+                assert_int_equal(report.ended, texts[t].report.ended);
+            }
+            assert_int_equal(f.m.be.scratch.used, 0);
+            close_fixture(&f);
+        }
+}
+
+/* ---- Stop strings ---- */
+
+/* Bytes come out as early as they are decided, wherever tokens cut them. */
+static void stop_strings_are_found_across_tokens(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *strings[3], *text, *out;
+        bool found;
+    } cases[] = {
+        {{"end"}, "the end of it", "the ", true},
+        {{"end"}, "the en", "the en", false},
+        {{"end"}, "e en eend", "e en e", true},
+        {{"aab"}, "aaaab", "aa", true},
+        {{"abcd", "bc"}, "abcd", "a", true},
+        {{"bc", "abc"}, "xabc", "x", true},
+        {{"abcd", "x"}, "abcx", "abc", true},
+        {{"abab", "bb"}, "ababab", "", true},
+        {{"\n\n", "User:"}, "a\nb\nUser: c", "a\nb\n", true},
+        {{"ab"}, "", "", false},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (size_t step = 1; step <= 5; step++) {
+            struct error err = {0};
+            struct stop_filter filter;
+            struct received received = {.limit = 0};
+            int count = 0;
+            while (count < 3 && cases[c].strings[count] != NULL) count++;
+            assert_int_equal(stop_filter_open(&filter, cases[c].strings, count, &err), PLX_OK);
+            const size_t size = strlen(cases[c].text);
+            for (size_t at = 0; at < size; at += step) {
+                size_t some = size - at < step ? size - at : step;
+                if (!stop_filter_write(&filter, cases[c].text + at, some, receive, &received))
+                    break;
+                /* What is held back is shorter than the longest string. */
+                assert_true(at + some - received.size < 5);
+            }
+            assert_int_equal(filter.found, cases[c].found);
+            stop_filter_end(&filter, receive, &received);
+            assert_string_equal(received.bytes, cases[c].out);
+            stop_filter_close(&filter);
+        }
+}
+
+/* A string out of the greedy continuation itself ends it where it begins. */
+static void a_stop_string_ends_the_text(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F32, -1);
+    struct sample_options options = greedy_options(20);
+    struct received whole = {.limit = 0}, cut = {.limit = 0}, limited = {.limit = 0};
+    struct sample_report report;
+    CASE_OK(&f.m, run(&f, "stop", &options, &whole, &report));
+    assert_false(report.stopped);
+    char stop[3] = {whole.bytes[9], whole.bytes[10], 0};
+    const char *const stops[] = {"never to be seen", stop};
+    const char *found = strstr(whole.bytes, stop);
+    options.stops = stops;
+    options.stop_count = 2;
+    CASE_OK(&f.m, run(&f, "stop", &options, &cut, &report));
+    assert_true(report.stopped && !report.ended);
+    assert_int_equal(cut.size, found - whole.bytes);
+    assert_memory_equal(cut.bytes, whole.bytes, cut.size);
+    /* Cut off inside the string, its beginning is text after all. */
+    options.max_tokens = report.new_tokens - 1;
+    CASE_OK(&f.m, run(&f, "stop", &options, &limited, &report));
+    assert_false(report.stopped);
+    assert_int_equal(limited.size, cut.size + 1);
+    options.stops = (const char *const[]){""};
+    options.stop_count = 1;
+    assert_int_equal(run(&f, "stop", &options, &limited, &report), PLX_INVALID_ARGUMENT);
+    close_fixture(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,6 +482,9 @@ int main(void)
         cmocka_unit_test(prompts_beyond_the_context_are_refused_with_both_numbers),
         cmocka_unit_test(logits_that_are_not_finite_are_refused),
         cmocka_unit_test(options_are_checked_first),
+        cmocka_unit_test(texts_go_on_as_alone),
+        cmocka_unit_test(stop_strings_are_found_across_tokens),
+        cmocka_unit_test(a_stop_string_ends_the_text),
     };
     return cmocka_run_group_tests_name("sample_run", tests, NULL, NULL);
 }
