@@ -31,8 +31,8 @@ struct batch {
 
 enum recompute {
     RECOMPUTE_NONE,      /* every activation of every block is kept */
-    RECOMPUTE_SELECTIVE, /* what a pass over other activations gives is not kept: normed inputs,
-                            heads after norm, gate and rotation, SwiGLU's product */
+    RECOMPUTE_SELECTIVE, /* heads after norm, gate and rotation are not kept: a pass over what was
+                            projected makes them again */
     RECOMPUTE_FULL       /* only block inputs are kept; backward runs a block's forward again */
 };
 

@@ -252,7 +252,7 @@ static plx_status restore_record(struct model *model, struct backend *be,
     const struct block *block = &model->blocks[l];
     if (kept->keep == RECORD_ALL) return PLX_OK;
     if (kept->keep == RECORD_KEPT)
-        return block_recompute(be, block, &model->params, &run->view, &kept->x[l], record);
+        return block_recompute(be, block, &model->params, &run->view, record);
     return block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL);
 }
 

@@ -470,15 +470,16 @@ static void rows_swiglu(float *restrict y, const float *restrict gate, const flo
     for (int64_t i = 0; i < count; i++) y[i] = gate[i] * rows_sigmoid(gate[i]) * up[i];
 }
 
-static void rows_swiglu_backward(float *restrict dgate, float *restrict dup,
-                                 const float *restrict dy, const float *restrict gate,
+static void rows_swiglu_backward(float *restrict dgate, float *restrict dup, float *product,
+                                 const float *dy, const float *restrict gate,
                                  const float *restrict up, int64_t count)
 {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
-        float g = gate[i], d = dy[i], s = rows_sigmoid(g);
+        float g = gate[i], u = up[i], d = dy[i], s = rows_sigmoid(g);
         dup[i] = d * g * s;
-        dgate[i] = d * up[i] * (s + g * s * (1.0f - s));
+        dgate[i] = d * u * (s + g * s * (1.0f - s));
+        product[i] = g * s * u;
     }
 }
 

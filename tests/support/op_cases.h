@@ -359,12 +359,23 @@ static plx_status run_swiglu(struct backend *be, const struct plx_tensor *v)
 
 static void operands_swiglu_backward(struct operand *o, int64_t n, int64_t e)
 {
-    for (int i = 0; i < 5; i++) o[i] = matrix(i < 2 ? ROLE_OUT : ROLE_IN, n, e);
+    for (int i = 0; i < 6; i++) o[i] = matrix(i < 3 ? ROLE_OUT : ROLE_IN, n, e);
 }
 
 static plx_status run_swiglu_backward(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4]);
+    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
+}
+
+static void operands_swiglu_in_place(struct operand *o, int64_t n, int64_t e)
+{
+    for (int i = 0; i < 5; i++) o[i] = matrix(i < 2 ? ROLE_OUT : ROLE_IN, n, e);
+    o[2].role = ROLE_BOTH;
+}
+
+static plx_status run_swiglu_in_place(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[2], &v[3], &v[4]);
 }
 
 static void operands_gate(struct operand *o, int64_t n, int64_t e)
@@ -521,6 +532,8 @@ static const struct op_case op_cases[] = {
     {"swiglu", offsetof(struct ops, swiglu), out_in_in, run_swiglu, false, false, false},
     {"swiglu_backward", offsetof(struct ops, swiglu_backward), operands_swiglu_backward,
      run_swiglu_backward, false, false, false},
+    {"swiglu_backward/in-place", offsetof(struct ops, swiglu_backward), operands_swiglu_in_place,
+     run_swiglu_in_place, false, false, false},
     {"gate", offsetof(struct ops, gate), operands_gate, run_gate, false, false, false},
     {"gate_backward", offsetof(struct ops, gate_backward), operands_gate_backward,
      run_gate_backward, false, false, false},

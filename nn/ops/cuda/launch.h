@@ -77,7 +77,8 @@ const char *launch_norm_rope_backward(plx_stream stream, plx_dtype T, void *dx, 
 const char *launch_swiglu(plx_stream stream, plx_dtype T, void *y, const void *gate, const void *up,
                           int64_t count);
 const char *launch_swiglu_backward(plx_stream stream, plx_dtype T, void *dgate, void *dup,
-                                   const void *dy, const void *gate, const void *up, int64_t count);
+                                   void *product, const void *dy, const void *gate, const void *up,
+                                   int64_t count);
 const char *launch_gate(plx_stream stream, plx_dtype T, void *y, const void *x, const void *z,
                         int64_t rows, int64_t D);
 const char *launch_gate_backward(plx_stream stream, plx_dtype T, void *dx, void *dz, const void *dy,
