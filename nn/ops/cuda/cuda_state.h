@@ -60,13 +60,22 @@ plx_status cuda_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status cuda_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                  const struct plx_tensor *x, const struct plx_tensor *gain,
-                                 const struct plx_tensor *rstd);
+                                 const struct plx_tensor *rstd, const struct plx_tensor *residual);
 plx_status cuda_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                      const struct plx_tensor *bias);
 plx_status cuda_bias_backward(struct backend *be, const struct plx_tensor *dbias,
                               const struct plx_tensor *dy);
 plx_status cuda_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                      const struct plx_tensor *positions, const struct rope *rope, bool inverse);
+plx_status cuda_norm_rope(struct backend *be, const struct plx_tensor *y,
+                          const struct plx_tensor *rstd, const struct plx_tensor *x,
+                          const struct plx_tensor *gain, double eps,
+                          const struct plx_tensor *positions, const struct rope *rope);
+plx_status cuda_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
+                                   const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                   const struct plx_tensor *x, const struct plx_tensor *gain,
+                                   const struct plx_tensor *rstd,
+                                   const struct plx_tensor *positions, const struct rope *rope);
 plx_status cuda_swiglu(struct backend *be, const struct plx_tensor *y,
                        const struct plx_tensor *gate, const struct plx_tensor *up);
 plx_status cuda_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
