@@ -230,9 +230,9 @@ static void resuming_changes_no_bit(void **state)
         int64_t count;
         run_open(&whole, which, "parallax", optimizers[i % 2], 1);
         for (int s = 0; s < 3; s++) step(&whole);
-        assert_int_equal(
-            checkpoint_save(io_path("run"), whole.m.model, whole.optim, NULL, &train, 0, &err),
-            PLX_OK);
+        assert_int_equal(checkpoint_save(io_path("run"), whole.m.model, whole.optim, NULL, NULL,
+                                         &train, 0, &err),
+                         PLX_OK);
         for (int s = 0; s < 2; s++) step(&whole);
         run_open(&rest, which, "parallax", optimizers[i % 2], 1);
         step(&rest);
