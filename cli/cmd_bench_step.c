@@ -1,7 +1,8 @@
 /* cmd_bench_step.c: `parallax bench step`: times one training step of a small model on random
  * tokens, says where the time goes, and compares with the same step by the portable kernels. Two
  * limits are stated with the result: matrix products and attention take at least half of the step,
- * and the portable step is at least three times slower. */
+ * and the portable step is at least three times slower. Or, with --goals, the steps of larger
+ * models that the project's goals are about (bench_step_goals.c). */
 #include "cli.h"
 
 #include <errno.h>
@@ -13,12 +14,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench_step_goals.h"
 #include "io/fields.h"
 #include "model_run.h"
 #include "process.h"
 #include "progress.h"
-#include "timed_ops.h"
-#include "train.h"
 
 /* The limits the project sets itself for the demo's step on two AVX-512 cores. */
 #define LEAST_SHARE   0.5
@@ -26,14 +26,21 @@
 
 struct bench_step_values {
     struct train_options train; /* first: the rows of train's table hold offsets into it */
-    int64_t repeat;
+    int64_t repeat, skip;
+    char *goals;
     bool peer, json;
 };
 
 /* group, key, type, field, default, value's name or choices, smallest, largest, unrecorded, help */
 static const struct option_row own_rows[] = {
     {"Measuring", "repeat", OPTION_INT, offsetof(struct bench_step_values, repeat), "5", "N", 1,
-     100000, false, "timed steps, after one that is not timed"},
+     100000, false, "timed steps [with --goals 41]"},
+    {NULL, "skip", OPTION_INT, offsetof(struct bench_step_values, skip), "1", "N", 0, 100000, false,
+     "steps before those that are timed [with --goals 19]"},
+    {NULL, "goals", OPTION_STRING, offsetof(struct bench_step_values, goals), NULL, "NAME", 0, 0,
+     false,
+     "instead of the model of the options those of the goals for one H200: all, parallax-adamw, "
+     "parallax-muon, softmax-adamw or parallax-1.7b"},
     {NULL, "peer", OPTION_BOOL, offsetof(struct bench_step_values, peer), "true", NULL, 0, 0, false,
      "time the portable kernels as well"},
     {NULL, "json", OPTION_BOOL, offsetof(struct bench_step_values, json), "false", NULL, 0, 0,
@@ -72,156 +79,16 @@ static const struct option_table *bench_step_table(void)
     return &table;
 }
 
-/* ---- One measured configuration ---- */
-
-struct measurement {
-    double best, median;        /* seconds a step */
-    double phase[TIMED_PHASES]; /* seconds a step, mean */
-    double total;               /* seconds a step, mean */
-    int64_t tokens, parameters;
-    struct model_memory memory;
-};
-
-/* What a step needs besides the options. */
-struct step {
-    struct backend backend;
-    struct model *model;
-    struct optim *optim;
-    int32_t *numbers;
-    struct batch batch;
-};
-
-static plx_status make_batch(struct step *step, const struct train_options *options, int64_t vocab,
-                             struct error *err)
+static struct step_method method_of(const struct bench_step_values *values)
 {
-    int64_t tokens = options->batch * options->context;
-    step->numbers = malloc((size_t)(3 * tokens + options->batch + 1) * sizeof *step->numbers);
-    REQUIRE(err, step->numbers, PLX_OUT_OF_MEMORY, "no memory for %lld tokens", (long long)tokens);
-    int32_t *ids = step->numbers, *targets = ids + tokens, *positions = targets + tokens;
-    int32_t *offsets = positions + tokens;
-    struct rng rng = rng_make((uint64_t)options->seed, 0);
-    for (int64_t n = 0; n < tokens; n++) {
-        ids[n] = (int32_t)rng_below(&rng, (uint64_t)vocab);
-        targets[n] = (int32_t)rng_below(&rng, (uint64_t)vocab);
-        positions[n] = (int32_t)(n % options->context);
-    }
-    for (int64_t row = 0; row <= options->batch; row++)
-        offsets[row] = (int32_t)(row * options->context);
-    step->batch = (struct batch){.tokens = tokens,
-                                 .sequences = options->batch,
-                                 .ids = ids,
-                                 .targets = targets,
-                                 .positions = positions,
-                                 .offsets = offsets};
-    return PLX_OK;
-}
-
-static plx_status open_step(struct step *step, const struct train_options *options,
-                            struct measurement *measurement, struct error *err)
-{
-    struct model_config config;
-    struct backend_config backend;
-    struct optim_config optim;
-    enum recompute recompute;
-    int64_t vocab = options->vocab_size > 0 ? options->vocab_size : 257; /* bytes and end of text */
-    TRY(train_model_config(options, vocab, -1, &config, err));
-    TRY(train_backend_config(options, &backend, err));
-    TRY(train_optim_config(options, &optim, err));
-    TRY(train_recompute(options, &recompute, err));
-    TRY(make_batch(step, options, vocab, err));
-    TRY(backend_create(&step->backend, &backend, err));
-    TRY(model_create(&step->backend, &config, &step->model));
-    TRY(model_init(step->model, (uint64_t)options->seed));
-    TRY(model_reserve(step->model, step->batch.tokens, step->batch.sequences, true, recompute,
-                      &measurement->memory));
-    measurement->tokens = step->batch.tokens * options->accumulate;
-    measurement->parameters = param_list_elements(model_params(step->model));
-    return optim_create(&step->backend, &optim, model_params(step->model), &step->optim);
-}
-
-static void close_step(struct step *step)
-{
-    optim_destroy(step->optim);
-    model_destroy(step->model);
-    backend_destroy(&step->backend);
-    free(step->numbers);
-}
-
-static plx_status run_step(struct step *step, const struct train_options *options)
-{
-    TRY(model_zero_grads(step->model));
-    for (int64_t i = 0; i < options->accumulate; i++) {
-        double scale = 1.0 / (double)(step->batch.tokens * options->accumulate);
-        TRY(model_loss_backward(step->model, &step->batch, scale, NULL));
-    }
-    timed_ops_optimiser(true);
-    plx_status status = optim_step(step->optim, 1, 1);
-    timed_ops_optimiser(false);
-    double loss;
-    return status == PLX_OK ? model_loss_read(step->model, &loss) : status;
-}
-
-static int compare_seconds(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Steps as they run in training, one by one. */
-static plx_status time_steps(struct step *step, const struct bench_step_values *values,
-                             struct measurement *measurement, struct error *err)
-{
-    double *seconds = calloc((size_t)values->repeat, sizeof *seconds);
-    REQUIRE(err, seconds, PLX_OUT_OF_MEMORY, "no memory for %lld timings",
-            (long long)values->repeat);
-    plx_status status =
-        run_step(step, &values->train); /* packs weights, touches memory: not timed */
-    for (int64_t i = 0; status == PLX_OK && i < values->repeat; i++) {
-        double start = process_seconds();
-        status = run_step(step, &values->train);
-        seconds[i] = process_seconds() - start;
-    }
-    qsort(seconds, (size_t)values->repeat, sizeof *seconds, compare_seconds);
-    measurement->best = seconds[0];
-    measurement->median = seconds[values->repeat / 2];
-    free(seconds);
-    return status;
-}
-
-/* As many steps again, with a clock around every operation. */
-static plx_status divide_steps(struct step *step, const struct bench_step_values *values,
-                               struct measurement *measurement)
-{
-    const double share = 1.0 / (double)values->repeat;
-    plx_status status = PLX_OK;
-    step->backend.ops = timed_ops(step->backend.ops);
-    timed_ops_start();
-    double start = process_seconds();
-    for (int64_t i = 0; status == PLX_OK && i < values->repeat; i++)
-        status = run_step(step, &values->train);
-    measurement->total = share * (process_seconds() - start);
-    for (int phase = 0; phase < TIMED_PHASES; phase++)
-        measurement->phase[phase] = share * timed_ops_seconds((enum timed_phase)phase);
-    return status;
-}
-
-static plx_status measure(const struct bench_step_values *values, struct measurement *measurement,
-                          struct error *err)
-{
-    *measurement = (struct measurement){0};
-    struct step step = {0};
-    plx_status status = open_step(&step, &values->train, measurement, err);
-    if (status == PLX_OK) status = time_steps(&step, values, measurement, err);
-    if (status == PLX_OK) status = divide_steps(&step, values, measurement);
-    close_step(&step);
-    return status;
+    return (struct step_method){.skip = values->skip, .repeat = values->repeat, .divide = true};
 }
 
 /* What a child process sends back. */
 struct answer {
     plx_status status;
     struct error err;
-    struct measurement measurement;
+    struct step_measurement measurement;
 };
 
 /* What the peer trains with: SSE 4.1 has no bf16 products, so its products are in f32 always. */
@@ -238,7 +105,7 @@ static struct train_options portable_options(const struct bench_step_values *val
  * instructions it takes. Must come before this process's first parallel region: threads do not
  * survive a fork. */
 static plx_status measure_portable(const struct bench_step_values *values,
-                                   struct measurement *measurement, struct error *err)
+                                   struct step_measurement *measurement, struct error *err)
 {
     int ends[2];
     REQUIRE(err, pipe(ends) == 0, PLX_IO_ERROR, "a pipe cannot be made: %s", strerror(errno));
@@ -246,10 +113,10 @@ static plx_status measure_portable(const struct bench_step_values *values,
     REQUIRE(err, child >= 0, PLX_IO_ERROR, "a process cannot be started: %s", strerror(errno));
     struct answer answer = {0};
     if (child == 0) {
-        struct bench_step_values portable = *values;
-        portable.train = portable_options(values);
+        const struct train_options portable = portable_options(values);
+        const struct step_method method = method_of(values);
         model_run_hold_portable();
-        answer.status = measure(&portable, &answer.measurement, &answer.err);
+        answer.status = bench_step_measure(&portable, &method, &answer.measurement, &answer.err);
         ssize_t sent = write(ends[1], &answer, sizeof answer); /* fits into a pipe: never partial */
         _exit(sent == (ssize_t)sizeof answer ? 0 : 1);
     }
@@ -270,19 +137,19 @@ static const char *const phase_names[TIMED_PHASES] = {"gemm", "attention", "othe
                                                       "optimiser_gemm", "optimiser_other"};
 
 /* Share of the step in matrix products and attention, Muon's products included. */
-static double kernel_share(const struct measurement *measurement)
+static double kernel_share(const struct step_measurement *measurement)
 {
     return (measurement->phase[TIMED_GEMM] + measurement->phase[TIMED_ATTENTION] +
             measurement->phase[TIMED_OPTIMISER_GEMM]) /
            measurement->total;
 }
 
-static double tokens_per_second(const struct measurement *measurement)
+static double tokens_per_second(const struct step_measurement *measurement)
 {
     return (double)measurement->tokens / measurement->best;
 }
 
-static void print_json(const char *kernels, const struct measurement *measurement,
+static void print_json(const char *kernels, const struct step_measurement *measurement,
                        const struct train_options *options)
 {
     json_t *object =
@@ -297,7 +164,7 @@ static void print_json(const char *kernels, const struct measurement *measuremen
         json_object_set_new(object, phase_names[phase],
                             json_real(measurement->phase[phase] / measurement->total));
     json_object_set_new(object, "activation_bytes",
-                        json_integer((json_int_t)measurement->memory.activations));
+                        json_integer((json_int_t)measurement->memory.model.activations));
     json_object_set_new(object, "build", json_string(plx_build()));
     char *text = fields_print(object, JSON_COMPACT | JSON_REAL_PRECISION(6));
     if (text) printf("%s\n", text);
@@ -305,7 +172,7 @@ static void print_json(const char *kernels, const struct measurement *measuremen
     json_decref(object);
 }
 
-static void print_row(const char *kernels, const struct measurement *measurement)
+static void print_row(const char *kernels, const struct step_measurement *measurement)
 {
     char rate[32];
     printf("%-10s %12s %10.1f %10.1f", kernels,
@@ -336,11 +203,12 @@ static plx_status drop_peer(struct bench_step_values *values, struct error *err)
 
 static plx_status report(struct bench_step_values *values, struct error *err)
 {
-    struct measurement fast, portable = {0};
+    struct step_measurement fast, portable = {0};
     TRY(train_settle_dtype(&values->train, err));
     TRY(drop_peer(values, err));
     if (values->peer) TRY(measure_portable(values, &portable, err));
-    TRY(measure(values, &fast, err));
+    const struct step_method method = method_of(values);
+    TRY(bench_step_measure(&values->train, &method, &fast, err));
     if (values->json) {
         print_json("fast", &fast, &values->train);
         const struct train_options options = portable_options(values);
@@ -366,12 +234,24 @@ static plx_status report(struct bench_step_values *values, struct error *err)
     return PLX_OK;
 }
 
+/* The goals are stated for the median of steps 20 to 60. */
+static plx_status run(const struct option_settings *settings, struct bench_step_values *values,
+                      struct error *err)
+{
+    if (values->goals[0] == 0) return report(values, err);
+    const struct step_method method = {.skip = option_is_set(settings, "skip") ? values->skip : 19,
+                                       .repeat =
+                                           option_is_set(settings, "repeat") ? values->repeat : 41};
+    return bench_step_goals(&values->train, values->goals, &method, values->json, err);
+}
+
 static plx_status bench_step(const struct option_settings *settings, struct error *err)
 {
     struct bench_step_values values = {0};
     plx_status status = options_set_defaults(train_option_table(), &values.train, err);
     if (status == PLX_OK) status = options_read(bench_step_table(), settings, &values, err);
-    if (status == PLX_OK) status = report(&values, err);
+    if (status == PLX_OK) status = run(settings, &values, err);
+    free(values.goals);
     options_clear(train_option_table(), &values.train);
     return status;
 }
@@ -387,7 +267,7 @@ const struct command command_bench_step = {
         "same with the\n"
         "portable kernels, as the peer to compare with. The defaults are those of parallax train.",
     .examples = {"parallax bench step --repeat 10",
-                 "parallax bench step --hidden-size 256 --dtype bf16 --json"},
+                 "parallax bench step --device cuda --goals all"},
     .table = bench_step_table,
     .max_words = 0,
     .run = bench_step,

@@ -1,6 +1,7 @@
 /* model_run.c: see model_run.h. */
 #include "model_run.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,18 @@ static plx_status open_tokenizer(struct model_run *run, struct error *err)
     return PLX_OK;
 }
 
+/* A GPU that nobody named is worth a line beside the output. */
+static void name_choice(const struct model_run_options *options,
+                        const struct backend_config *config)
+{
+    char device[32];
+    struct device_facts facts;
+    if (strcmp(options->device, "auto") != 0 || config->ops->device == &device_cpu) return;
+    if (config->ops->device->describe(config->device_index, &facts, NULL) != PLX_OK) return;
+    fprintf(stderr, "on %s, %s, in %s\n", computing_device_name(config, device, sizeof device),
+            facts.name, computing_dtype_name(config));
+}
+
 static plx_status open_parts(struct model_run *run, const char *path,
                              const struct model_run_options *options, struct error *err)
 {
@@ -36,6 +49,7 @@ static plx_status open_parts(struct model_run *run, const char *path,
     TRY(computing_config(&computing, &config, err));
     if (options->portable) model_run_hold_portable();
     TRY(model_folder_find(path, run->folder, sizeof run->folder, err));
+    name_choice(options, &config);
     TRY(backend_create(&run->backend, &config, err));
     run->backend_exists = true;
     TRY(model_open(&run->backend, run->folder, &run->model, err));

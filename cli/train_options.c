@@ -142,8 +142,9 @@ static const struct option_row rows[] = {
      1048576, false,
      "micro-batches of a step, one after another; equals a batch so many times larger"},
     {NULL, "recompute", OPTION_STRING, offsetof(struct train_options, recompute), "none",
-     "none|full", 0, 0, false,
-     "activations that are not kept but computed again in the backward pass"},
+     "none|selective|full", 0, 0, false,
+     "activations that are not kept but computed again in the backward pass: selective those that "
+     "a pass over others gives, full all but the blocks' inputs"},
     {NULL, "seed", OPTION_INT, offsetof(struct train_options, seed), "1", "N", 0, 9e18, false,
      "of weights, data order, held-out share and samples"},
     {"Running", "out", OPTION_STRING, offsetof(struct train_options, out), NULL, "FOLDER", 0, 0,

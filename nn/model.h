@@ -35,8 +35,10 @@ struct batch {
 };
 
 enum recompute {
-    RECOMPUTE_NONE, /* every activation of every block is kept */
-    RECOMPUTE_FULL  /* only block inputs are kept; backward runs a block's forward again */
+    RECOMPUTE_NONE,      /* every activation of every block is kept */
+    RECOMPUTE_SELECTIVE, /* what a pass over other activations gives is not kept: normed inputs,
+                            heads after norm, gate and rotation, SwiGLU's product */
+    RECOMPUTE_FULL       /* only block inputs are kept; backward runs a block's forward again */
 };
 
 /* Builds the parameter table and allocates values (zeroed). The model keeps be and uses it until

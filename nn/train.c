@@ -2,12 +2,14 @@
  *
  * A step: fetch the micro-batches, add up their gradients with every token weighing 1 / scored
  * tokens of the whole step (so accumulation equals a larger batch), clip and update, then evaluate,
- * sample, log and checkpoint where it is their turn. All that a step depends on (weights, optimiser
- * state, data position, random numbers) is in a checkpoint, so a resumed run computes the same bits
- * as one never interrupted.
+ * sample, log and checkpoint where it is their turn. Everything up to the update is queued before
+ * the device is waited for, once. All that a step depends on (weights, optimiser state, data
+ * position, random numbers) is in a checkpoint, so a resumed run computes the same bits as one
+ * never interrupted.
  *
- * A loss that is not finite ends the run. A checkpoint is only written of weights whose loss on the
- * step's last micro-batch is finite, so the last checkpoint is always a good one. */
+ * A loss or a gradient that is not finite ends the run; such a gradient changes nothing. A
+ * checkpoint is only written of weights whose loss on the step's last micro-batch is finite, so the
+ * last checkpoint is always a good one. */
 #include "train.h"
 
 #include <limits.h>
@@ -100,56 +102,56 @@ static plx_status diverged(struct train_session *session, int64_t step, const ch
                      (long long)step, what);
 }
 
-static plx_status compute_gradients(struct train_session *session, double *loss)
+static plx_status queue_gradients(struct train_session *session)
 {
-    const int64_t scored = session->count.scored;
+    const double scale = 1.0 / (double)session->count.scored;
     TRY(model_zero_grads(session->model));
-    double sum = 0;
     const int64_t last = session->options->accumulate - 1;
     for (int64_t i = 0; i <= last; i++) {
-        struct model_loss part = {0};
         bool complete = i == last && session->comm != NULL;
         model_tell_gradients(session->model, complete ? sharding_reduce : NULL, &session->sharding);
-        TRY(model_loss_backward(session->model, &session->micro[i].batch, 1.0 / (double)scored,
-                                &part));
-        sum += part.sum;
+        TRY(model_loss_backward(session->model, &session->micro[i].batch, scale, NULL));
     }
-    TRY(comm_sum(session->comm, &sum, 1));
-    *loss = sum / (double)scored;
     return sharding_join(&session->sharding);
 }
 
-static plx_status update_weights(struct train_session *session, struct train_progress *progress)
+static plx_status queue_update(struct train_session *session, struct train_progress *progress)
 {
     int64_t step = session->state.step;
-    double factor = schedule_lr(&session->schedule, step);
-    TRY(sharding_step(&session->sharding, session->optim, factor,
-                      schedule_weight_decay(&session->schedule, step)));
-    struct optim_report report;
+    progress->lr = schedule_lr(&session->schedule, step); /* of the peak; run_loop multiplies */
+    return sharding_step(&session->sharding, session->optim, progress->lr,
+                         schedule_weight_decay(&session->schedule, step));
+}
+
+/* The one wait of a step: for its loss, and for the norm of its gradient. */
+static plx_status read_step(struct train_session *session, struct train_progress *progress)
+{
+    double sum;
+    TRY(model_loss_read(session->model, &sum));
+    TRY(comm_sum(session->comm, &sum, 1));
+    progress->loss = sum / (double)session->count.scored;
+    if (!isfinite(progress->loss))
+        return diverged(session, session->state.step + 1,
+                        isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
+    struct optim_report report = {0};
     plx_status status = optim_read_report(session->optim, &report);
-    if (status == PLX_BAD_DATA) {
-        char what[sizeof session->err->text];
-        snprintf(what, sizeof what, "%s", session->err->text);
-        return diverged(session, report.bad_step, what);
-    }
     progress->grad_norm = report.grad_norm;
-    progress->lr = factor; /* of the peak; run_loop multiplies */
-    return status;
+    if (status != PLX_BAD_DATA) return status;
+    char what[sizeof session->err->text];
+    snprintf(what, sizeof what, "%s", session->err->text);
+    return diverged(session, report.bad_step, what);
 }
 
 static plx_status run_step(struct train_session *session, struct train_progress *progress)
 {
-    int64_t step = session->state.step;
     double start = process_seconds();
     TRY(train_session_fetch(session));
     progress->data_seconds = process_seconds() - start;
-    TRY(compute_gradients(session, &progress->loss));
-    if (!isfinite(progress->loss))
-        return diverged(session, step + 1,
-                        isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
-    TRY(update_weights(session, progress));
+    TRY(queue_gradients(session));
+    TRY(queue_update(session, progress));
+    TRY(read_step(session, progress));
     progress->seconds = process_seconds() - start;
-    session->state.step = step + 1;
+    session->state.step++;
     session->state.tokens += session->count.tokens;
     session->state.position = loader_position(session->loader);
     return PLX_OK;

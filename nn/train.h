@@ -88,7 +88,7 @@ struct train_options {
     double embedding_lr, head_lr, norm_lr, other_lr;
     int64_t steps, warmup, batch, context, accumulate;
     double decay_ratio, min_lr;
-    char *recompute; /* none, full */
+    char *recompute; /* none, selective, full */
     int64_t seed;
     /* running */
     char *out;           /* run folder */

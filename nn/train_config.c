@@ -249,7 +249,8 @@ plx_status train_settle_dtype(struct train_options *options, struct error *err)
 }
 
 /* In the order of the enum. */
-static const struct word recomputations[] = {{"none", RECOMPUTE_NONE}, {"full", RECOMPUTE_FULL}};
+static const struct word recomputations[] = {
+    {"none", RECOMPUTE_NONE}, {"selective", RECOMPUTE_SELECTIVE}, {"full", RECOMPUTE_FULL}};
 
 plx_status train_recompute(const struct train_options *options, enum recompute *recompute,
                            struct error *err)

@@ -80,7 +80,8 @@ static bool fits(const struct train_memory *memory, size_t available)
  * for every halving of the micro-batch, as products become smaller. Only the order matters. */
 static double cost(const struct train_shape *shape, const struct train_shape *asked)
 {
-    static const double recomputed[] = {[RECOMPUTE_NONE] = 0, [RECOMPUTE_FULL] = 0.33};
+    static const double recomputed[] = {
+        [RECOMPUTE_NONE] = 0, [RECOMPUTE_SELECTIVE] = 0.03, [RECOMPUTE_FULL] = 0.33};
     return recomputed[shape->recompute] + 0.05 * log2((double)asked->batch / (double)shape->batch);
 }
 

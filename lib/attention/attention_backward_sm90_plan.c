@@ -5,8 +5,9 @@
 
 #include "attention/attention_forward_sm90_plan.h"
 
-/* Bytes that the walked tensors of a section may have, about half of the L2 cache. */
-enum { SECTION_BYTES = 28 << 20 };
+/* Bytes that the walked tensors of a section may have, about half of the L2 cache; keys that a
+ * query sees where it begins to pay to add to dq and dr. */
+enum { SECTION_BYTES = 28 << 20, FUSED_KEYS = 1024 };
 
 /* Tiles of an axis that a pair has. */
 static int64_t tiles_of(const struct attention_problem *p, int64_t extent, int rows)
@@ -54,9 +55,29 @@ static struct backward_sm90_grid grid_of(const struct attention_problem *p, int6
     return grid;
 }
 
+/* Keys that a query sees, on average, where sequences are as long as they may be. */
+static int64_t keys_seen(const struct attention_problem *p)
+{
+    int64_t n = p->q_offsets.rank != 0 && p->sequences > 0 ? p->sequences : 1;
+    int64_t T = p->T / n, S = p->S / n;
+    int64_t seen = !p->causal ? S : S > T ? S - T / 2 : S / 2;
+    return p->causal && p->window > 0 && p->window < seen ? p->window : seen;
+}
+
+/* True where one kernel that adds to dq and dr is faster than two that do not. What it has to do
+ * once a query, zeroing and converting sums, must be small beside what it saves a key; and with
+ * more query heads a key head it has fewer blocks, and longer ones (parallax/NOTES.md). */
+static bool fused_is_faster(const struct attention_problem *p)
+{
+    int64_t group = p->H / p->G;
+    if (p->D == 64) return !p->probe || keys_seen(p) >= FUSED_KEYS * group;
+    if (!p->probe) return 2 * keys_seen(p) >= 3 * FUSED_KEYS * group;
+    return keys_seen(p) >= FUSED_KEYS * group * group * group;
+}
+
 struct backward_sm90_plan backward_sm90_plan(const struct attention_problem *p)
 {
-    struct backward_sm90_plan plan = {.fused = !p->deterministic,
+    struct backward_sm90_plan plan = {.fused = !p->deterministic && fused_is_faster(p),
                                       .slots = (int)tiles_of(p, p->T, BACKWARD_SM90_SLOT),
                                       .pairs = (int)pairs_of(p, p->H),
                                       .scalars = p->probe ? 4 : 2};

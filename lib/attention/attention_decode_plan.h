@@ -28,8 +28,8 @@ enum {
                             of boxes take */
 };
 
-/* Keys of a unit. */
-#define DECODE_UNIT(D) (DECODE_WARPS * DECODE_TILE_BYTES / (4 * (D)))
+/* Keys of a unit; bytes: of a key, of both heads where two lie side by side in a tile. */
+#define DECODE_UNIT(bytes) (DECODE_WARPS * DECODE_TILE_BYTES / (2 * (bytes)))
 
 /* What a sequence of T queries and S keys has: keys first .. end - 1, which some row sees, in
  * `units` units, the first of which begins at a multiple of their size. At least one, so that
@@ -75,11 +75,37 @@ ATTENTION_INLINE int decode_cut_owner(struct decode_cut cut, int unit)
     return unit < front ? unit / (cut.each + 1) : cut.longer + (unit - front) / cut.each;
 }
 
+/* Division of keys by the size of a page, which the device does by a product: quotient =
+ * (high word of multiplier * n, plus n) >> shift. */
+struct decode_divisor {
+    int divisor, shift;
+    uint32_t multiplier;
+};
+
+/* divisor: at least 1. */
+ATTENTION_INLINE struct decode_divisor decode_divisor_of(int divisor)
+{
+    int shift = 0;
+    while ((uint32_t)1 << shift < (uint32_t)divisor) shift++;
+    uint64_t rest = ((uint64_t)1 << shift) - (uint64_t)divisor;
+    struct decode_divisor x = {divisor, shift, (uint32_t)((rest << 32) / (uint64_t)divisor + 1)};
+    return x;
+}
+
+/* n: at least 0. */
+ATTENTION_INLINE int decode_divide(struct decode_divisor by, int n)
+{
+    uint32_t high = (uint32_t)((uint64_t)by.multiplier * (uint32_t)n >> 32);
+    return (int)((high + (uint32_t)n) >> by.shift);
+}
+
 struct decode_plan {
     bool list;
+    int heads;                 /* key/value heads of a block, side by side in its tiles: 1 or 2 */
     int row_blocks;            /* blocks of DECODE_ROWS rows a key/value head */
-    int pairs;                 /* G times row_blocks */
+    int pairs;                 /* G / heads times row_blocks */
     int parts;                 /* even: blocks that share a sequence; list: ranges */
+    int cluster;               /* 2 to this: parts that join in shared memory; divides parts */
     struct decode_cut cut;     /* of a sequence, if even and all are alike; else 0 */
     int box;                   /* keys that one copy brings; 0: each chunk of a key by itself */
     size_t counters, partials; /* bytes of the workspace: 8 a sequence and pair, and results */

@@ -14,6 +14,9 @@
 #ifndef PLX_ATTENTION_DECODE_SM90_CUH
 #define PLX_ATTENTION_DECODE_SM90_CUH
 
+#include <type_traits>
+
+#include "attention/attention_decode_sm90_f8.cuh"
 #include "attention/attention_decode_sm90_join.cuh"
 #include "attention/attention_decode_sm90_ring.cuh"
 
@@ -24,19 +27,18 @@ template <class KIND> struct decode_shared {
     struct decode_cursor current[DECODE_WARPS], next[DECODE_WARPS];
     struct decode_cut cut[DECODE_WARPS];
     bool last;
-    struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[DECODE_WARPS]; /* of a list */
+    /* Of a list. */
+    struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[DECODE_WARPS][KIND::HEADS];
 };
 
 /* ---- Queries --------------------------------------------------------------------------------- */
 
 /* A row of q (which = 0) or r (which = 1) into left operands; it need not be aligned. */
 template <int D>
-static __device__ __forceinline__ void decode_query(const struct decode_view &view, int batch,
-                                                    const struct decode_row &row, int which,
+static __device__ __forceinline__ void decode_query(const uint16_t *row, int which,
                                                     uint32_t (&operands)[D / 16][4])
 {
-    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
-                           row.head * view.head + 2 * (threadIdx.x % 4);
+    const uint16_t *from = row + 2 * (threadIdx.x % 4);
     if ((uintptr_t)from % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
@@ -48,19 +50,49 @@ static __device__ __forceinline__ void decode_query(const struct decode_view &vi
         operands[i / 2][i % 2 * 2 + which] = from[8 * i] | (uint32_t)from[8 * i + 1] << 16;
 }
 
-/* The block's rows of q and r as left operands; zeros where there is none. */
-template <int D, bool PROBE>
+/* [q; r] of each head as left operands of D / 16 products; of f8e4m3 keys also what scores and u
+ * are to be multiplied with. */
+template <class KIND> struct decode_operands {
+    uint32_t of[KIND::HEADS][KIND::D / 16][4];
+    float factors[KIND::HEADS][2];
+};
+
+template <class E, class KIND>
+static __device__ __forceinline__ void
+decode_query_of(const struct decode_arguments &p, const struct decode_view &view, int batch,
+                int head, int local, int which, struct decode_operands<KIND> &q)
+{
+    struct decode_row row = decode_row_of<KIND::HEADS>(p, head, local);
+    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
+                           row.head * view.head;
+    if constexpr (!KIND::F8) {
+        decode_query<KIND::D>(from, which, q.of[head]);
+    } else {
+        float factor = decode_query_f8<E, KIND::D>(from, which, q.of[head]);
+        if (p.k_scales != NULL) factor *= p.k_scales[decode_kv_head<KIND::HEADS>(p) + head];
+        q.factors[head][which] = factor;
+    }
+}
+
+/* The block's rows of q and r; zeros where there is none. */
+template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void decode_queries(const struct decode_arguments &p, int batch,
-                                                      uint32_t (&operands)[D / 16][4])
+                                                      struct decode_operands<KIND> &q)
 {
     int local = threadIdx.x % 32 / 4;
 #pragma unroll
-    for (int i = 0; i < D / 16; i++)
-        operands[i][0] = operands[i][1] = operands[i][2] = operands[i][3] = 0;
+    for (int head = 0; head < KIND::HEADS; head++) {
+        q.factors[head][0] = q.factors[head][1] = 1.0f;
+#pragma unroll
+        for (int i = 0; i < KIND::D / 16; i++)
+            q.of[head][i][0] = q.of[head][i][1] = q.of[head][i][2] = q.of[head][i][3] = 0;
+    }
     if (local >= decode_rows_of(p)) return;
-    struct decode_row row = decode_row_of(p, local);
-    decode_query<D>(p.q, batch, row, 0, operands);
-    if (PROBE) decode_query<D>(p.r, batch, row, 1, operands);
+#pragma unroll
+    for (int head = 0; head < KIND::HEADS; head++) {
+        decode_query_of<E, KIND>(p, p.q, batch, head, local, 0, q);
+        if (PROBE) decode_query_of<E, KIND>(p, p.r, batch, head, local, 1, q);
+    }
 }
 
 /* ---- Through the keys ------------------------------------------------------------------------ */
@@ -79,14 +111,41 @@ decode_common_range(const struct decode_range &range, bool counts)
             __reduce_min_sync(0xffffffffu, counts ? range.end : INT32_MAX)};
 }
 
+/* The sums of each head. */
+template <class KIND> struct decode_results {
+    struct decode_sums<KIND::D> of[KIND::HEADS];
+};
+
+template <class E, class KIND>
+static __device__ __forceinline__ void
+decode_keys(uint32_t tile, const uint32_t (&q)[KIND::D / 16][4], const float (&factors)[2],
+            struct decode_scores<KIND> &x)
+{
+    if constexpr (KIND::F8)
+        decode_multiply_keys_f8<KIND>(tile, q, factors, x);
+    else
+        decode_multiply_keys<E, KIND>(tile, q, x);
+}
+
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ void decode_values(uint32_t values,
+                                                     const struct decode_scores<KIND> &x,
+                                                     struct decode_sums<KIND::D> &sums)
+{
+    if constexpr (KIND::F8)
+        decode_multiply_values_f8<KIND, PROBE>(values, x, sums);
+    else
+        decode_multiply_values<E, KIND, PROBE>(values, x, sums);
+}
+
 /* A warp's tiles of a segment. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
             const struct decode_segment &segment, const struct decode_range &range, bool counts,
-            const uint32_t (&q)[KIND::D / 16][4], struct decode_ring &ring,
+            const struct decode_operands<KIND> &q, struct decode_ring &ring,
             struct decode_ahead &ahead, struct decode_cursor *next,
-            struct decode_sums<KIND::D> &sums)
+            struct decode_results<KIND> &sums)
 {
     constexpr int KEYS = KIND::KEYS;
     struct decode_range common = decode_common_range(range, counts);
@@ -95,16 +154,25 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
         uint32_t tile = ring.tiles + ring.stage * DECODE_TILE_BYTES;
         uint32_t values = tile + DECODE_TILE_BYTES / 2, full = ring.full + ring.stage * 8;
         if (decode_has_keys(key, KEYS, segment.begin, segment.end)) {
-            struct decode_scores<KIND> x;
+            struct decode_scores<KIND> x[KIND::HEADS];
             mbarrier_wait(full, ring.phase >> ring.stage & 1);
             ring.phase ^= 1 << ring.stage;
-            decode_multiply_keys<E, KIND>(tile, q, x);
+#pragma unroll
+            for (int head = 0; head < KIND::HEADS; head++)
+                decode_keys<E, KIND>(tile + head * KIND::HEAD, q.of[head], q.factors[head],
+                                     x[head]);
             if (key < common.first || key + KEYS > common.end)
-                decode_mask<KIND>(x, key, range, p.masked);
+#pragma unroll
+                for (int head = 0; head < KIND::HEADS; head++)
+                    decode_mask<KIND>(x[head], key, range, p.masked);
             if (KIND::FEED == DECODE_BOXES && (key < segment.begin || key + KEYS > segment.end))
                 decode_clear<KIND>(values, key, segment.begin, segment.end);
-            decode_weigh<KIND, PROBE>(x, sums, p.scale);
-            decode_multiply_values<E, KIND, PROBE>(values, x, sums);
+#pragma unroll
+            for (int head = 0; head < KIND::HEADS; head++)
+                decode_weigh<KIND, PROBE>(x[head], sums.of[head], p.scale);
+#pragma unroll
+            for (int head = 0; head < KIND::HEADS; head++)
+                decode_values<E, KIND, PROBE>(values + head * KIND::HEAD, x[head], sums.of[head]);
             __syncwarp(); /* all lanes have read the tile */
         }
         decode_ask<KIND>(p, maps, ahead, tile, full);
@@ -117,90 +185,122 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
-           const struct decode_segment &segment, const uint32_t (&q)[KIND::D / 16][4],
+           const struct decode_segment &segment, const struct decode_operands<KIND> &q,
            struct decode_ring &ring, struct decode_ahead &ahead, struct decode_cursor *next,
-           struct decode_sums<KIND::D> &sums)
+           struct decode_results<KIND> &sums)
 {
     int local = threadIdx.x % 32 / 4;
-    struct decode_range range = decode_range_of(p, segment.lengths, decode_row_of(p, local).time);
-    sums.state = {-INFINITY, 0.0f, 0.0f, 0.0f};
+    struct decode_range range =
+        decode_range_of(p, segment.lengths, decode_row_of<KIND::HEADS>(p, 0, local).time);
 #pragma unroll
-    for (int j = 0; j < KIND::D / 8; j++)
-        sums.a[j][0] = sums.a[j][1] = sums.a[j][2] = sums.a[j][3] = 0.0f;
+    for (int head = 0; head < KIND::HEADS; head++) {
+        sums.of[head].state = {-INFINITY, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int j = 0; j < KIND::D / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) sums.of[head].a[j][i] = 0.0f;
+    }
     decode_walk<E, KIND, PROBE>(p, maps, segment, range, local < decode_rows_of(p), q, ring, ahead,
                                 next, sums);
-    sums.state.sum = quad_sum(sums.state.sum);
-    sums.state.shift = quad_sum(sums.state.shift);
+#pragma unroll
+    for (int head = 0; head < KIND::HEADS; head++) {
+        sums.of[head].state.sum = quad_sum(sums.of[head].state.sum);
+        sums.of[head].state.shift = quad_sum(sums.of[head].state.shift);
+    }
 }
 
 /* ---- The end of a segment -------------------------------------------------------------------- */
 
-/* Joins the warps and writes the result, or leaves it in the workspace at `slot`. left: where the
- * warps leave theirs, `apart` bytes apart. */
+template <class KIND>
+static __device__ __forceinline__ float decode_value_scale(const struct decode_arguments &p,
+                                                           int head)
+{
+    if (!KIND::F8 || p.v_scales == NULL) return 1.0f;
+    return p.v_scales[decode_kv_head<KIND::HEADS>(p) + head];
+}
+
+/* Joins the warps of the block or cluster and writes the result, or leaves it in the workspace at
+ * `slot`. left: where the warps of a block leave theirs, `apart` bytes apart. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
-decode_finish_block(const struct decode_arguments &p, int batch, bool whole, int slot,
-                    unsigned char *left, int apart, const struct decode_sums<KIND::D> &sums)
+decode_finish_cluster(const struct decode_arguments &p, int batch, bool whole, int slot,
+                      unsigned char *left, int apart, const struct decode_results<KIND> &sums)
 {
-    constexpr int D = KIND::D, ROWS = KIND::ROWS;
-    int rows = decode_rows_of(p);
+    constexpr int D = KIND::D, HEADS = KIND::HEADS, ROWS = KIND::ROWS;
+    typedef struct decode_left<D, ROWS> left_rows;
+    typedef typename std::conditional<KIND::F8, decode_f16, E>::type product;
+    int rows = decode_rows_of(p), blocks = 1 << p.cluster;
+    int shift = (D == 128 ? 7 : 6) - p.cluster; /* of a block's channels */
+    int lane = threadIdx.x & (blocks - 1), own = (int)blockIdx.y & (blocks - 1);
+    const unsigned char *from = p.cluster == 0 ? left : cluster_address(left, lane);
     for (int first = 0; first < rows; first += ROWS) {
         int here = min(ROWS, rows - first);
-        if (first > 0) __syncthreads(); /* the rows before have been read */
-        decode_leave<E, D, PROBE>((struct decode_left<D, ROWS> *)(left + threadIdx.x / 32 * apart),
-                                  sums, first, here);
-        __syncthreads();
-        for (int i = threadIdx.x; i < here * D; i += DECODE_WARPS * 32) {
-            int row = first + i / D, d = i % D;
-            struct decode_channel x = decode_join_warps<D, PROBE, ROWS>(left, apart, i / D, d);
+        if (first > 0) decode_meet(p); /* the rows before have been read */
+#pragma unroll
+        for (int head = 0; head < HEADS; head++)
+            decode_leave<product, KIND, PROBE>(
+                (left_rows *)(left + threadIdx.x / 32 * apart) + head, sums.of[head],
+                decode_value_scale<KIND>(p, head), first, here);
+        decode_meet(p);
+        for (int i = threadIdx.x >> p.cluster; i < HEADS * here << shift;
+             i += DECODE_WARPS * 32 >> p.cluster) {
+            int place = i >> shift, head = HEADS > 1 && place >= here, row = place - head * here;
+            int d = (own - place << shift) + i;
+            struct decode_channel x =
+                decode_join_warps<D, PROBE, ROWS>(from + head * sizeof(left_rows), apart, row, d);
+            x = decode_join_lanes<PROBE>(x, blocks);
+            if (lane != 0) continue;
             if (whole) {
-                decode_write<E, PROBE>(p, batch, row, d, x);
+                decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, first + row), d, x);
                 continue;
             }
-            struct decode_partial<D> *to = decode_part<D>(p, slot, row);
+            struct decode_partial<D> *to = decode_part<KIND>(p, slot, head, first + row);
             to->a[0][d] = x.a1;
             if (PROBE) to->a[1][d] = x.a2;
             if (d == 0) to->state = x.state;
         }
     }
+    if (p.cluster > 0) cluster_arrive(); /* see decode_even */
 }
 
-/* Joins the blocks of a pair, if this one is the last of them. */
-template <class E, int D, bool PROBE>
+/* Joins the clusters of a pair, if this block is the last of theirs. */
+template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_finish_pair(const struct decode_arguments &p, int batch, const struct decode_parts &parts,
                    unsigned long long *counter, unsigned long long seen, bool *last)
 {
+    constexpr int D = KIND::D, HEADS = KIND::HEADS;
     __syncthreads(); /* all have written */
-    if (threadIdx.x == 0) *last = decode_arrive(counter, seen, parts.count);
+    if (threadIdx.x == 0) *last = decode_arrive(counter, seen, parts.count << p.cluster);
     __syncthreads();
     if (!*last) return;
     int rows = decode_rows_of(p);
-    for (int i = threadIdx.x; i < rows * D; i += DECODE_WARPS * 32)
-        decode_write<E, PROBE>(p, batch, i / D, i % D,
-                               decode_join_blocks<D, PROBE>(p, parts, i / D, i % D));
+    for (int i = threadIdx.x; i < HEADS * rows * D; i += DECODE_WARPS * 32) {
+        int head = HEADS > 1 && i / D >= rows, row = i / D - head * rows;
+        decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, row), i % D,
+                               decode_join_parts<KIND, PROBE>(p, parts, head, row, i % D));
+    }
 }
 
 /* A segment from tiles to results. parts: where the partial results of the pair are; slot: that
- * of this block. */
+ * of this cluster. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_segment_run(const struct decode_arguments &p, const struct decode_maps &maps, int batch,
-                   const struct decode_segment &segment, const uint32_t (&q)[KIND::D / 16][4],
+                   const struct decode_segment &segment, const struct decode_operands<KIND> &q,
                    const struct decode_parts &parts, int slot, struct decode_shared<KIND> *shared,
                    struct decode_ring &ring, struct decode_ahead &ahead)
 {
-    bool whole = segment.turns == segment.units;
+    bool whole = parts.count == 1;
     unsigned long long *counter = p.counters + (int64_t)batch * gridDim.x + blockIdx.x, seen = 0;
     if (threadIdx.x == 0 && !whole) seen = *(volatile unsigned long long *)counter;
-    struct decode_sums<KIND::D> sums;
+    struct decode_results<KIND> sums;
     decode_sum<E, KIND, PROBE>(p, maps, segment, q, ring, ahead, &shared->next[threadIdx.x / 32],
                                sums);
     unsigned char *left = KIND::LIST ? (unsigned char *)shared->left : shared->ring[0][0];
     constexpr int APART = KIND::LIST ? sizeof shared->left[0] : sizeof shared->ring[0];
-    decode_finish_block<E, KIND, PROBE>(p, batch, whole, slot, left, APART, sums);
-    if (!whole)
-        decode_finish_pair<E, KIND::D, PROBE>(p, batch, parts, counter, seen, &shared->last);
+    decode_finish_cluster<E, KIND, PROBE>(p, batch, whole, slot, left, APART, sums);
+    if (!whole) decode_finish_pair<E, KIND, PROBE>(p, batch, parts, counter, seen, &shared->last);
 }
 
 /* ---- The kernel ------------------------------------------------------------------------------ */
@@ -224,8 +324,8 @@ decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
         struct decode_parts parts = {(2 * first + 1) * pairs + pair, (2 * first + 2) * pairs + pair,
                                      2 * pairs, last - first + 1};
         int slot = (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair;
-        uint32_t q[KIND::D / 16][4];
-        decode_queries<KIND::D, PROBE>(p, at.batch, q);
+        struct decode_operands<KIND> q;
+        decode_queries<E, KIND, PROBE>(p, at.batch, q);
         decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q, parts, slot, shared, ring,
                                            ahead);
         decode_next(segment, at);
@@ -249,6 +349,22 @@ decode_ring_begin(struct decode_shared<KIND> *shared)
     return ring;
 }
 
+/* The keys of a pair and sequence in even parts, which follow each other in clusters. */
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ void
+decode_even(const struct decode_arguments &p, const struct decode_maps &maps,
+            const struct decode_cursor &at, const struct decode_segment &segment, int parts,
+            const struct decode_operands<KIND> &q, struct decode_shared<KIND> *shared,
+            struct decode_ring &ring, struct decode_ahead &ahead)
+{
+    int pairs = (int)gridDim.x, clusters = (parts + (1 << p.cluster) - 1) >> p.cluster;
+    int slot = at.batch * (p.parts >> p.cluster) * pairs + (int)blockIdx.x;
+    decode_segment_run<E, KIND, PROBE>(
+        p, maps, at.batch, segment, q, {slot, slot + pairs, pairs, clusters},
+        slot + ((int)blockIdx.y >> p.cluster) * pairs, shared, ring, ahead);
+    if (p.cluster > 0) cluster_wait(); /* nobody reads the memory of a block that is gone */
+}
+
 /* Even: grid (pairs, parts, batch). List: grid (pairs, ranges). */
 template <class E, class KIND, bool PROBE>
 __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
@@ -262,18 +378,19 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
         tma_prefetch_map(&maps.k);
         tma_prefetch_map(&maps.v);
     }
-    dependency_wait();
-    dependency_release();
-
+    /* Whatever does not look at device memory is done while the launch before us drains. */
+    if (KIND::LIST || p.k_lengths != NULL || p.q_lengths != NULL) dependency_wait();
     int parts = 0;
     struct decode_cut cut = {};
     struct decode_cursor at = KIND::LIST ? decode_begin_list<KIND::UNIT>(p, &cut)
                                          : decode_begin_even<KIND::UNIT>(p, &parts);
-    if (at.left == 0) return;
+    dependency_wait();
+    dependency_release();
+    if (at.left == 0 && (KIND::LIST || (int)blockIdx.y >> p.cluster << p.cluster >= parts)) return;
     struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
     struct decode_ahead ahead;
-    ahead.head = decode_kv_head(p);
-    decode_ahead_enter(ahead, at.batch, segment);
+    ahead.head = decode_kv_head<KIND::HEADS>(p);
+    decode_ahead_enter(p, ahead, at.batch, segment);
     struct decode_cursor *next = &shared->next[threadIdx.x / 32];
     if (KIND::LIST) {
         shared->cut[threadIdx.x / 32] = cut;
@@ -282,8 +399,6 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
         *next = at;
         __syncwarp();
     }
-    uint32_t q[KIND::D / 16][4]; /* of a list: read with each segment */
-    if (!KIND::LIST) decode_queries<KIND::D, PROBE>(p, at.batch, q);
 #pragma unroll 1
     for (int stage = 0; stage < DECODE_STAGES; stage++) {
         decode_ask<KIND>(p, maps, ahead, ring.tiles + stage * DECODE_TILE_BYTES,
@@ -294,10 +409,9 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
         decode_list<E, KIND, PROBE>(p, maps, shared, ring, ahead);
         return;
     }
-    int pairs = (int)gridDim.x, slot = at.batch * p.parts * pairs + (int)blockIdx.x;
-    decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q,
-                                       {slot, slot + pairs, pairs, parts},
-                                       slot + (int)blockIdx.y * pairs, shared, ring, ahead);
+    struct decode_operands<KIND> q;
+    decode_queries<E, KIND, PROBE>(p, at.batch, q);
+    decode_even<E, KIND, PROBE>(p, maps, at, segment, parts, q, shared, ring, ahead);
 }
 
 #endif

@@ -1,8 +1,10 @@
 /* attention_decode_sm90_join.cuh: from the sums of warps to outputs.
  *
- * The four warps of a block join in shared memory. If the block has seen all keys of the pair, that
- * is the result; otherwise it leaves a partial result in the workspace, and the block that arrives
- * last joins them, in the order of the keys whoever is last: results repeat bit for bit.
+ * The warps of a block, and of up to sixteen blocks of a cluster, join in shared memory: every
+ * block joins some of the channels, a lane for each block and channel. If the cluster has seen all
+ * keys of the pair, that is the result; otherwise it leaves a partial result in the workspace, and
+ * the block that arrives last joins them, in the order of the keys whoever is last: results repeat
+ * bit for bit.
  *
  * The workspace holds anything when a launch begins, so a counter is a word whose upper 48 bits
  * must be a number made from its own address; with any other content it counts as zero. */
@@ -48,10 +50,9 @@ static __device__ __forceinline__ void decode_store(const struct decode_view &vi
 
 template <class E, bool PROBE>
 static __device__ __forceinline__ void decode_write(const struct decode_arguments &p, int batch,
-                                                    int local, int d,
+                                                    const struct decode_row &row, int d,
                                                     const struct decode_channel &x)
 {
-    struct decode_row row = decode_row_of(p, local);
     bool seen = x.state.sum != 0.0f;
     float inverse = seen ? 1.0f / x.state.sum : 0.0f;
     float mean = x.a1 * inverse, shift = x.state.shift * inverse;
@@ -79,23 +80,38 @@ static __device__ __forceinline__ float decode_weight(const struct decode_state 
     return part.sum == 0.0f ? 0.0f : power_of_two(part.maximum - maximum);
 }
 
-/* Leaves a warp's sums of rows first .. first + rows - 1. */
-template <class E, int D, bool PROBE, int ROWS>
-static __device__ __forceinline__ void decode_leave(struct decode_left<D, ROWS> *left,
-                                                    const struct decode_sums<D> &sums, int first,
-                                                    int rows)
+/* Two channels of a row, in units of what products were multiplied with. */
+template <class E, bool PROBE>
+static __device__ __forceinline__ void decode_leave_two(float *a1, float *a2, float2 x, float2 y,
+                                                        float scale)
 {
+    if (!PROBE) x.x += y.x, x.y += y.y;
+    *(float2 *)a1 = {x.x * scale, x.y * scale};
+    scale *= 1.0f / E::probe_unit;
+    if (PROBE) *(float2 *)a2 = {y.x * scale, y.y * scale};
+}
+
+/* Leaves a warp's sums of rows first .. first + rows - 1; scale: of the values. */
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ void decode_leave(struct decode_left<KIND::D, KIND::ROWS> *left,
+                                                    const struct decode_sums<KIND::D> &sums,
+                                                    float scale, int first, int rows)
+{
+    constexpr int D = KIND::D;
     int row = threadIdx.x % 32 / 4 - first, t = threadIdx.x % 4;
     if (row < 0 || row >= rows) return;
     if (t == 0) left->state[row] = sums.state;
-    float *a = &left->a[row][2 * t];
+    float *a = left->a[row];
 #pragma unroll
     for (int j = 0; j < D / 8; j++) {
+        int channel = 8 * j + 2 * t;
         float2 x = {sums.a[j][0], sums.a[j][1]}, y = {sums.a[j][2], sums.a[j][3]};
-        if (!PROBE) x.x += y.x, x.y += y.y;
-        *(float2 *)(a + 8 * j) = x;
-        y.x *= 1.0f / E::probe_unit, y.y *= 1.0f / E::probe_unit;
-        if (PROBE) *(float2 *)(a + D + 8 * j) = y;
+        if (KIND::F8) { /* see decode_multiply_values_f8 */
+            const float(&even)[4] = sums.a[j / 2 * 2], (&odd)[4] = sums.a[j / 2 * 2 + 1];
+            channel = j / 2 * 16 + 4 * t + j % 2 * 2;
+            x = {even[j % 2], odd[j % 2]}, y = {even[2 + j % 2], odd[2 + j % 2]};
+        }
+        decode_leave_two<E, PROBE>(a + channel, a + D + channel, x, y, scale);
     }
 }
 
@@ -126,7 +142,71 @@ static __device__ __forceinline__ struct decode_channel decode_join_warps(const 
     return x;
 }
 
-/* ---- Between blocks -------------------------------------------------------------------------- */
+/* ---- Between blocks of a cluster ------------------------------------------------------------- */
+
+/* The sum of two parts, with the c of that which has the earlier keys, unless it has none. Sums do
+ * not depend on which is which: both lanes get the same bits. */
+template <bool PROBE>
+static __device__ __forceinline__ struct decode_channel
+decode_join_two(const struct decode_channel &x, const struct decode_channel &y, bool y_is_earlier)
+{
+    float maximum = fmaxf(x.state.maximum, y.state.maximum);
+    bool take_y = y_is_earlier ? y.state.sum != 0.0f : x.state.sum == 0.0f;
+    float c = take_y ? y.state.c : x.state.c;
+    float a = decode_weight(x.state, maximum), da = x.state.c - c;
+    float b = decode_weight(y.state, maximum), db = y.state.c - c;
+    struct decode_channel z;
+    z.state.maximum = maximum, z.state.c = c;
+    z.state.sum = __fmul_rn(a, x.state.sum) + __fmul_rn(b, y.state.sum);
+    z.state.shift = __fmul_rn(a, x.state.shift + da * x.state.sum) +
+                    __fmul_rn(b, y.state.shift + db * y.state.sum);
+    z.a1 = __fmul_rn(a, x.a1) + __fmul_rn(b, y.a1);
+    z.a2 = 0.0f;
+    if (PROBE) z.a2 = __fmul_rn(a, x.a2 + da * x.a1) + __fmul_rn(b, y.a2 + db * y.a1);
+    return z;
+}
+
+/* The neighbour's, at the distance of `step` lanes. */
+template <bool PROBE>
+static __device__ __forceinline__ struct decode_channel
+decode_exchange(const struct decode_channel &x, int step)
+{
+    struct decode_channel y;
+    y.state.maximum = __shfl_xor_sync(0xffffffffu, x.state.maximum, step);
+    y.state.sum = __shfl_xor_sync(0xffffffffu, x.state.sum, step);
+    y.state.shift = __shfl_xor_sync(0xffffffffu, x.state.shift, step);
+    y.state.c = __shfl_xor_sync(0xffffffffu, x.state.c, step);
+    y.a1 = __shfl_xor_sync(0xffffffffu, x.a1, step);
+    y.a2 = PROBE ? __shfl_xor_sync(0xffffffffu, x.a2, step) : 0.0f;
+    return y;
+}
+
+/* The sum over `lanes` lanes in a row, a power of two; the earlier lane has the earlier keys. */
+template <bool PROBE>
+static __device__ __forceinline__ struct decode_channel decode_join_lanes(struct decode_channel x,
+                                                                          int lanes)
+{
+#pragma unroll 1
+    for (int step = 1; step < lanes; step *= 2) {
+        struct decode_channel other = decode_exchange<PROBE>(x, step);
+        x = decode_join_two<PROBE>(x, other, threadIdx.x & step);
+    }
+    return x;
+}
+
+/* All threads of the block, or of the cluster where there is more than one block, have come here.
+ */
+static __device__ __forceinline__ void decode_meet(const struct decode_arguments &p)
+{
+    if (p.cluster == 0) {
+        __syncthreads();
+        return;
+    }
+    cluster_arrive();
+    cluster_wait();
+}
+
+/* ---- Between clusters ------------------------------------------------------------------------ */
 
 static __device__ __forceinline__ unsigned long long
 decode_counter_zero(const unsigned long long *counter)
@@ -148,18 +228,20 @@ static __device__ __forceinline__ bool decode_arrive(unsigned long long *counter
     return last;
 }
 
-template <int D>
-static __device__ __forceinline__ struct decode_partial<D> *
-decode_part(const struct decode_arguments &p, int slot, int row) {
-    return (struct decode_partial<D> *)p.partials + (int64_t)slot * min(p.rows, DECODE_ROWS) + row;
+/* Row `row` of head `head` of a partial result. */
+template <class KIND>
+static __device__ __forceinline__ struct decode_partial<KIND::D> *
+decode_part(const struct decode_arguments &p, int slot, int head, int row) {
+    int64_t rows = min(p.rows, DECODE_ROWS);
+    return (struct decode_partial<KIND::D> *)p.partials + (slot * KIND::HEADS + head) * rows + row;
 }
 
 /* Adds parts base .. base + COUNT - 1; all loads are begun before the first is needed. What lies
  * behind the last part is the last again, with weight 0. */
-template <int D, bool PROBE, int COUNT>
-static __device__ __forceinline__ void decode_join_some(const struct decode_arguments &p,
-                                                        const struct decode_parts &parts, int base,
-                                                        int row, int d, struct decode_channel &x)
+template <class KIND, bool PROBE, int COUNT>
+static __device__ __forceinline__ void
+decode_join_some(const struct decode_arguments &p, const struct decode_parts &parts, int base,
+                 int head, int row, int d, struct decode_channel &x)
 {
     struct decode_state part[COUNT];
     float a1[COUNT], a2[COUNT];
@@ -167,7 +249,7 @@ static __device__ __forceinline__ void decode_join_some(const struct decode_argu
     for (int i = 0; i < COUNT; i++) {
         int n = min(base + i, parts.count - 1);
         int slot = n == 0 ? parts.first : parts.second + (n - 1) * parts.step;
-        const struct decode_partial<D> *from = decode_part<D>(p, slot, row);
+        const struct decode_partial<KIND::D> *from = decode_part<KIND>(p, slot, head, row);
         *(float4 *)&part[i] = __ldcg((const float4 *)&from->state);
         a1[i] = __ldcg(&from->a[0][d]);
         if (PROBE) a2[i] = __ldcg(&from->a[1][d]);
@@ -191,16 +273,16 @@ static __device__ __forceinline__ void decode_join_some(const struct decode_argu
 }
 
 /* The sum of a channel over partial results. */
-template <int D, bool PROBE>
+template <class KIND, bool PROBE>
 static __device__ __forceinline__ struct decode_channel
-decode_join_blocks(const struct decode_arguments &p, const struct decode_parts &parts, int row,
-                   int d)
+decode_join_parts(const struct decode_arguments &p, const struct decode_parts &parts, int head,
+                  int row, int d)
 {
     struct decode_channel x = {{-INFINITY, 0.0f, 0.0f, 0.0f}, 0.0f, 0.0f};
     int base = 0;
     for (; parts.count - base > 8; base += 16)
-        decode_join_some<D, PROBE, 16>(p, parts, base, row, d, x);
-    if (base < parts.count) decode_join_some<D, PROBE, 8>(p, parts, base, row, d, x);
+        decode_join_some<KIND, PROBE, 16>(p, parts, base, head, row, d, x);
+    if (base < parts.count) decode_join_some<KIND, PROBE, 8>(p, parts, base, head, row, d, x);
     return x;
 }
 

@@ -11,14 +11,27 @@
 
 #include <string.h>
 
+static bool decode_aligned(const struct attention_problem *p)
+{
+    return ((uintptr_t)p->k.data | (uintptr_t)p->v.data) % 16 == 0;
+}
+
+/* Only copies of boxes bring f8e4m3 tiles. */
+static bool decode_takes_f8(const struct attention_problem *p)
+{
+    return p->D == 128 && p->G > 0 && decode_aligned(p) && decode_plan_make(p, true).box > 0;
+}
+
 static const char *decode_sm90_refuse(const void *problem, const plx_context *context)
 {
     const struct attention_problem *p = (const struct attention_problem *)problem;
     if (context->device != PLX_CUDA) return "it runs on CUDA devices";
     if (context->capability < 90) return "it needs a GPU of compute capability 9.0";
     if (p->dtype != PLX_BF16 && p->dtype != PLX_F16) return "it takes bf16 and f16 only";
-    if (p->kv_dtype == PLX_F8E4M3) return "it takes no f8e4m3 keys";
     if (p->D != 64 && p->D != 128) return "it takes 64 or 128 head channels";
+    if (p->kv_dtype == PLX_F8E4M3 && !decode_takes_f8(p))
+        return "it takes f8e4m3 keys of 128 channels, rows on multiples of 16 bytes, and pages of "
+               "multiples of 16";
     if (p->q_offsets.rank != 0) return "it takes no packed batches";
     if (p->H > 0 && p->T * (p->H / p->G) > DECODE_MAX_ROWS)
         return "it takes at most 64 query tokens times query heads a key/value head";
@@ -59,29 +72,34 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     a.q_lengths = (const int32_t *)p->q_lengths.data;
     a.k_lengths = (const int32_t *)p->k_lengths.data;
     a.pages = (const int32_t *)p->k_pages.data;
-    a.page = p->page, a.box = plan->box, a.table = p->k_pages.stride[0];
+    a.page = decode_divisor_of(p->page > 0 ? p->page : 1);
+    a.box = plan->box, a.table = p->k_pages.stride[0];
     a.chunks = decode_rows_aligned(&p->k) && decode_rows_aligned(&p->v);
     a.B = (int)p->B, a.T = (int)p->T, a.S = (int)p->S, a.G = (int)p->G;
     a.group = (int)(p->H / p->G), a.rows = (int)p->T * a.group;
-    a.row_blocks = plan->row_blocks, a.parts = plan->parts;
-    a.cut = plan->cut;
+    a.row_blocks = plan->row_blocks;
+    a.parts = plan->parts, a.cluster = plan->cluster, a.cut = plan->cut;
     a.causal = p->causal, a.window = p->window;
     a.scale = (float)(p->scale * 1.4426950408889634);
     a.masked = a.scale < 0 ? INFINITY : -INFINITY;
+    a.k_scales = (const float *)p->k_scales.data;
+    a.v_scales = (const float *)p->v_scales.data;
     a.counters = (unsigned long long *)workspace;
     a.partials = workspace + plan->counters;
     return a;
 }
 
-/* Boxes of 64 channels and some keys of [batch or page, key, head, channel]. */
+/* Boxes of some keys of one or two heads of [batch or page, key, head, channel], 128 bytes of each
+ * by 128. The engine is told of elements of two bytes, whatever they are. */
 static plx_status decode_map(plx_context *context, CUtensorMap *map, const struct plx_tensor *t,
-                             int keys)
+                             int keys, int heads)
 {
+    int64_t each = t->dtype == PLX_F8E4M3 ? 2 : 1, boxes = t->shape[3] / (64 * each);
     const struct tensor_map_axis axes[] = {{64, 1, 64},
-                                           {t->shape[1], t->stride[1], keys},
-                                           {t->shape[3] / 64, 64, (int)t->shape[3] / 64},
-                                           {t->shape[2], t->stride[2], 1},
-                                           {t->shape[0], t->stride[0], 1}};
+                                           {t->shape[1], t->stride[1] / each, keys},
+                                           {boxes, 64, (int)boxes},
+                                           {t->shape[2], t->stride[2] / each, heads},
+                                           {t->shape[0], t->stride[0] / each, 1}};
     return tensor_map_make(context, map, t->data, axes);
 }
 
@@ -96,39 +114,60 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
     struct decode_maps maps = {};
     int bytes = (int)sizeof(struct decode_shared<KIND>);
     if (KIND::FEED == DECODE_BOXES) {
-        TRY(decode_map(context, &maps.k, &p->k, plan->box));
-        TRY(decode_map(context, &maps.v, &p->v, plan->box));
+        TRY(decode_map(context, &maps.k, &p->k, plan->box, plan->heads));
+        TRY(decode_map(context, &maps.v, &p->v, plan->box, plan->heads));
     }
     TRY(kernel_allow(context, (const void *)decode_sm90_kernel<E, KIND, PROBE>, bytes));
     /* Dependent launch: our blocks may take their places while the launch before us drains. */
-    cudaLaunchAttribute dependent = {};
-    dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    dependent.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim.x = attributes[1].val.clusterDim.z = 1;
+    attributes[1].val.clusterDim.y = 1u << plan->cluster;
     cudaLaunchConfig_t config = {};
     config.gridDim =
         dim3((unsigned)plan->pairs, (unsigned)plan->parts, plan->list ? 1u : (unsigned)p->B);
     config.blockDim = dim3(DECODE_WARPS * 32);
     config.dynamicSmemBytes = (size_t)bytes;
     config.stream = (cudaStream_t)stream;
-    config.attrs = &dependent;
-    config.numAttrs = 1;
+    config.attrs = attributes;
+    config.numAttrs = plan->cluster > 0 ? 2 : 1;
     CHECK_CUDA(context,
                cudaLaunchKernelEx(&config, decode_sm90_kernel<E, KIND, PROBE>, arguments, maps));
     return PLX_OK;
 }
 
-template <class E, bool PROBE, int D>
+/* A cache of 16-bit elements, or of 8: the launch for how a plan feeds and cuts it. */
+template <class E, bool PROBE, int D, int HEADS, int SIZE>
+static plx_status decode_sm90_boxes(plx_context *context, const struct attention_problem *p,
+                                    const struct decode_plan *plan, char *workspace,
+                                    plx_stream stream)
+{
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, false> even;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, true> list;
+    if (plan->list) return decode_sm90_launch<E, list, PROBE>(context, p, plan, workspace, stream);
+    return decode_sm90_launch<E, even, PROBE>(context, p, plan, workspace, stream);
+}
+
+template <class E, bool PROBE>
 static plx_status decode_sm90_feed(plx_context *context, const struct attention_problem *p,
                                    const struct decode_plan *plan, char *workspace,
                                    plx_stream stream)
 {
-    typedef decode_kind<D, DECODE_BOXES, false> even;
-    typedef decode_kind<D, DECODE_BOXES, true> list;
-    typedef decode_kind<D, DECODE_CHUNKS, true> chunks;
-    if (plan->box == 0)
+    typedef decode_kind<128, 1, 2, DECODE_CHUNKS, true> chunks;
+    typedef decode_kind<64, 1, 2, DECODE_CHUNKS, true> chunks_64;
+    if (p->kv_dtype == PLX_F8E4M3)
+        return decode_sm90_boxes<E, PROBE, 128, 1, 1>(context, p, plan, workspace, stream);
+    if (plan->box == 0 && p->D == 128)
         return decode_sm90_launch<E, chunks, PROBE>(context, p, plan, workspace, stream);
-    if (plan->list) return decode_sm90_launch<E, list, PROBE>(context, p, plan, workspace, stream);
-    return decode_sm90_launch<E, even, PROBE>(context, p, plan, workspace, stream);
+    if (plan->box == 0)
+        return decode_sm90_launch<E, chunks_64, PROBE>(context, p, plan, workspace, stream);
+    if (p->D == 128)
+        return decode_sm90_boxes<E, PROBE, 128, 1, 2>(context, p, plan, workspace, stream);
+    if (plan->heads == 2)
+        return decode_sm90_boxes<E, PROBE, 64, 2, 2>(context, p, plan, workspace, stream);
+    return decode_sm90_boxes<E, PROBE, 64, 1, 2>(context, p, plan, workspace, stream);
 }
 
 template <bool PROBE>
@@ -137,17 +176,11 @@ static plx_status decode_sm90_run(plx_context *context, const void *problem, voi
 {
     const struct attention_problem *p = (const struct attention_problem *)problem;
     if (p->B * p->T * p->H == 0) return PLX_OK;
-    bool boxes = ((uintptr_t)p->k.data | (uintptr_t)p->v.data) % 16 == 0;
-    struct decode_plan plan = decode_plan_make(p, boxes);
+    struct decode_plan plan = decode_plan_make(p, decode_aligned(p));
     char *scratch = (char *)workspace;
-    if (p->dtype == PLX_F16) {
-        if (p->D == 128)
-            return decode_sm90_feed<decode_f16, PROBE, 128>(context, p, &plan, scratch, stream);
-        return decode_sm90_feed<decode_f16, PROBE, 64>(context, p, &plan, scratch, stream);
-    }
-    if (p->D == 128)
-        return decode_sm90_feed<decode_bf16, PROBE, 128>(context, p, &plan, scratch, stream);
-    return decode_sm90_feed<decode_bf16, PROBE, 64>(context, p, &plan, scratch, stream);
+    if (p->dtype == PLX_F16)
+        return decode_sm90_feed<decode_f16, PROBE>(context, p, &plan, scratch, stream);
+    return decode_sm90_feed<decode_bf16, PROBE>(context, p, &plan, scratch, stream);
 }
 
 #endif

@@ -22,16 +22,18 @@ struct decode_arguments {
     struct decode_view o, lse, probe_mean, value_mean; /* data NULL where absent */
     const int32_t *q_lengths, *k_lengths;              /* NULL: T, S */
     const int32_t *pages;                              /* [B, table]; NULL: no pages */
-    int page, box;                                     /* keys of a page, and of a copied box */
+    struct decode_divisor page;                        /* keys of a page */
+    int box;                                           /* keys of a copied box */
     int64_t table;                                     /* stride of the table */
     int chunks; /* keys and values lie on multiples of 16 bytes */
     int B, T, S, G, group, rows, row_blocks, causal;
-    int parts;
-    struct decode_cut cut; /* these two: of the plan */
+    int parts, cluster;
+    struct decode_cut cut; /* these three: of the plan */
     int64_t window;        /* 0: unlimited */
     float scale, masked;   /* scale is in units of log 2; masked times scale is -infinity */
     void *partials;
     unsigned long long *counters;
+    const float *k_scales, *v_scales; /* of f8e4m3; NULL: 1 */
 };
 
 struct decode_lengths {
@@ -88,7 +90,8 @@ static __device__ __forceinline__ int decode_units_of(const struct decode_argume
 
 /* ---- Even ------------------------------------------------------------------------------------ */
 
-/* This block's share of its pair, and among how many it is shared. Left is 0 for none. */
+/* This block's share of its pair, and among how many it is shared. Left is 0 for none; a block that
+ * others of its cluster count on goes on without. */
 template <int UNIT>
 static __device__ __forceinline__ struct decode_cursor
 decode_begin_even(const struct decode_arguments &p, int *parts)
@@ -156,23 +159,24 @@ struct decode_row {
     int time, head;
 };
 
-/* The key/value head of this block. */
+/* The key/value head of this block, or the first of several. */
+template <int HEADS>
 static __device__ __forceinline__ int decode_kv_head(const struct decode_arguments &p)
 {
-    return p.row_blocks == 1 ? (int)blockIdx.x : (int)blockIdx.x / p.row_blocks;
+    return (p.row_blocks == 1 ? (int)blockIdx.x : (int)blockIdx.x / p.row_blocks) * HEADS;
 }
 
-/* Row `local` of this block. */
+/* Row `local` of this block's `head`. */
+template <int HEADS>
 static __device__ __forceinline__ struct decode_row decode_row_of(const struct decode_arguments &p,
-                                                                  int local)
+                                                                  int head, int local)
 {
-    int kv_head = decode_kv_head(p);
-    int row = local + ((int)blockIdx.x - kv_head * p.row_blocks) * DECODE_ROWS;
-    int time = p.T == 1 ? 0 : row / p.group;
-    return {time, kv_head * p.group + row - time * p.group};
+    int first = p.row_blocks == 1 ? 0 : (int)blockIdx.x % p.row_blocks * DECODE_ROWS;
+    int row = local + first, time = p.T == 1 ? 0 : row / p.group;
+    return {time, (decode_kv_head<HEADS>(p) + head) * p.group + row - time * p.group};
 }
 
-/* Rows of this block. */
+/* Rows of each head of this block. */
 static __device__ __forceinline__ int decode_rows_of(const struct decode_arguments &p)
 {
     if (p.row_blocks == 1) return p.rows;

@@ -6,24 +6,25 @@
 #include "cuda/ptx_sm90.cuh"
 
 struct decode_maps {
-    CUtensorMap k, v; /* axes: 64 channels, keys, boxes of channels, heads, batch or pages */
+    CUtensorMap k, v; /* axes: 128 bytes, keys, boxes of a head, heads, batch or pages */
 };
 
 /* Which copies fill the ring: boxes of the copy engine, which need 16-byte strides and tiles that
  * lie in one page; or chunks of 16 bytes, each from its own place. */
 enum decode_feed { DECODE_BOXES, DECODE_CHUNKS };
 
-template <int D_, enum decode_feed FEED_, bool LIST_>
-struct decode_kind : decode_shape<D_> {
+template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, bool LIST_>
+struct decode_kind : decode_shape<D_, HEADS_, SIZE_> {
     static constexpr enum decode_feed FEED = FEED_; static constexpr bool LIST = LIST_;
     /* Rows that warps leave for each other at a time. A block without a list leaves them in its
      * ring, which it needs no more. */
     static constexpr int ROWS = LIST ? 2 : DECODE_ROWS;
 };
 
-/* The tiles to ask for next: `turns` of a segment, the first at `key`. */
+/* The tiles to ask for next: `turns` of a segment, the first at `key`, which lies in `block`: its
+ * batch entry, or its page, which is looked up one turn before it is needed. */
 struct decode_ahead {
-    int batch, head, begin, end, key, turns;
+    int batch, head, begin, end, key, turns, block;
 };
 
 static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
@@ -31,12 +32,28 @@ static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int be
     return key < end && key + keys > begin;
 }
 
-static __device__ __forceinline__ void decode_ahead_enter(struct decode_ahead &ahead, int batch,
+/* The page of a key, or its batch entry where there are no pages. */
+static __device__ __forceinline__ int decode_block_of(const struct decode_arguments &p, int batch,
+                                                      int key)
+{
+    if (p.pages == NULL) return batch;
+    return p.pages[batch * p.table + decode_divide(p.page, key)];
+}
+
+static __device__ __forceinline__ void decode_ahead_look(const struct decode_arguments &p,
+                                                         struct decode_ahead &ahead)
+{
+    if (ahead.key < ahead.end) ahead.block = decode_block_of(p, ahead.batch, ahead.key);
+}
+
+static __device__ __forceinline__ void decode_ahead_enter(const struct decode_arguments &p,
+                                                          struct decode_ahead &ahead, int batch,
                                                           const struct decode_segment &segment)
 {
     ahead.batch = batch;
     ahead.begin = segment.begin, ahead.end = segment.end;
     ahead.key = segment.key, ahead.turns = segment.turns;
+    decode_ahead_look(p, ahead);
 }
 
 /* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. */
@@ -46,42 +63,38 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
                                                          struct decode_cursor *next)
 {
     ahead.key += KIND::UNIT;
-    if (!KIND::LIST || --ahead.turns > 0) return;
+    if (!KIND::LIST || --ahead.turns > 0) {
+        decode_ahead_look(p, ahead);
+        return;
+    }
     struct decode_cursor at = *next;
     if (at.left == 0) {
         ahead.end = 0;
         return;
     }
     struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
-    decode_ahead_enter(ahead, at.batch, segment);
+    decode_ahead_enter(p, ahead, at.batch, segment);
     decode_next(segment, at);
     __syncwarp();
     *next = at;
     __syncwarp();
 }
 
-/* Where a key lies: in the cache of its batch entry, or in a page. */
-struct decode_place {
-    int block, row;
-};
-
-static __device__ __forceinline__ struct decode_place
-decode_place_of(const struct decode_arguments &p, int batch, int key)
+/* Where a key lies in its block. */
+static __device__ __forceinline__ int decode_key_row(const struct decode_arguments &p, int key)
 {
-    if (p.pages == NULL) return {batch, key};
-    int entry = key / p.page;
-    return {p.pages[batch * p.table + entry], key - entry * p.page};
+    return p.pages == NULL ? key : key - decode_divide(p.page, key) * p.page.divisor;
 }
 
 /* A box of keys and one of values, the first of which is `key`. */
 static __device__ __forceinline__ void decode_ask_box(const struct decode_arguments &p,
-                                                      const struct decode_maps &maps,
-                                                      const struct decode_ahead &ahead, int key,
-                                                      uint32_t target, uint32_t full)
+                                                      const struct decode_maps &maps, int head,
+                                                      int block, int key, uint32_t target,
+                                                      uint32_t full)
 {
-    struct decode_place at = decode_place_of(p, ahead.batch, key);
-    tma_load(target, &maps.k, 0, at.row, 0, ahead.head, at.block, full);
-    tma_load(target + DECODE_TILE_BYTES / 2, &maps.v, 0, at.row, 0, ahead.head, at.block, full);
+    int row = decode_key_row(p, key);
+    tma_load(target, &maps.k, 0, row, 0, head, block, full);
+    tma_load(target + DECODE_TILE_BYTES / 2, &maps.v, 0, row, 0, head, block, full);
 }
 
 /* The boxes of a tile: one, unless its keys may lie in two pages. By one lane. */
@@ -93,16 +106,18 @@ decode_ask_boxes(const struct decode_arguments &p, const struct decode_maps &map
     constexpr int KEYS = KIND::KEYS, BOX = DECODE_MIN_BOX;
     if (KEYS == BOX || p.box == KEYS) {
         mbarrier_expect(full, DECODE_TILE_BYTES);
-        decode_ask_box(p, maps, ahead, ahead.key, tile, full);
+        decode_ask_box(p, maps, ahead.head, ahead.block, ahead.key, tile, full);
         return;
     }
     int bytes = 0;
     for (int i = 0; i < KEYS; i += BOX)
-        if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end)) bytes += BOX * KIND::D * 4;
+        if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end))
+            bytes += BOX * KIND::ROW * 2;
     mbarrier_expect(full, bytes);
     for (int i = 0; i < KEYS; i += BOX)
         if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end))
-            decode_ask_box(p, maps, ahead, ahead.key + i, tile + i * 128, full);
+            decode_ask_box(p, maps, ahead.head, decode_block_of(p, ahead.batch, ahead.key + i),
+                           ahead.key + i, tile + i * 128, full);
 }
 
 /* Eight elements to shared memory, or zeros. */
@@ -131,10 +146,10 @@ static __device__ __forceinline__ void decode_ask_chunks(const struct decode_arg
     for (int i = threadIdx.x % 32; i < KIND::KEYS * CHUNKS; i += 32) {
         int local = i / CHUNKS, key = ahead.key + local, chunk = i % CHUNKS;
         bool seen = key >= ahead.begin && key < ahead.end;
-        struct decode_place at = {0, 0};
-        if (seen) at = decode_place_of(p, ahead.batch, key);
-        int64_t k = at.block * p.k.batch + at.row * p.k.time + ahead.head * p.k.head + 8 * chunk;
-        int64_t v = at.block * p.v.batch + at.row * p.v.time + ahead.head * p.v.head + 8 * chunk;
+        int block = seen ? decode_block_of(p, ahead.batch, key) : 0;
+        int row = seen ? decode_key_row(p, key) : 0;
+        int64_t k = block * p.k.batch + row * p.k.time + ahead.head * p.k.head + 8 * chunk;
+        int64_t v = block * p.v.batch + row * p.v.time + ahead.head * p.v.head + 8 * chunk;
         uint32_t target = decode_chunk<KIND>(tile, local, 0, 0) ^ chunk % 8 * 16;
         target += chunk / 8 * KIND::BOX;
         decode_copy_chunk(target, (const uint16_t *)p.k.data + k, seen, p.chunks);

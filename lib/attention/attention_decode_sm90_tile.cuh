@@ -6,17 +6,21 @@
  * left. With it weights enter as two numbers, high and low part, in two products: their rounding
  * costs 2^-17 in bf16. Lane 4 g + t holds row g.
  *
- * A tile is boxes of 64 channels, first of the keys, then of the values: rows of 128 bytes, of
- * which chunk c (16 bytes) of row i lies at place c ^ i % 8. */
+ * A tile is boxes of 128 bytes a key, first of the keys, then of the values: chunk c (16 bytes)
+ * of row i lies at place c ^ i % 8. */
 #ifndef PLX_ATTENTION_DECODE_SM90_TILE_CUH
 #define PLX_ATTENTION_DECODE_SM90_TILE_CUH
 
 #include "attention/attention_decode_sm90_element.cuh"
 #include "attention/attention_decode_sm90_list.cuh"
 
-template <int D_> struct decode_shape {
-    static constexpr int D = D_, UNIT = DECODE_UNIT(D), KEYS = UNIT / DECODE_WARPS;
-    static constexpr int BOXES = D / 64, BOX = KEYS * 128;
+/* HEADS: key/value heads side by side in a tile; SIZE: bytes of an element. */
+template <int D_, int HEADS_, int SIZE_> struct decode_shape {
+    static constexpr int D = D_, HEADS = HEADS_, SIZE = SIZE_, ROW = D * HEADS * SIZE;
+    static constexpr bool F8 = SIZE == 1;
+    static constexpr int UNIT = DECODE_UNIT(ROW), KEYS = UNIT / DECODE_WARPS;
+    static constexpr int BOX = KEYS * 128, BOXES = ROW / 128; /* of the keys of a tile */
+    static constexpr int HEAD = BOXES / HEADS * BOX;          /* bytes of a head of them */
 };
 
 /* What a warp, a block or several blocks know of a row, in units of log 2: maximum, sum of w, sum

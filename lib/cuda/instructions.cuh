@@ -136,6 +136,30 @@ add_acquire_release(unsigned long long *counter, unsigned long long value)
     return old;
 }
 
+/* ---- Clusters of blocks -------------------------------------------------------------------------
+ */
+
+/* A barrier of all threads of a cluster: who waits sees what the others wrote before they arrived.
+ */
+static __device__ __forceinline__ void cluster_arrive(void)
+{
+    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+}
+
+static __device__ __forceinline__ void cluster_wait(void)
+{
+    asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+
+/* Where block `rank` of the cluster has what this block has at an address of shared memory. */
+static __device__ __forceinline__ const unsigned char *cluster_address(const unsigned char *own,
+                                                                       int rank)
+{
+    uint64_t address;
+    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(own), "r"(rank));
+    return (const unsigned char *)address;
+}
+
 /* ---- Dependent launches
  * -------------------------------------------------------------------------- */
 

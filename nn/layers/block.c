@@ -39,18 +39,22 @@ void block_destroy(struct block *block)
     block->mixer = NULL;
 }
 
-void block_carve(const struct block *block, int64_t tokens, struct arena *arena,
-                 struct block_record *record)
+void block_carve(const struct block *block, int64_t tokens, enum record_parts parts,
+                 struct arena *arena, struct block_record *record)
 {
     const int64_t shape[2] = {tokens, block->width};
     const plx_dtype storage = block->precision.storage, activation = block->precision.activation;
-    record->mixer_rstd = arena_tensor(arena, storage, 1, shape);
-    record->mixer_in = arena_tensor(arena, activation, 2, shape);
-    block->kind->carve(block->mixer, tokens, arena, record->mixer);
-    record->h = arena_tensor(arena, activation, 2, shape);
-    record->mlp_rstd = arena_tensor(arena, storage, 1, shape);
-    record->mlp_in = arena_tensor(arena, activation, 2, shape);
-    mlp_carve(&block->mlp, tokens, arena, &record->mlp);
+    if (parts & RECORD_KEPT) {
+        record->mixer_rstd = arena_tensor(arena, storage, 1, shape);
+        record->h = arena_tensor(arena, activation, 2, shape);
+        record->mlp_rstd = arena_tensor(arena, storage, 1, shape);
+    }
+    if (parts & RECORD_CHEAP) {
+        record->mixer_in = arena_tensor(arena, activation, 2, shape);
+        record->mlp_in = arena_tensor(arena, activation, 2, shape);
+    }
+    block->kind->carve(block->mixer, tokens, parts, arena, record->mixer);
+    mlp_carve(&block->mlp, tokens, parts, arena, &record->mlp);
 }
 
 plx_status block_forward(struct backend *be, const struct block *block, struct param_list *params,
@@ -67,6 +71,17 @@ plx_status block_forward(struct backend *be, const struct block *block, struct p
     TRY(rmsnorm_forward(be, &block->mlp_norm, params, &keep->h, &keep->mlp_in, &keep->mlp_rstd));
     TRY(mlp_forward(be, &block->mlp, params, &keep->mlp_in, &keep->mlp, y));
     return y == NULL ? PLX_OK : be->ops->add(be, y, &keep->h, y);
+}
+
+plx_status block_recompute(struct backend *be, const struct block *block, struct param_list *params,
+                           const struct batch_view *batch, const struct plx_tensor *x,
+                           const struct block_record *record)
+{
+    const struct block_record *keep = record;
+    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &keep->mixer_in, &keep->mixer_rstd));
+    TRY(block->kind->recompute(be, block->mixer, params, batch, keep->mixer));
+    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &keep->h, &keep->mlp_in, &keep->mlp_rstd));
+    return mlp_recompute(be, &keep->mlp);
 }
 
 plx_status block_backward(struct backend *be, const struct block *block, struct param_list *params,
@@ -104,7 +119,7 @@ plx_status block_decode(struct backend *be, const struct block *block, struct pa
     TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &normed, &rstd));
     TRY(block->kind->decode(be, block->mixer, params, step, &normed, cache, &h));
     TRY(be->ops->add(be, &h, x, &h));
-    mlp_carve(&block->mlp, x->shape[0], &be->scratch, &mlp);
+    mlp_carve(&block->mlp, x->shape[0], RECORD_ALL, &be->scratch, &mlp);
     TRY(rmsnorm_forward(be, &block->mlp_norm, params, &h, &normed, &rstd));
     TRY(mlp_forward(be, &block->mlp, params, &normed, &mlp, y));
     TRY(be->ops->add(be, y, &h, y));

@@ -22,11 +22,11 @@ struct block {
 
 struct block_record {
     struct plx_tensor mixer_rstd; /* [N] */
-    struct plx_tensor mixer_in;   /* [N,E] norm(x) */
+    struct plx_tensor mixer_in;   /* [N,E] norm(x); cheap */
     void *mixer;                  /* kind->record_size bytes, allocated with the block */
     struct plx_tensor h;          /* [N,E] */
     struct plx_tensor mlp_rstd;   /* [N] */
-    struct plx_tensor mlp_in;     /* [N,E] norm(h) */
+    struct plx_tensor mlp_in;     /* [N,E] norm(h); cheap */
     struct mlp_record mlp;
 };
 
@@ -34,14 +34,18 @@ struct block_record {
 bool block_create(struct block *block, const struct model_config *config, int layer,
                   struct precision precision, struct param_list *params);
 void block_destroy(struct block *block);
-/* Sets every tensor of the record; record->mixer must point to memory already. */
-void block_carve(const struct block *block, int64_t tokens, struct arena *arena,
-                 struct block_record *record);
+/* Sets the tensors of these parts; record->mixer must point to memory already. */
+void block_carve(const struct block *block, int64_t tokens, enum record_parts parts,
+                 struct arena *arena, struct block_record *record);
 
 /* x, y [N,E], not overlapping. y NULL: fill the record and stop before the last product. */
 plx_status block_forward(struct backend *be, const struct block *block, struct param_list *params,
                          const struct batch_view *batch, const struct plx_tensor *x,
                          const struct block_record *record, const struct plx_tensor *y);
+/* Fills the cheap part of a record whose other part forward has left. */
+plx_status block_recompute(struct backend *be, const struct block *block, struct param_list *params,
+                           const struct batch_view *batch, const struct plx_tensor *x,
+                           const struct block_record *record);
 /* d [N,E] holds dy and becomes dx: the residual path is in place. */
 plx_status block_backward(struct backend *be, const struct block *block, struct param_list *params,
                           const struct batch_view *batch, const struct plx_tensor *x,

@@ -12,16 +12,22 @@
 #include "layers/view.h"
 #include "model.h"
 
-/* A chunk's logits fill about 4 MiB in f32, near the second-level caches of two cores, but a chunk
- * has at least 256 tokens, so that reading a large W once a chunk is repaid by enough arithmetic.
- */
-enum { CHUNK_LOGITS = 1 << 20, CHUNK_TOKENS_MIN = 256 };
+/* Bytes that a chunk's logits may fill, on a CPU and on a GPU: near the second-level caches of two
+ * cores; and so many that the gradient of W, which every chunk reads and writes as a whole, costs
+ * little beside the products. Fewer tokens than the minimum are not worth reading a large W. */
+static const size_t CHUNK_BYTES_CPU = (size_t)4 << 20, CHUNK_BYTES_GPU = (size_t)5 << 28;
+enum { CHUNK_TOKENS_MIN = 256, CHUNK_TOKENS_UNIT = 128 };
 
-int64_t head_chunk(int64_t vocab, int64_t tokens)
+int64_t head_chunk(const struct backend *be, plx_dtype logits, int64_t vocab, int64_t tokens)
 {
-    int64_t chunk = CHUNK_LOGITS / vocab;
-    if (chunk < CHUNK_TOKENS_MIN) chunk = CHUNK_TOKENS_MIN;
-    return chunk < tokens ? chunk : tokens;
+    const bool cpu = be->device->kind == PLX_CPU;
+    size_t bytes = cpu ? CHUNK_BYTES_CPU : CHUNK_BYTES_GPU;
+    int64_t most = (int64_t)(bytes / plx_dtype_size(logits)) / vocab;
+    if (most < CHUNK_TOKENS_MIN) most = CHUNK_TOKENS_MIN;
+    if (cpu || most >= tokens) return most < tokens ? most : tokens;
+    /* As many chunks, but all of about one size. */
+    int64_t chunks = (tokens + most - 1) / most, even = (tokens + chunks - 1) / chunks;
+    return (even + CHUNK_TOKENS_UNIT - 1) / CHUNK_TOKENS_UNIT * CHUNK_TOKENS_UNIT;
 }
 
 plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
@@ -29,7 +35,7 @@ plx_status head_loss(struct backend *be, int weight, const struct param_list *pa
                      const struct plx_tensor *dx, const struct plx_tensor *sum)
 {
     int64_t N = x->shape[0], V = params->items[weight].value.shape[0];
-    int64_t chunk = head_chunk(V, N);
+    int64_t chunk = head_chunk(be, x->dtype, V, N);
     const struct plx_tensor absent = {0};
     size_t mark = arena_mark(&be->scratch);
     struct plx_tensor all_logits = arena_tensor(&be->scratch, x->dtype, 2, (int64_t[]){chunk, V}),
@@ -58,7 +64,7 @@ plx_status head_logits(struct backend *be, int weight, const struct param_list *
                        const struct plx_tensor *x, const struct plx_tensor *host)
 {
     const int64_t N = x->shape[0], V = params->items[weight].value.shape[0];
-    const int64_t chunk = head_chunk(V, N);
+    const int64_t chunk = head_chunk(be, be->storage, V, N);
     size_t mark = arena_mark(&be->scratch);
     struct plx_tensor all = arena_tensor(&be->scratch, be->storage, 2, (int64_t[]){chunk, V});
     for (int64_t first = 0; first < N; first += chunk) {
@@ -177,7 +183,7 @@ plx_status head_scores(struct backend *be, int weight, const struct param_list *
                        struct score *scores)
 {
     const int64_t V = params->items[weight].value.shape[0];
-    const int64_t rows = head_chunk(V, x->shape[0]);
+    const int64_t rows = head_chunk(be, be->storage, V, x->shape[0]);
     if (queries != NULL) return score_chunks(be, weight, params, x, rows, queries, count, scores);
     size_t mark = arena_mark(&be->scratch);
     const struct score_chunk chunk = score_chunk_carve(be, rows, x->shape[1], V);

@@ -10,23 +10,36 @@
 #include "layers/layers.h"
 #include "layers/view.h"
 
-void heads_carve(const struct heads *heads, int64_t tokens, struct arena *arena,
-                 struct heads_record *record)
+void heads_carve(const struct heads *heads, int64_t tokens, enum record_parts parts,
+                 struct arena *arena, struct heads_record *record)
 {
     const int64_t shape[3] = {tokens, heads->heads, heads->channels};
     const int64_t rows = tokens * heads->heads;
     const plx_dtype dtype = heads->precision.activation;
-    *record = (struct heads_record){.out = arena_tensor(arena, dtype, 3, shape)};
-    record->normed = record->out;
-    if (heads->gate >= 0) {
-        record->normed = arena_tensor(arena, dtype, 3, shape);
-        record->z = arena_tensor(arena, dtype, 2, shape);
+    if (parts & RECORD_KEPT) {
+        *record = (struct heads_record){.raw = arena_tensor(arena, dtype, 3, shape)};
+        if (heads->has_norm) record->rstd = arena_tensor(arena, heads->precision.storage, 1, &rows);
+        if (heads->gate >= 0) record->z = arena_tensor(arena, dtype, 2, shape);
     }
-    record->raw = record->normed;
-    if (heads->has_norm) {
-        record->raw = arena_tensor(arena, dtype, 3, shape);
-        record->rstd = arena_tensor(arena, heads->precision.storage, 1, &rows);
+    if (parts & RECORD_CHEAP) {
+        record->normed = record->raw;
+        if (heads->has_norm) record->normed = arena_tensor(arena, dtype, 3, shape);
+        record->out = record->normed;
+        if (heads->gate >= 0) record->out = arena_tensor(arena, dtype, 3, shape);
     }
+}
+
+/* From raw and z to out. */
+static plx_status finish(struct backend *be, const struct heads *heads,
+                         const struct param_list *params, const struct plx_tensor *positions,
+                         const struct heads_record *record)
+{
+    if (heads->has_norm)
+        TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
+                            &record->rstd));
+    if (heads->gate >= 0) TRY(be->ops->gate(be, &record->out, &record->normed, &record->z));
+    if (!heads->has_rope) return PLX_OK;
+    return be->ops->rope(be, &record->out, &record->out, positions, &heads->rope, false);
 }
 
 plx_status heads_forward(struct backend *be, const struct heads *heads,
@@ -35,15 +48,17 @@ plx_status heads_forward(struct backend *be, const struct heads *heads,
 {
     TRY(linear_forward(be, heads->weight, params, x, &record->raw));
     TRY(bias_forward(be, heads->bias, params, &record->raw));
-    if (heads->has_norm)
-        TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
-                            &record->rstd));
-    if (heads->gate >= 0) {
-        TRY(linear_forward(be, heads->gate, params, x, &record->z));
-        TRY(be->ops->gate(be, &record->out, &record->normed, &record->z));
-    }
-    if (!heads->has_rope) return PLX_OK;
-    return be->ops->rope(be, &record->out, &record->out, positions, &heads->rope, false);
+    if (heads->gate >= 0) TRY(linear_forward(be, heads->gate, params, x, &record->z));
+    return finish(be, heads, params, positions, record);
+}
+
+/* Without norm and gate out is raw, which was rotated in place and is there. */
+plx_status heads_recompute(struct backend *be, const struct heads *heads,
+                           const struct param_list *params, const struct plx_tensor *positions,
+                           const struct heads_record *record)
+{
+    if (!heads->has_norm && heads->gate < 0) return PLX_OK;
+    return finish(be, heads, params, positions, record);
 }
 
 /* Gradient of the gate's input, and what flows into x through W_g. */

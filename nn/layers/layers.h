@@ -11,6 +11,11 @@
 #include "core/param.h"
 #include "op.h"
 
+/* The parts of a record: what only products and attention can make again, and what passes over the
+ * former can. The functions named recompute fill the second from the first, with the same bits as
+ * forward; where everything is kept nobody calls them. */
+enum record_parts { RECORD_KEPT = 1, RECORD_CHEAP = 2, RECORD_ALL = 3 };
+
 /* ---- linear.c: y = x W^T, W [out,in] as checkpoints store it; the layer is the index of W ---- */
 
 /* Adds PREFIX.NAME.weight [out,in] ~ N(0, std) (zero where std is 0), and its adapter where the
@@ -73,7 +78,7 @@ struct heads {
 };
 
 /* raw -> norm -> gate -> rope. A step that is absent makes its two tensors one, and rope works in
- * place, so exactly what backward reads is kept. */
+ * place, so exactly what backward reads is kept. All behind raw is cheap where it is not raw. */
 struct heads_record {
     struct plx_tensor raw;    /* [N,h,D] x W^T + b, which the norm's backward reads */
     struct plx_tensor rstd;   /* [N*h]   absent without norm */
@@ -82,12 +87,15 @@ struct heads_record {
     struct plx_tensor out;    /* [N,h,D] what the mixer sees */
 };
 
-void heads_carve(const struct heads *heads, int64_t tokens, struct arena *arena,
-                 struct heads_record *record);
+void heads_carve(const struct heads *heads, int64_t tokens, enum record_parts parts,
+                 struct arena *arena, struct heads_record *record);
 /* x [N,E]; fills the record. positions i32 [N]. */
 plx_status heads_forward(struct backend *be, const struct heads *heads,
                          const struct param_list *params, const struct plx_tensor *positions,
                          const struct plx_tensor *x, const struct heads_record *record);
+plx_status heads_recompute(struct backend *be, const struct heads *heads,
+                           const struct param_list *params, const struct plx_tensor *positions,
+                           const struct heads_record *record);
 /* dout [N,h,D] is used as scratch. */
 plx_status heads_backward(struct backend *be, const struct heads *heads,
                           const struct param_list *params, const struct plx_tensor *positions,
@@ -104,18 +112,20 @@ struct mlp {
 };
 
 struct mlp_record {
-    struct plx_tensor gate, up, product; /* [N,F] */
+    struct plx_tensor gate, up; /* [N,F] */
+    struct plx_tensor product;  /* [N,F] silu(gate) * up; cheap */
 };
 
 /* Adds PREFIX.{gate,up,down}_proj.weight; false when out of memory. */
 bool mlp_create(struct mlp *mlp, struct param_list *params, struct precision precision,
                 int64_t width, int64_t inner, double std, const char *prefix);
-void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
+void mlp_carve(const struct mlp *mlp, int64_t tokens, enum record_parts parts, struct arena *arena,
                struct mlp_record *record);
 /* x, y [N,E]. y NULL: only the record is wanted, as when a block is recomputed for backward. */
 plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
                        const struct plx_tensor *x, const struct mlp_record *record,
                        const struct plx_tensor *y);
+plx_status mlp_recompute(struct backend *be, const struct mlp_record *record);
 plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
                         const struct plx_tensor *dy, const struct plx_tensor *x,
                         const struct mlp_record *record, const struct plx_tensor *dx);
@@ -133,8 +143,8 @@ plx_status embedding_backward(struct backend *be, int table, const struct param_
 
 /* ---- head.c: logits and loss, a chunk of tokens at a time ---- */
 
-/* Tokens whose logits exist at once. */
-int64_t head_chunk(int64_t vocab, int64_t tokens);
+/* Tokens whose logits, of this dtype, exist at once. */
+int64_t head_chunk(const struct backend *be, plx_dtype logits, int64_t vocab, int64_t tokens);
 /* Adds to sum (f64 [1]) the cross-entropy of x W^T against targets (i32 [N], negative: not scored).
  * Where dx is given: dx = gradient of scale times that, and dW accumulated. weight is the index of
  * W [V,E]. */

@@ -1,7 +1,7 @@
 /* mlp.c: the feed-forward layer SwiGLU, y = W_down (silu(W_gate x) * W_up x).
  *
- * Kept for backward: both projections and their product, 3 F numbers a token; recomputing the
- * product would save a third of that for one more pass over it. */
+ * Kept for backward: both projections and their product, 3 F numbers a token; selective
+ * recomputation saves a third of that for one more pass over them. */
 #include "layers/layers.h"
 
 bool mlp_create(struct mlp *mlp, struct param_list *params, struct precision precision,
@@ -17,13 +17,21 @@ bool mlp_create(struct mlp *mlp, struct param_list *params, struct precision pre
     return mlp->gate >= 0 && mlp->up >= 0 && mlp->down >= 0;
 }
 
-void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
+void mlp_carve(const struct mlp *mlp, int64_t tokens, enum record_parts parts, struct arena *arena,
                struct mlp_record *record)
 {
     const int64_t shape[2] = {tokens, mlp->inner};
-    record->gate = arena_tensor(arena, mlp->precision.activation, 2, shape);
-    record->up = arena_tensor(arena, mlp->precision.activation, 2, shape);
-    record->product = arena_tensor(arena, mlp->precision.activation, 2, shape);
+    const plx_dtype dtype = mlp->precision.activation;
+    if (parts & RECORD_KEPT) {
+        record->gate = arena_tensor(arena, dtype, 2, shape);
+        record->up = arena_tensor(arena, dtype, 2, shape);
+    }
+    if (parts & RECORD_CHEAP) record->product = arena_tensor(arena, dtype, 2, shape);
+}
+
+plx_status mlp_recompute(struct backend *be, const struct mlp_record *record)
+{
+    return be->ops->swiglu(be, &record->product, &record->gate, &record->up);
 }
 
 plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
@@ -32,7 +40,7 @@ plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct p
 {
     TRY(linear_forward(be, mlp->gate, params, x, &record->gate));
     TRY(linear_forward(be, mlp->up, params, x, &record->up));
-    TRY(be->ops->swiglu(be, &record->product, &record->gate, &record->up));
+    TRY(mlp_recompute(be, record));
     return y == NULL ? PLX_OK : linear_forward(be, mlp->down, params, &record->product, y);
 }
 

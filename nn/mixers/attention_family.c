@@ -152,21 +152,22 @@ static void attention_destroy(struct mixer *mixer)
 
 /* ---- Records ---- */
 
-static void attention_carve(const struct mixer *mixer, int64_t tokens, struct arena *arena,
-                            void *record)
+static void attention_carve(const struct mixer *mixer, int64_t tokens, enum record_parts parts,
+                            struct arena *arena, void *record)
 {
     struct attention_record *keep = record;
     const int64_t values[3] = {tokens, mixer->k.heads, mixer->k.channels};
     const int64_t outputs[3] = {tokens, mixer->q.heads, mixer->q.channels};
     const plx_dtype storage = mixer->precision.storage, activation = mixer->precision.activation;
-    *keep = (struct attention_record){0};
-    heads_carve(&mixer->q, tokens, arena, &keep->q);
-    heads_carve(&mixer->k, tokens, arena, &keep->k);
+    if (parts & RECORD_KEPT) *keep = (struct attention_record){0};
+    heads_carve(&mixer->q, tokens, parts, arena, &keep->q);
+    heads_carve(&mixer->k, tokens, parts, arena, &keep->k);
+    if (has_probe(mixer)) heads_carve(&mixer->r, tokens, parts, arena, &keep->r);
+    if (!(parts & RECORD_KEPT)) return;
     keep->v = arena_tensor(arena, activation, 3, values);
     keep->o = arena_tensor(arena, activation, 3, outputs);
     keep->lse = arena_tensor(arena, storage, 2, outputs);
     if (!has_probe(mixer)) return;
-    heads_carve(&mixer->r, tokens, arena, &keep->r);
     keep->probe_mean = arena_tensor(arena, storage, 2, outputs);
     keep->value_mean = arena_tensor(arena, activation, 3, outputs);
 }
@@ -263,6 +264,17 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
     return linear_forward(be, mixer->output, params, &keep->o, y);
 }
 
+static plx_status attention_recompute(struct backend *be, const struct mixer *mixer,
+                                      struct param_list *params, const struct batch_view *batch,
+                                      void *record)
+{
+    const struct attention_record *keep = record;
+    const struct plx_tensor *positions = &batch->positions;
+    TRY(heads_recompute(be, &mixer->q, params, positions, &keep->q));
+    TRY(heads_recompute(be, &mixer->k, params, positions, &keep->k));
+    return has_probe(mixer) ? heads_recompute(be, &mixer->r, params, positions, &keep->r) : PLX_OK;
+}
+
 /* Gradients of what the mechanism reads, in scratch. */
 struct attention_gradients {
     struct plx_tensor o, q, r, k, v;
@@ -327,7 +339,7 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
     const struct attention_cache *cached = cache;
     struct attention_record keep;
     size_t mark = arena_mark(&be->scratch);
-    attention_carve(mixer, x->shape[0], &be->scratch, &keep);
+    attention_carve(mixer, x->shape[0], RECORD_ALL, &be->scratch, &keep);
     TRY(project(be, mixer, params, &step->positions, x, &keep));
     const struct plx_attention attention = {
         .causal = true, .window = mixer->window, .k_lengths = step->k_lengths};
@@ -357,6 +369,7 @@ const struct mixer_kind attention_softmax = {.name = "softmax",
                                              .record_size = sizeof(struct attention_record),
                                              .carve = attention_carve,
                                              .forward = attention_forward,
+                                             .recompute = attention_recompute,
                                              .backward = attention_backward,
                                              .cache_record_size = sizeof(struct attention_cache),
                                              .carve_cache = attention_carve_cache,
@@ -370,6 +383,7 @@ const struct mixer_kind attention_parallax = {.name = "parallax",
                                               .record_size = sizeof(struct attention_record),
                                               .carve = attention_carve,
                                               .forward = attention_forward,
+                                              .recompute = attention_recompute,
                                               .backward = attention_backward,
                                               .cache_record_size = sizeof(struct attention_cache),
                                               .carve_cache = attention_carve_cache,

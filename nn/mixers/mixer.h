@@ -8,6 +8,7 @@
 #ifndef NN_MIXER_H
 #define NN_MIXER_H
 
+#include "layers/layers.h"
 #include "model.h"
 
 /* A mixer instance in one layer: its configuration and the indices of its parameters. */
@@ -44,10 +45,15 @@ struct mixer_kind {
      * record itself (struct of tensors) lives in the arena's owner; record_size says how large it
      * is. */
     size_t record_size;
-    void (*carve)(const struct mixer *mixer, int64_t tokens, struct arena *arena, void *record);
+    void (*carve)(const struct mixer *mixer, int64_t tokens, enum record_parts parts,
+                  struct arena *arena, void *record);
     plx_status (*forward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                           const struct batch_view *batch, const struct plx_tensor *x, void *record,
                           const struct plx_tensor *y);
+    /* Fills the cheap part of a record (layers.h) from the other. */
+    plx_status (*recompute)(struct backend *be, const struct mixer *mixer,
+                            struct param_list *params, const struct batch_view *batch,
+                            void *record);
     /* dx overwritten, parameter gradients accumulated. */
     plx_status (*backward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                            const struct batch_view *batch, const struct plx_tensor *x, void *record,

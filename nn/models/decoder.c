@@ -284,6 +284,19 @@ static plx_status tell(struct model *model, const struct decoder_run *run, int f
     return model->queued(model->queued_user, first, count);
 }
 
+/* What of a block's record was not kept. */
+static plx_status restore_record(struct model *model, struct backend *be,
+                                 const struct decoder_run *run, int64_t l,
+                                 const struct block_record *record)
+{
+    const struct activations *kept = &model->activations;
+    const struct block *block = &model->blocks[l];
+    if (kept->keep == RECORD_ALL) return PLX_OK;
+    if (kept->keep == RECORD_KEPT)
+        return block_recompute(be, block, &model->params, &run->view, &kept->x[l], record);
+    return block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL);
+}
+
 /* d [N,E] comes in as the gradient of x[L] and leaves as that of x[0]. */
 static plx_status backward_blocks(struct model *model, struct backend *be,
                                   const struct decoder_run *run, const struct plx_tensor *d)
@@ -292,8 +305,7 @@ static plx_status backward_blocks(struct model *model, struct backend *be,
     for (int64_t l = model->config.layers - 1; l >= 0; l--) {
         const struct block *block = &model->blocks[l];
         const struct block_record *record = activations_record(model, l);
-        if (!kept->keep_records)
-            TRY(block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL));
+        TRY(restore_record(model, be, run, l, record));
         TRY(block_backward(be, block, &model->params, &run->view, &kept->x[l], record, d));
         TRY(tell(model, run, block->first_param, block->param_count));
     }

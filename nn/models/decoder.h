@@ -8,13 +8,13 @@
 #include "model.h"
 
 /* Activations of one batch, carved anew for every batch from one arena sized for the largest: so a
- * shorter batch is dense too. Where nothing needs to be kept, blocks share the space of one record,
+ * shorter batch is dense too. What need not be kept of records has one space that blocks share,
  * carved as a block begins. */
 struct activations {
     struct arena arena;
     bool keep_inputs;     /* x[l] of every block: whenever backward will follow */
-    bool keep_records;    /* records of every block: backward without recomputation */
-    size_t shared;        /* where in the arena the shared record begins */
+    int keep;             /* parts of every block's record that are kept (record_parts); 0: none */
+    size_t shared;        /* where in the arena begins what blocks share: the other parts */
     struct plx_tensor *x; /* [L + 1] tensors [N,E]: inputs of the blocks, input of the final norm */
     struct block_record *records; /* [L] */
     struct plx_tensor final;      /* [N,E] normed hidden states that the head reads */

@@ -1,13 +1,18 @@
 /* decoder_memory.c: how much memory a batch takes, found by doing everything but the arithmetic.
  *
- * Activations: per block its input and its record (layers/block.h), the final norm's output. Three
- * plans: backward, no recomputation   L + 1 inputs, L records backward, recomputation      L + 1
- * inputs, one record shared by all blocks forward only                 two inputs in turn, one
- * shared record Scratch: whatever forward and backward push on be->scratch at most. A dry run over
- * measuring arenas finds both, running the same lines as the real one. Attention's workspace may
- * depend on how many sequences a batch is cut into, and need not grow with it, so a batch of a new
- * shape is measured before it runs: microseconds against milliseconds, and the answer is a sentence
- * where the reservation does not cover it. */
+ * Activations: per block its input and its record (layers/block.h), the final norm's output. Four
+ * plans:
+ *
+ *     backward, no recomputation    L + 1 inputs, L records
+ *     selective recomputation       L + 1 inputs, the kept part of L records, one cheap part shared
+ *     full recomputation            L + 1 inputs, one record shared by all blocks
+ *     forward only                  two inputs in turn, one shared record
+ *
+ * Scratch: whatever forward and backward push on be->scratch at most. A dry run over measuring
+ * arenas finds both, running the same lines as the real one. Attention's workspace may depend on
+ * how many sequences a batch is cut into, and need not grow with it, so a batch of a new shape is
+ * measured before it runs: microseconds against milliseconds, and the answer is a sentence where
+ * the reservation does not cover it. */
 #include "models/decoder.h"
 
 #include <stdlib.h>
@@ -64,17 +69,19 @@ void activations_carve(struct model *model, int64_t tokens)
                                                 : kept->x[l - 2];
     kept->final = arena_tensor(&kept->arena, dtype, 2, shape);
     kept->final_rstd = arena_tensor(&kept->arena, model->be->storage, 1, shape);
+    for (int64_t l = 0; kept->keep != 0 && l < L; l++)
+        block_carve(&model->blocks[l], tokens, kept->keep, &kept->arena, &kept->records[l]);
     kept->shared = arena_mark(&kept->arena);
-    for (int64_t l = 0; kept->keep_records && l < L; l++)
-        block_carve(&model->blocks[l], tokens, &kept->arena, &kept->records[l]);
 }
 
 const struct block_record *activations_record(struct model *model, int64_t l)
 {
     struct activations *kept = &model->activations;
-    if (!kept->keep_records) {
+    const int others = RECORD_ALL & ~kept->keep;
+    if (others != 0) {
         arena_release(&kept->arena, kept->shared);
-        block_carve(&model->blocks[l], kept->x[l].shape[0], &kept->arena, &kept->records[l]);
+        block_carve(&model->blocks[l], kept->x[l].shape[0], others, &kept->arena,
+                    &kept->records[l]);
     }
     return &kept->records[l];
 }
@@ -160,6 +167,9 @@ static plx_status reserve_inputs(struct model *model, int64_t tokens, int64_t se
     return PLX_OK;
 }
 
+static const int kept_parts[] = {
+    [RECOMPUTE_NONE] = RECORD_ALL, [RECOMPUTE_SELECTIVE] = RECORD_KEPT, [RECOMPUTE_FULL] = 0};
+
 plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences, bool with_grads,
                          enum recompute recompute, struct model_memory *memory)
 {
@@ -177,7 +187,7 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
     model->max_tokens = model->max_sequences = model->max_keys = model->sized.tokens = 0;
     arena_destroy(&kept->arena);
     kept->keep_inputs = with_grads;
-    kept->keep_records = with_grads && recompute == RECOMPUTE_NONE;
+    kept->keep = with_grads ? kept_parts[recompute] : 0;
     struct model_memory need = {.params = model->value_bytes,
                                 .active = model->values.used - model->value_bytes};
     TRY(measure_reservation(model, tokens, sequences, with_grads, &need));

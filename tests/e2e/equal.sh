@@ -12,6 +12,9 @@ same_losses plain portable 1e-3
 must "${train[@]}" --out recomputed --recompute full
 same_losses plain recomputed 0
 same_model plain recomputed
+must "${train[@]}" --out selective --recompute selective
+same_losses plain selective 0
+same_model plain selective
 must "${train[@]}" --out threads --threads 2
 same_losses plain threads 1e-4
 must "${train[@]}" --out again

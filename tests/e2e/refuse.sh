@@ -84,6 +84,8 @@ must "$parallax" eval nan --data text --threads 1
 refuses 1 'step [12]: .*; no checkpoint had been written' "$parallax" train --data text --out nan2 "${tiny[@]}" \
     --steps 30 --checkpoint-every 0 --schedule constant --clip 0 --lr 1e38 --optimizer adamw --weight-decay 0
 
+refuses 2 '--goals: "nix" is none of all, parallax-adamw' "$parallax" bench step --goals nix
+
 # More memory than any machine has is refused before any of it is asked for.
 refuses 1 'memory: .* GiB are free, but training needs [0-9.]* GiB: .*; even --recompute full --batch 1 needs' "$parallax" train \
     --data text --out huge "${tiny[@]}" --hidden-size 32768 --intermediate-size 131072 --layers 256

@@ -3,7 +3,7 @@ source "$(dirname "$0")/../e2e/common.sh"
 gpus=$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' 2>/dev/null | wc -l)
 [ "$gpus" -ge 2 ] || { echo "skipped: $gpus GPUs, and two are needed"; exit 77; }
 make_text text 30
-train=("$parallax" train --data text "${tiny[@]}" --device cuda --steps 20 --checkpoint-every 10)
+train=("$parallax" train --data text "${tiny[@]}" --device cuda --deterministic --steps 20 --checkpoint-every 10)
 
 # Two GPUs read what one with twice the batch reads, and learn the same.
 for optimizer in muon adamw; do
@@ -18,7 +18,8 @@ done
 # Where every row is the same text, halves of gradients add up exactly. AdamW, because Muon's products of a batch of
 # matrices may be computed in another order when the batch is another.
 for _ in $(seq 400); do printf 'abcdefghijklmnopqrstuvwxyz 1234.'; done >rows.txt
-rows=("$parallax" train --data rows.txt "${tiny[@]}" --device cuda --steps 12 --val-fraction 0 --no-shuffle --optimizer adamw)
+rows=("$parallax" train --data rows.txt "${tiny[@]}" --device cuda --deterministic --steps 12 --val-fraction 0
+    --no-shuffle --optimizer adamw)
 for dtype in f32 bf16; do
     must "${rows[@]}" --dtype "$dtype" --out "rows1-$dtype"
     must "${rows[@]}" --dtype "$dtype" --out "rows2-$dtype" --gpus 2

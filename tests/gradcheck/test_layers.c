@@ -165,7 +165,7 @@ static void heads_case(struct rig *rig, int variant)
             rmsnorm_create(&heads->norm, &rig->params, PLX_F64, 4, 1e-3, PARAM_INIT_ONE, "h", "n"));
     if (variant & 2) heads->gate = linear_add(&rig->params, PLX_F64, 3, E, 1, PARAM_THIN, "h", "g");
     if (variant & 8) heads->bias = bias_add(&rig->params, PLX_F64, 12, "h", "w");
-    heads_carve(heads, N, &rig->records, &rig->heads_record);
+    heads_carve(heads, N, RECORD_ALL, &rig->records, &rig->heads_record);
 }
 
 static plx_status heads_case_forward(struct rig *rig, const struct plx_tensor *x,
@@ -198,7 +198,7 @@ static void mlp_case(struct rig *rig, int variant)
     (void)variant;
     assert_true(
         mlp_create(&rig->mlp, &rig->params, (struct precision){PLX_F64, PLX_F64}, E, 11, 1, "m"));
-    mlp_carve(&rig->mlp, N, &rig->records, &rig->mlp_record);
+    mlp_carve(&rig->mlp, N, RECORD_ALL, &rig->records, &rig->mlp_record);
 }
 
 static plx_status mlp_case_forward(struct rig *rig, const struct plx_tensor *x,
@@ -253,7 +253,7 @@ static void block_case(struct rig *rig, int variant)
     assert_true(
         block_create(&rig->block, &config, 0, (struct precision){PLX_F64, PLX_F64}, &rig->params));
     rig->block_record.mixer = calloc(1, rig->block.kind->record_size);
-    block_carve(&rig->block, N, &rig->records, &rig->block_record);
+    block_carve(&rig->block, N, RECORD_ALL, &rig->records, &rig->block_record);
 }
 
 static plx_status block_case_forward(struct rig *rig, const struct plx_tensor *x,
@@ -405,7 +405,7 @@ static void test_head(void **state)
     const struct layer_case none = {.create = embedding_case};
     struct rig rig;
     rig_create(&rig, &none, case_seed("head"));
-    assert_true(head_chunk(HEAD_VOCAB, tokens) < tokens / 2);
+    assert_true(head_chunk(&rig.be, PLX_F64, HEAD_VOCAB, tokens) < tokens / 2);
     struct plx_tensor weight = case_tensor(PLX_F64, 2, (int64_t[]){HEAD_VOCAB, 3}),
                       grad = case_tensor(PLX_F64, 2, weight.shape),
                       x = case_tensor(PLX_F64, 2, shape), dx = case_tensor(PLX_F64, 2, shape),

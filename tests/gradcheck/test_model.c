@@ -238,7 +238,8 @@ static void gradients(struct case_model *m, const struct batch *batch, double sc
 }
 
 /* Gradients with recomputation against those in place, bit for bit. */
-static void check_recompute(struct case_model *m, const struct batch *batch, double scale)
+static void check_recompute(struct case_model *m, const struct batch *batch, double scale,
+                            enum recompute recompute)
 {
     struct param_list *params = model_params(m->model);
     void **kept = calloc((size_t)params->count, sizeof *kept);
@@ -246,11 +247,12 @@ static void check_recompute(struct case_model *m, const struct batch *batch, dou
         size_t bytes = (size_t)plx_tensor_count(&params->items[p].grad) * sizeof(double);
         kept[p] = memcpy(malloc(bytes), params->items[p].grad.data, bytes);
     }
-    gradients(m, batch, scale, RECOMPUTE_FULL);
+    gradients(m, batch, scale, recompute);
     for (int p = 0; p < params->count; p++) {
         size_t bytes = (size_t)plx_tensor_count(&params->items[p].grad) * sizeof(double);
         if (memcmp(kept[p], params->items[p].grad.data, bytes) != 0)
-            fail_msg("%s: recomputation changes the gradient", params->items[p].name);
+            fail_msg("%s: recomputation %d changes the gradient", params->items[p].name,
+                     (int)recompute);
         free(kept[p]);
     }
     free(kept);
@@ -275,7 +277,8 @@ static void test_variant(void **state)
         check_coordinates(&m, &b.batch, scale, &params->items[p], &rng);
         check_direction(&m, &b.batch, scale, &params->items[p], &rng);
     }
-    check_recompute(&m, &b.batch, scale);
+    check_recompute(&m, &b.batch, scale, RECOMPUTE_SELECTIVE);
+    check_recompute(&m, &b.batch, scale, RECOMPUTE_FULL);
     case_close(&m);
 }
 

@@ -127,6 +127,16 @@ static int64_t draw_length(struct seeded *random)
     return chance(random, 0.5) ? PICK(random, edges) : seeded_between(random, 1, 260);
 }
 
+/* Few queries that see so many keys that backward chooses the way it has for that. */
+static void draw_deep(struct seeded *random, bool packed, struct attention_case *c)
+{
+    const int64_t group = chance(random, 0.3) ? 2 : 1, sequences = packed ? DRAWN_MAX_SEQUENCES : 1;
+    const int64_t least = group == 1 ? 1600 : c->D == 64 ? 3200 : 8200;
+    c->B = 1, c->H = c->G * group;
+    c->T = seeded_between(random, LEAST_ROWS, group == 1 ? 80 : 40);
+    c->S = sequences * (least + c->T / 2 + seeded_between(random, 0, 200));
+}
+
 void drawn_tiles(struct seeded *random, int number, struct drawn_case *d)
 {
     static const int64_t windows[] = {1, 7, 63, 64, 65, 130, 9999};
@@ -142,6 +152,7 @@ void drawn_tiles(struct seeded *random, int number, struct drawn_case *d)
     c->G = seeded_between(random, 1, 2);
     c->H = c->G * seeded_between(random, 1, large ? 1 : 3);
     if (c->T * c->H * c->B < LEAST_ROWS) c->H = c->G * 8;
+    if (chance(random, 0.2)) draw_deep(random, packed, c);
     c->values = draw_values(random);
     c->wide = chance(random, 0.3);
     if (c->causal && chance(random, 0.4)) c->window = PICK(random, windows);

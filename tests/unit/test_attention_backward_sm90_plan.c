@@ -100,7 +100,7 @@ static void the_workspace_is_what_kernels_index(void **state)
 {
     (void)state;
     for (int probe = 0; probe < 2; probe++) {
-        struct attention_problem p = problem_of(2, 100, 100, 4, 2, 128, probe);
+        struct attention_problem p = problem_of(2, 100, 9000, 4, 2, 128, probe);
         size_t rows = 2 * 4 * 128, scalars = probe ? 4 : 2;
         p.deterministic = true;
         assert_int_equal(backward_sm90_plan(&p).bytes, rows * scalars * 4);
@@ -112,6 +112,43 @@ static void the_workspace_is_what_kernels_index(void **state)
 
 /* When blocks are handed out in order to whichever multiprocessor is free, the last one finishes
  * at most 6 % after the mean; a causal tile's work is what it walks over. */
+/* Which scheme was faster on an H100: parallax/NOTES.md, "Hopper backward". */
+static void measured_shapes_get_the_faster_scheme(void **state)
+{
+    static const struct {
+        int64_t B, T, H, G, D;
+        bool parallax, softmax; /* fused */
+    } cases[] = {{4, 4096, 16, 16, 128, true, true},  {16, 1024, 16, 16, 128, false, false},
+                 {8, 2048, 16, 16, 128, true, false}, {16, 1024, 16, 8, 128, false, false},
+                 {4, 4096, 16, 8, 128, false, false}, {4, 4096, 16, 4, 128, false, false},
+                 {2, 8192, 16, 8, 128, false, true},  {1, 16384, 16, 16, 128, true, true},
+                 {1, 16384, 16, 8, 128, true, true},  {16, 1024, 16, 16, 64, false, true},
+                 {4, 4096, 16, 16, 64, true, true},   {4, 4096, 16, 8, 64, true, true},
+                 {1, 16384, 16, 8, 64, true, true},   {32, 512, 16, 8, 64, false, true},
+                 {1, 2048, 16, 8, 128, false, false}};
+    (void)state;
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++)
+        for (int probe = 0; probe < 2; probe++) {
+            struct attention_problem p = problem_of(cases[n].B, cases[n].T, cases[n].T, cases[n].H,
+                                                    cases[n].G, cases[n].D, probe);
+            assert_int_equal(backward_sm90_plan(&p).fused,
+                             probe ? cases[n].parallax : cases[n].softmax);
+            p.deterministic = true;
+            assert_false(backward_sm90_plan(&p).fused);
+        }
+    /* What counts is what queries see: not the packed length, nor what lies before a window. */
+    struct attention_problem p = problem_of(1, 16384, 16384, 16, 16, 128, true);
+    p.window = 512;
+    assert_false(backward_sm90_plan(&p).fused);
+    p.window = 0;
+    pack(&p, 16);
+    assert_false(backward_sm90_plan(&p).fused);
+    pack(&p, 4);
+    assert_true(backward_sm90_plan(&p).fused);
+    p = problem_of(1, 64, 1200, 2, 2, 128, true);
+    assert_true(backward_sm90_plan(&p).fused);
+}
+
 static void causal_work_is_even(void **state)
 {
     static const int64_t lengths[] = {4096, 16384}, batches[] = {4, 1};
@@ -159,6 +196,7 @@ int main(void)
         cmocka_unit_test(every_tile_has_one_block),
         cmocka_unit_test(packed_sequences_have_slots),
         cmocka_unit_test(the_workspace_is_what_kernels_index),
+        cmocka_unit_test(measured_shapes_get_the_faster_scheme),
         cmocka_unit_test(causal_work_is_even),
         cmocka_unit_test(what_copies_cannot_express_is_refused),
     };

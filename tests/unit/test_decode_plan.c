@@ -145,6 +145,19 @@ static void units_hold_the_keys_that_are_seen(void **state)
             }
 }
 
+static void pages_are_found_by_a_product(void **state)
+{
+    (void)state;
+    for (int divisor = 1; divisor < 5000; divisor += divisor < 300 ? 1 : 97) {
+        struct decode_divisor by = decode_divisor_of(divisor);
+        for (int64_t n = 0; n <= INT32_MAX; n = n < 3000 ? n + 1 : n * 2 - n % 7)
+            for (int64_t m = n / divisor * divisor - 1; m <= n / divisor * divisor + 1; m++)
+                if (m >= 0 && m <= INT32_MAX)
+                    assert_int_equal(decode_divide(by, (int)m), m / divisor);
+        assert_int_equal(decode_divide(by, INT32_MAX), INT32_MAX / divisor);
+    }
+}
+
 static void every_plan_can_be_launched(void **state)
 {
     (void)state;
@@ -154,7 +167,8 @@ static void every_plan_can_be_launched(void **state)
                 for (int64_t S = 1; S <= 65536; S *= 4)
                     for (int64_t D = 64; D <= 128; D *= 2) {
                         struct decode_plan plan = plan_of(B, G * group, G, S, D);
-                        struct decode_keys keys = decode_keys_of(1, (int)S, 0, DECODE_UNIT((int)D));
+                        struct decode_keys keys =
+                            decode_keys_of(1, (int)S, 0, DECODE_UNIT(2 * plan.heads * (int)D));
                         assert_true(plan.parts >= 1 && plan.parts <= 65535);
                         assert_true(plan.list || plan.parts <= keys.units);
                         assert_int_equal(plan.counters % 256, 0);
@@ -174,6 +188,7 @@ int main(void)
         cmocka_unit_test(rows_make_blocks_of_eight),
         cmocka_unit_test(cuts_cover_every_unit_once),
         cmocka_unit_test(units_hold_the_keys_that_are_seen),
+        cmocka_unit_test(pages_are_found_by_a_product),
         cmocka_unit_test(every_plan_can_be_launched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

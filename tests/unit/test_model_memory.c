@@ -120,27 +120,39 @@ static size_t taken(int64_t numbers, plx_dtype dtype)
     return arena.used;
 }
 
-/* The record of a Parallax block with every option, tensor by tensor. */
-static size_t record_bytes(const struct model_config *config, int64_t N, plx_dtype dtype)
+static size_t taken_by(const int64_t *tensors, int count, plx_dtype dtype)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++) bytes += taken(tensors[i], dtype);
+    return bytes;
+}
+
+/* What selective recomputation keeps of the record of a Parallax block with every option, and what
+ * it makes again. */
+static void record_bytes(const struct model_config *config, int64_t N, plx_dtype dtype,
+                         size_t *kept, size_t *cheap)
 {
     const int64_t E = config->hidden_size, F = config->intermediate_size;
     const int64_t H = config->heads, G = config->kv_heads, D = config->head_dim;
-    const int64_t tensors[] = {
-        N,         N * E,                /* norm before the mixer: rstd, output */
-        N * H * D, N * H,     N * H * D, /* q: projected, rstd, normed and rotated */
-        N * G * D, N * G,     N * G * D, /* k */
-        N * G * D,                       /* v */
-        N * H * D, N * H,     N * H * D, /* r: projected, rstd, normed */
-        N * H,     N * H * D,            /* r: gate, gated and rotated */
-        N * H * D, N * H,                /* attention: o, lse */
-        N * H,     N * H * D,            /* probe mean, value mean */
-        N * E,                           /* h */
-        N,         N * E,                /* norm before the MLP */
-        N * F,     N * F,     N * F};    /* gate, up, product */
-    size_t bytes = 0;
-    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
-        bytes += taken(tensors[i], dtype);
-    return bytes;
+    const int64_t kept_tensors[] = {N,                     /* norm before the mixer: rstd */
+                                    N * H * D, N * H,      /* q: projected, rstd */
+                                    N * G * D, N * G,      /* k */
+                                    N * G * D,             /* v */
+                                    N * H * D, N * H,      /* r: projected, rstd */
+                                    N * H,                 /* r: gate */
+                                    N * H * D, N * H,      /* attention: o, lse */
+                                    N * H,     N * H * D,  /* probe mean, value mean */
+                                    N * E,                 /* h */
+                                    N,                     /* norm before the MLP: rstd */
+                                    N * F,     N * F};     /* gate, up */
+    const int64_t cheap_tensors[] = {N * E,                /* norm before the mixer */
+                                     N * H * D,            /* q: normed and rotated */
+                                     N * G * D,            /* k */
+                                     N * H * D, N * H * D, /* r: normed; gated and rotated */
+                                     N * E,                /* norm before the MLP */
+                                     N * F};               /* product */
+    *kept = taken_by(kept_tensors, sizeof kept_tensors / sizeof *kept_tensors, dtype);
+    *cheap = taken_by(cheap_tensors, sizeof cheap_tensors / sizeof *cheap_tensors, dtype);
 }
 
 static struct model_config full_config(void)
@@ -156,16 +168,20 @@ static void test_activations(void **state)
     const struct model_config config = full_config();
     enum { N = 21, L = 3 };
     struct case_model m;
-    struct model_memory kept, full, forward;
+    struct model_memory kept, selective, full, forward;
+    size_t record, cheap;
     case_open(&m, &config, &ops_ref, PLX_F64, 1);
     CASE_OK(&m, model_reserve(m.model, N, 2, true, RECOMPUTE_NONE, &kept));
+    CASE_OK(&m, model_reserve(m.model, N, 2, true, RECOMPUTE_SELECTIVE, &selective));
     CASE_OK(&m, model_reserve(m.model, N, 2, true, RECOMPUTE_FULL, &full));
     CASE_OK(&m, model_reserve(m.model, N, 2, false, RECOMPUTE_NONE, &forward));
-    const size_t input = taken(N * config.hidden_size, PLX_F64),
-                 record = record_bytes(&config, N, PLX_F64), final = input + taken(N, PLX_F64);
-    assert_int_equal(kept.activations, (L + 1) * input + L * record + final);
-    assert_int_equal(full.activations, (L + 1) * input + record + final);
-    assert_int_equal(forward.activations, 2 * input + record + final);
+    record_bytes(&config, N, PLX_F64, &record, &cheap);
+    const size_t input = taken(N * config.hidden_size, PLX_F64), inputs = (L + 1) * input,
+                 final = input + taken(N, PLX_F64);
+    assert_int_equal(kept.activations, inputs + L * (record + cheap) + final);
+    assert_int_equal(selective.activations, inputs + L * record + cheap + final);
+    assert_int_equal(full.activations, inputs + record + cheap + final);
+    assert_int_equal(forward.activations, 2 * input + record + cheap + final);
     size_t params = 0;
     for (int p = 0; p < model_params(m.model)->count; p++)
         params += taken(plx_tensor_count(&model_params(m.model)->items[p].value), PLX_F64);
@@ -214,15 +230,14 @@ static void test_scratch(void **state)
         const struct ops *ops;
         plx_dtype storage;
     } tables[] = {{&ops_ref, PLX_F64}, {&ops_cpu, PLX_F32}};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         struct case_model m;
         struct case_batch b;
         struct rng rng = rng_make(2, 2);
         struct model_memory memory;
         struct model_loss loss;
         case_open(&m, &config, tables[i % 2].ops, tables[i % 2].storage, 1);
-        CASE_OK(&m, model_reserve(m.model, 40, 5, true, i / 2 ? RECOMPUTE_FULL : RECOMPUTE_NONE,
-                                  &memory));
+        CASE_OK(&m, model_reserve(m.model, 40, 5, true, (enum recompute)(i / 2), &memory));
         CASE_OK(&m, model_zero_grads(m.model));
         case_batch_fill(&b, (int64_t[]){3, 7, 20, 9, 1}, 5, config.vocab_size, &rng);
         CASE_OK(&m, model_loss_backward(m.model, &b.batch, 1, &loss));

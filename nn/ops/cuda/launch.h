@@ -26,6 +26,10 @@ const char *launch_add(plx_stream stream, plx_dtype T, void *y, const void *a, c
 /* *sum += the sum of x. */
 const char *launch_sum(plx_stream stream, plx_dtype T, double *sum, const void *x, int64_t count);
 
+/* ---- checksum_cuda.cu ---- */
+/* Adds a checksum of bytes, an even number of them, to *sum. */
+const char *launch_checksum(plx_stream stream, uint64_t *sum, const void *data, size_t bytes);
+
 /* ---- norm_cuda.cu ---- */
 /* Rows of partial sums [blocks,E] of float that launch_rmsnorm_backward and launch_bias_backward
  * leave in scratch. */

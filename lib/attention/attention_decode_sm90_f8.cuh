@@ -1,0 +1,117 @@
+/* attention_decode_sm90_f8.cuh: what attention_decode_sm90_tile.cuh does, for tiles of f8e4m3.
+ *
+ * f16 holds every such number, so products are of f16: q and r, whatever their dtype, are divided
+ * by a power of two near the largest of their row, which rounds nothing that a sum in f32 keeps.
+ * A tile has rows of 128 bytes, as that of 64 channels of 16 bits has, and ldmatrix moves two
+ * numbers as one:
+ *
+ *     keys     a lane gets channels 16 c + 4 t .. + 3 of chunk c. They stand where a product of 16
+ *              channels expects 2 t, 2 t + 1, 2 t + 8 and 2 t + 9, in q and r alike
+ *     values   a lane gets channels 16 c + 2 g, + 1 of two keys; the even channels of a chunk are
+ * one product, the odd ones the next */
+#ifndef PLX_ATTENTION_DECODE_SM90_F8_CUH
+#define PLX_ATTENTION_DECODE_SM90_F8_CUH
+
+#include "attention/attention_decode_sm90_tile.cuh"
+
+/* A row of q (which = 0) or r (which = 1) into left operands of f16, divided by the result. */
+template <class E, int D>
+static __device__ __forceinline__ float decode_query_f8(const uint16_t *row, int which,
+                                                        uint32_t (&operands)[D / 16][4])
+{
+    float x[D / 16][4], most = 0.0f;
+#pragma unroll
+    for (int i = 0; i < D / 16; i++)
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            x[i][n] = E::low(row[16 * i + 4 * (threadIdx.x % 4) + n]);
+            most = fmaxf(most, fabsf(x[i][n]));
+        }
+    uint32_t quad = 0xfu << (threadIdx.x & 28); /* only lanes of rows come here */
+    most = fmaxf(most, __shfl_xor_sync(quad, most, 1));
+    most = fmaxf(most, __shfl_xor_sync(quad, most, 2));
+    uint32_t unit = __float_as_uint(most) & 0x7f800000u; /* a power of two */
+    if (unit == 0 || unit >= 0x7f000000u) unit = 0x3f800000u;
+    float factor = __uint_as_float(0x7f000000u - unit);
+#pragma unroll
+    for (int i = 0; i < D / 16; i++) {
+        operands[i][which] = pack_f16(x[i][0] * factor, x[i][1] * factor);
+        operands[i][2 + which] = pack_f16(x[i][2] * factor, x[i][3] * factor);
+    }
+    return __uint_as_float(unit);
+}
+
+/* Four f8e4m3 numbers, the low and the high two, as f16. */
+static __device__ __forceinline__ void decode_widen(uint32_t four, uint32_t &low, uint32_t &high)
+{
+    asm("{.reg .b16 a, b; mov.b32 {a, b}, %2;"
+        " cvt.rn.f16x2.e4m3x2 %0, a; cvt.rn.f16x2.e4m3x2 %1, b;}"
+        : "=r"(low), "=r"(high)
+        : "r"(four));
+}
+
+/* factors: what q and r and the keys were divided by. */
+template <class SHAPE>
+static __device__ __forceinline__ void
+decode_multiply_keys_f8(uint32_t tile, const uint32_t (&q)[SHAPE::D / 16][4],
+                        const float (&factors)[2], struct decode_scores<SHAPE> &x)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < SHAPE::KEYS / 8; n += 2) {
+        float c[2][2][4] = {};
+#pragma unroll
+        for (int i = 0; i < SHAPE::D / 32; i++) {
+            uint32_t k[4], low[4], high[4];
+            load_matrices(
+                decode_chunk<SHAPE>(tile, 8 * n + lane / 16 * 8 + lane % 8, 2 * i, lane / 8 % 2),
+                k);
+#pragma unroll
+            for (int m = 0; m < 4; m++) decode_widen(k[m], low[m], high[m]);
+#pragma unroll
+            for (int m = 0; m < 4; m++)
+                decode_f16::multiply(c[m / 2][m % 2], q[2 * i + m % 2], low[m], high[m]);
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                x.s[n + half][h] = (c[half][0][h] + c[half][1][h]) * factors[0];
+                x.u[n + half][h] = (c[half][0][2 + h] + c[half][1][2 + h]) * factors[1];
+            }
+    }
+}
+
+/* Column 2t + h of product 2c + i is channel 16 c + 4 t + 2 h + i. */
+template <class SHAPE, bool PROBE>
+static __device__ __forceinline__ void
+decode_multiply_values_f8(uint32_t values, const struct decode_scores<SHAPE> &x,
+                          struct decode_sums<SHAPE::D> &sums)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < SHAPE::KEYS / 8; n += 2) {
+        uint32_t high[4], low[4];
+        decode_split<decode_f16, PROBE>(x.s[n], x.u[n], high, low, 0);
+        decode_split<decode_f16, PROBE>(x.s[n + 1], x.u[n + 1], high, low, 1);
+#pragma unroll
+        for (int c = 0; c < SHAPE::D / 16; c += 2) {
+            uint32_t v[4], b[4][2];
+            load_matrices_transposed(decode_chunk<SHAPE>(values, 8 * n + lane % 16, c, lane / 16),
+                                     v);
+#pragma unroll
+            for (int m = 0; m < 4; m++)
+                decode_widen(__byte_perm(v[m], 0, 0x3120), b[m / 2 * 2][m % 2],
+                             b[m / 2 * 2 + 1][m % 2]);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                decode_f16::multiply(sums.a[2 * c + i], high, b[i][0], b[i][1]);
+            if (PROBE)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    decode_f16::multiply(sums.a[2 * c + i], low, b[i][0], b[i][1]);
+        }
+    }
+}
+
+#endif
