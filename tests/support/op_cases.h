@@ -186,6 +186,33 @@ static plx_status run_product_add(struct backend *be, const struct plx_tensor *v
     return be->ops->gemm(be, &gemm);
 }
 
+/* At most eight rows with a weight whose rows are a multiple of 16 bytes, long ones among them. */
+static void operands_few(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = matrix(ROLE_OUT, n % 8 + 1, e);
+    o[1] = matrix(ROLE_IN, n % 8 + 1, 24 * n);
+    o[2] = matrix(ROLE_IN, e, 24 * n);
+}
+
+/* As generation's head has it: from activations to the storage dtype. */
+static void operands_few_stored(struct operand *o, int64_t n, int64_t e)
+{
+    operands_few(o, n, e);
+    o[0] = stored(o[0]);
+}
+
+static void operands_few_add(struct operand *o, int64_t n, int64_t e)
+{
+    operands_few(o, n, e);
+    o[3] = matrix(ROLE_IN, n % 8 + 1, e);
+}
+
+static plx_status run_few_add(struct backend *be, const struct plx_tensor *v)
+{
+    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, 1.0, 1.0, &v[3]};
+    return be->ops->gemm(be, &gemm);
+}
+
 /* ---- Layers ---------------------------------------------------------------------------------- */
 
 static void operands_rmsnorm(struct operand *o, int64_t n, int64_t e)
@@ -366,12 +393,23 @@ static plx_status run_swiglu(struct backend *be, const struct plx_tensor *v)
 
 static void operands_swiglu_backward(struct operand *o, int64_t n, int64_t e)
 {
-    for (int i = 0; i < 5; i++) o[i] = matrix(i < 2 ? ROLE_OUT : ROLE_IN, n, e);
+    for (int i = 0; i < 6; i++) o[i] = matrix(i < 3 ? ROLE_OUT : ROLE_IN, n, e);
 }
 
 static plx_status run_swiglu_backward(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4]);
+    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
+}
+
+static void operands_swiglu_in_place(struct operand *o, int64_t n, int64_t e)
+{
+    for (int i = 0; i < 5; i++) o[i] = matrix(i < 2 ? ROLE_OUT : ROLE_IN, n, e);
+    o[2].role = ROLE_BOTH;
+}
+
+static plx_status run_swiglu_in_place(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[2], &v[3], &v[4]);
 }
 
 static void operands_gate(struct operand *o, int64_t n, int64_t e)
@@ -503,6 +541,9 @@ static const struct op_case op_cases[] = {
     {"gemm/tt", offsetof(struct ops, gemm), operands_tt, run_tt_factors, true, false, true},
     {"gemm/square", offsetof(struct ops, gemm), operands_square, run_square, true, false, true},
     {"gemm/batch", offsetof(struct ops, gemm), operands_batch, run_batch, true, false, true},
+    {"gemm/few", offsetof(struct ops, gemm), operands_few, run_nt, true, false, true},
+    {"gemm/few-stored", offsetof(struct ops, gemm), operands_few_stored, run_nt, true, false, true},
+    {"gemm/few-add", offsetof(struct ops, gemm), operands_few_add, run_few_add, true, false, true},
     {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false, true},
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
@@ -536,6 +577,8 @@ static const struct op_case op_cases[] = {
     {"swiglu", offsetof(struct ops, swiglu), out_in_in, run_swiglu, false, false, false},
     {"swiglu_backward", offsetof(struct ops, swiglu_backward), operands_swiglu_backward,
      run_swiglu_backward, false, false, false},
+    {"swiglu_backward/in-place", offsetof(struct ops, swiglu_backward), operands_swiglu_in_place,
+     run_swiglu_in_place, false, false, false},
     {"gate", offsetof(struct ops, gate), operands_gate, run_gate, false, false, false},
     {"gate_backward", offsetof(struct ops, gate_backward), operands_gate_backward,
      run_gate_backward, false, false, false},

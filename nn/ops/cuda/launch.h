@@ -75,7 +75,8 @@ const char *launch_norm_rope_backward(plx_stream stream, plx_dtype T, void *dx, 
 const char *launch_swiglu(plx_stream stream, plx_dtype T, void *y, const void *gate, const void *up,
                           int64_t count);
 const char *launch_swiglu_backward(plx_stream stream, plx_dtype T, void *dgate, void *dup,
-                                   const void *dy, const void *gate, const void *up, int64_t count);
+                                   void *product, const void *dy, const void *gate, const void *up,
+                                   int64_t count);
 const char *launch_gate(plx_stream stream, plx_dtype T, void *y, const void *x, const void *z,
                         int64_t rows, int64_t D);
 const char *launch_gate_backward(plx_stream stream, plx_dtype T, void *dx, void *dz, const void *dy,
@@ -98,6 +99,19 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, 
 
 /* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
 const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V);
+
+/* ---- gemv_cuda.cu ---- */
+/* y = x weight^T + add, all dense: x [rows,K], weight [N,K], y and add (or NULL) [rows,N]. */
+struct gemv {
+    void *y;
+    const void *x, *weight, *add;
+    plx_dtype in, out; /* of x and weight, and of y and add */
+    int rows;
+    int64_t N, K;
+};
+/* Whether rows are so few, and memory so aligned, that the kernel takes it. */
+bool launch_gemv_serves(const struct gemv *call);
+const char *launch_gemv(plx_stream stream, const struct gemv *call);
 
 /* ---- packed_cuda.cu ---- */
 /* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. */

@@ -151,13 +151,14 @@ plx_status cuda_swiglu(struct backend *be, const struct plx_tensor *y,
 }
 
 plx_status cuda_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                const struct plx_tensor *gate, const struct plx_tensor *up)
+                                const struct plx_tensor *dup, const struct plx_tensor *product,
+                                const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                const struct plx_tensor *up)
 {
-    TRY(check_swiglu_backward(be, dgate, dup, dy, gate, up));
+    TRY(check_swiglu_backward(be, dgate, dup, product, dy, gate, up));
     return cuda_launched(be, "swiglu_backward",
                          launch_swiglu_backward(be->stream, dy->dtype, dgate->data, dup->data,
-                                                dy->data, gate->data, up->data,
+                                                product->data, dy->data, gate->data, up->data,
                                                 plx_tensor_count(dy)));
 }
 
