@@ -80,7 +80,8 @@ static const struct {
     {PARAM_EMBEDDING, 2, {301, 96}, 1}, {PARAM_NORM, 1, {96, 0}, 3},
     {PARAM_MATRIX, 2, {8, 12}, 131},    {PARAM_MATRIX, 2, {7, 5}, 67},
     {PARAM_MATRIX, 2, {130, 66}, 2},    {PARAM_MATRIX, 2, {66, 130}, 2},
-    {PARAM_BIAS, 1, {4099, 0}, 2},      {PARAM_MATRIX, 2, {256, 128}, 1},
+    {PARAM_BIAS, 1, {4099, 0}, 2},      {PARAM_MATRIX, 2, {256, 384}, 3},
+    {PARAM_MATRIX, 2, {448, 256}, 3},   {PARAM_MATRIX, 2, {256, 128}, 1},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 

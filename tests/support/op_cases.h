@@ -93,7 +93,7 @@ static int64_t inner(int64_t n, int64_t e)
 static plx_status multiply(struct backend *be, const struct plx_tensor *v, bool transpose_a,
                            bool transpose_b, double alpha, double beta)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], transpose_a, transpose_b, alpha, beta, NULL};
+    struct gemm gemm = {&v[1], &v[2], &v[0], transpose_a, transpose_b, alpha, beta, NULL, false};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -153,7 +153,7 @@ static void operands_square(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_square(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[1], &v[0], false, true, 2.0, 0.0, NULL};
+    struct gemm gemm = {&v[1], &v[1], &v[0], false, true, 2.0, 0.0, NULL, true};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -168,7 +168,7 @@ static void operands_batch(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_batch(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], true, false, 1.0, 3.4, &v[3]};
+    struct gemm gemm = {&v[1], &v[2], &v[0], true, false, 1.0, 3.4, &v[3], false};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -181,7 +181,7 @@ static void operands_add(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_product_add(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, -0.7, 1.5, &v[3]};
+    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, -0.7, 1.5, &v[3], false};
     return be->ops->gemm(be, &gemm);
 }
 

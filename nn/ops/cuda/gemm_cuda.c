@@ -13,6 +13,7 @@
 #include "ops/check.h"
 #include "ops/cuda/cuda_state.h"
 #include "ops/cuda/launch.h"
+#include "ops/cuda/launch_update.h"
 #include "ops/gemm_slice.h"
 #include "ops/scratch.h"
 
@@ -98,6 +99,7 @@ struct gemm_library {
     void *file;
     struct gemm_functions call;
     cublasLtHandle_t handle;
+    bool hopper; /* the device; symmetric products have a kernel of their own there */
     int count;
     struct gemm_plan plans[GEMM_PLANS];
 };
@@ -134,17 +136,27 @@ static plx_status gemm_failed(const struct gemm_library *library, struct error *
                      library->call.status_string(status));
 }
 
+static plx_status gemm_start(struct gemm_library *library, struct error *err)
+{
+    int device = 0, major = 0;
+    cublasStatus_t status = library->call.create(&library->handle);
+    if (status != CUBLAS_STATUS_SUCCESS) return gemm_failed(library, err, status, "cannot start");
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    REQUIRE(err, error == cudaSuccess, PLX_DEVICE_ERROR, "gemm: cuda: %s",
+            cudaGetErrorString(error));
+    library->hopper = major == 9;
+    return PLX_OK;
+}
+
 plx_status gemm_library_create(struct gemm_library **library, struct error *err)
 {
     *library = calloc(1, sizeof **library);
     REQUIRE(err, *library != NULL, PLX_OUT_OF_MEMORY,
             "cannot allocate the table of matrix products");
     plx_status status = gemm_load(*library, err);
-    if (status == PLX_OK) {
-        cublasStatus_t result = (*library)->call.create(&(*library)->handle);
-        if (result != CUBLAS_STATUS_SUCCESS)
-            status = gemm_failed(*library, err, result, "cannot start");
-    }
+    if (status == PLX_OK) status = gemm_start(*library, err);
     if (status == PLX_OK) return PLX_OK;
     gemm_library_destroy(*library);
     *library = NULL;
@@ -457,6 +469,32 @@ static plx_status gemm_run(struct backend *be, const struct gemm *gemm, void *wo
     return gemm_queue(be, &product, plan, &plan->algorithm);
 }
 
+/* ---- Symmetric products ---------------------------------------------------------------------- */
+
+/* x x' or x' x, or x x of a symmetric x, where the kernel for them serves. */
+static bool gemm_is_symmetric(const struct backend *be, const struct gemm *gemm)
+{
+    const struct gemm_library *library = ((struct cuda_state *)be->ops_state)->products;
+    const struct plx_tensor *x = gemm->a, *c = gemm->c, *add = gemm->add;
+    if (!gemm->symmetric || !library->hopper || x->dtype != PLX_BF16 || c->dtype != PLX_BF16)
+        return false;
+    bool dense = check_is_dense(x) && check_is_dense(c) && (add == NULL || check_is_dense(add));
+    int row = x->rank - 2;
+    return dense && symmetric_fits(c->data, add != NULL ? add->data : NULL, x->data, c->shape[row],
+                                   x->shape[row + !gemm->transpose_a]);
+}
+
+static plx_status gemm_run_symmetric(struct backend *be, const struct gemm *gemm)
+{
+    const struct plx_tensor *x = gemm->a, *add = gemm->add != NULL ? gemm->add : gemm->c;
+    int row = x->rank - 2;
+    return cuda_launched(be, "gemm",
+                         launch_symmetric(be->stream, gemm->c->data, add->data, x->data,
+                                          gemm->transpose_a, gemm_count(gemm), gemm->c->shape[row],
+                                          x->shape[row + !gemm->transpose_a], (float)gemm->alpha,
+                                          (float)gemm->beta));
+}
+
 plx_status cuda_gemm(struct backend *be, const struct gemm *gemm)
 {
     TRY(check_gemm(be, gemm));
@@ -466,7 +504,10 @@ plx_status cuda_gemm(struct backend *be, const struct gemm *gemm)
     size_t mark = arena_mark(&be->scratch);
     void *workspace;
     plx_status status = scratch_push(be, "gemm", GEMM_WORKSPACE, &workspace);
-    if (status == PLX_OK && plx_tensor_count(gemm->c) > 0) status = gemm_run(be, gemm, workspace);
+    bool symmetric = gemm_is_symmetric(be, gemm);
+    if (status == PLX_OK && symmetric) status = gemm_run_symmetric(be, gemm);
+    if (status == PLX_OK && !symmetric && plx_tensor_count(gemm->c) > 0)
+        status = gemm_run(be, gemm, workspace);
     arena_release(&be->scratch, mark);
     return status;
 }
