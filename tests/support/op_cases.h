@@ -157,22 +157,6 @@ static plx_status run_square(struct backend *be, const struct plx_tensor *v)
     return be->ops->gemm(be, &gemm);
 }
 
-/* One to eight rows, as a step of decoding has, with channels that vectors fit. */
-static void operands_few(struct operand *o, int64_t n, int64_t e)
-{
-    int64_t rows = n % 8 + 1, channels = 8 * (1 + (n + e) % 40);
-    o[0] = matrix(ROLE_OUT, rows, e);
-    o[1] = matrix(ROLE_IN, rows, channels);
-    o[2] = matrix(ROLE_IN, e, channels);
-    o[3] = matrix(ROLE_IN, rows, e);
-}
-
-static plx_status run_few(struct backend *be, const struct plx_tensor *v)
-{
-    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, 0.9, 1.1, &v[3], false};
-    return be->ops->gemm(be, &gemm);
-}
-
 /* Three products at once, what is added in a place of its own. */
 static void operands_batch(struct operand *o, int64_t n, int64_t e)
 {
@@ -437,7 +421,6 @@ static const struct op_case op_cases[] = {
     {"gemm/tn", offsetof(struct ops, gemm), operands_tn, run_tn_accumulate, true, false, true},
     {"gemm/tt", offsetof(struct ops, gemm), operands_tt, run_tt_factors, true, false, true},
     {"gemm/square", offsetof(struct ops, gemm), operands_square, run_square, true, false, true},
-    {"gemm/few", offsetof(struct ops, gemm), operands_few, run_few, true, false, true},
     {"gemm/batch", offsetof(struct ops, gemm), operands_batch, run_batch, true, false, true},
     {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false, true},
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},

@@ -197,50 +197,6 @@ static plx_status gemm_run_symmetric(struct backend *be, const struct gemm *gemm
                                           (float)gemm->beta));
 }
 
-/* ---- Few rows -------------------------------------------------------------------------------- */
-
-/* Whether a product only reads W [N,K], as it lies, for a few rows: then cuBLASLt leaves most of
- * the memory's speed unused. */
-static bool gemm_has_few_rows(const struct gemm *gemm)
-{
-    const struct plx_tensor *x = gemm->a, *w = gemm->b;
-    if (x->rank != 2 || gemm->transpose_a || !gemm->transpose_b || x->shape[0] > FEW_ROWS)
-        return false;
-    uintptr_t addresses = (uintptr_t)x->data | (uintptr_t)w->data;
-    int64_t extents = x->shape[1] | w->stride[0] | (x->shape[0] > 1 ? x->stride[0] : 0);
-    return addresses % 16 == 0 && extents % 8 == 0;
-}
-
-static plx_status gemm_run_few_rows(struct backend *be, const struct gemm *gemm)
-{
-    const struct plx_tensor *add = gemm->add != NULL ? gemm->add : gemm->c;
-    const struct few_rows product = {.x = gemm->a->data,
-                                     .w = gemm->b->data,
-                                     .add = add->data,
-                                     .c = gemm->c->data,
-                                     .M = gemm->c->shape[0],
-                                     .N = gemm->c->shape[1],
-                                     .K = gemm->a->shape[1],
-                                     .x_stride = gemm->a->stride[0],
-                                     .w_stride = gemm->b->stride[0],
-                                     .add_stride = add->stride[0],
-                                     .c_stride = gemm->c->stride[0],
-                                     .c_dtype = gemm->c->dtype,
-                                     .alpha = (float)gemm->alpha,
-                                     .beta = (float)gemm->beta};
-    return cuda_launched(be, "gemm", launch_few_rows(be->stream, gemm->a->dtype, &product));
-}
-
-/* ---- The operation --------------------------------------------------------------------------- */
-
-static plx_status gemm_dispatch(struct backend *be, const struct gemm *gemm, void *workspace)
-{
-    if (plx_tensor_count(gemm->c) == 0) return PLX_OK;
-    if (gemm_is_symmetric(be, gemm)) return gemm_run_symmetric(be, gemm);
-    if (gemm_has_few_rows(gemm)) return gemm_run_few_rows(be, gemm);
-    return gemm_run(be, gemm, workspace);
-}
-
 plx_status cuda_gemm(struct backend *be, const struct gemm *gemm)
 {
     TRY(check_gemm(be, gemm));
@@ -250,7 +206,10 @@ plx_status cuda_gemm(struct backend *be, const struct gemm *gemm)
     size_t mark = arena_mark(&be->scratch);
     void *workspace;
     plx_status status = scratch_push(be, "gemm", GEMM_WORKSPACE, &workspace);
-    if (status == PLX_OK) status = gemm_dispatch(be, gemm, workspace);
+    bool symmetric = gemm_is_symmetric(be, gemm);
+    if (status == PLX_OK && symmetric) status = gemm_run_symmetric(be, gemm);
+    if (status == PLX_OK && !symmetric && plx_tensor_count(gemm->c) > 0)
+        status = gemm_run(be, gemm, workspace);
     arena_release(&be->scratch, mark);
     return status;
 }

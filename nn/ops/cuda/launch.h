@@ -26,20 +26,6 @@ const char *launch_add(plx_stream stream, plx_dtype T, void *y, const void *a, c
 /* *sum += the sum of x. */
 const char *launch_sum(plx_stream stream, plx_dtype T, double *sum, const void *x, int64_t count);
 
-/* ---- few_rows_cuda.cu ---- */
-/* c = alpha x W' + beta add for x [M,K] of at most eight rows and W [N,K], both T on addresses of
- * 16 with strides and K multiples of eight; add and c [M,N]. */
-enum { FEW_ROWS = 8 };
-struct few_rows {
-    const void *x, *w, *add;
-    void *c;
-    int64_t M, N, K;
-    int64_t x_stride, w_stride, add_stride, c_stride;
-    plx_dtype c_dtype;
-    float alpha, beta;
-};
-const char *launch_few_rows(plx_stream stream, plx_dtype T, const struct few_rows *of);
-
 /* ---- checksum_cuda.cu ---- */
 /* Adds a checksum of bytes, an even number of them, to *sum. */
 const char *launch_checksum(plx_stream stream, uint64_t *sum, const void *data, size_t bytes);
