@@ -38,12 +38,22 @@ int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t 
 
 /* ---- The weight ---- */
 
+/* residual may be NULL. */
 static plx_status weight_forward(struct backend *be, const struct param *weight,
-                                 const struct plx_tensor *x, const struct plx_tensor *y)
+                                 const struct plx_tensor *x, const struct plx_tensor *residual,
+                                 const struct plx_tensor *y)
 {
-    if (weight->packed.kind != PACKING_NONE) return be->ops->project(be, y, x, &weight->packed);
-    const struct gemm product = {
-        .a = x, .b = &weight->active, .c = y, .transpose_b = true, .alpha = 1};
+    if (weight->packed.kind != PACKING_NONE) {
+        TRY(be->ops->project(be, y, x, &weight->packed));
+        return residual != NULL ? be->ops->add(be, y, residual, y) : PLX_OK;
+    }
+    const struct gemm product = {.a = x,
+                                 .b = &weight->active,
+                                 .c = y,
+                                 .transpose_b = true,
+                                 .alpha = 1,
+                                 .beta = residual != NULL ? 1 : 0,
+                                 .add = residual};
     return be->ops->gemm(be, &product);
 }
 
@@ -76,7 +86,7 @@ static plx_status adapter_forward(struct backend *be, const struct adapter *adap
     const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
     const size_t mark = arena_mark(&be->scratch);
     struct plx_tensor z = adapter_inner(be, down, x);
-    TRY(weight_forward(be, down, x, &z));
+    TRY(weight_forward(be, down, x, NULL, &z));
     const struct gemm product = {
         .a = &z, .b = &up->active, .c = y, .transpose_b = true, .alpha = adapter->scale, .beta = 1};
     TRY(be->ops->gemm(be, &product));
@@ -91,7 +101,7 @@ static plx_status adapter_backward(struct backend *be, const struct adapter *ada
     const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
     const size_t mark = arena_mark(&be->scratch);
     struct plx_tensor z = adapter_inner(be, down, x), dz = adapter_inner(be, down, x);
-    TRY(weight_forward(be, down, x, &z));
+    TRY(weight_forward(be, down, x, NULL, &z));
     const struct gemm up_gradient = {
         .a = dy, .b = &z, .c = &up->grad, .transpose_a = true, .alpha = adapter->scale, .beta = 1};
     if (!up->frozen) TRY(be->ops->gemm(be, &up_gradient));
@@ -107,10 +117,17 @@ static plx_status adapter_backward(struct backend *be, const struct adapter *ada
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
                           const struct plx_tensor *x, const struct plx_tensor *y)
 {
+    return linear_residual(be, weight, params, x, NULL, y);
+}
+
+plx_status linear_residual(struct backend *be, int weight, const struct param_list *params,
+                           const struct plx_tensor *x, const struct plx_tensor *residual,
+                           const struct plx_tensor *y)
+{
     int64_t N = x->shape[0];
     struct plx_tensor input = view_matrix(x, N), output = view_matrix(y, N);
     const struct param *param = &params->items[weight];
-    TRY(weight_forward(be, param, &input, &output));
+    TRY(weight_forward(be, param, &input, residual, &output));
     if (param->adapter.down == 0) return PLX_OK;
     return adapter_forward(be, &param->adapter, params, &input, &output);
 }

@@ -36,12 +36,13 @@ plx_status mlp_recompute(struct backend *be, const struct mlp_record *record)
 
 plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
                        const struct plx_tensor *x, const struct mlp_record *record,
-                       const struct plx_tensor *y)
+                       const struct plx_tensor *residual, const struct plx_tensor *y)
 {
     TRY(linear_forward(be, mlp->gate, params, x, &record->gate));
     TRY(linear_forward(be, mlp->up, params, x, &record->up));
     TRY(mlp_recompute(be, record));
-    return y == NULL ? PLX_OK : linear_forward(be, mlp->down, params, &record->product, y);
+    if (y == NULL) return PLX_OK;
+    return linear_residual(be, mlp->down, params, &record->product, residual, y);
 }
 
 plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct param_list *params,

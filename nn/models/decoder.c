@@ -280,7 +280,8 @@ static plx_status loss_backward(struct model *model, struct backend *be, struct 
     struct plx_tensor dfinal = arena_tensor(&be->scratch, be->activation, 2, last->shape);
     TRY(head_loss(be, model->head, &model->params, &kept->final, &run->targets, run->scale, &dfinal,
                   &run->loss));
-    TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, &d));
+    TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, NULL,
+                         &d));
     arena_release(&be->scratch, mark);
     /* Behind the blocks come the final norm and an untied head, before them the table. */
     const struct block *blocks = model->blocks, *end = &blocks[model->config.layers - 1];

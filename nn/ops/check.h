@@ -27,7 +27,7 @@ plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                   const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                   const struct plx_tensor *x, const struct plx_tensor *gain,
-                                  const struct plx_tensor *rstd);
+                                  const struct plx_tensor *rstd, const struct plx_tensor *residual);
 plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                          const struct packed *weight);
 plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,

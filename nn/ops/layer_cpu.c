@@ -45,9 +45,9 @@ plx_status cpu_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                 const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                 const struct plx_tensor *x, const struct plx_tensor *gain,
-                                const struct plx_tensor *rstd)
+                                const struct plx_tensor *rstd, const struct plx_tensor *residual)
 {
-    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
     size_t mark = arena_mark(&be->scratch);
     void *block;
     plx_status status = scratch_push(be, "rmsnorm_backward", scratch_row_partials(x), &block);
@@ -57,12 +57,14 @@ plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
         int64_t blocks = layer_blocks(R, SCRATCH_PARTIAL_ROWS);
         double *partials = block;
         float *out = dx->data;
-        const float *up = dy->data, *in = x->data, *weight = gain->data, *saved = rstd->data;
+        const float *up = dy->data, *in = x->data, *weight = gain->data, *saved = rstd->data,
+                    *straight = residual != NULL ? residual->data : NULL;
 #pragma omp parallel for num_threads(cpu_threads(be, R *E)) schedule(static)
         for (int64_t b = 0; b < blocks; b++) {
             int64_t r = b * SCRATCH_PARTIAL_ROWS;
             rows->rmsnorm_backward(out + r * E, partials + b * E, up + r * E, in + r * E, weight,
-                                   saved + r, layer_length(R, b, SCRATCH_PARTIAL_ROWS), E);
+                                   saved + r, straight != NULL ? straight + r * E : NULL,
+                                   layer_length(R, b, SCRATCH_PARTIAL_ROWS), E);
         }
         rows->add_partials(dgain->data, partials, blocks, E);
     }
@@ -127,6 +129,25 @@ plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct
     }
     arena_release(&be->scratch, mark);
     return status;
+}
+
+plx_status cpu_norm_rope(struct backend *be, const struct plx_tensor *y,
+                         const struct plx_tensor *rstd, const struct plx_tensor *x,
+                         const struct plx_tensor *gain, double eps,
+                         const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(cpu_rmsnorm(be, y, rstd, x, gain, eps));
+    return cpu_rope(be, y, y, positions, rope, false);
+}
+
+plx_status cpu_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
+                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                  const struct plx_tensor *x, const struct plx_tensor *gain,
+                                  const struct plx_tensor *rstd, const struct plx_tensor *positions,
+                                  const struct rope *rope)
+{
+    TRY(cpu_rope(be, dx, dy, positions, rope, true));
+    return cpu_rmsnorm_backward(be, dx, dgain, dx, x, gain, rstd, NULL);
 }
 
 plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *gate,

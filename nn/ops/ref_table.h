@@ -19,7 +19,8 @@ struct ref_table {
                     const struct plx_tensor *x, const struct plx_tensor *gain, double eps);
     void (*rmsnorm_backward)(const struct plx_tensor *dx, const struct plx_tensor *dgain,
                              const struct plx_tensor *dy, const struct plx_tensor *x,
-                             const struct plx_tensor *gain, const struct plx_tensor *rstd);
+                             const struct plx_tensor *gain, const struct plx_tensor *rstd,
+                             const struct plx_tensor *residual);
     void (*project)(const struct plx_tensor *y, const struct plx_tensor *x,
                     const struct packed *weight);
     void (*unpack)(const struct plx_tensor *y, const struct packed *table,

@@ -166,10 +166,10 @@ static void rows_rmsnorm(float *restrict y, float *restrict rstd, const float *r
 }
 
 /* dx = rstd (dy g - xhat mean(dy g xhat)) with xhat = x rstd; derived in ops_ref.c. */
-static void rows_rmsnorm_backward(float *restrict dx, double *restrict partial,
-                                  const float *restrict dy, const float *restrict x,
-                                  const float *restrict gain, const float *restrict rstd,
-                                  int64_t rows, int64_t E)
+static void rows_rmsnorm_backward(float *dx, double *restrict partial, const float *dy,
+                                  const float *restrict x, const float *restrict gain,
+                                  const float *restrict rstd, const float *residual, int64_t rows,
+                                  int64_t E)
 {
     memset(partial, 0, (size_t)E * sizeof *partial);
     for (int64_t r = 0; r < rows; r++, x += E, dy += E, dx += E) {
@@ -180,9 +180,9 @@ static void rows_rmsnorm_backward(float *restrict dx, double *restrict partial,
         float mean = (float)(dot * (double)factor / (double)E);
 #pragma omp simd
         for (int64_t e = 0; e < E; e++) {
-            float normal = x[e] * factor;
+            float normal = x[e] * factor, gradient = factor * (dy[e] * gain[e] - normal * mean);
             partial[e] += (double)(dy[e] * normal);
-            dx[e] = factor * (dy[e] * gain[e] - normal * mean);
+            dx[e] = residual != NULL ? residual[r * E + e] + gradient : gradient;
         }
     }
 }

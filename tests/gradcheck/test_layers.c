@@ -143,7 +143,7 @@ static plx_status norm_case_forward(struct rig *rig, const struct plx_tensor *x,
 static plx_status norm_case_backward(struct rig *rig, const struct plx_tensor *x,
                                      const struct plx_tensor *dy, const struct plx_tensor *dx)
 {
-    return rmsnorm_backward(&rig->be, &rig->norm, &rig->params, dy, x, &rig->rstd, dx);
+    return rmsnorm_backward(&rig->be, &rig->norm, &rig->params, dy, x, &rig->rstd, NULL, dx);
 }
 
 /* ---- Heads: three of 4 channels; variant bits: 1 norm, 2 gate, 4 rope, 8 bias ---- */
@@ -204,7 +204,7 @@ static void mlp_case(struct rig *rig, int variant)
 static plx_status mlp_case_forward(struct rig *rig, const struct plx_tensor *x,
                                    const struct plx_tensor *y)
 {
-    return mlp_forward(&rig->be, &rig->mlp, &rig->params, x, &rig->mlp_record, y);
+    return mlp_forward(&rig->be, &rig->mlp, &rig->params, x, &rig->mlp_record, NULL, y);
 }
 
 static plx_status mlp_case_backward(struct rig *rig, const struct plx_tensor *x,

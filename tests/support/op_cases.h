@@ -185,6 +185,33 @@ static plx_status run_product_add(struct backend *be, const struct plx_tensor *v
     return be->ops->gemm(be, &gemm);
 }
 
+/* At most eight rows with a weight whose rows are a multiple of 16 bytes, long ones among them. */
+static void operands_few(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = matrix(ROLE_OUT, n % 8 + 1, e);
+    o[1] = matrix(ROLE_IN, n % 8 + 1, 24 * n);
+    o[2] = matrix(ROLE_IN, e, 24 * n);
+}
+
+/* As generation's head has it: from activations to the storage dtype. */
+static void operands_few_stored(struct operand *o, int64_t n, int64_t e)
+{
+    operands_few(o, n, e);
+    o[0] = stored(o[0]);
+}
+
+static void operands_few_add(struct operand *o, int64_t n, int64_t e)
+{
+    operands_few(o, n, e);
+    o[3] = matrix(ROLE_IN, n % 8 + 1, e);
+}
+
+static plx_status run_few_add(struct backend *be, const struct plx_tensor *v)
+{
+    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, 1.0, 1.0, &v[3], false};
+    return be->ops->gemm(be, &gemm);
+}
+
 /* ---- Layers ---------------------------------------------------------------------------------- */
 
 static void operands_rmsnorm(struct operand *o, int64_t n, int64_t e)
@@ -213,7 +240,30 @@ static void operands_rmsnorm_backward(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_rmsnorm_backward(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], NULL);
+}
+
+static void operands_rmsnorm_residual(struct operand *o, int64_t n, int64_t e)
+{
+    operands_rmsnorm_backward(o, n, e);
+    o[6] = matrix(ROLE_IN, n, e);
+}
+
+static plx_status run_rmsnorm_residual(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6]);
+}
+
+/* As a block has it: the gradient of the residual stream is added to where it is. */
+static void operands_rmsnorm_to_residual(struct operand *o, int64_t n, int64_t e)
+{
+    operands_rmsnorm_backward(o, n, e);
+    o[0].role = ROLE_BOTH;
+}
+
+static plx_status run_rmsnorm_to_residual(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[0]);
 }
 
 static void operands_bias(struct operand *o, int64_t n, int64_t e)
@@ -276,6 +326,57 @@ static void operands_rope_in_place(struct operand *o, int64_t n, int64_t e)
 static plx_status run_rope_in_place(struct backend *be, const struct plx_tensor *v)
 {
     return be->ops->rope(be, &v[0], &v[0], &v[1], &(struct rope){.theta = 1e4}, true);
+}
+
+/* Channels as a head of 2 e has them. */
+static void operands_norm_rope(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = heads(ROLE_OUT, n, 3, 2 * e);
+    o[1] = stored(vector(ROLE_OUT, 3 * n));
+    o[2] = heads(ROLE_IN, n, 3, 2 * e);
+    o[3] = stored(vector(ROLE_IN, 2 * e));
+    o[4] = integers(FILL_POSITIONS, n, 0);
+}
+
+static plx_status run_norm_rope(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->norm_rope(be, &v[0], &v[1], &v[2], &v[3], 1e-6, &v[4],
+                              &(struct rope){.theta = 1e6});
+}
+
+static void operands_norm_rope_backward(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = heads(ROLE_OUT, n, 3, 2 * e);
+    o[1] = stored(vector(ROLE_BOTH, 2 * e));
+    o[2] = heads(ROLE_IN, n, 3, 2 * e);
+    o[3] = heads(ROLE_IN, n, 3, 2 * e);
+    o[4] = stored(vector(ROLE_IN, 2 * e));
+    o[5] = stored(vector(ROLE_IN, 3 * n));
+    o[5].values = FILL_SQUARES;
+    o[6] = integers(FILL_POSITIONS, n, 0);
+}
+
+static plx_status run_norm_rope_backward(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->norm_rope_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
+                                       &(struct rope){.theta = 1e6});
+}
+
+static void operands_norm_rope_in_place(struct operand *o, int64_t n, int64_t e)
+{
+    operands_norm_rope_backward(o, n, e);
+    o[0].role = ROLE_BOTH;
+    o[2] = o[3];
+    o[3] = o[4];
+    o[4] = o[5];
+    o[5] = o[6];
+    o[6] = (struct operand){0};
+}
+
+static plx_status run_norm_rope_in_place(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->norm_rope_backward(be, &v[0], &v[1], &v[0], &v[2], &v[3], &v[4], &v[5],
+                                       &(struct rope){.theta = 1e6});
 }
 
 static plx_status run_swiglu(struct backend *be, const struct plx_tensor *v)
@@ -422,10 +523,17 @@ static const struct op_case op_cases[] = {
     {"gemm/tt", offsetof(struct ops, gemm), operands_tt, run_tt_factors, true, false, true},
     {"gemm/square", offsetof(struct ops, gemm), operands_square, run_square, true, false, true},
     {"gemm/batch", offsetof(struct ops, gemm), operands_batch, run_batch, true, false, true},
+    {"gemm/few", offsetof(struct ops, gemm), operands_few, run_nt, true, false, true},
+    {"gemm/few-stored", offsetof(struct ops, gemm), operands_few_stored, run_nt, true, false, true},
+    {"gemm/few-add", offsetof(struct ops, gemm), operands_few_add, run_few_add, true, false, true},
     {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false, true},
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
      run_rmsnorm_backward, false, false, false},
+    {"rmsnorm_backward/residual", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_residual,
+     run_rmsnorm_residual, false, false, false},
+    {"rmsnorm_backward/in-place", offsetof(struct ops, rmsnorm_backward),
+     operands_rmsnorm_to_residual, run_rmsnorm_to_residual, false, false, false},
     {"bias", offsetof(struct ops, bias), operands_bias, run_bias, false, false, false},
     {"bias/in-place", offsetof(struct ops, bias), operands_bias_in_place, run_bias_in_place, false,
      false, false},
@@ -434,6 +542,12 @@ static const struct op_case op_cases[] = {
     {"rope", offsetof(struct ops, rope), operands_rope, run_rope, false, false, false},
     {"rope/in-place", offsetof(struct ops, rope), operands_rope_in_place, run_rope_in_place, false,
      false, false},
+    {"norm_rope", offsetof(struct ops, norm_rope), operands_norm_rope, run_norm_rope, false, false,
+     false},
+    {"norm_rope_backward", offsetof(struct ops, norm_rope_backward), operands_norm_rope_backward,
+     run_norm_rope_backward, false, false, false},
+    {"norm_rope_backward/in-place", offsetof(struct ops, norm_rope_backward),
+     operands_norm_rope_in_place, run_norm_rope_in_place, false, false, false},
     {"swiglu", offsetof(struct ops, swiglu), out_in_in, run_swiglu, false, false, false},
     {"swiglu_backward", offsetof(struct ops, swiglu_backward), operands_swiglu_backward,
      run_swiglu_backward, false, false, false},

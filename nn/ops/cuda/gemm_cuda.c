@@ -1,11 +1,11 @@
-/* gemm_cuda.c: matrix products of ops_cuda, by cuBLASLt (gemm_library.h).
+/* gemm_cuda.c: matrix products of ops_cuda, by cuBLASLt (gemm_library.h) but for those of a few
+ * rows (gemv_cuda.c) and, on Hopper, symmetric ones of bf16 (symmetric_sm90a.cu).
  *
  * A product's algorithm is the first that cuBLASLt's heuristic names, which depends on the shape,
  * the strides, the alignment and the library alone; those that add parts of a sum in less than
  * float are not allowed. Large products then try what else it names, and take the fastest of those
  * that give the same bits: so a run can be repeated bit for bit though times vary. The workspace is
- * a block of be->scratch. Sums are in float; products of f32 are true f32, never TF32. Symmetric
- * products of bf16 have a kernel of our own on Hopper (symmetric_sm90a.cu). */
+ * a block of be->scratch. Sums are in float; products of f32 are true f32, never TF32. */
 #include "ops/check.h"
 #include "ops/cuda/cuda_state.h"
 #include "ops/cuda/gemm_library.h"
@@ -197,6 +197,18 @@ static plx_status gemm_run_symmetric(struct backend *be, const struct gemm *gemm
                                           (float)gemm->beta));
 }
 
+/* ---- The operation --------------------------------------------------------------------------- */
+
+static plx_status gemm_dispatch(struct backend *be, const struct gemm *gemm, void *workspace)
+{
+    struct gemv few;
+    if (plx_tensor_count(gemm->c) == 0) return PLX_OK;
+    if (cuda_gemv_takes(gemm, &few))
+        return cuda_launched(be, "gemm", launch_gemv(be->stream, &few));
+    if (gemm_is_symmetric(be, gemm)) return gemm_run_symmetric(be, gemm);
+    return gemm_run(be, gemm, workspace);
+}
+
 plx_status cuda_gemm(struct backend *be, const struct gemm *gemm)
 {
     TRY(check_gemm(be, gemm));
@@ -206,10 +218,7 @@ plx_status cuda_gemm(struct backend *be, const struct gemm *gemm)
     size_t mark = arena_mark(&be->scratch);
     void *workspace;
     plx_status status = scratch_push(be, "gemm", GEMM_WORKSPACE, &workspace);
-    bool symmetric = gemm_is_symmetric(be, gemm);
-    if (status == PLX_OK && symmetric) status = gemm_run_symmetric(be, gemm);
-    if (status == PLX_OK && !symmetric && plx_tensor_count(gemm->c) > 0)
-        status = gemm_run(be, gemm, workspace);
+    if (status == PLX_OK) status = gemm_dispatch(be, gemm, workspace);
     arena_release(&be->scratch, mark);
     return status;
 }

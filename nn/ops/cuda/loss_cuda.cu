@@ -1,11 +1,11 @@
-/* loss_cuda.cu: cross entropy over the vocabulary and its gradient, and the likeliest token; see
- * launch.h.
+/* loss_cuda.cu: cross entropy over the vocabulary and its gradient; see launch.h.
  *
- * A block takes a token. It reads the row of logits once, keeping as much of it as its shared
- * memory holds, and finds maximum and sum of exponentials on the way; then it writes the gradient
- * from what it kept and reads only the rest again, which is still in the second-level cache. The
- * terms of the sum are added up with compensation, because a confident loss, log(1 + little), is as
- * small as what rounding would leave. */
+ * A block takes one token after another. It reads a row of logits once, finding maximum and sum of
+ * exponentials on the way, and keeps as much of it as shared memory holds; then it writes the
+ * gradient from what it kept, fetching the next token's row into each place as it becomes free, so
+ * that memory is never idle. What does not fit is read twice, the second time from the second-level
+ * cache. The terms of the sum are added up with compensation, because a confident loss,
+ * log(1 + little), is as small as what rounding would leave. */
 #include "numbers.cuh"
 
 namespace
@@ -69,96 +69,148 @@ static __device__ __forceinline__ void block_softmax(const struct softmax_part &
     for (int other = 0; other < warps; other++) *sum += sum_of[other];
 }
 
-template <class T, int W> static __device__ void clear_row(T *row, int64_t V)
+/* ---- Rows in shared memory: each thread reads what it fetched itself ------------------------- */
+
+template <class T, int W> static __device__ __forceinline__ void fetch(T *to, const T *from)
 {
-    const float zeros[W] = {};
-    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W)
-        write_numbers(row + v, zeros);
+    if constexpr (W == 1) {
+        *to = *from;
+    } else {
+        const uint32_t target = (uint32_t)__cvta_generic_to_shared(to);
+#pragma unroll
+        for (int i = 0; i < (int)sizeof(T) / 2; i++)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target + 16 * i),
+                         "l"(from + i * 16 / sizeof(T))
+                         : "memory");
+    }
 }
 
-/* kept: numbers that fit shared memory, a multiple of W times the threads. */
-template <class T, int W>
-__global__ void __launch_bounds__(THREADS_MAX)
-    cross_entropy_kernel(float *losses, T *dlogits, const T *logits, const int32_t *targets,
-                         double scale, int64_t V, int kept)
+static __device__ __forceinline__ void wait_for_fetched(void)
 {
-    extern __shared__ __align__(16) unsigned char shared[];
-    T *keep = (T *)shared;
-    const int64_t row = blockIdx.x, stride = (int64_t)blockDim.x * W;
-    const int64_t start = (int64_t)threadIdx.x * W;
-    const int target = targets[row];
-    const T *in = logits + row * V;
-    T *out = dlogits == NULL ? NULL : dlogits + row * V;
-    if (target < 0) {
-        if (threadIdx.x == 0) losses[row] = 0;
-        if (out != NULL) clear_row<T, W>(out, V);
-        return;
-    }
-    const float wanted = target < V ? number(in[target]) : NAN;
-    struct softmax_part part = {-FLT_MAX, 0, 0};
-    for (int64_t first = start; first < V; first += AHEAD * stride) {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+/* ---- The kernel ------------------------------------------------------------------------------ */
+
+/* What a thread looks at: W numbers from first on, and again every stride. Those before kept are in
+ * shared memory, a multiple of the stride. */
+struct span {
+    int64_t first, stride, kept, V;
+};
+
+/* Calls work(v, values) for what is not kept. */
+template <class T, int W, class Work>
+static __device__ __forceinline__ void for_rest(const T *in, const struct span &span,
+                                                const Work &work)
+{
+    for (int64_t begin = span.first + span.kept; begin < span.V; begin += AHEAD * span.stride) {
         group<T, W> ahead[AHEAD];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
-            if (first + a * stride < V) ahead[a].load(in + first + a * stride);
+            if (begin + a * span.stride < span.V) ahead[a].load(in + begin + a * span.stride);
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
-            const int64_t v = first + a * stride;
-            if (v >= V) continue;
             float values[W];
+            if (begin + a * span.stride >= span.V) continue;
             ahead[a].get(values);
-            part_add_group<T, W>(part, values);
-            if (v < kept) ahead[a].store(keep + v);
+            work(begin + a * span.stride, values);
         }
     }
-    float most;
-    double sum;
-    block_softmax<T>(part, &most, &sum);
-    if (threadIdx.x == 0) losses[row] = (float)(log(sum) + (double)most - (double)wanted);
-    if (out == NULL) return;
-    const float factor = (float)(scale / sum);
-    auto write = [&](int64_t v, const T *from) {
-        float values[W];
-        read_numbers(values, from);
-#pragma unroll
-        for (int w = 0; w < W; w++) {
-            const float term = exponential<T>(values[w] - most);
-            values[w] = factor * term;
-            if (v + w == target) values[w] = (float)(scale * (((double)term - sum) / sum));
-        }
-        write_numbers(out + v, values);
-    };
-    int64_t v = start;
-#pragma unroll AHEAD
-    for (; v < V && v < kept; v += stride) write(v, keep + v);
-#pragma unroll AHEAD
-    for (; v < V; v += stride) write(v, in + v);
 }
 
-/* Enough threads that each has a few groups, and shared memory for as many numbers as there are. */
+template <class T, int W>
+static __device__ __forceinline__ struct softmax_part row_part(const T *in, const T *keep,
+                                                               const struct span &span)
+{
+    struct softmax_part part = {-FLT_MAX, 0, 0};
+    for_rest<T, W>(in, span,
+                   [&](int64_t, float(&values)[W]) { part_add_group<T, W>(part, values); });
+    wait_for_fetched();
+    for (int64_t v = span.first; v < span.kept && v < span.V; v += span.stride) {
+        float values[W];
+        read_numbers(values, keep + v);
+        part_add_group<T, W>(part, values);
+    }
+    return part;
+}
+
+template <class T, int W>
+__global__ void __launch_bounds__(THREADS_MAX)
+    cross_entropy_kernel(float *losses, T *dlogits, const T *logits, const int32_t *targets,
+                         double scale, int64_t N, int64_t V, int kept)
+{
+    extern __shared__ __align__(16) unsigned char shared[];
+    T *keep = (T *)shared;
+    const struct span span = {(int64_t)threadIdx.x * W, (int64_t)blockDim.x * W, kept, V};
+    for (int64_t v = span.first; v < span.kept && v < V; v += span.stride)
+        fetch<T, W>(keep + v, logits + blockIdx.x * V + v);
+    for (int64_t row = blockIdx.x; row < N; row += gridDim.x) {
+        const T *in = logits + row * V, *next = in + gridDim.x * V;
+        const int target = targets[row];
+        const bool scored = target >= 0, followed = row + gridDim.x < N;
+        const float wanted = !scored ? 0 : target < V ? number(in[target]) : NAN;
+        float most = 0;
+        double sum = 1;
+        if (scored) block_softmax<T>(row_part<T, W>(in, keep, span), &most, &sum);
+        if (threadIdx.x == 0)
+            losses[row] = scored ? (float)(log(sum) + (double)most - (double)wanted) : 0;
+        if (dlogits == NULL) continue;
+        const float factor = scored ? (float)(scale / sum) : 0;
+        auto write = [&](int64_t v, float(&values)[W]) {
+#pragma unroll
+            for (int w = 0; w < W; w++) {
+                const float term = exponential<T>(values[w] - most);
+                values[w] = scored ? factor * term : 0;
+                if (v + w == target) values[w] = (float)(scale * (((double)term - sum) / sum));
+            }
+            write_numbers(dlogits + row * V + v, values);
+        };
+        if (!scored) wait_for_fetched();
+        for (int64_t v = span.first; v < span.kept && v < V; v += span.stride) {
+            float values[W];
+            read_numbers(values, keep + v);
+            write(v, values);
+            if (followed) fetch<T, W>(keep + v, next + v);
+        }
+        for_rest<T, W>(in, span, write);
+    }
+}
+
+/* Enough threads that each has a few groups, shared memory for as many numbers as there are, and as
+ * many blocks as the GPU holds at a time. */
 struct plan {
     int threads, kept;
     size_t shared;
+    int64_t blocks;
 };
 
-template <class T, int W> static cudaError_t make_plan(int64_t V, bool gradient, struct plan *plan)
+template <class T, int W>
+static cudaError_t make_plan(int64_t N, int64_t V, bool gradient, struct plan *plan)
 {
+    auto kernel = cross_entropy_kernel<T, W>;
     const int64_t wanted = blocks_for(V, AHEAD * W * 32) * 32;
-    int device, most = 0;
-    *plan = (struct plan){.threads = (int)(wanted < THREADS_MAX ? wanted : THREADS_MAX)};
-    if (!gradient) return cudaSuccess;
+    const int64_t limit = gradient ? THREADS_MAX : THREADS_MAX / 2;
+    int device, processors, space, resident;
+    *plan = (struct plan){.threads = (int)(wanted < limit ? wanted : limit)};
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    const int64_t stride = (int64_t)plan->threads * W, space = (most - 1024) / (int64_t)sizeof(T);
-    const int64_t all = blocks_for(V, stride) * stride, fits = space / stride * stride;
-    plan->kept = (int)(all < fits ? all : fits);
-    plan->shared = (size_t)plan->kept * sizeof(T);
+        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
     if (error == cudaSuccess)
-        error =
-            cudaFuncSetAttribute(cross_entropy_kernel<T, W>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)plan->shared);
-    return error;
+        error = cudaDeviceGetAttribute(&space, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error != cudaSuccess) return error;
+    const int64_t stride = (int64_t)plan->threads * W, most = (space - 1024) / (int64_t)sizeof(T);
+    const int64_t all = blocks_for(V, stride) * stride, fits = most / stride * stride;
+    if (gradient) plan->kept = (int)(all < fits ? all : fits);
+    plan->shared = (size_t)plan->kept * sizeof(T);
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)plan->shared);
+    if (error == cudaSuccess)
+        error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, plan->threads,
+                                                              plan->shared);
+    if (error != cudaSuccess) return error;
+    plan->blocks = (int64_t)processors * (resident > 0 ? resident : 1);
+    if (plan->blocks > N) plan->blocks = N;
+    return cudaSuccess;
 }
 
 /* ---- The largest number of a row ---- */
@@ -221,10 +273,11 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype dtype, float *loss
     for_groups(dtype, is_wide(V, dlogits, logits), [&](auto zero, auto w) {
         typedef decltype(zero) T;
         struct plan plan;
-        error = make_plan<T, w.value>(V, dlogits != NULL, &plan);
+        error = make_plan<T, w.value>(N, V, dlogits != NULL, &plan);
         if (error != cudaSuccess) return;
-        cross_entropy_kernel<T, w.value><<<N, plan.threads, plan.shared, (cudaStream_t)stream>>>(
-            losses, (T *)dlogits, (const T *)logits, targets, scale, V, plan.kept);
+        cross_entropy_kernel<T, w.value>
+            <<<plan.blocks, plan.threads, plan.shared, (cudaStream_t)stream>>>(
+                losses, (T *)dlogits, (const T *)logits, targets, scale, N, V, plan.kept);
     });
     return error == cudaSuccess ? launched() : cudaGetErrorString(error);
 }
