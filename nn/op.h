@@ -50,15 +50,12 @@ struct backend {
 
 /* c = alpha op(a) op(b) + beta add with op(a) [M,K], op(b) [K,N], add and c [M,N]; add NULL means c
  * itself. Rows may be strided, last stride 1. beta 0 reads neither. Operands of rank 3 are as many
- * products as their first axis is long. a and b have one dtype, c and add may have another.
- * symmetric: a is b, and the caller knows that the product and what is added are symmetric, so that
- * half of c need not be computed. */
+ * products as their first axis is long. a and b have one dtype, c and add may have another. */
 struct gemm {
     const struct plx_tensor *a, *b, *c;
     bool transpose_a, transpose_b;
     double alpha, beta;
     const struct plx_tensor *add;
-    bool symmetric;
 };
 
 /* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n

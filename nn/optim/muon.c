@@ -104,20 +104,14 @@ static plx_status muon_iterate(struct backend *be, const struct muon_triple *tri
                                const struct plx_tensor *y)
 {
     bool tall = x->shape[1] > x->shape[2];
-    const struct gemm gram = {.a = x,
-                              .b = x,
-                              .c = &work->gram,
-                              .transpose_a = tall,
-                              .transpose_b = !tall,
-                              .alpha = 1.0,
-                              .symmetric = true};
+    const struct gemm gram = {
+        .a = x, .b = x, .c = &work->gram, .transpose_a = tall, .transpose_b = !tall, .alpha = 1.0};
     const struct gemm square = {.a = &work->gram,
                                 .b = &work->gram,
                                 .c = &work->poly,
                                 .alpha = triple->c,
                                 .beta = triple->b,
-                                .add = &work->gram,
-                                .symmetric = true};
+                                .add = &work->gram};
     const struct gemm product = {.a = tall ? x : &work->poly,
                                  .b = tall ? &work->poly : x,
                                  .c = y,

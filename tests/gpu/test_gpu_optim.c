@@ -358,89 +358,6 @@ static void steps_repeat_bit_for_bit(void **state)
     }
 }
 
-/* ---- Symmetric products ---- */
-
-/* Random bf16 matrices [n,rows,columns] on the device. */
-static struct plx_tensor matrices(int64_t n, int64_t rows, int64_t columns, uint64_t stream)
-{
-    const int64_t shape[3] = {n, rows, columns};
-    struct plx_tensor tensor = plx_tensor_dense(NULL, PLX_BF16, 3, shape);
-    int64_t count = plx_tensor_count(&tensor);
-    uint16_t *host = malloc((size_t)count * sizeof *host);
-    assert_non_null(host);
-    struct rng rng = rng_make(19, stream);
-    for (int64_t i = 0; i < count; i++) {
-        float value = (float)rng_normal(&rng);
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        host[i] = (uint16_t)(bits >> 16);
-    }
-    tensor.data = device_upload(host, (size_t)count * sizeof *host);
-    tensor.device = PLX_CUDA;
-    free(host);
-    return tensor;
-}
-
-static float *floats_of(struct side *gpu, const struct plx_tensor *tensor)
-{
-    int64_t count = plx_tensor_count(tensor);
-    uint16_t *host = bytes_of(gpu, tensor);
-    float *floats = malloc((size_t)count * sizeof *floats);
-    assert_non_null(floats);
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits = (uint32_t)host[i] << 16;
-        memcpy(&floats[i], &bits, sizeof bits);
-    }
-    free(host);
-    return floats;
-}
-
-/* The product that is told to be symmetric against the general one, of which it may differ by the
- * rounding of a result; and it must be symmetric to the bit. */
-static void compare_products(struct side *gpu, struct gemm *product)
-{
-    const struct plx_tensor *c = product->c;
-    const int64_t n = c->shape[0], side = c->shape[1];
-    must(gpu, gpu->be.ops->gemm(&gpu->be, product));
-    float *general = floats_of(gpu, c);
-    product->symmetric = true;
-    must(gpu, gpu->be.ops->gemm(&gpu->be, product));
-    float *half = floats_of(gpu, c), largest = 0;
-    for (int64_t i = 0; i < n * side * side; i++) largest = fmaxf(largest, fabsf(general[i]));
-    for (int64_t i = 0; i < n * side * side; i++) {
-        int64_t matrix = i / (side * side), row = i / side % side, column = i % side;
-        assert_true(fabsf(half[i] - general[i]) <= 0x1p-7f * fabsf(general[i]) + 1e-5f * largest);
-        assert_true(half[i] == half[(matrix * side + column) * side + row]);
-    }
-    free(general), free(half);
-}
-
-static void symmetric_products_are_products(void **state)
-{
-    (void)state;
-    static const int64_t shapes[][3] = {
-        {1, 128, 64}, {2, 256, 320}, {2, 320, 256}, {3, 384, 128}, {2, 512, 512}};
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        struct side gpu;
-        side_open(&gpu, GPU_BF16, "muon");
-        must(&gpu, backend_reserve(&gpu.be, (size_t)64 << 20));
-        const int64_t n = shapes[s][0], rows = shapes[s][1], columns = shapes[s][2];
-        const bool tall = rows > columns;
-        const int64_t side = tall ? columns : rows;
-        struct plx_tensor x = matrices(n, rows, columns, s);
-        struct plx_tensor gram = matrices(n, side, side, 100 + s),
-                          square = matrices(n, side, side, 200 + s);
-        struct gemm of_x = {
-            .a = &x, .b = &x, .c = &gram, .transpose_a = tall, .transpose_b = !tall, .alpha = 0.25};
-        compare_products(&gpu, &of_x);
-        struct gemm of_gram = {
-            .a = &gram, .b = &gram, .c = &square, .alpha = 2.0, .beta = -4.8, .add = &gram};
-        compare_products(&gpu, &of_gram);
-        device_free(x.data), device_free(gram.data), device_free(square.data);
-        side_close(&gpu);
-    }
-}
-
 int main(void)
 {
     if (!device_present()) {
@@ -451,7 +368,6 @@ int main(void)
         cmocka_unit_test(steps_follow_the_reference),
         cmocka_unit_test(bad_gradients_change_no_bit),
         cmocka_unit_test(steps_repeat_bit_for_bit),
-        cmocka_unit_test(symmetric_products_are_products),
     };
     return cmocka_run_group_tests_name("optimisers on a GPU", tests, NULL, NULL);
 }

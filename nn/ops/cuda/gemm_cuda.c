@@ -1,5 +1,5 @@
 /* gemm_cuda.c: matrix products of ops_cuda, by cuBLASLt (gemm_library.h) but for those of a few
- * rows (gemv_cuda.c) and, on Hopper, symmetric ones of bf16 (symmetric_sm90a.cu).
+ * rows (gemv_cuda.c).
  *
  * A product's algorithm is the first that cuBLASLt's heuristic names, which depends on the shape,
  * the strides, the alignment and the library alone; those that add parts of a sum in less than
@@ -10,7 +10,6 @@
 #include "ops/cuda/cuda_state.h"
 #include "ops/cuda/gemm_library.h"
 #include "ops/cuda/launch.h"
-#include "ops/cuda/launch_update.h"
 #include "ops/gemm_slice.h"
 #include "ops/scratch.h"
 
@@ -171,32 +170,6 @@ static plx_status gemm_run(struct backend *be, const struct gemm *gemm, void *wo
     return gemm_queue(be, &product, plan, &plan->algorithm);
 }
 
-/* ---- Symmetric products ---------------------------------------------------------------------- */
-
-/* x x' or x' x, or x x of a symmetric x, where the kernel for them serves. */
-static bool gemm_is_symmetric(const struct backend *be, const struct gemm *gemm)
-{
-    const struct gemm_library *library = ((struct cuda_state *)be->ops_state)->products;
-    const struct plx_tensor *x = gemm->a, *c = gemm->c, *add = gemm->add;
-    if (!gemm->symmetric || !library->hopper || x->dtype != PLX_BF16 || c->dtype != PLX_BF16)
-        return false;
-    bool dense = check_is_dense(x) && check_is_dense(c) && (add == NULL || check_is_dense(add));
-    int row = x->rank - 2;
-    return dense && symmetric_fits(c->data, add != NULL ? add->data : NULL, x->data, c->shape[row],
-                                   x->shape[row + !gemm->transpose_a]);
-}
-
-static plx_status gemm_run_symmetric(struct backend *be, const struct gemm *gemm)
-{
-    const struct plx_tensor *x = gemm->a, *add = gemm->add != NULL ? gemm->add : gemm->c;
-    int row = x->rank - 2;
-    return cuda_launched(be, "gemm",
-                         launch_symmetric(be->stream, gemm->c->data, add->data, x->data,
-                                          gemm->transpose_a, gemm_count(gemm), gemm->c->shape[row],
-                                          x->shape[row + !gemm->transpose_a], (float)gemm->alpha,
-                                          (float)gemm->beta));
-}
-
 /* ---- The operation --------------------------------------------------------------------------- */
 
 static plx_status gemm_dispatch(struct backend *be, const struct gemm *gemm, void *workspace)
@@ -205,7 +178,6 @@ static plx_status gemm_dispatch(struct backend *be, const struct gemm *gemm, voi
     if (plx_tensor_count(gemm->c) == 0) return PLX_OK;
     if (cuda_gemv_takes(gemm, &few))
         return cuda_launched(be, "gemm", launch_gemv(be->stream, &few));
-    if (gemm_is_symmetric(be, gemm)) return gemm_run_symmetric(be, gemm);
     return gemm_run(be, gemm, workspace);
 }
 

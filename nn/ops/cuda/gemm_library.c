@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <cuda_runtime_api.h>
-
 /* Names of the functions, in the order of struct gemm_functions. */
 static const char *const gemm_names[] = {
     "cublasLtCreate",
@@ -64,16 +62,9 @@ plx_status gemm_failed(const struct gemm_library *library, struct error *err, cu
 
 static plx_status gemm_start(struct gemm_library *library, struct error *err)
 {
-    int device = 0, major = 0;
     cublasStatus_t status = library->call.create(&library->handle);
-    if (status != CUBLAS_STATUS_SUCCESS) return gemm_failed(library, err, status, "cannot start");
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    REQUIRE(err, error == cudaSuccess, PLX_DEVICE_ERROR, "gemm: cuda: %s",
-            cudaGetErrorString(error));
-    library->hopper = major == 9;
-    return PLX_OK;
+    return status == CUBLAS_STATUS_SUCCESS ? PLX_OK
+                                           : gemm_failed(library, err, status, "cannot start");
 }
 
 plx_status gemm_library_create(struct gemm_library **library, struct error *err)

@@ -60,7 +60,6 @@ struct gemm_library {
     void *file;
     struct gemm_functions call;
     cublasLtHandle_t handle;
-    bool hopper; /* the device; symmetric products have a kernel of their own there */
     int count;
     struct gemm_plan plans[GEMM_PLANS];
 };

@@ -65,14 +65,6 @@ const char *launch_normalise(plx_stream stream, plx_dtype T, void *y, const void
                              int64_t matrices, int64_t size, double factor, double eps,
                              double *partials);
 
-/* c = alpha X X' + beta add, or with X' X where x is tall, for dense bf16 matrices behind each
- * other: x [matrices,side,depth], or tall [matrices,depth,side]; c and add [matrices,side,side],
- * add symmetric. Of Hopper only, and of what fits. */
-bool symmetric_fits(const void *c, const void *add, const void *x, int64_t side, int64_t depth);
-const char *launch_symmetric(plx_stream stream, void *c, const void *add, const void *x, bool tall,
-                             int64_t matrices, int64_t side, int64_t depth, float alpha,
-                             float beta);
-
 #ifdef __cplusplus
 }
 #endif
