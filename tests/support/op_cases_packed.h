@@ -66,6 +66,7 @@ static void operands_project(struct operand *o, int64_t n, int64_t e)
     o[0] = matrix(ROLE_OUT, n, rows);
     o[1] = matrix(ROLE_IN, n, e);
     o[2] = stored(matrix(ROLE_IN, rows, e));
+    o[2].values = FILL_WEIGHTS;
 }
 
 static plx_status project_packed(struct backend *be, const struct plx_tensor *v, enum packing kind)
