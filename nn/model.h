@@ -36,8 +36,8 @@ struct batch {
 
 enum recompute {
     RECOMPUTE_NONE,      /* every activation of every block is kept */
-    RECOMPUTE_SELECTIVE, /* what a pass over other activations gives is not kept: normed inputs,
-                            heads after norm, gate and rotation, SwiGLU's product */
+    RECOMPUTE_SELECTIVE, /* heads after norm, gate and rotation are not kept: a pass over what was
+                            projected makes them again */
     RECOMPUTE_FULL       /* only block inputs are kept; backward runs a block's forward again */
 };
 
@@ -88,6 +88,8 @@ typedef plx_status (*model_gradients_queued)(void *user, int first, int count);
 void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user);
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
+/* The same without waiting: queues that this sum goes to f64 [1] on the device and begins anew. */
+plx_status model_loss_take(struct model *model, const struct plx_tensor *sum);
 plx_status model_zero_grads(struct model *model);
 /* Logits of every token, [N,V] in the host's memory and the storage dtype of the backend; for
  * parity checks. */

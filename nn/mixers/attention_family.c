@@ -251,7 +251,7 @@ static plx_status project(struct backend *be, const struct mixer *mixer, struct 
 static plx_status attention_forward(struct backend *be, const struct mixer *mixer,
                                     struct param_list *params, const struct batch_view *batch,
                                     const struct plx_tensor *x, void *record,
-                                    const struct plx_tensor *y)
+                                    const struct plx_tensor *residual, const struct plx_tensor *y)
 {
     const struct attention_record *keep = record;
     TRY(project(be, mixer, params, &batch->positions, x, keep));
@@ -261,7 +261,7 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
     TRY(gather_keys(be, batch, keep, &args));
     TRY(be->ops->attend_forward(be, &(struct attend){mixer->mechanism, &attention, &args}));
     arena_release(&be->scratch, mark);
-    return linear_forward(be, mixer->output, params, &keep->o, y);
+    return linear_residual(be, mixer->output, params, &keep->o, residual, y);
 }
 
 static plx_status attention_recompute(struct backend *be, const struct mixer *mixer,
@@ -324,6 +324,10 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
 
 /* ---- Decoding ---- */
 
+/* So many new tokens of a sequence keep every core busy only if work is split over keys, as decode
+ * does; more are a forward over the cache. */
+enum { FEW_TOKENS = 16 };
+
 /* [sequences * count, heads, D] as [sequences, count, heads, D]; absent stays absent. */
 static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct decode_view *step)
 {
@@ -334,7 +338,7 @@ static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct 
 static plx_status attention_decode(struct backend *be, const struct mixer *mixer,
                                    struct param_list *params, const struct decode_view *step,
                                    const struct plx_tensor *x, void *cache,
-                                   const struct plx_tensor *y)
+                                   const struct plx_tensor *residual, const struct plx_tensor *y)
 {
     const struct attention_cache *cached = cache;
     struct attention_record keep;
@@ -355,8 +359,10 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
                                            .k = k_cache,
                                            .v = v_cache,
                                            .o = unpacked(&keep.o, step)};
-    TRY(be->ops->attend_decode(be, &(struct attend){mixer->mechanism, &attention, &args}));
-    TRY(linear_forward(be, mixer->output, params, &keep.o, y));
+    const struct attend attend = {mixer->mechanism, &attention, &args};
+    TRY(step->count > FEW_TOKENS ? be->ops->attend_forward(be, &attend)
+                                 : be->ops->attend_decode(be, &attend));
+    TRY(linear_residual(be, mixer->output, params, &keep.o, residual, y));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }

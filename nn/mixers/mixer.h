@@ -47,9 +47,10 @@ struct mixer_kind {
     size_t record_size;
     void (*carve)(const struct mixer *mixer, int64_t tokens, enum record_parts parts,
                   struct arena *arena, void *record);
+    /* y = residual + the mixer of x, all [N,E]. */
     plx_status (*forward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                           const struct batch_view *batch, const struct plx_tensor *x, void *record,
-                          const struct plx_tensor *y);
+                          const struct plx_tensor *residual, const struct plx_tensor *y);
     /* Fills the cheap part of a record (layers.h) from the other. */
     plx_status (*recompute)(struct backend *be, const struct mixer *mixer,
                             struct param_list *params, const struct batch_view *batch,
@@ -63,10 +64,11 @@ struct mixer_kind {
     size_t cache_record_size;
     void (*carve_cache)(const struct mixer *mixer, plx_dtype dtype, int64_t sequences,
                         int64_t capacity, struct arena *arena, void *cache);
-    /* x, y [sequences * count, E], sequence by sequence; what later steps need goes into cache. */
+    /* The same with x, residual, y [sequences * count, E], sequence by sequence; what later steps
+     * need goes into cache. */
     plx_status (*decode)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                          const struct decode_view *step, const struct plx_tensor *x, void *cache,
-                         const struct plx_tensor *y);
+                         const struct plx_tensor *residual, const struct plx_tensor *y);
 };
 
 /* NULL where no row has the name. */

@@ -293,7 +293,7 @@ static plx_status restore_record(struct model *model, struct backend *be,
     const struct block *block = &model->blocks[l];
     if (kept->keep == RECORD_ALL) return PLX_OK;
     if (kept->keep == RECORD_KEPT)
-        return block_recompute(be, block, &model->params, &run->view, &kept->x[l], record);
+        return block_recompute(be, block, &model->params, &run->view, record);
     return block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL);
 }
 
@@ -321,7 +321,8 @@ static plx_status loss_backward(struct model *model, struct backend *be, struct 
     struct plx_tensor dfinal = arena_tensor(&be->scratch, be->activation, 2, last->shape);
     TRY(head_loss(be, model->head, &model->params, &kept->final, &run->targets, run->scale, &dfinal,
                   &run->loss));
-    TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, &d));
+    TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, NULL,
+                         &d));
     arena_release(&be->scratch, mark);
     /* Behind the blocks come the final norm and an untied head, before them the table. */
     const struct block *blocks = model->blocks, *end = &blocks[model->config.layers - 1];
@@ -406,6 +407,14 @@ void model_tell_gradients(struct model *model, model_gradients_queued queued, vo
 {
     model->queued = queued;
     model->queued_user = user;
+}
+
+plx_status model_loss_take(struct model *model, const struct plx_tensor *sum)
+{
+    const struct backend *be = model->be;
+    const struct plx_tensor *loss = &model->inputs.loss;
+    TRY(be->device->copy(sum->data, loss->data, sizeof(double), be->stream, be->err));
+    return be->device->fill(loss->data, 0, sizeof(double), be->stream, be->err);
 }
 
 plx_status model_loss_read(struct model *model, double *sum)

@@ -168,10 +168,10 @@ static void rows_rmsnorm(float *restrict y, float *restrict rstd, const float *r
 }
 
 /* dx = rstd (dy g - xhat mean(dy g xhat)) with xhat = x rstd; derived in ops_ref.c. */
-static void rows_rmsnorm_backward(float *restrict dx, double *restrict partial,
-                                  const float *restrict dy, const float *restrict x,
-                                  const float *restrict gain, const float *restrict rstd,
-                                  int64_t rows, int64_t E)
+static void rows_rmsnorm_backward(float *dx, double *restrict partial, const float *dy,
+                                  const float *restrict x, const float *restrict gain,
+                                  const float *restrict rstd, const float *residual, int64_t rows,
+                                  int64_t E)
 {
     memset(partial, 0, (size_t)E * sizeof *partial);
     for (int64_t r = 0; r < rows; r++, x += E, dy += E, dx += E) {
@@ -182,9 +182,9 @@ static void rows_rmsnorm_backward(float *restrict dx, double *restrict partial,
         float mean = (float)(dot * (double)factor / (double)E);
 #pragma omp simd
         for (int64_t e = 0; e < E; e++) {
-            float normal = x[e] * factor;
+            float normal = x[e] * factor, gradient = factor * (dy[e] * gain[e] - normal * mean);
             partial[e] += (double)(dy[e] * normal);
-            dx[e] = factor * (dy[e] * gain[e] - normal * mean);
+            dx[e] = residual != NULL ? residual[r * E + e] + gradient : gradient;
         }
     }
 }
@@ -250,15 +250,16 @@ static void rows_swiglu(float *restrict y, const float *restrict gate, const flo
     for (int64_t i = 0; i < count; i++) y[i] = gate[i] * rows_sigmoid(gate[i]) * up[i];
 }
 
-static void rows_swiglu_backward(float *restrict dgate, float *restrict dup,
-                                 const float *restrict dy, const float *restrict gate,
+static void rows_swiglu_backward(float *restrict dgate, float *restrict dup, float *product,
+                                 const float *dy, const float *restrict gate,
                                  const float *restrict up, int64_t count)
 {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
-        float g = gate[i], d = dy[i], s = rows_sigmoid(g);
+        float g = gate[i], u = up[i], d = dy[i], s = rows_sigmoid(g);
         dup[i] = d * g * s;
-        dgate[i] = d * up[i] * (s + g * s * (1.0f - s));
+        dgate[i] = d * u * (s + g * s * (1.0f - s));
+        product[i] = g * s * u;
     }
 }
 
