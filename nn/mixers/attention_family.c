@@ -301,6 +301,10 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
 
 /* ---- Decoding ---- */
 
+/* So many new tokens of a sequence keep every core busy only if work is split over keys, as decode
+ * does; more are a forward over the cache. */
+enum { FEW_TOKENS = 16 };
+
 /* [sequences * count, heads, D] as [sequences, count, heads, D]; absent stays absent. */
 static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct decode_view *step)
 {
@@ -332,7 +336,9 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
                                            .k = k_cache,
                                            .v = v_cache,
                                            .o = unpacked(&keep.o, step)};
-    TRY(be->ops->attend_decode(be, &(struct attend){mixer->mechanism, &attention, &args}));
+    const struct attend attend = {mixer->mechanism, &attention, &args};
+    TRY(step->count > FEW_TOKENS ? be->ops->attend_forward(be, &attend)
+                                 : be->ops->attend_decode(be, &attend));
     TRY(linear_residual(be, mixer->output, params, &keep.o, residual, y));
     arena_release(&be->scratch, mark);
     return PLX_OK;

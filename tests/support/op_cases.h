@@ -185,6 +185,33 @@ static plx_status run_product_add(struct backend *be, const struct plx_tensor *v
     return be->ops->gemm(be, &gemm);
 }
 
+/* At most eight rows with a weight whose rows are a multiple of 16 bytes, long ones among them. */
+static void operands_few(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = matrix(ROLE_OUT, n % 8 + 1, e);
+    o[1] = matrix(ROLE_IN, n % 8 + 1, 24 * n);
+    o[2] = matrix(ROLE_IN, e, 24 * n);
+}
+
+/* As generation's head has it: from activations to the storage dtype. */
+static void operands_few_stored(struct operand *o, int64_t n, int64_t e)
+{
+    operands_few(o, n, e);
+    o[0] = stored(o[0]);
+}
+
+static void operands_few_add(struct operand *o, int64_t n, int64_t e)
+{
+    operands_few(o, n, e);
+    o[3] = matrix(ROLE_IN, n % 8 + 1, e);
+}
+
+static plx_status run_few_add(struct backend *be, const struct plx_tensor *v)
+{
+    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, 1.0, 1.0, &v[3]};
+    return be->ops->gemm(be, &gemm);
+}
+
 /* ---- Layers ---------------------------------------------------------------------------------- */
 
 static void operands_rmsnorm(struct operand *o, int64_t n, int64_t e)
@@ -507,6 +534,9 @@ static const struct op_case op_cases[] = {
     {"gemm/tt", offsetof(struct ops, gemm), operands_tt, run_tt_factors, true, false, true},
     {"gemm/square", offsetof(struct ops, gemm), operands_square, run_square, true, false, true},
     {"gemm/batch", offsetof(struct ops, gemm), operands_batch, run_batch, true, false, true},
+    {"gemm/few", offsetof(struct ops, gemm), operands_few, run_nt, true, false, true},
+    {"gemm/few-stored", offsetof(struct ops, gemm), operands_few_stored, run_nt, true, false, true},
+    {"gemm/few-add", offsetof(struct ops, gemm), operands_few_add, run_few_add, true, false, true},
     {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false, true},
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,

@@ -4,6 +4,7 @@
 #define NN_OPS_CUDA_STATE_H
 
 #include "op.h"
+#include "ops/cuda/launch.h"
 
 struct gemm_library;
 
@@ -27,6 +28,10 @@ plx_status gemm_library_create(struct gemm_library **library, struct error *err)
 void gemm_library_destroy(struct gemm_library *library);
 plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes);
 plx_status cuda_gemm(struct backend *be, const struct gemm *gemm);
+
+/* ---- gemv_cuda.c ---- */
+/* Whether launch_gemv computes the product, and then its arguments. */
+bool cuda_gemv_takes(const struct gemm *gemm, struct gemv *call);
 
 /* ---- update_cuda.c ---- */
 plx_status cuda_sum_squares(struct backend *be, const struct plx_tensor *sums,

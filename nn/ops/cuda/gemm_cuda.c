@@ -1,4 +1,5 @@
-/* gemm_cuda.c: matrix products of ops_cuda, by cuBLASLt. No other file knows that library.
+/* gemm_cuda.c: matrix products of ops_cuda, by cuBLASLt but for those of a few rows (gemv_cuda.c).
+ * No other file knows that library.
  *
  * It is loaded when the first backend is created, not linked: it has half a gigabyte, and a program
  * that runs on the CPU does without. It counts columns first, so a row-major c = a b is asked for
@@ -465,8 +466,12 @@ plx_status cuda_gemm(struct backend *be, const struct gemm *gemm)
             "gemm: the cuda operations have no products over nothing");
     size_t mark = arena_mark(&be->scratch);
     void *workspace;
+    struct gemv few;
     plx_status status = scratch_push(be, "gemm", GEMM_WORKSPACE, &workspace);
-    if (status == PLX_OK && plx_tensor_count(gemm->c) > 0) status = gemm_run(be, gemm, workspace);
+    if (status == PLX_OK && cuda_gemv_takes(gemm, &few))
+        status = cuda_launched(be, "gemm", launch_gemv(be->stream, &few));
+    else if (status == PLX_OK && plx_tensor_count(gemm->c) > 0)
+        status = gemm_run(be, gemm, workspace);
     arena_release(&be->scratch, mark);
     return status;
 }

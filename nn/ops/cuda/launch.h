@@ -102,6 +102,19 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, 
 /* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
 const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V);
 
+/* ---- gemv_cuda.cu ---- */
+/* y = x weight^T + add, all dense: x [rows,K], weight [N,K], y and add (or NULL) [rows,N]. */
+struct gemv {
+    void *y;
+    const void *x, *weight, *add;
+    plx_dtype in, out; /* of x and weight, and of y and add */
+    int rows;
+    int64_t N, K;
+};
+/* Whether rows are so few, and memory so aligned, that the kernel takes it. */
+bool launch_gemv_serves(const struct gemv *call);
+const char *launch_gemv(plx_stream stream, const struct gemv *call);
+
 /* ---- packed_cuda.cu ---- */
 /* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. */
 const char *launch_project(plx_stream stream, plx_dtype T, void *y, const void *x,
