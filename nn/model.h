@@ -27,6 +27,11 @@ struct batch {
     const int32_t *targets;   /* [N]; negative: not scored */
     const int32_t *positions; /* [N], restarting in every sequence */
     const int32_t *offsets;   /* [sequences + 1], from 0 to N */
+    /* NULL, and every sequence sees its own tokens. Otherwise sequence s sees the tokens
+     * keys[key_offsets[s]] .. keys[key_offsets[s + 1] - 1] of the batch, the last of which are its
+     * own: texts that begin alike share what they begin with. Forward passes only. */
+    const int32_t *keys;
+    const int32_t *key_offsets; /* [sequences + 1], from 0 */
 };
 
 enum recompute {
@@ -61,6 +66,9 @@ struct model_memory {      /* bytes */
 };
 plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences, bool with_grads,
                          enum recompute recompute, struct model_memory *memory);
+/* On top of that: for batches of model_score that share what they begin with, with at most so many
+ * keys. */
+plx_status model_reserve_keys(struct model *model, int64_t keys);
 
 /* Sum over scored tokens of the cross-entropy in nats (double), and how many tokens were scored.
  * Chunked over tokens, so [N,V] logits never exist at once. */
