@@ -62,8 +62,6 @@ struct rope_shape {
 const char *launch_rope(plx_stream stream, plx_dtype T, void *y, const void *x,
                         const int32_t *positions, const struct rope_turns *turns, bool inverse,
                         struct rope_shape shape);
-/* Whether the next two have a kernel for these heads. */
-bool norm_rope_fits(int64_t D, const void *y, const void *x, const void *gain);
 const char *launch_norm_rope(plx_stream stream, plx_dtype T, void *y, float *rstd, const void *x,
                              const float *gain, double eps, const int32_t *positions,
                              const struct rope_turns *turns, struct rope_shape shape);
