@@ -6,7 +6,7 @@
 #   --parallax  the program, or the parallax.sh of a folder made by tools/pack_for_gpu.sh [build/parallax]
 #   --peer      a script that times cuDNN's softmax attention; without it no ratios are printed
 #   --kernel    this kernel instead of the library's choice
-#   PART        decode, cold, grid, paged, forward, backward, deterministic, offset [all of them]
+#   PART        decode, cold, grid, paged, tokens, f8, forward, backward, deterministic, offset [all of them]
 set -euo pipefail
 parallax=build/parallax peer='' out='' kernel=() parts=()
 while [ $# -gt 0 ]; do
@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$out" ] || { echo "run_gpu.sh: --out: needs a folder" >&2; exit 2; }
-[ ${#parts[@]} -gt 0 ] || parts=(decode cold grid paged forward backward deterministic offset)
+[ ${#parts[@]} -gt 0 ] || parts=(decode cold grid paged tokens f8 forward backward deterministic offset)
 mkdir -p "$out"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/card.txt"
 "$parallax" --version | tee -a "$out/card.txt"
@@ -65,6 +65,10 @@ measure_paged() {
     peers peer-decode.jsonl decode
     for page in 16 64; do ours "page-$page" peer-decode.jsonl --pass decode --page "$page"; done
 }
+measure_tokens() {
+    for tokens in 2 4 8; do ours "tokens-$tokens" none --pass decode --tokens "$tokens"; done
+}
+measure_f8() { ours f8 none --pass decode --cache f8e4m3; }
 measure_forward() { peers peer-train.jsonl train && ours forward peer-train.jsonl --pass forward; }
 measure_backward() { peers peer-train.jsonl train && ours backward peer-train.jsonl --pass backward; }
 measure_deterministic() {

@@ -141,6 +141,9 @@ static plx_status for_shapes(struct bench *bench, struct bench_case c, case_acti
     const int count = o->shape_count ? o->shape_count : bench->platform->shape_counts[c.pass];
     for (int n = 0; n < count; n++) {
         c.shape = shapes[n];
+        REQUIRE(err, bench_time(&c) <= c.shape.l, PLX_INVALID_ARGUMENT,
+                "--tokens: %lld queries a sequence are more than its %lld keys",
+                (long long)bench_time(&c), (long long)c.shape.l);
         TRY(for_masks(bench, c, action, err));
     }
     return PLX_OK;
@@ -152,11 +155,14 @@ static plx_status for_cases(struct bench *bench, case_action action, struct erro
     for (int p = 0; p < o->pass_count; p++)
         for (int m = 0; m < o->mechanism_count; m++)
             for (int t = 0; t < o->dtype_count; t++) {
+                const bool decode = o->passes[p] == PLX_DECODE;
                 const struct bench_case c = {.pass = o->passes[p],
                                              .mechanism = o->mechanisms[m],
                                              .dtype = o->dtypes[t],
+                                             .cache = decode && o->f8 ? PLX_F8E4M3 : o->dtypes[t],
                                              .cold = o->cold,
-                                             .page = o->passes[p] == PLX_DECODE ? o->page : 0,
+                                             .page = decode ? o->page : 0,
+                                             .tokens = o->tokens > 0 ? o->tokens : 1,
                                              .deterministic =
                                                  o->deterministic && o->passes[p] == PLX_BACKWARD};
                 TRY(for_shapes(bench, c, action, err));

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 
-/* Sequences, query heads, key/value heads, keys (and queries, except in decode: one), channels. */
+/* Sequences, query heads, key/value heads, keys (and queries, except in decode), channels. */
 struct bench_shape {
     int64_t b, hq, hkv, l, d;
 };
@@ -23,10 +23,12 @@ struct bench_attention_options {
     int dtype_count;
     const struct bench_shape *shapes;
     int shape_count;
-    bool causal, full;   /* decode is always causal, with one query */
+    bool causal, full;   /* decode is always causal */
     bool cold;           /* empty the caches before every call */
     bool deterministic;  /* ask backward for the same bits on every run */
     int64_t page;        /* keys a page of decode's cache; 0: contiguous */
+    int64_t tokens;      /* queries a sequence of decode; 0: one */
+    bool f8;             /* decode's cache is f8e4m3, with scales of 1 */
     double probe_offset; /* standard deviations of r.k by which its mean is moved from 0 */
     int threads;         /* of the CPU; 0: all */
     const char *kernel;  /* NULL: the library's choice */

@@ -12,6 +12,11 @@ struct plx_tensor *bench_slots(struct bench_arguments *args)
     return &args->tensors.q;
 }
 
+int64_t bench_time(const struct bench_case *c)
+{
+    return c->pass == PLX_DECODE ? c->tokens : c->shape.l;
+}
+
 /* ---- Pages ---- */
 
 int64_t bench_pages(const struct bench_case *c)
@@ -46,11 +51,11 @@ static struct plx_tensor key_tensor(const struct bench_case *c, plx_dtype dtype)
 struct bench_arguments bench_arguments(const struct bench_case *c, plx_pass pass, plx_dtype written)
 {
     const struct bench_shape s = c->shape;
-    const int64_t time = c->pass == PLX_DECODE ? 1 : s.l, rows[] = {s.b, time, s.hq};
+    const int64_t time = bench_time(c), rows[] = {s.b, time, s.hq};
     const int64_t pages[] = {s.b, bench_pages(c)};
     const struct plx_tensor query = plx_tensor_4d(NULL, c->dtype, s.b, time, s.hq, s.d);
     const struct plx_tensor query_out = plx_tensor_4d(NULL, written, s.b, time, s.hq, s.d);
-    const struct plx_tensor key = key_tensor(c, c->dtype), key_out = key_tensor(c, written);
+    const struct plx_tensor key = key_tensor(c, c->cache), key_out = key_tensor(c, written);
     const struct plx_tensor row = plx_tensor_dense(NULL, PLX_F32, 3, rows);
     struct bench_arguments args = {
         .attention = {.causal = c->causal, .deterministic = c->deterministic},
@@ -115,7 +120,7 @@ double bench_flops(const struct bench_case *c)
 {
     static const double products[2][3] = {{2, 5, 2}, {4, 8, 4}};
     const struct bench_shape s = c->shape;
-    const double time = c->pass == PLX_DECODE ? 1 : (double)s.l;
+    const double time = (double)bench_time(c);
     const double half = c->causal && c->pass != PLX_DECODE ? 0.5 : 1;
     return products[c->mechanism][c->pass] * half * 2 * (double)s.b * (double)s.hq * time *
            (double)s.l * (double)s.d;
@@ -124,6 +129,6 @@ double bench_flops(const struct bench_case *c)
 double bench_bytes(const struct bench_case *c)
 {
     const struct bench_shape s = c->shape;
-    return 2 * (double)plx_dtype_size(c->dtype) * (double)s.b * (double)s.hkv * (double)s.l *
+    return 2 * (double)plx_dtype_size(c->cache) * (double)s.b * (double)s.hkv * (double)s.l *
            (double)s.d;
 }

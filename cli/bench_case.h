@@ -14,6 +14,8 @@ struct bench_case {
     bool cold;          /* caches are emptied before every call */
     bool deterministic; /* of backward */
     int64_t page;       /* keys a page of decode's cache; 0: contiguous */
+    int64_t tokens;     /* queries a sequence of decode */
+    plx_dtype cache;    /* of keys and values: dtype, or in decode f8e4m3 with scales of 1 */
 };
 
 struct bench_result {
@@ -55,6 +57,8 @@ struct bench_arguments {
  * outputs of rank 4; what backward reads of them has the case's dtype. */
 struct bench_arguments bench_arguments(const struct bench_case *c, plx_pass pass,
                                        plx_dtype written);
+/* Queries a sequence. */
+int64_t bench_time(const struct bench_case *c);
 /* The tensors as an array of SLOTS. */
 struct plx_tensor *bench_slots(struct bench_arguments *args);
 

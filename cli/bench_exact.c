@@ -21,8 +21,7 @@ struct place {
 
 static int64_t query_row(const struct bench_case *c, struct place at)
 {
-    const int64_t time = c->pass == PLX_DECODE ? 1 : c->shape.l;
-    return (at.b * time + at.i) * c->shape.hq + at.h;
+    return (at.b * bench_time(c) + at.i) * c->shape.hq + at.h;
 }
 
 static double dot(const float *a, const float *b, int64_t count)
@@ -38,7 +37,8 @@ static plx_status query_create(const struct bench_tensors *x, const struct bench
     const struct bench_shape s = c->shape;
     const int64_t row = query_row(c, at), g = at.h / (s.hq / s.hkv);
     const float *q = bench_tensors_row(x, SLOT_Q, row), *r = bench_tensors_row(x, SLOT_R, row);
-    *query = (struct query){.keys = c->causal && c->pass != PLX_DECODE ? at.i + 1 : s.l};
+    /* Queries end where their sequence does. */
+    *query = (struct query){.keys = c->causal ? s.l - bench_time(c) + at.i + 1 : s.l};
     query->p = calloc((size_t)(3 * query->keys), sizeof(double));
     if (!query->p) return PLX_OUT_OF_MEMORY;
     query->u = query->p + query->keys;
@@ -173,6 +173,7 @@ static int choose_places(const struct bench_case *c, struct place places[MAX_PLA
     int count = 0;
     if (c->pass == PLX_DECODE) {
         places[count++] = (struct place){0, 0, 0};
+        if (c->tokens > 1) places[count++] = (struct place){0, c->tokens - 1, 0};
         if (s.hq > 1) places[count++] = (struct place){0, 0, s.hq - 1};
         if (s.b > 1) places[count++] = (struct place){s.b - 1, 0, s.hq / 2};
         if (s.b > 2) places[count++] = (struct place){s.b / 2, 0, 0};

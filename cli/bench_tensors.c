@@ -14,6 +14,11 @@ static bool is_input(int slot)
     return slot <= SLOT_V || slot == SLOT_D_O;
 }
 
+static bool is_key(enum bench_slot slot)
+{
+    return slot == SLOT_K || slot == SLOT_V;
+}
+
 void bench_tensors_reserve(struct bench_tensors *tensors, const struct bench_case *c)
 {
     const plx_pass first = c->pass == PLX_BACKWARD ? PLX_FORWARD : c->pass;
@@ -95,7 +100,8 @@ static plx_status fill_slot(struct bench_tensors *tensors, enum bench_slot slot,
     const struct device *device = tensors->device;
     const int64_t count[] = {BENCH_ROWS * tensors->d};
     struct plx_tensor wide = plx_tensor_dense(tensors->rows[slot], PLX_F32, 1, count);
-    struct plx_tensor narrow = plx_tensor_dense(rounded, tensors->dtype, 1, count);
+    const plx_dtype dtype = is_key(slot) ? tensors->cache : tensors->dtype;
+    struct plx_tensor narrow = plx_tensor_dense(rounded, dtype, 1, count);
     plx_context *context;
     plx_status status = plx_context_create(NULL, &context);
     REQUIRE(err, status == PLX_OK, status, "bench: no context");
@@ -110,7 +116,7 @@ static plx_status fill_slot(struct bench_tensors *tensors, enum bench_slot slot,
 
     char *memory = tensors->memory[slot];
     const size_t total = tensors->bytes[slot];
-    size_t done = (size_t)count[0] * plx_dtype_size(tensors->dtype);
+    size_t done = (size_t)count[0] * plx_dtype_size(dtype);
     TRY(device->upload(memory, rounded, done, tensors->stream, err));
     while (done < total) {
         const size_t part = done < total - done ? done : total - done;
@@ -143,12 +149,14 @@ static plx_status fill_lists(struct bench_tensors *tensors, const struct bench_c
 static plx_status fill_inputs(struct bench_tensors *tensors, const struct bench_case *c,
                               struct error *err)
 {
-    if (tensors->d == c->shape.d && tensors->dtype == c->dtype) return PLX_OK;
+    if (tensors->d == c->shape.d && tensors->dtype == c->dtype && tensors->cache == c->cache)
+        return PLX_OK;
     const size_t count = (size_t)(BENCH_ROWS * c->shape.d);
     void *rounded = malloc(count * plx_dtype_size(c->dtype));
     plx_status status = rounded ? PLX_OK : PLX_OUT_OF_MEMORY;
     tensors->d = c->shape.d;
     tensors->dtype = c->dtype;
+    tensors->cache = c->cache;
     for (int i = 0; status == PLX_OK && i < INPUTS; i++) {
         if (!tensors->memory[inputs[i]]) continue;
         free(tensors->rows[inputs[i]]);

@@ -25,7 +25,7 @@ struct bench_tensors {
     size_t workspace_bytes;
     float *rows[SLOTS]; /* host copies of the pattern of inputs, [BENCH_ROWS,D], as rounded */
     int64_t d;          /* what the inputs hold now */
-    plx_dtype dtype;
+    plx_dtype dtype, cache;
 };
 
 /* Before allocation: makes room for a case. */

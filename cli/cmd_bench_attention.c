@@ -14,10 +14,10 @@
 enum { SHAPES_MAX = 1024 };
 
 struct bench_attention_values {
-    char *device, *pass, *mechanism, *dtype, *mask;
+    char *device, *pass, *mechanism, *dtype, *cache, *mask;
     struct text_list shapes;
     char *grid, *kernel, *peer, *json;
-    int64_t page, repeat, threads;
+    int64_t page, tokens, repeat, threads;
     double probe_offset, seconds;
     bool cold, deterministic, list_shapes, plan;
 };
@@ -46,6 +46,10 @@ static const struct option_row rows[] = {
      "empty the caches before every call"},
     {NULL, "page", OPTION_INT, FIELD(page), "0", "KEYS", 0, 1 << 20, false,
      "keys a page of decode's cache; 0: contiguous"},
+    {NULL, "cache", OPTION_STRING, FIELD(cache), "auto", "auto|f8e4m3", 0, 0, false,
+     "of decode's keys and values; auto: the dtype"},
+    {NULL, "tokens", OPTION_INT, FIELD(tokens), "1", "N", 1, 4096, false,
+     "queries a sequence in decode"},
     {NULL, "deterministic", OPTION_BOOL, FIELD(deterministic), "false", NULL, 0, 0, false,
      "ask backward for the same bits on every run"},
     {NULL, "probe_offset", OPTION_REAL, FIELD(probe_offset), "0", "X", 0, 1000, false,
@@ -170,6 +174,8 @@ static plx_status run_cases(const struct bench_attention_values *values, struct 
         .cold = values->cold,
         .deterministic = values->deterministic,
         .page = values->page,
+        .tokens = values->tokens,
+        .f8 = strcmp(values->cache, "f8e4m3") == 0,
         .probe_offset = values->probe_offset,
         .threads = (int)values->threads,
         .kernel = values->kernel[0] ? values->kernel : NULL,
