@@ -4,6 +4,7 @@
  * threads for a head, a warp for a small model's width, up to a block of 512. The gradient of a
  * gain is a sum over all rows: each team adds up its rows, a block its teams, which leaves a
  * fixed number of partial rows whatever the GPU is, and a second kernel adds those in double. */
+#include "chain.cuh"
 #include "norm.cuh"
 
 namespace
@@ -25,6 +26,8 @@ __global__ void __launch_bounds__(L::threads)
     const int64_t row = (int64_t)blockIdx.x * L::teams + threadIdx.x / L::team;
     group<T, 8> in[L::chunks];
     float squares = 0;
+    chain_release();
+    chain_wait();
 #pragma unroll
     for (int c = 0; c < L::chunks; c++) {
         const int e = (c * L::team + lane) * 8;
@@ -272,9 +275,8 @@ const char *launch_rmsnorm(plx_stream stream, plx_dtype dtype, void *y, float *r
         else
             for_layout(E, [&](auto lay) {
                 typedef decltype(lay) L;
-                rmsnorm_kernel<T, L>
-                    <<<blocks_for(rows, L::teams), L::threads, 0, (cudaStream_t)stream>>>(
-                        (T *)y, rstd, (const T *)x, gain, rows, (int)E, (float)eps);
+                launch_chained(rmsnorm_kernel<T, L>, blocks_for(rows, L::teams), L::threads, stream,
+                               (T *)y, rstd, (const T *)x, gain, rows, (int)E, (float)eps);
             });
     });
     return launched();

@@ -3,6 +3,7 @@
  * An angle is a position times a frequency, up to many thousands, so it is reduced in double; its
  * sine and cosine are then those of a float below one half turn. A block takes a few tokens: first
  * it computes the turns of each once, then all heads use them. */
+#include "chain.cuh"
 #include "norm.cuh"
 
 namespace
@@ -117,8 +118,10 @@ __global__ void __launch_bounds__(THREADS)
     float weight[2][8];
     read_numbers(weight[0], gain + pair);
     read_numbers(weight[1], gain + PAIRS + pair);
+    chain_release();
     compute_turns<8>(turned, turns, positions, first, count, PAIRS, false);
     __syncthreads();
+    chain_wait();
     for (int start = 0; start < count * shape.H; start += TEAMS) {
         const int head = start + team;
         const bool live = head < count * shape.H;
@@ -257,9 +260,9 @@ const char *launch_norm_rope(plx_stream stream, plx_dtype dtype, void *y, float 
     for_dtype(dtype, [&](auto zero) {
         for_team(shape.D, [&](auto team) {
             typedef decltype(zero) T;
-            norm_rope_kernel<T, team.value>
-                <<<blocks_for(shape.N, tokens), THREADS, 0, (cudaStream_t)stream>>>(
-                    (T *)y, rstd, (const T *)x, gain, (float)eps, positions, *turns, shape, tokens);
+            launch_chained(norm_rope_kernel<T, team.value>, blocks_for(shape.N, tokens), THREADS,
+                           stream, (T *)y, rstd, (const T *)x, gain, (float)eps, positions, *turns,
+                           shape, tokens);
         });
     });
     return launched();
