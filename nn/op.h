@@ -185,9 +185,11 @@ struct ops {
     /* y = silu(gate) * up, all [N,F]. */
     plx_status (*swiglu)(struct backend *be, const struct plx_tensor *y,
                          const struct plx_tensor *gate, const struct plx_tensor *up);
+    /* And product = silu(gate) * up again, the same bits as swiglu's y; it may be dy. */
     plx_status (*swiglu_backward)(struct backend *be, const struct plx_tensor *dgate,
-                                  const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                  const struct plx_tensor *gate, const struct plx_tensor *up);
+                                  const struct plx_tensor *dup, const struct plx_tensor *product,
+                                  const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                  const struct plx_tensor *up);
 
     /* y[n,h,:] = sigmoid(z[n,h]) x[n,h,:]; x [N,H,D], z [N,H]. */
     plx_status (*gate)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,

@@ -65,8 +65,19 @@ static inline plx_status rounded_norm_rope_backward(struct backend *be, rounded_
 
 ROUNDED(swiglu, (be, y, gate, up), y, ROUNDED_NONE, rounded_view y, rounded_view gate,
         rounded_view up)
-ROUNDED(swiglu_backward, (be, dgate, dup, dy, gate, up), dgate, dup, rounded_view dgate,
-        rounded_view dup, rounded_view dy, rounded_view gate, rounded_view up)
+
+static inline plx_status rounded_swiglu_backward(struct backend *be, rounded_view dgate,
+                                                 rounded_view dup, rounded_view product,
+                                                 rounded_view dy, rounded_view gate,
+                                                 rounded_view up)
+{
+    TRY(ops_ref.swiglu_backward(be, dgate, dup, product, dy, gate, up));
+    rounded_tensor(dgate);
+    rounded_tensor(dup);
+    rounded_tensor(product);
+    return PLX_OK;
+}
+
 ROUNDED(gate, (be, y, x, z), y, ROUNDED_NONE, rounded_view y, rounded_view x, rounded_view z)
 ROUNDED(gate_backward, (be, dx, dz, dy, x, z), dx, dz, rounded_view dx, rounded_view dz,
         rounded_view dy, rounded_view x, rounded_view z)

@@ -7,11 +7,14 @@
 enum {
     DECODE_CHIP = 132,
     DECODE_ROOM = 2 * DECODE_CHIP,
-    DECODE_MAX_PARTS = 64,   /* more are joined more slowly than they are summed */
-    DECODE_MAX_CLUSTER = 3,  /* 2 to this */
-    DECODE_SHORT = 16,       /* units of a range that is worth a second block a multiprocessor */
-    DECODE_WORKSPACE = 256,  /* what the counters are rounded up to */
-    DECODE_MAX_GRID = 65535, /* along y and z */
+    DECODE_JOINED = 16,        /* partial results that are joined as fast as they are summed */
+    DECODE_LONG = 64,          /* units of a sequence that is worth so many blocks */
+    DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
+    DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay */
+    DECODE_TWO_PAIRS = 512,    /* or pairs */
+    DECODE_SHORT = 16,         /* units of a range that is worth a second block a multiprocessor */
+    DECODE_WORKSPACE = 256,    /* what the counters are rounded up to */
+    DECODE_MAX_GRID = 65535,   /* along y and z */
 };
 
 static int64_t decode_least(int64_t a, int64_t b)
@@ -45,27 +48,71 @@ static int decode_bytes(const struct attention_problem *p, int heads)
 /* A box lies in one page. */
 static int decode_box(const struct attention_problem *p, int heads)
 {
-    int keys = DECODE_UNIT(decode_bytes(p, heads)) / DECODE_WARPS;
+    int keys = DECODE_KEYS(decode_bytes(p, heads));
     if (!decode_fits_boxes(&p->k) || !decode_fits_boxes(&p->v)) return 0;
     if (p->page == 0 || p->page % keys == 0) return keys;
     return p->page % DECODE_MIN_BOX == 0 ? DECODE_MIN_BOX : 0;
 }
 
-/* Blocks of a pair where every sequence gets the same number: one on each multiprocessor. */
-static int64_t decode_parts(int64_t pairs, int64_t units)
+/* How many blocks of how many warps share the keys of a pair and sequence; 2 to `cluster` of them
+ * join in shared memory. */
+struct decode_share {
+    int warps, parts, cluster;
+};
+
+/* The largest power of two that is not more than x, which is at least 1. */
+static int decode_power(int64_t x)
 {
-    int64_t parts = decode_most(DECODE_CHIP / pairs, 1);
-    return decode_least(decode_least(parts, units), DECODE_MAX_PARTS);
+    int power = 1;
+    while (2 * power <= x) power *= 2;
+    return power;
 }
 
-/* Parts that join in shared memory: as many as a cluster may have. Their number is rounded down to
- * whole clusters. */
-static int decode_cluster(int *parts)
+/* A block of four warps on each multiprocessor, or two: a cache that is read from memory. */
+static struct decode_share decode_share_large(int64_t pairs, int64_t units)
 {
-    int cluster = 0;
-    while (cluster < DECODE_MAX_CLUSTER && *parts >> (cluster + 1) > 0) cluster++;
-    *parts = *parts >> cluster << cluster;
-    return cluster;
+    int64_t room = 2 * pairs <= DECODE_CHIP ? DECODE_ROOM / pairs : 1;
+    int64_t most = decode_least(units, DECODE_JOINED);
+    return (struct decode_share){DECODE_WARPS, decode_power(decode_least(room, most)), 0};
+}
+
+/* Few keys: a cluster in which every warp of four has a tile, or two of those that hold many keys;
+ * its blocks leave half of the chip to the next launch. A cluster of two saves too little. Parts is
+ * 0 where it does not fit. */
+static struct decode_share decode_share_short(int64_t pairs, int64_t units, int keys)
+{
+    struct decode_share share = {DECODE_WARPS, 0, 0};
+    int64_t room = decode_least(DECODE_CHIP / 2 / pairs, 8), turns = keys > DECODE_MIN_BOX ? 2 : 1;
+    if (room < 4 || units > turns * decode_power(room)) return share;
+    share.parts = decode_power(room);
+    while (share.parts / 2 >= units) share.parts /= 2;
+    while (1 << share.cluster < share.parts) share.cluster++;
+    return share;
+}
+
+/* Blocks of eight warps: the fewest parts that leave a warp few tiles. A second part pays where it
+ * takes three tiles off a warp; very long sequences of one or two pairs are worth so many that they
+ * join in clusters first. */
+static struct decode_share decode_share_wide(int64_t pairs, int64_t units)
+{
+    struct decode_share share = {DECODE_WIDE_WARPS, 1, 0};
+    int64_t most = decode_least(decode_least(DECODE_CHIP / pairs, units), DECODE_JOINED);
+    if (units >= DECODE_LONG && DECODE_LONG / pairs > most) most = DECODE_LONG / pairs;
+    int parts = decode_power(most);
+    if (units - (units + parts - 1) / parts >= 3) share.parts = parts;
+    while (share.parts >> share.cluster > DECODE_JOINED) share.cluster++;
+    return share;
+}
+
+/* bytes: of all keys and values; keys: of a tile. */
+static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int keys, int64_t bytes)
+{
+    int64_t units = (tiles + DECODE_WARPS - 1) / DECODE_WARPS;
+    int64_t wide = (tiles + DECODE_WIDE_WARPS - 1) / DECODE_WIDE_WARPS;
+    if (pairs > DECODE_CHIP || units == 1) return (struct decode_share){DECODE_WARPS, 1, 0};
+    if (bytes >= DECODE_LARGE && pairs >= 8) return decode_share_large(pairs, units);
+    struct decode_share share = decode_share_short(pairs, units, keys);
+    return wide > 1 && share.parts > 0 ? share : decode_share_wide(pairs, wide);
 }
 
 /* True where that would leave much of the chip idle in the end: the last of few rounds of blocks
@@ -87,28 +134,39 @@ static int64_t decode_ranges(int64_t pairs, int64_t B, int64_t units)
     return whole * 10 >= ranges * 9 ? whole : ranges;
 }
 
-/* Two heads of 64 channels fill the 128 bytes that memory is read in as well as one of 128. */
-static int decode_heads(const struct attention_problem *p)
+/* Two heads of 64 channels fill the 256 bytes that memory likes to be read in. That halves the
+ * pairs, so it is for caches that are large, or have pairs enough. */
+static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
 {
-    return p->D == 64 && p->kv_dtype != PLX_F8E4M3 && p->G % 2 == 0 && decode_box(p, 2) > 0 ? 2 : 1;
+    bool worth =
+        p->B * p->G * p->S >= DECODE_TWO_KEYS || p->B * p->G * row_blocks >= DECODE_TWO_PAIRS;
+    if (p->D != 64 || p->kv_dtype == PLX_F8E4M3 || p->G % 2 != 0 || !worth) return 1;
+    return decode_box(p, 2) > 0 ? 2 : 1;
 }
 
 struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxes)
 {
-    int64_t rows = p->T * (p->H / p->G);
-    struct decode_plan plan = {.heads = boxes ? decode_heads(p) : 1,
-                               .row_blocks = (int)((rows + DECODE_ROWS - 1) / DECODE_ROWS)};
+    int64_t rows = p->T * (p->H / p->G), row_blocks = (rows + DECODE_ROWS - 1) / DECODE_ROWS;
+    struct decode_plan plan = {.warps = DECODE_WARPS,
+                               .heads = boxes ? decode_heads(p, row_blocks) : 1,
+                               .row_blocks = (int)row_blocks};
     plan.box = boxes ? decode_box(p, plan.heads) : 0;
-    int unit = DECODE_UNIT(decode_bytes(p, plan.heads));
-    int64_t pairs = p->G / plan.heads * plan.row_blocks;
-    int64_t units = decode_keys_of((int)p->T, (int)p->S, p->window, unit).units;
+    int keys = DECODE_KEYS(decode_bytes(p, plan.heads));
+    int64_t pairs = p->G / plan.heads * row_blocks;
+    int64_t units = decode_keys_of((int)p->T, (int)p->S, p->window, DECODE_WARPS * keys).units;
     bool alike = p->q_lengths.rank == 0 && p->k_lengths.rank == 0;
     plan.pairs = (int)pairs;
     plan.list = plan.box == 0 || (!alike && p->B > 1) || decode_is_uneven(p->B * pairs);
-    plan.parts =
-        (int)(plan.list ? decode_ranges(pairs, p->B, units) : decode_parts(p->B * pairs, units));
-    if (!plan.list) plan.cluster = decode_cluster(&plan.parts);
-    if (!plan.list && alike) plan.cut = decode_cut_of((int)units, plan.parts);
+    if (plan.list) {
+        plan.parts = (int)decode_ranges(pairs, p->B, units);
+    } else {
+        int64_t tiles = decode_keys_of((int)p->T, (int)p->S, p->window, keys).units;
+        int64_t bytes = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
+        struct decode_share share = decode_share_of(p->B * pairs, tiles, keys, bytes);
+        plan.warps = share.warps, plan.parts = share.parts, plan.cluster = share.cluster;
+        units = decode_keys_of((int)p->T, (int)p->S, p->window, share.warps * keys).units;
+        if (alike) plan.cut = decode_cut_of((int)units, plan.parts);
+    }
     int64_t results = plan.list ? 2 * (int64_t)plan.parts : p->B * (plan.parts >> plan.cluster);
     int64_t bytes = decode_least(rows, DECODE_ROWS) * plan.heads * (4 + 2 * p->D) * 4;
     plan.counters =
@@ -120,7 +178,7 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
 
 const char *decode_plan_refuse(const struct attention_problem *p)
 {
-    int64_t unit = DECODE_UNIT(decode_bytes(p, 2)); /* the smallest */
+    int64_t unit = DECODE_WARPS * DECODE_KEYS(decode_bytes(p, 2)); /* the smallest */
     if (p->B > DECODE_MAX_GRID) return "it takes at most 65535 sequences";
     if (p->B * ((p->S + unit - 1) / unit + 1) > INT32_MAX) return "it takes fewer keys in all";
     return NULL;

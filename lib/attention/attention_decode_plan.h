@@ -20,16 +20,17 @@
 
 enum {
     DECODE_WARPS = 4,         /* of a block */
+    DECODE_WIDE_WARPS = 8,    /* of a wide one, which has a multiprocessor to itself */
     DECODE_ROWS = 8,          /* rows of a block */
     DECODE_MAX_ROWS = 64,     /* rows of a key/value head */
-    DECODE_STAGES = 3,        /* tiles of a warp in shared memory */
     DECODE_TILE_BYTES = 8192, /* keys and values of a tile */
     DECODE_MIN_BOX = 16, /* keys of a tile of 128 channels, and of the smallest page that copies
                             of boxes take */
 };
 
-/* Keys of a unit; bytes: of a key, of both heads where two lie side by side in a tile. */
-#define DECODE_UNIT(bytes) (DECODE_WARPS * DECODE_TILE_BYTES / (2 * (bytes)))
+/* Keys of a tile; bytes: of a key, of both heads where two lie side by side. A unit is a tile of
+ * every warp of a block. */
+#define DECODE_KEYS(bytes) (DECODE_TILE_BYTES / (2 * (bytes)))
 
 /* What a sequence of T queries and S keys has: keys first .. end - 1, which some row sees, in
  * `units` units, the first of which begins at a multiple of their size. At least one, so that
@@ -101,6 +102,7 @@ ATTENTION_INLINE int decode_divide(struct decode_divisor by, int n)
 
 struct decode_plan {
     bool list;
+    int warps;                 /* of a block */
     int heads;                 /* key/value heads of a block, side by side in its tiles: 1 or 2 */
     int row_blocks;            /* blocks of DECODE_ROWS rows a key/value head */
     int pairs;                 /* G / heads times row_blocks */

@@ -1,14 +1,15 @@
 /* attention_decode_sm90.cuh: decode on Hopper: few queries against a long cache, with and without
  * the probe.
  *
- * The work is to read the keys and values once, at the speed of the memory. Each of the
- * DECODE_WARPS warps of a block keeps a ring of DECODE_STAGES tiles in shared memory and waits for
- * nobody: warps meet only where a pair ends.
+ * The work is to read the keys and values once, at the speed of the memory. Each warp of a block
+ * keeps a ring of a few tiles in shared memory and waits for nobody: warps meet only where a pair
+ * ends.
  *
  *     1  the first tiles are asked for, then queries and probes become operands
  *     2  for each tile: [S; U] = [q; r] K', weights, [A1; A2] += [w; w (u - c)] V (NOTES.md), and
  *        its place is asked to be filled again
- *     3  the warps' results are joined, and those of blocks that share a pair
+ *     3  the warps' results are joined, and those of blocks that share a pair: first in clusters,
+ *        through shared memory, then through the workspace
  *
  * The order of all additions is fixed by shapes and lengths: results repeat bit for bit. */
 #ifndef PLX_ATTENTION_DECODE_SM90_CUH
@@ -21,14 +22,14 @@
 #include "attention/attention_decode_sm90_ring.cuh"
 
 template <class KIND> struct decode_shared {
-    unsigned char ring[DECODE_WARPS][DECODE_STAGES][DECODE_TILE_BYTES];
-    uint64_t full[DECODE_WARPS][DECODE_STAGES];
+    unsigned char ring[KIND::WARPS][KIND::STAGES][DECODE_TILE_BYTES];
+    uint64_t full[KIND::WARPS][KIND::STAGES];
     /* Of a list; each warp's own. */
-    struct decode_cursor current[DECODE_WARPS], next[DECODE_WARPS];
-    struct decode_cut cut[DECODE_WARPS];
+    struct decode_cursor current[KIND::WARPS], next[KIND::WARPS];
+    struct decode_cut cut[KIND::WARPS];
     bool last;
     /* Of a list. */
-    struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[DECODE_WARPS][KIND::HEADS];
+    struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[KIND::WARPS][KIND::HEADS];
 };
 
 /* ---- Queries --------------------------------------------------------------------------------- */
@@ -177,7 +178,7 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
         }
         decode_ask<KIND>(p, maps, ahead, tile, full);
         decode_ahead_step<KIND>(p, ahead, next);
-        ring.stage = ring.stage + 1 < DECODE_STAGES ? ring.stage + 1 : 0;
+        ring.stage = ring.stage + 1 < KIND::STAGES ? ring.stage + 1 : 0;
     }
 }
 
@@ -243,11 +244,11 @@ decode_finish_cluster(const struct decode_arguments &p, int batch, bool whole, i
                 decode_value_scale<KIND>(p, head), first, here);
         decode_meet(p);
         for (int i = threadIdx.x >> p.cluster; i < HEADS * here << shift;
-             i += DECODE_WARPS * 32 >> p.cluster) {
+             i += KIND::THREADS >> p.cluster) {
             int place = i >> shift, head = HEADS > 1 && place >= here, row = place - head * here;
             int d = (own - place << shift) + i;
             struct decode_channel x =
-                decode_join_warps<D, PROBE, ROWS>(from + head * sizeof(left_rows), apart, row, d);
+                decode_join_warps<KIND, PROBE>(from + head * sizeof(left_rows), apart, row, d);
             x = decode_join_lanes<PROBE>(x, blocks);
             if (lane != 0) continue;
             if (whole) {
@@ -275,7 +276,7 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
     __syncthreads();
     if (!*last) return;
     int rows = decode_rows_of(p);
-    for (int i = threadIdx.x; i < HEADS * rows * D; i += DECODE_WARPS * 32) {
+    for (int i = threadIdx.x; i < HEADS * rows * D; i += KIND::THREADS) {
         int head = HEADS > 1 && i / D >= rows, row = i / D - head * rows;
         decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, row), i % D,
                                decode_join_parts<KIND, PROBE>(p, parts, head, row, i % D));
@@ -317,7 +318,7 @@ decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
     int pairs = (int)gridDim.x, pair = (int)blockIdx.x;
     do {
         struct decode_cursor at = *current;
-        struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
+        struct decode_segment segment = decode_segment_of<KIND>(p, at);
         struct decode_cut cut = shared->cut[threadIdx.x / 32];
         int first = decode_cut_owner(cut, at.origin);
         int last = decode_cut_owner(cut, at.origin + segment.units - 1);
@@ -342,7 +343,7 @@ decode_ring_begin(struct decode_shared<KIND> *shared)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     struct decode_ring ring = {shared_address(shared->ring[warp]),
                                shared_address(shared->full[warp]), 0, 0};
-    if (lane < DECODE_STAGES)
+    if (lane < KIND::STAGES)
         mbarrier_init(ring.full + lane * 8, KIND::FEED == DECODE_CHUNKS ? 32 : 1);
     mbarrier_init_fence();
     __syncwarp();
@@ -367,7 +368,7 @@ decode_even(const struct decode_arguments &p, const struct decode_maps &maps,
 
 /* Even: grid (pairs, parts, batch). List: grid (pairs, ranges). */
 template <class E, class KIND, bool PROBE>
-__global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
+__global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
     decode_sm90_kernel(const __grid_constant__ struct decode_arguments p,
                        const __grid_constant__ struct decode_maps maps)
 {
@@ -382,12 +383,12 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
     if (KIND::LIST || p.k_lengths != NULL || p.q_lengths != NULL) dependency_wait();
     int parts = 0;
     struct decode_cut cut = {};
-    struct decode_cursor at = KIND::LIST ? decode_begin_list<KIND::UNIT>(p, &cut)
-                                         : decode_begin_even<KIND::UNIT>(p, &parts);
+    struct decode_cursor at =
+        KIND::LIST ? decode_begin_list<KIND>(p, &cut) : decode_begin_even<KIND>(p, &parts);
     dependency_wait();
     dependency_release();
     if (at.left == 0 && (KIND::LIST || (int)blockIdx.y >> p.cluster << p.cluster >= parts)) return;
-    struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
+    struct decode_segment segment = decode_segment_of<KIND>(p, at);
     struct decode_ahead ahead;
     ahead.head = decode_kv_head<KIND::HEADS>(p);
     decode_ahead_enter(p, ahead, at.batch, segment);
@@ -400,7 +401,7 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, 2)
         __syncwarp();
     }
 #pragma unroll 1
-    for (int stage = 0; stage < DECODE_STAGES; stage++) {
+    for (int stage = 0; stage < KIND::STAGES; stage++) {
         decode_ask<KIND>(p, maps, ahead, ring.tiles + stage * DECODE_TILE_BYTES,
                          ring.full + stage * 8);
         decode_ahead_step<KIND>(p, ahead, next);

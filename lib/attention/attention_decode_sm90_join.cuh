@@ -117,20 +117,21 @@ static __device__ __forceinline__ void decode_leave(struct decode_left<KIND::D, 
 
 /* The block's sum of a channel over its warps, with the c of the first that has keys; what they
  * left lies `apart` bytes apart. */
-template <int D, bool PROBE, int ROWS>
+template <class KIND, bool PROBE>
 static __device__ __forceinline__ struct decode_channel decode_join_warps(const unsigned char *left,
                                                                           int apart, int row, int d)
 {
-    struct decode_state part[DECODE_WARPS];
+    constexpr int D = KIND::D, ROWS = KIND::ROWS;
+    struct decode_state part[KIND::WARPS];
     struct decode_channel x = {{-INFINITY, 0.0f, 0.0f, 0.0f}, 0.0f, 0.0f};
 #pragma unroll
-    for (int w = DECODE_WARPS - 1; w >= 0; w--) {
+    for (int w = KIND::WARPS - 1; w >= 0; w--) {
         part[w] = ((const struct decode_left<D, ROWS> *)(left + w * apart))->state[row];
         x.state.maximum = fmaxf(x.state.maximum, part[w].maximum);
         x.state.c = part[w].sum != 0.0f ? part[w].c : x.state.c;
     }
 #pragma unroll
-    for (int w = 0; w < DECODE_WARPS; w++) {
+    for (int w = 0; w < KIND::WARPS; w++) {
         const struct decode_left<D, ROWS> *from =
             (const struct decode_left<D, ROWS> *)(left + w * apart);
         float weight = decode_weight(part[w], x.state.maximum), dc = part[w].c - x.state.c;

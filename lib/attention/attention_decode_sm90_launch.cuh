@@ -128,7 +128,7 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
     cudaLaunchConfig_t config = {};
     config.gridDim =
         dim3((unsigned)plan->pairs, (unsigned)plan->parts, plan->list ? 1u : (unsigned)p->B);
-    config.blockDim = dim3(DECODE_WARPS * 32);
+    config.blockDim = dim3(KIND::THREADS);
     config.dynamicSmemBytes = (size_t)bytes;
     config.stream = (cudaStream_t)stream;
     config.attrs = attributes;
@@ -144,9 +144,13 @@ static plx_status decode_sm90_boxes(plx_context *context, const struct attention
                                     const struct decode_plan *plan, char *workspace,
                                     plx_stream stream)
 {
-    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, false> even;
-    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, true> list;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, DECODE_EVEN> even;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, DECODE_WIDE> wide;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, DECODE_LIST> list;
     if (plan->list) return decode_sm90_launch<E, list, PROBE>(context, p, plan, workspace, stream);
+    if constexpr (HEADS == 1)
+        if (plan->warps == DECODE_WIDE_WARPS)
+            return decode_sm90_launch<E, wide, PROBE>(context, p, plan, workspace, stream);
     return decode_sm90_launch<E, even, PROBE>(context, p, plan, workspace, stream);
 }
 
@@ -155,8 +159,8 @@ static plx_status decode_sm90_feed(plx_context *context, const struct attention_
                                    const struct decode_plan *plan, char *workspace,
                                    plx_stream stream)
 {
-    typedef decode_kind<128, 1, 2, DECODE_CHUNKS, true> chunks;
-    typedef decode_kind<64, 1, 2, DECODE_CHUNKS, true> chunks_64;
+    typedef decode_kind<128, 1, 2, DECODE_CHUNKS, DECODE_LIST> chunks;
+    typedef decode_kind<64, 1, 2, DECODE_CHUNKS, DECODE_LIST> chunks_64;
     if (p->kv_dtype == PLX_F8E4M3)
         return decode_sm90_boxes<E, PROBE, 128, 1, 1>(context, p, plan, workspace, stream);
     if (plan->box == 0 && p->D == 128)

@@ -63,36 +63,37 @@ struct decode_segment {
     int begin, end, key, turns, units;
 };
 
-template <int UNIT>
+template <class KIND>
 static __device__ __forceinline__ struct decode_segment
 decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &at)
 {
     struct decode_segment segment;
     segment.lengths = decode_lengths_of(p, at.batch);
-    struct decode_keys keys = decode_keys_of(segment.lengths.T, segment.lengths.S, p.window, UNIT);
-    int key = (keys.first / UNIT + at.unit) * UNIT;
+    struct decode_keys keys =
+        decode_keys_of(segment.lengths.T, segment.lengths.S, p.window, KIND::UNIT);
+    int key = (keys.first / KIND::UNIT + at.unit) * KIND::UNIT;
     segment.units = keys.units;
     segment.turns = min(keys.units - at.unit, at.left);
     segment.begin = max(keys.first, key);
-    segment.end = min(keys.end, key + segment.turns * UNIT);
-    segment.key = key + threadIdx.x / 32 * (UNIT / DECODE_WARPS);
+    segment.end = min(keys.end, key + segment.turns * KIND::UNIT);
+    segment.key = key + threadIdx.x / 32 * KIND::KEYS;
     return segment;
 }
 
 /* Units of a batch entry; 0 behind the last. */
-template <int UNIT>
+template <class KIND>
 static __device__ __forceinline__ int decode_units_of(const struct decode_arguments &p, int batch)
 {
     if (batch >= p.B) return 0;
     struct decode_lengths lengths = decode_lengths_of(p, batch);
-    return decode_keys_of(lengths.T, lengths.S, p.window, UNIT).units;
+    return decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).units;
 }
 
 /* ---- Even ------------------------------------------------------------------------------------ */
 
 /* This block's share of its pair, and among how many it is shared. Left is 0 for none; a block that
  * others of its cluster count on goes on without. */
-template <int UNIT>
+template <class KIND>
 static __device__ __forceinline__ struct decode_cursor
 decode_begin_even(const struct decode_arguments &p, int *parts)
 {
@@ -101,7 +102,7 @@ decode_begin_even(const struct decode_arguments &p, int *parts)
     int part = (int)blockIdx.y;
     *parts = p.parts;
     if (cut.each == 0) {
-        int units = decode_units_of<UNIT>(p, at.batch);
+        int units = decode_units_of<KIND>(p, at.batch);
         *parts = min(p.parts, units);
         cut = decode_cut_of(units, *parts);
     }
@@ -122,19 +123,19 @@ static __device__ __forceinline__ int decode_inclusive_sum(int x)
 }
 
 /* The block's range; every warp adds up the lengths for itself. */
-template <int UNIT>
+template <class KIND>
 static __device__ __forceinline__ struct decode_cursor
 decode_begin_list(const struct decode_arguments &p, struct decode_cut *cut)
 {
     int total = 0, lane = threadIdx.x % 32, range = (int)blockIdx.y;
-    for (int b = lane; b < p.B; b += 32) total += decode_units_of<UNIT>(p, b);
+    for (int b = lane; b < p.B; b += 32) total += decode_units_of<KIND>(p, b);
     total = __shfl_sync(0xffffffffu, decode_inclusive_sum(total), 31);
     int ranges = min(p.parts, total);
     *cut = decode_cut_of(total, ranges);
     if (range >= ranges) return {0, 0, 0, 0};
     int place = decode_cut_begin(*cut, range), left = decode_cut_begin(*cut, range + 1) - place;
     for (int b = 0, before = 0;; b += 32) {
-        int mine = decode_units_of<UNIT>(p, b + lane);
+        int mine = decode_units_of<KIND>(p, b + lane);
         int behind = before + decode_inclusive_sum(mine);
         uint32_t found = __ballot_sync(0xffffffffu, behind > place);
         int here = found != 0 ? __ffs(found) - 1 : 31;

@@ -13,9 +13,18 @@ struct decode_maps {
  * lie in one page; or chunks of 16 bytes, each from its own place. */
 enum decode_feed { DECODE_BOXES, DECODE_CHUNKS };
 
-template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, bool LIST_>
-struct decode_kind : decode_shape<D_, HEADS_, SIZE_> {
-    static constexpr enum decode_feed FEED = FEED_; static constexpr bool LIST = LIST_;
+/* What a block's work is, see attention_decode_plan.h: a part of one sequence, by four warps or by
+ * eight, or a range of the list. */
+enum decode_way { DECODE_EVEN, DECODE_WIDE, DECODE_LIST };
+
+template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, enum decode_way WAY_>
+struct decode_kind
+    : decode_shape<D_, HEADS_, SIZE_, WAY_ == DECODE_WIDE ? DECODE_WIDE_WARPS : DECODE_WARPS> {
+    static constexpr enum decode_feed FEED = FEED_;
+    static constexpr bool LIST = WAY_ == DECODE_LIST;
+    static constexpr int THREADS = decode_kind::WARPS * 32;
+    /* Tiles of a warp in shared memory, and blocks of a multiprocessor. */
+    static constexpr int STAGES = WAY_ == DECODE_WIDE ? 2 : 3, BLOCKS = WAY_ == DECODE_WIDE ? 1 : 2;
     /* Rows that warps leave for each other at a time. A block without a list leaves them in its
      * ring, which it needs no more. */
     static constexpr int ROWS = LIST ? 2 : DECODE_ROWS;
@@ -72,7 +81,7 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
         ahead.end = 0;
         return;
     }
-    struct decode_segment segment = decode_segment_of<KIND::UNIT>(p, at);
+    struct decode_segment segment = decode_segment_of<KIND>(p, at);
     decode_ahead_enter(p, ahead, at.batch, segment);
     decode_next(segment, at);
     __syncwarp();

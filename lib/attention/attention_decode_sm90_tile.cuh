@@ -15,10 +15,10 @@
 #include "attention/attention_decode_sm90_list.cuh"
 
 /* HEADS: key/value heads side by side in a tile; SIZE: bytes of an element. */
-template <int D_, int HEADS_, int SIZE_> struct decode_shape {
+template <int D_, int HEADS_, int SIZE_, int WARPS_> struct decode_shape {
     static constexpr int D = D_, HEADS = HEADS_, SIZE = SIZE_, ROW = D * HEADS * SIZE;
     static constexpr bool F8 = SIZE == 1;
-    static constexpr int UNIT = DECODE_UNIT(ROW), KEYS = UNIT / DECODE_WARPS;
+    static constexpr int WARPS = WARPS_, KEYS = DECODE_KEYS(ROW), UNIT = WARPS * KEYS;
     static constexpr int BOX = KEYS * 128, BOXES = ROW / 128; /* of the keys of a tile */
     static constexpr int HEAD = BOXES / HEADS * BOX;          /* bytes of a head of them */
 };

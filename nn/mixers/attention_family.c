@@ -199,6 +199,7 @@ static struct plx_attention batch_attention(const struct backend *be, const stru
     struct plx_attention attention = {
         .causal = true, .window = mixer->window, .deterministic = be->deterministic};
     if (batch->rows == 0) attention.q_offsets = batch->offsets;
+    if (batch->keys.rank > 0) attention.k_offsets = batch->key_offsets;
     return attention;
 }
 
@@ -213,6 +214,25 @@ static struct plx_parallax_args batch_args(const struct batch_view *batch,
                                       .lse = batched(batch, &keep->lse),
                                       .probe_mean = batched(batch, &keep->probe_mean),
                                       .value_mean = batched(batch, &keep->value_mean)};
+}
+
+/* Where sequences see more than their own tokens: keys and values in the order of batch->keys, in
+ * scratch. A list of tokens picks rows as ids pick rows of a table. */
+static plx_status gather_keys(struct backend *be, const struct batch_view *batch,
+                              const struct attention_record *keep, struct plx_parallax_args *args)
+{
+    const struct plx_tensor *from[2] = {&keep->k.out, &keep->v};
+    struct plx_tensor *to[2] = {&args->k, &args->v};
+    if (batch->keys.rank == 0) return PLX_OK;
+    for (int i = 0; i < 2; i++) {
+        const int64_t count = batch->keys.shape[0];
+        const int64_t shape[4] = {1, count, from[i]->shape[1], from[i]->shape[2]};
+        *to[i] = arena_tensor(&be->scratch, from[i]->dtype, 4, shape);
+        struct plx_tensor table = view_matrix(from[i], batch->tokens),
+                          rows = view_matrix(to[i], count);
+        TRY(be->ops->embed(be, &rows, &table, &batch->keys));
+    }
+    return PLX_OK;
 }
 
 /* ---- Forward and backward ---- */
@@ -236,8 +256,11 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
     const struct attention_record *keep = record;
     TRY(project(be, mixer, params, &batch->positions, x, keep));
     const struct plx_attention attention = batch_attention(be, mixer, batch);
-    const struct plx_parallax_args args = batch_args(batch, keep);
+    struct plx_parallax_args args = batch_args(batch, keep);
+    const size_t mark = arena_mark(&be->scratch);
+    TRY(gather_keys(be, batch, keep, &args));
     TRY(be->ops->attend_forward(be, &(struct attend){mixer->mechanism, &attention, &args}));
+    arena_release(&be->scratch, mark);
     return linear_residual(be, mixer->output, params, &keep->o, residual, y);
 }
 

@@ -17,9 +17,11 @@ struct mixer;
 /* A batch as tensors on the backend's device. */
 struct batch_view {
     int64_t tokens;
-    struct plx_tensor positions; /* i32 [N] */
-    int64_t rows;                /* sequences, where all have the same length; otherwise 0 */
-    struct plx_tensor offsets;   /* i32 [sequences + 1]; where rows is 0 */
+    struct plx_tensor positions;   /* i32 [N] */
+    int64_t rows;                  /* sequences, where all have the same length; otherwise 0 */
+    struct plx_tensor offsets;     /* i32 [sequences + 1]; where rows is 0 */
+    struct plx_tensor keys;        /* i32 [K]: the tokens that sequences see; rank 0: their own */
+    struct plx_tensor key_offsets; /* i32 [sequences + 1]; where there are keys */
 };
 
 /* New tokens, count of each of the sequences first .. first + sequences - 1 of a cache. */

@@ -293,15 +293,17 @@ plx_status check_swiglu(struct backend *be, const struct plx_tensor *y,
 }
 
 plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                 const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                 const struct plx_tensor *gate, const struct plx_tensor *up)
+                                 const struct plx_tensor *dup, const struct plx_tensor *product,
+                                 const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                 const struct plx_tensor *up)
 {
     const char *op = "swiglu_backward";
     TRY(check_dense(be, op, "gate", gate, be->activation));
     TRY(check_like(be, op, "up", up, "gate", gate));
     TRY(check_like(be, op, "dy", dy, "gate", gate));
     TRY(check_like(be, op, "dgate", dgate, "gate", gate));
-    return check_like(be, op, "dup", dup, "gate", gate);
+    TRY(check_like(be, op, "dup", dup, "gate", gate));
+    return check_like(be, op, "product", product, "gate", gate);
 }
 
 plx_status check_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,

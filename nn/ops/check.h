@@ -41,8 +41,9 @@ plx_status check_rope(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_swiglu(struct backend *be, const struct plx_tensor *y,
                         const struct plx_tensor *gate, const struct plx_tensor *up);
 plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                 const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                 const struct plx_tensor *gate, const struct plx_tensor *up);
+                                 const struct plx_tensor *dup, const struct plx_tensor *product,
+                                 const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                 const struct plx_tensor *up);
 plx_status check_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                       const struct plx_tensor *z);
 plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,

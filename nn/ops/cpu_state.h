@@ -101,8 +101,9 @@ plx_status cpu_norm_rope_backward(struct backend *be, const struct plx_tensor *d
 plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *gate,
                       const struct plx_tensor *up);
 plx_status cpu_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                               const struct plx_tensor *dup, const struct plx_tensor *dy,
-                               const struct plx_tensor *gate, const struct plx_tensor *up);
+                               const struct plx_tensor *dup, const struct plx_tensor *product,
+                               const struct plx_tensor *dy, const struct plx_tensor *gate,
+                               const struct plx_tensor *up);
 plx_status cpu_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                     const struct plx_tensor *z);
 plx_status cpu_gate_backward(struct backend *be, const struct plx_tensor *dx,

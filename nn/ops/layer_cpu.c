@@ -168,19 +168,20 @@ plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const stru
 }
 
 plx_status cpu_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                               const struct plx_tensor *dup, const struct plx_tensor *dy,
-                               const struct plx_tensor *gate, const struct plx_tensor *up)
+                               const struct plx_tensor *dup, const struct plx_tensor *product,
+                               const struct plx_tensor *dy, const struct plx_tensor *gate,
+                               const struct plx_tensor *up)
 {
-    TRY(check_swiglu_backward(be, dgate, dup, dy, gate, up));
+    TRY(check_swiglu_backward(be, dgate, dup, product, dy, gate, up));
     enum { BLOCK = 8192 };
     const struct rows *rows = cpu_rows(be);
     int64_t count = plx_tensor_count(dy);
-    float *dg = dgate->data, *du = dup->data;
+    float *dg = dgate->data, *du = dup->data, *y = product->data;
     const float *d = dy->data, *g = gate->data, *u = up->data;
 #pragma omp parallel for num_threads(cpu_threads(be, count)) schedule(static)
     for (int64_t b = 0; b < layer_blocks(count, BLOCK); b++) {
         int64_t at = b * BLOCK;
-        rows->swiglu_backward(dg + at, du + at, d + at, g + at, u + at,
+        rows->swiglu_backward(dg + at, du + at, y + at, d + at, g + at, u + at,
                               layer_length(count, b, BLOCK));
     }
     return PLX_OK;

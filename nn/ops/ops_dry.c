@@ -162,10 +162,11 @@ static plx_status dry_swiglu(struct backend *be, const struct plx_tensor *y,
 }
 
 static plx_status dry_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                      const struct plx_tensor *dup, const struct plx_tensor *dy,
+                                      const struct plx_tensor *dup,
+                                      const struct plx_tensor *product, const struct plx_tensor *dy,
                                       const struct plx_tensor *gate, const struct plx_tensor *up)
 {
-    return check_swiglu_backward(be, dgate, dup, dy, gate, up);
+    return check_swiglu_backward(be, dgate, dup, product, dy, gate, up);
 }
 
 static plx_status dry_gate(struct backend *be, const struct plx_tensor *y,

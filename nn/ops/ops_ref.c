@@ -236,16 +236,17 @@ static void ref_swiglu(const struct plx_tensor *y, const struct plx_tensor *gate
 
 /* silu'(g) = s + g s (1 - s) with s = sigmoid(g). */
 static void ref_swiglu_backward(const struct plx_tensor *dgate, const struct plx_tensor *dup,
-                                const struct plx_tensor *dy, const struct plx_tensor *gate,
-                                const struct plx_tensor *up)
+                                const struct plx_tensor *product, const struct plx_tensor *dy,
+                                const struct plx_tensor *gate, const struct plx_tensor *up)
 {
-    real *dg = dgate->data, *du = dup->data;
+    real *dg = dgate->data, *du = dup->data, *y = product->data;
     const real *d = dy->data, *g = gate->data, *u = up->data;
     int64_t count = plx_tensor_count(dy);
     for (int64_t i = 0; i < count; i++) {
         real s = ref_sigmoid(g[i]);
         du[i] = d[i] * g[i] * s;
         dg[i] = d[i] * u[i] * (s + g[i] * s * (1 - s));
+        y[i] = g[i] * s * u[i];
     }
 }
 

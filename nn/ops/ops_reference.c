@@ -171,12 +171,13 @@ static plx_status reference_swiglu(struct backend *be, const struct plx_tensor *
 
 static plx_status reference_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
                                             const struct plx_tensor *dup,
+                                            const struct plx_tensor *product,
                                             const struct plx_tensor *dy,
                                             const struct plx_tensor *gate,
                                             const struct plx_tensor *up)
 {
-    TRY(check_swiglu_backward(be, dgate, dup, dy, gate, up));
-    reference_of(dy)->swiglu_backward(dgate, dup, dy, gate, up);
+    TRY(check_swiglu_backward(be, dgate, dup, product, dy, gate, up));
+    reference_of(dy)->swiglu_backward(dgate, dup, product, dy, gate, up);
     return PLX_OK;
 }
 

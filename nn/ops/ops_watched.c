@@ -49,8 +49,8 @@ WATCHED(norm_rope_backward, (be, dx, dgain, dy, x, gain, rstd, positions, rope),
         tensor dgain, tensor dy, tensor x, tensor gain, tensor rstd, tensor positions,
         const struct rope *rope)
 WATCHED(swiglu, (be, y, gate, up), tensor y, tensor gate, tensor up)
-WATCHED(swiglu_backward, (be, dgate, dup, dy, gate, up), tensor dgate, tensor dup, tensor dy,
-        tensor gate, tensor up)
+WATCHED(swiglu_backward, (be, dgate, dup, product, dy, gate, up), tensor dgate, tensor dup,
+        tensor product, tensor dy, tensor gate, tensor up)
 WATCHED(gate, (be, y, x, z), tensor y, tensor x, tensor z)
 WATCHED(gate_backward, (be, dx, dz, dy, x, z), tensor dx, tensor dz, tensor dy, tensor x, tensor z)
 WATCHED(embed, (be, y, table, ids), tensor y, tensor table, tensor ids)

@@ -70,8 +70,9 @@ struct rows {
                  int64_t D);
 
     void (*swiglu)(float *y, const float *gate, const float *up, int64_t count);
-    void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
-                            const float *up, int64_t count);
+    /* product may be dy. */
+    void (*swiglu_backward)(float *dgate, float *dup, float *product, const float *dy,
+                            const float *gate, const float *up, int64_t count);
     /* rows x D, one gate a row. */
     void (*gate)(float *y, const float *x, const float *z, int64_t rows, int64_t D);
     void (*gate_backward)(float *dx, float *dz, const float *dy, const float *x, const float *z,

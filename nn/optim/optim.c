@@ -388,6 +388,14 @@ plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor
     return optim_update(optim, lr_factor, decay_factor);
 }
 
+struct plx_tensor optim_norm(const struct optim *optim)
+{
+    struct plx_tensor norm = optim->clip;
+    norm.shape[0] = 1;
+    norm.data = (char *)norm.data + offsetof(struct clip_state, norm);
+    return norm;
+}
+
 plx_status optim_read_report(struct optim *optim, struct optim_report *report)
 {
     struct backend *be = optim->be;

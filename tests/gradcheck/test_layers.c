@@ -198,7 +198,7 @@ static void mlp_case(struct rig *rig, int variant)
     (void)variant;
     assert_true(
         mlp_create(&rig->mlp, &rig->params, (struct precision){PLX_F64, PLX_F64}, E, 11, 1, "m"));
-    mlp_carve(&rig->mlp, N, RECORD_ALL, &rig->records, &rig->mlp_record);
+    mlp_carve(&rig->mlp, N, &rig->records, &rig->mlp_record);
 }
 
 static plx_status mlp_case_forward(struct rig *rig, const struct plx_tensor *x,

@@ -171,8 +171,8 @@ static plx_status swiglu_forward(struct backend *be, const struct probe *p)
 
 static plx_status swiglu_backward(struct backend *be, const struct probe *p)
 {
-    return be->ops->swiglu_backward(be, &p->din[0].view, &p->din[1].view, &p->dout.view,
-                                    &p->in[0].view, &p->in[1].view);
+    return be->ops->swiglu_backward(be, &p->din[0].view, &p->din[1].view, &p->out.view,
+                                    &p->dout.view, &p->in[0].view, &p->in[1].view);
 }
 
 static plx_status gate_forward(struct backend *be, const struct probe *p)

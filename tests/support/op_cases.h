@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "op_cases_attend.h"
+#include "op_cases_packed.h"
 #include "op_cases_update.h"
 #include "op_operands.h"
 
@@ -324,10 +325,16 @@ static plx_status run_bias_backward(struct backend *be, const struct plx_tensor 
     return be->ops->bias_backward(be, &v[0], &v[1]);
 }
 
+/* Few heads, or those of a model where the shape is meant for timing. */
+static inline int64_t head_count(int64_t n)
+{
+    return n < 20000 ? 3 : 16;
+}
+
 static void operands_rope(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = heads(ROLE_OUT, n, 3, 2 * e);
-    o[1] = heads(ROLE_IN, n, 3, 2 * e);
+    o[0] = heads(ROLE_OUT, n, head_count(n), 2 * e);
+    o[1] = heads(ROLE_IN, n, head_count(n), 2 * e);
     o[2] = integers(FILL_POSITIONS, n, 0);
 }
 
@@ -343,7 +350,7 @@ static plx_status run_rope(struct backend *be, const struct plx_tensor *v)
 
 static void operands_rope_in_place(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = heads(ROLE_BOTH, n, 3, 2 * e);
+    o[0] = heads(ROLE_BOTH, n, head_count(n), 2 * e);
     o[1] = integers(FILL_POSITIONS, n, 0);
 }
 
@@ -355,9 +362,9 @@ static plx_status run_rope_in_place(struct backend *be, const struct plx_tensor 
 /* Channels as a head of 2 e has them. */
 static void operands_norm_rope(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = heads(ROLE_OUT, n, 3, 2 * e);
-    o[1] = stored(vector(ROLE_OUT, 3 * n));
-    o[2] = heads(ROLE_IN, n, 3, 2 * e);
+    o[0] = heads(ROLE_OUT, n, head_count(n), 2 * e);
+    o[1] = stored(vector(ROLE_OUT, head_count(n) * n));
+    o[2] = heads(ROLE_IN, n, head_count(n), 2 * e);
     o[3] = stored(vector(ROLE_IN, 2 * e));
     o[4] = integers(FILL_POSITIONS, n, 0);
 }
@@ -370,12 +377,12 @@ static plx_status run_norm_rope(struct backend *be, const struct plx_tensor *v)
 
 static void operands_norm_rope_backward(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = heads(ROLE_OUT, n, 3, 2 * e);
+    o[0] = heads(ROLE_OUT, n, head_count(n), 2 * e);
     o[1] = stored(vector(ROLE_BOTH, 2 * e));
-    o[2] = heads(ROLE_IN, n, 3, 2 * e);
-    o[3] = heads(ROLE_IN, n, 3, 2 * e);
+    o[2] = heads(ROLE_IN, n, head_count(n), 2 * e);
+    o[3] = heads(ROLE_IN, n, head_count(n), 2 * e);
     o[4] = stored(vector(ROLE_IN, 2 * e));
-    o[5] = stored(vector(ROLE_IN, 3 * n));
+    o[5] = stored(vector(ROLE_IN, head_count(n) * n));
     o[5].values = FILL_SQUARES;
     o[6] = integers(FILL_POSITIONS, n, 0);
 }
@@ -410,12 +417,23 @@ static plx_status run_swiglu(struct backend *be, const struct plx_tensor *v)
 
 static void operands_swiglu_backward(struct operand *o, int64_t n, int64_t e)
 {
-    for (int i = 0; i < 5; i++) o[i] = matrix(i < 2 ? ROLE_OUT : ROLE_IN, n, e);
+    for (int i = 0; i < 6; i++) o[i] = matrix(i < 3 ? ROLE_OUT : ROLE_IN, n, e);
 }
 
 static plx_status run_swiglu_backward(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4]);
+    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
+}
+
+static void operands_swiglu_in_place(struct operand *o, int64_t n, int64_t e)
+{
+    for (int i = 0; i < 5; i++) o[i] = matrix(i < 2 ? ROLE_OUT : ROLE_IN, n, e);
+    o[2].role = ROLE_BOTH;
+}
+
+static plx_status run_swiglu_in_place(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[2], &v[3], &v[4]);
 }
 
 static void operands_gate(struct operand *o, int64_t n, int64_t e)
@@ -558,6 +576,14 @@ static const struct op_case op_cases[] = {
      run_rmsnorm_residual, false, false, false},
     {"rmsnorm_backward/in-place", offsetof(struct ops, rmsnorm_backward),
      operands_rmsnorm_to_residual, run_rmsnorm_to_residual, false, false, false},
+    {"project/bf16", offsetof(struct ops, project), operands_project, run_project_bf16, false,
+     false, false},
+    {"project/int8", offsetof(struct ops, project), operands_project, run_project_int8, false,
+     false, false},
+    {"unpack/bf16", offsetof(struct ops, unpack), operands_unpack, run_unpack_bf16, false, false,
+     false},
+    {"unpack/int8", offsetof(struct ops, unpack), operands_unpack, run_unpack_int8, false, false,
+     false},
     {"bias", offsetof(struct ops, bias), operands_bias, run_bias, false, false, false},
     {"bias/in-place", offsetof(struct ops, bias), operands_bias_in_place, run_bias_in_place, false,
      false, false},
@@ -575,6 +601,8 @@ static const struct op_case op_cases[] = {
     {"swiglu", offsetof(struct ops, swiglu), out_in_in, run_swiglu, false, false, false},
     {"swiglu_backward", offsetof(struct ops, swiglu_backward), operands_swiglu_backward,
      run_swiglu_backward, false, false, false},
+    {"swiglu_backward/in-place", offsetof(struct ops, swiglu_backward), operands_swiglu_in_place,
+     run_swiglu_in_place, false, false, false},
     {"gate", offsetof(struct ops, gate), operands_gate, run_gate, false, false, false},
     {"gate_backward", offsetof(struct ops, gate_backward), operands_gate_backward,
      run_gate_backward, false, false, false},

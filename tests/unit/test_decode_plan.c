@@ -39,21 +39,33 @@ static struct decode_plan plan_of(int64_t B, int64_t H, int64_t G, int64_t S, in
     return decode_plan_make(&p, true);
 }
 
+/* On an H100: parallax/NOTES.md, "Hopper decode". */
 static void measured_shapes_get_the_fastest_plan(void **state)
 {
     (void)state;
     const struct {
         int64_t B, H, G, S, D;
-        int parts;
-    } cases[] = {{1, 8, 8, 512, 128, 8},    {1, 8, 8, 1024, 128, 16},   {1, 8, 8, 4096, 128, 16},
-                 {1, 8, 8, 16384, 128, 16}, {32, 8, 8, 512, 128, 1},    {32, 8, 8, 16384, 128, 1},
-                 {8, 16, 8, 4096, 128, 2},  {1, 16, 8, 32768, 128, 16}, {64, 32, 8, 4096, 128, 1},
-                 {32, 8, 8, 4096, 64, 1},   {1, 8, 8, 4096, 64, 16},    {200, 8, 8, 1024, 128, 1}};
+        int warps, heads, parts, cluster;
+    } cases[] = {{1, 8, 8, 128, 128, 8, 1, 1, 0},    {1, 8, 8, 256, 128, 4, 1, 4, 2},
+                 {4, 8, 8, 256, 128, 8, 1, 1, 0},    {1, 8, 8, 512, 128, 4, 1, 8, 3},
+                 {4, 8, 8, 512, 128, 8, 1, 4, 0},    {1, 8, 8, 1024, 128, 8, 1, 8, 0},
+                 {1, 8, 8, 4096, 128, 8, 1, 16, 0},  {1, 8, 8, 16384, 128, 4, 1, 16, 0},
+                 {1, 1, 1, 16384, 128, 8, 1, 64, 2}, {1, 2, 2, 32768, 128, 8, 1, 32, 1},
+                 {32, 8, 8, 512, 128, 4, 1, 1, 0},   {32, 8, 8, 16384, 128, 4, 1, 1, 0},
+                 {8, 16, 8, 4096, 128, 4, 1, 4, 0},  {1, 16, 8, 32768, 128, 4, 1, 16, 0},
+                 {64, 32, 8, 4096, 128, 4, 1, 1, 0}, {1, 8, 8, 128, 64, 4, 1, 1, 0},
+                 {1, 8, 8, 256, 64, 8, 1, 1, 0},     {1, 8, 8, 512, 64, 4, 1, 4, 2},
+                 {1, 8, 8, 2048, 64, 4, 1, 8, 3},    {32, 8, 8, 1024, 64, 4, 1, 1, 0},
+                 {32, 8, 8, 4096, 64, 4, 2, 1, 0},   {8, 8, 8, 16384, 64, 4, 2, 8, 0},
+                 {1, 8, 8, 4096, 64, 8, 1, 16, 0},   {200, 8, 8, 1024, 128, 4, 1, 1, 0}};
     for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
         struct decode_plan plan =
             plan_of(cases[n].B, cases[n].H, cases[n].G, cases[n].S, cases[n].D);
         assert_false(plan.list);
+        assert_int_equal(plan.warps, cases[n].warps);
+        assert_int_equal(plan.heads, cases[n].heads);
         assert_int_equal(plan.parts, cases[n].parts);
+        assert_int_equal(plan.cluster, cases[n].cluster);
     }
 }
 
@@ -71,9 +83,29 @@ static void uneven_work_becomes_a_list(void **state)
     assert_int_equal(decode_plan_make(&p, true).cut.each, 0); /* its length is read on the device */
 }
 
+static void two_heads_of_64_channels_share_a_block(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t B, H, G, S, D;
+        int32_t page;
+        int heads;
+    } cases[] = {
+        {32, 8, 8, 4096, 64, 0, 2},   {32, 8, 8, 1024, 64, 0, 1},  {1, 8, 8, 4096, 64, 0, 1},
+        {64, 8, 8, 128, 64, 0, 2},    {8, 8, 8, 32768, 64, 16, 2}, {32, 8, 8, 4096, 64, 8, 1},
+        {32, 32, 8, 4096, 64, 64, 2}, {32, 9, 9, 4096, 64, 0, 1},  {32, 8, 8, 4096, 128, 0, 1}};
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
+        struct attention_problem p =
+            problem(cases[n].B, 1, cases[n].H, cases[n].G, cases[n].S, cases[n].D);
+        p.page = cases[n].page;
+        assert_int_equal(decode_plan_make(&p, true).heads, cases[n].heads);
+        assert_int_equal(decode_plan_make(&p, false).heads, 1);
+    }
+}
+
 static int box(int64_t D, int32_t page, int64_t stride)
 {
-    struct attention_problem p = problem(2, 1, 8, 8, 64 * 1024, D);
+    struct attention_problem p = problem(2, 1, 8, 8, 19200, D);
     p.page = page;
     p.k.stride[1] = stride ? stride : p.k.stride[1];
     return decode_plan_make(&p, true).box;
@@ -94,6 +126,10 @@ static void boxes_lie_in_one_page(void **state)
     struct attention_problem p = problem(1, 1, 8, 8, 512, 128);
     assert_int_equal(decode_plan_make(&p, false).box, 0);
     assert_true(decode_plan_make(&p, false).list);
+    p.kv_dtype = p.k.dtype = p.v.dtype = PLX_F8E4M3;
+    assert_int_equal(decode_plan_make(&p, true).box, 32);
+    p.k.stride[1] += 8;
+    assert_int_equal(decode_plan_make(&p, true).box, 0);
 }
 
 static void rows_make_blocks_of_eight(void **state)
@@ -158,25 +194,34 @@ static void pages_are_found_by_a_product(void **state)
     }
 }
 
+static void check_plan(int64_t B, int64_t G, int64_t group, int64_t S, int64_t D)
+{
+    struct decode_plan plan = plan_of(B, G * group, G, S, D);
+    int unit = plan.warps * DECODE_KEYS(2 * plan.heads * (int)D);
+    struct decode_keys keys = decode_keys_of(1, (int)S, 0, unit);
+    const int clusters = plan.parts >> plan.cluster;
+    assert_true(plan.warps == DECODE_WARPS || (plan.warps == DECODE_WIDE_WARPS && !plan.list));
+    assert_int_equal(G % plan.heads, 0);
+    assert_int_equal(plan.pairs, G / plan.heads * plan.row_blocks);
+    assert_true(plan.parts >= 1 && plan.parts <= 65535);
+    assert_true(plan.cluster >= 0 && plan.cluster <= 3);
+    assert_int_equal(clusters << plan.cluster, plan.parts);
+    assert_true(!plan.list || plan.cluster == 0);
+    /* Blocks that have nothing to do are fewer than those that have. */
+    assert_true(plan.list || plan.parts < 2 * keys.units);
+    assert_int_equal(plan.counters % 256, 0);
+    if (!plan.list) assert_int_equal(decode_cut_begin(plan.cut, plan.parts), keys.units);
+    if (plan.list || clusters > 1) assert_true(plan.counters >= (size_t)(B * plan.pairs * 8));
+}
+
 static void every_plan_can_be_launched(void **state)
 {
     (void)state;
     for (int64_t B = 1; B <= 256; B *= 2)
         for (int64_t G = 1; G <= 16; G++)
             for (int64_t group = 1; group <= 16; group++)
-                for (int64_t S = 1; S <= 65536; S *= 4)
-                    for (int64_t D = 64; D <= 128; D *= 2) {
-                        struct decode_plan plan = plan_of(B, G * group, G, S, D);
-                        struct decode_keys keys =
-                            decode_keys_of(1, (int)S, 0, DECODE_UNIT(2 * plan.heads * (int)D));
-                        assert_true(plan.parts >= 1 && plan.parts <= 65535);
-                        assert_true(plan.list || plan.parts <= keys.units);
-                        assert_int_equal(plan.counters % 256, 0);
-                        if (!plan.list)
-                            assert_int_equal(decode_cut_begin(plan.cut, plan.parts), keys.units);
-                        if (plan.list || plan.parts > 1)
-                            assert_true(plan.counters >= (size_t)(B * plan.pairs * 8));
-                    }
+                for (int64_t S = 1; S <= 65536; S = S < 200 ? S + 7 : S * 4)
+                    for (int64_t D = 64; D <= 128; D *= 2) check_plan(B, G, group, S, D);
 }
 
 int main(void)
@@ -184,6 +229,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measured_shapes_get_the_fastest_plan),
         cmocka_unit_test(uneven_work_becomes_a_list),
+        cmocka_unit_test(two_heads_of_64_channels_share_a_block),
         cmocka_unit_test(boxes_lie_in_one_page),
         cmocka_unit_test(rows_make_blocks_of_eight),
         cmocka_unit_test(cuts_cover_every_unit_once),

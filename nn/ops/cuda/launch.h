@@ -62,8 +62,6 @@ struct rope_shape {
 const char *launch_rope(plx_stream stream, plx_dtype T, void *y, const void *x,
                         const int32_t *positions, const struct rope_turns *turns, bool inverse,
                         struct rope_shape shape);
-/* Whether the next two have a kernel for these heads. */
-bool norm_rope_fits(int64_t D, const void *y, const void *x, const void *gain);
 const char *launch_norm_rope(plx_stream stream, plx_dtype T, void *y, float *rstd, const void *x,
                              const float *gain, double eps, const int32_t *positions,
                              const struct rope_turns *turns, struct rope_shape shape);
@@ -77,7 +75,8 @@ const char *launch_norm_rope_backward(plx_stream stream, plx_dtype T, void *dx, 
 const char *launch_swiglu(plx_stream stream, plx_dtype T, void *y, const void *gate, const void *up,
                           int64_t count);
 const char *launch_swiglu_backward(plx_stream stream, plx_dtype T, void *dgate, void *dup,
-                                   const void *dy, const void *gate, const void *up, int64_t count);
+                                   void *product, const void *dy, const void *gate, const void *up,
+                                   int64_t count);
 const char *launch_gate(plx_stream stream, plx_dtype T, void *y, const void *x, const void *z,
                         int64_t rows, int64_t D);
 const char *launch_gate_backward(plx_stream stream, plx_dtype T, void *dx, void *dz, const void *dy,

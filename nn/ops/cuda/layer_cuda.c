@@ -102,7 +102,6 @@ plx_status cuda_rope(struct backend *be, const struct plx_tensor *y, const struc
                                      &turns, inverse, shape_of(x)));
 }
 
-/* Heads that the joined kernels are not made for take one step after the other. */
 plx_status cuda_norm_rope(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *rstd, const struct plx_tensor *x,
                           const struct plx_tensor *gain, double eps,
@@ -111,10 +110,6 @@ plx_status cuda_norm_rope(struct backend *be, const struct plx_tensor *y,
     struct rope_turns turns;
     TRY(check_rmsnorm(be, y, rstd, x, gain));
     TRY(check_rope(be, y, x, positions));
-    if (!norm_rope_fits(x->shape[2], y->data, x->data, gain->data)) {
-        TRY(cuda_rmsnorm(be, y, rstd, x, gain, eps));
-        return cuda_rope(be, y, y, positions, rope, false);
-    }
     TRY(turns_of(be, rope, x->shape[2], &turns));
     return cuda_launched(be, "norm_rope",
                          launch_norm_rope(be->stream, x->dtype, y->data, rstd->data, x->data,
@@ -130,12 +125,6 @@ plx_status cuda_norm_rope_backward(struct backend *be, const struct plx_tensor *
     struct rope_turns turns;
     TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, NULL));
     TRY(check_rope(be, dx, dy, positions));
-    bool fits = norm_rope_fits(x->shape[2], dx->data, x->data, gain->data) &&
-                norm_rope_fits(x->shape[2], dy->data, x->data, gain->data);
-    if (!fits) {
-        TRY(cuda_rope(be, dx, dy, positions, rope, true));
-        return cuda_rmsnorm_backward(be, dx, dgain, dx, x, gain, rstd, NULL);
-    }
     TRY(turns_of(be, rope, x->shape[2], &turns));
     size_t mark = arena_mark(&be->scratch);
     void *partials;
@@ -162,13 +151,14 @@ plx_status cuda_swiglu(struct backend *be, const struct plx_tensor *y,
 }
 
 plx_status cuda_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                const struct plx_tensor *gate, const struct plx_tensor *up)
+                                const struct plx_tensor *dup, const struct plx_tensor *product,
+                                const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                const struct plx_tensor *up)
 {
-    TRY(check_swiglu_backward(be, dgate, dup, dy, gate, up));
+    TRY(check_swiglu_backward(be, dgate, dup, product, dy, gate, up));
     return cuda_launched(be, "swiglu_backward",
                          launch_swiglu_backward(be->stream, dy->dtype, dgate->data, dup->data,
-                                                dy->data, gate->data, up->data,
+                                                product->data, dy->data, gate->data, up->data,
                                                 plx_tensor_count(dy)));
 }
 

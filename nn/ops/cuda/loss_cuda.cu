@@ -85,18 +85,34 @@ template <class T, int W> static __device__ __forceinline__ void fetch(T *to, co
     }
 }
 
-static __device__ __forceinline__ void wait_for_fetched(void)
+/* What was fetched since the last call is one batch. */
+static __device__ __forceinline__ void end_batch(void)
 {
-    asm volatile("cp.async.wait_all;" ::: "memory");
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until no more than so many of the latest batches are on their way. */
+template <int BATCHES> static __device__ __forceinline__ void wait_for_batches(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(BATCHES) : "memory");
 }
 
 /* ---- The kernel ------------------------------------------------------------------------------ */
 
 /* What a thread looks at: W numbers from first on, and again every stride. Those before kept are in
- * shared memory, a multiple of the stride. */
+ * shared memory, fetched in two batches, the first up to half; all three are multiples of the
+ * stride. */
 struct span {
-    int64_t first, stride, kept, V;
+    int64_t first, stride, half, kept, V;
 };
+
+/* Calls work(v) for the places from `from` on and before `to`. */
+template <class Work>
+static __device__ __forceinline__ void for_kept(const struct span &span, int64_t from, int64_t to,
+                                                const Work &work)
+{
+    for (int64_t v = span.first + from; v < to && v < span.V; v += span.stride) work(v);
+}
 
 /* Calls work(v, values) for what is not kept. */
 template <class T, int W, class Work>
@@ -119,19 +135,99 @@ static __device__ __forceinline__ void for_rest(const T *in, const struct span &
 }
 
 template <class T, int W>
+static __device__ __forceinline__ void fetch_row(T *keep, const T *row, const struct span &span)
+{
+    for_kept(span, 0, span.half, [&](int64_t v) { fetch<T, W>(keep + v, row + v); });
+    end_batch();
+    for_kept(span, span.half, span.kept, [&](int64_t v) { fetch<T, W>(keep + v, row + v); });
+    end_batch();
+}
+
+/* The rest comes last, because the gradient begins with it and finds it in the cache. */
+template <class T, int W>
 static __device__ __forceinline__ struct softmax_part row_part(const T *in, const T *keep,
                                                                const struct span &span)
 {
     struct softmax_part part = {-FLT_MAX, 0, 0};
-    for_rest<T, W>(in, span,
-                   [&](int64_t, float(&values)[W]) { part_add_group<T, W>(part, values); });
-    wait_for_fetched();
-    for (int64_t v = span.first; v < span.kept && v < span.V; v += span.stride) {
+    auto add = [&](int64_t v) {
         float values[W];
         read_numbers(values, keep + v);
         part_add_group<T, W>(part, values);
-    }
+    };
+    wait_for_batches<1>();
+    for_kept(span, 0, span.half, add);
+    wait_for_batches<0>();
+    for_kept(span, span.half, span.kept, add);
+    for_rest<T, W>(in, span,
+                   [&](int64_t, float(&values)[W]) { part_add_group<T, W>(part, values); });
     return part;
+}
+
+/* What the gradient of a row is made of. */
+struct softmax_row {
+    float most, factor; /* factor = scale / sum */
+    double sum, scale;
+    int target;
+};
+
+/* exp(logit - most). A bf16 gradient does not need the difference exact. */
+template <class T> static __device__ __forceinline__ float share(float logit, float most)
+{
+    const float log2e = 1.44269504f;
+    float term;
+    if (sizeof(T) != sizeof(bf16)) return expf(logit - most);
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(term) : "f"(fmaf(logit, log2e, -most * log2e)));
+    return term;
+}
+
+/* scale (softmax - one-hot) in place of the logits at v. The target's own is in double: it is the
+ * difference of two numbers that may be nearly one. */
+template <class T, int W>
+static __device__ __forceinline__ void make_gradient(float (&values)[W], int64_t v,
+                                                     const struct softmax_row &row)
+{
+    const bool here = (uint64_t)(row.target - v) < W;
+    float wanted = 0;
+    if (here)
+#pragma unroll
+        for (int w = 0; w < W; w++)
+            if (v + w == row.target) wanted = values[w];
+#pragma unroll
+    for (int w = 0; w < W; w++) values[w] = row.factor * share<T>(values[w], row.most);
+    if (!here) return;
+    const double term = (double)exponential<T>(wanted - row.most);
+#pragma unroll
+    for (int w = 0; w < W; w++)
+        if (v + w == row.target) values[w] = (float)(row.scale * ((term - row.sum) / row.sum));
+}
+
+/* Writes the gradient of a row, or zeros where it is not scored, and fetches the next row; next is
+ * NULL where there is none. */
+template <class T, int W>
+static __device__ __forceinline__ void write_row(T *out, const T *in, T *keep, const T *next,
+                                                 const struct softmax_row &row,
+                                                 const struct span &span)
+{
+    const bool scored = row.target >= 0;
+    auto write = [&](int64_t v, float(&values)[W]) {
+        if (scored)
+            make_gradient<T, W>(values, v, row);
+        else
+            for (int w = 0; w < W; w++) values[w] = 0;
+        write_numbers(out + v, values);
+    };
+    auto write_kept = [&](int64_t v) {
+        float values[W];
+        read_numbers(values, keep + v);
+        write(v, values);
+        if (next != NULL) fetch<T, W>(keep + v, next + v);
+    };
+    if (!scored) wait_for_batches<0>();
+    for_rest<T, W>(in, span, write);
+    for_kept(span, 0, span.half, write_kept);
+    end_batch();
+    for_kept(span, span.half, span.kept, write_kept);
+    end_batch();
 }
 
 template <class T, int W>
@@ -141,43 +237,28 @@ __global__ void __launch_bounds__(THREADS_MAX)
 {
     extern __shared__ __align__(16) unsigned char shared[];
     T *keep = (T *)shared;
-    const struct span span = {(int64_t)threadIdx.x * W, (int64_t)blockDim.x * W, kept, V};
-    for (int64_t v = span.first; v < span.kept && v < V; v += span.stride)
-        fetch<T, W>(keep + v, logits + blockIdx.x * V + v);
-    for (int64_t row = blockIdx.x; row < N; row += gridDim.x) {
-        const T *in = logits + row * V, *next = in + gridDim.x * V;
-        const int target = targets[row];
-        const bool scored = target >= 0, followed = row + gridDim.x < N;
-        const float wanted = !scored ? 0 : target < V ? number(in[target]) : NAN;
-        float most = 0;
-        double sum = 1;
-        if (scored) block_softmax<T>(row_part<T, W>(in, keep, span), &most, &sum);
-        if (threadIdx.x == 0)
-            losses[row] = scored ? (float)(log(sum) + (double)most - (double)wanted) : 0;
-        if (dlogits == NULL) continue;
-        const float factor = scored ? (float)(scale / sum) : 0;
-        auto write = [&](int64_t v, float(&values)[W]) {
-#pragma unroll
-            for (int w = 0; w < W; w++) {
-                const float term = exponential<T>(values[w] - most);
-                values[w] = scored ? factor * term : 0;
-                if (v + w == target) values[w] = (float)(scale * (((double)term - sum) / sum));
-            }
-            write_numbers(dlogits + row * V + v, values);
-        };
-        if (!scored) wait_for_fetched();
-        for (int64_t v = span.first; v < span.kept && v < V; v += span.stride) {
-            float values[W];
-            read_numbers(values, keep + v);
-            write(v, values);
-            if (followed) fetch<T, W>(keep + v, next + v);
+    const int64_t stride = (int64_t)blockDim.x * W;
+    const struct span span = {(int64_t)threadIdx.x * W, stride, kept / stride / 2 * stride, kept,
+                              V};
+    fetch_row<T, W>(keep, logits + blockIdx.x * V, span);
+    for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
+        const T *in = logits + n * V, *next = n + gridDim.x < N ? in + gridDim.x * V : NULL;
+        struct softmax_row row = {.sum = 1, .scale = scale, .target = targets[n]};
+        double loss = 0;
+        if (row.target >= 0) {
+            const float wanted = row.target < V ? number(in[row.target]) : NAN;
+            block_softmax<T>(row_part<T, W>(in, keep, span), &row.most, &row.sum);
+            loss = log(row.sum) + (double)row.most - (double)wanted;
+            row.factor = (float)(scale / row.sum);
         }
-        for_rest<T, W>(in, span, write);
+        if (threadIdx.x == 0) losses[n] = (float)loss;
+        if (dlogits != NULL) write_row<T, W>(dlogits + n * V, in, keep, next, row, span);
     }
 }
 
-/* Enough threads that each has a few groups, shared memory for as many numbers as there are, and as
- * many blocks as the GPU holds at a time. */
+/* Enough threads that each has a few groups, and shared memory for as many numbers as there are. A
+ * block a token where several fit a multiprocessor and so fill each other's gaps; otherwise a block
+ * a multiprocessor. */
 struct plan {
     int threads, kept;
     size_t shared;
@@ -208,8 +289,7 @@ static cudaError_t make_plan(int64_t N, int64_t V, bool gradient, struct plan *p
         error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, plan->threads,
                                                               plan->shared);
     if (error != cudaSuccess) return error;
-    plan->blocks = (int64_t)processors * (resident > 0 ? resident : 1);
-    if (plan->blocks > N) plan->blocks = N;
+    plan->blocks = resident > 1 || processors > N ? N : processors;
     return cudaSuccess;
 }
 

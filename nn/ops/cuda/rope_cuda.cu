@@ -9,7 +9,7 @@
 namespace
 {
 
-enum { TOKENS = 8 /* that a block takes at a time, at most */ };
+enum { TOKENS = 16 /* that a block takes at a time, at most */ };
 
 /* ---- Turns in shared memory ------------------------------------------------------------------ */
 
@@ -104,6 +104,29 @@ __global__ void __launch_bounds__(THREADS)
 
 /* A head in the registers of TEAM threads: channels 8 lane .. 8 lane + 7 of either half, so that a
  * thread holds both numbers of each of its pairs. */
+template <class T> struct half_heads {
+    group<T, 8> half[2];
+
+    __device__ __forceinline__ void load(const T *head, int pair, int pairs)
+    {
+        half[0].load(head + pair);
+        half[1].load(head + pairs + pair);
+    }
+    __device__ __forceinline__ void get(float (&v)[2][8]) const
+    {
+        half[0].get(v[0]);
+        half[1].get(v[1]);
+    }
+};
+
+static __device__ __forceinline__ void read_gain(float (&weight)[2][8], const float *gain, int pair,
+                                                 int pairs)
+{
+    read_numbers(weight[0], gain + pair);
+    read_numbers(weight[1], gain + pairs + pair);
+}
+
+/* Each head is loaded while the one before it is worked on. */
 template <class T, int TEAM>
 __global__ void __launch_bounds__(THREADS)
     norm_rope_kernel(T *y, float *rstd, const T *x, const float *gain, float eps,
@@ -115,27 +138,28 @@ __global__ void __launch_bounds__(THREADS)
     const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM, pair = lane * 8;
     const int64_t first = (int64_t)blockIdx.x * tokens;
     const int count = (int)(shape.N - first < tokens ? shape.N - first : tokens);
-    float weight[2][8];
-    read_numbers(weight[0], gain + pair);
-    read_numbers(weight[1], gain + PAIRS + pair);
+    const int heads = count * shape.H;
+    const bool many = heads > TEAMS; /* few heads are loaded when the turns are known */
+    half_heads<T> next;
     chain_release();
+    if (many) chain_wait();
+    if (many) next.load(x + (first * shape.H + team) * D, pair, PAIRS);
     compute_turns<8>(turned, turns, positions, first, count, PAIRS, false);
     __syncthreads();
-    chain_wait();
-    for (int start = 0; start < count * shape.H; start += TEAMS) {
+    if (!many) chain_wait();
+    if (!many && team < heads) next.load(x + (first * shape.H + team) * D, pair, PAIRS);
+    for (int start = 0; start < heads; start += TEAMS) {
         const int head = start + team;
-        const bool live = head < count * shape.H;
         const int64_t row = first * shape.H + head;
-        float v[2][8] = {}, squares = 0;
-        if (live) {
-            read_numbers(v[0], x + row * D + pair);
-            read_numbers(v[1], x + row * D + PAIRS + pair);
-        }
+        float v[2][8] = {}, weight[2][8], squares = 0;
+        if (head < heads) next.get(v);
+        if (head + TEAMS < heads) next.load(x + (row + TEAMS) * D, pair, PAIRS);
 #pragma unroll
         for (int i = 0; i < 8; i++) squares += v[0][i] * v[0][i] + v[1][i] * v[1][i];
         const float factor = 1 / sqrtf(team_sum<TEAM>(squares) / D + eps);
-        if (!live) continue;
+        if (head >= heads) continue;
         if (lane == 0) rstd[row] = factor;
+        read_gain(weight, gain, pair, PAIRS);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             v[0][i] *= factor * weight[0][i];
@@ -161,27 +185,36 @@ __global__ void __launch_bounds__(THREADS, 2)
     __shared__ __align__(16) float turned[TOKENS * 2 * PAIRS];
     const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM, pair = lane * 8;
     float dgain[2][8] = {}, weight[2][8];
-    read_numbers(weight[0], gain + pair);
-    read_numbers(weight[1], gain + PAIRS + pair);
+    read_gain(weight, gain, pair, PAIRS);
     for (int64_t first = (int64_t)blockIdx.x * tokens; first < shape.N;
          first += (int64_t)gridDim.x * tokens) {
         const int count = (int)(shape.N - first < tokens ? shape.N - first : tokens);
+        const int heads = count * shape.H;
+        half_heads<T> next_d, next_v;
+        float next_factor = 0;
+        auto load_next = [&](int head) {
+            const int64_t row = first * shape.H + head;
+            if (head >= heads) return;
+            next_d.load(dy + row * D, pair, PAIRS);
+            next_v.load(x + row * D, pair, PAIRS);
+            next_factor = rstd[row];
+        };
+        load_next(team);
         __syncthreads();
         compute_turns<8>(turned, turns, positions, first, count, PAIRS, true);
         __syncthreads();
-        for (int start = 0; start < count * shape.H; start += L::teams) {
+        for (int start = 0; start < heads; start += L::teams) {
             const int head = start + team;
-            const bool live = head < count * shape.H;
+            const bool live = head < heads;
             const int64_t row = first * shape.H + head;
+            const float factor = next_factor;
             float d[2][8] = {}, v[2][8] = {};
             if (live) {
-                read_numbers(d[0], dy + row * D + pair);
-                read_numbers(d[1], dy + row * D + PAIRS + pair);
-                read_numbers(v[0], x + row * D + pair);
-                read_numbers(v[1], x + row * D + PAIRS + pair);
+                next_d.get(d);
+                next_v.get(v);
                 turn_pairs(d[0], d[1], turned + head / shape.H * 2 * PAIRS, pair, PAIRS);
             }
-            const float factor = live ? rstd[row] : 0;
+            load_next(head + L::teams);
             sum_type dot = 0;
 #pragma unroll
             for (int c = 0; c < 2; c++)
@@ -205,10 +238,87 @@ __global__ void __launch_bounds__(THREADS, 2)
     store_partial<L>(partials + (int64_t)blockIdx.x * D, dgain, D);
 }
 
+/* ---- The same for heads of any length on any address: a block a head, read twice ------------- */
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    norm_rope_any_kernel(T *y, float *rstd, const T *x, const float *gain, float eps,
+                         const int32_t *positions, const __grid_constant__ struct rope_turns turns,
+                         struct rope_shape shape)
+{
+    const int D = shape.D, pairs = D / 2;
+    const int64_t row = blockIdx.x;
+    const int position = positions[row_of(row, shape.H)];
+    float squares = 0;
+    for (int e = threadIdx.x; e < D; e += THREADS) {
+        const float v = number(x[row * D + e]);
+        squares += v * v;
+    }
+    const float factor = 1 / sqrtf(team_sum<THREADS>(squares) / D + eps);
+    if (threadIdx.x == 0) rstd[row] = factor;
+    for (int pair = threadIdx.x; pair < pairs; pair += THREADS) {
+        const float low = number(x[row * D + pair]) * factor * gain[pair],
+                    high = number(x[row * D + pairs + pair]) * factor * gain[pairs + pair];
+        float s, c;
+        turn_of(turns.of[pair], position, false, &s, &c);
+        y[row * D + pair] = rounded<T>(low * c - high * s);
+        y[row * D + pairs + pair] = rounded<T>(high * c + low * s);
+    }
+}
+
+/* The gradient of a pair before it was turned. */
+template <class T>
+static __device__ __forceinline__ void turned_back(float (&d)[2], const T *dy, double half_turns,
+                                                   int position, int pair, int pairs)
+{
+    const float low = number(dy[pair]), high = number(dy[pairs + pair]);
+    float s, c;
+    turn_of(half_turns, position, true, &s, &c);
+    d[0] = low * c - high * s;
+    d[1] = high * c + low * s;
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    norm_rope_backward_any_kernel(T *dx, float *partials, const T *dy, const T *x,
+                                  const float *gain, const float *rstd, const int32_t *positions,
+                                  const __grid_constant__ struct rope_turns turns,
+                                  struct rope_shape shape)
+{
+    typedef typename row_sum<T>::type sum_type;
+    const int D = shape.D, pairs = D / 2;
+    float *partial = partials + (int64_t)blockIdx.x * D;
+    for (int e = threadIdx.x; e < D; e += THREADS) partial[e] = 0;
+    __syncthreads();
+    for (int64_t row = blockIdx.x; row < shape.N * shape.H; row += gridDim.x) {
+        const int position = positions[row_of(row, shape.H)];
+        const float factor = rstd[row];
+        sum_type dot = 0;
+        for (int pair = threadIdx.x; pair < pairs; pair += THREADS) {
+            float d[2];
+            turned_back(d, dy + row * D, turns.of[pair], position, pair, pairs);
+            for (int c = 0; c < 2; c++)
+                dot += (sum_type)(d[c] * gain[c * pairs + pair]) *
+                       (sum_type)number(x[row * D + c * pairs + pair]);
+        }
+        const float mean = (float)(team_sum<THREADS>(dot) * (sum_type)factor / (sum_type)D);
+        for (int pair = threadIdx.x; pair < pairs; pair += THREADS) {
+            float d[2];
+            turned_back(d, dy + row * D, turns.of[pair], position, pair, pairs);
+            for (int c = 0; c < 2; c++) {
+                const int e = c * pairs + pair;
+                const float normal = number(x[row * D + e]) * factor;
+                partial[e] += d[c] * normal;
+                dx[row * D + e] = rounded<T>(factor * (d[c] * gain[e] - normal * mean));
+            }
+        }
+    }
+}
+
 /* As many tokens that each thread of a block has a few groups of work, but no more than TOKENS. */
 int tokens_of(struct rope_shape shape)
 {
-    const int64_t fitting = 4 * THREADS * 16 / ((int64_t)shape.H * shape.D);
+    const int64_t fitting = 8 * THREADS * 16 / ((int64_t)shape.H * shape.D);
     return (int)(fitting > TOKENS ? TOKENS : fitting > 1 ? fitting : 1);
 }
 
@@ -246,24 +356,23 @@ const char *launch_rope(plx_stream stream, plx_dtype dtype, void *y, const void 
     return launched();
 }
 
-bool norm_rope_fits(int64_t D, const void *y, const void *x, const void *gain)
-{
-    return is_wide(D, y, x, gain) && for_team(D, [](auto) {});
-}
-
 const char *launch_norm_rope(plx_stream stream, plx_dtype dtype, void *y, float *rstd,
                              const void *x, const float *gain, double eps, const int32_t *positions,
                              const struct rope_turns *turns, struct rope_shape shape)
 {
     const int tokens = tokens_of(shape);
-    if (shape.N == 0 || shape.H == 0) return NULL;
+    const bool wide = is_wide(shape.D, y, x, gain);
+    if (shape.N == 0 || shape.H == 0 || shape.D == 0) return NULL;
     for_dtype(dtype, [&](auto zero) {
-        for_team(shape.D, [&](auto team) {
-            typedef decltype(zero) T;
-            launch_chained(norm_rope_kernel<T, team.value>, blocks_for(shape.N, tokens), THREADS,
-                           stream, (T *)y, rstd, (const T *)x, gain, (float)eps, positions, *turns,
-                           shape, tokens);
-        });
+        typedef decltype(zero) T;
+        bool done = wide && for_team(shape.D, [&](auto team) {
+                        launch_chained(norm_rope_kernel<T, team.value>, blocks_for(shape.N, tokens),
+                                       THREADS, stream, (T *)y, rstd, (const T *)x, gain,
+                                       (float)eps, positions, *turns, shape, tokens);
+                    });
+        if (!done)
+            norm_rope_any_kernel<<<shape.N * shape.H, THREADS, 0, (cudaStream_t)stream>>>(
+                (T *)y, rstd, (const T *)x, gain, (float)eps, positions, *turns, shape);
     });
     return launched();
 }
@@ -276,14 +385,20 @@ const char *launch_norm_rope_backward(plx_stream stream, plx_dtype dtype, void *
 {
     const int tokens = tokens_of(shape);
     const int64_t blocks = norm_partial_rows(shape.N * shape.H);
-    if (shape.N == 0 || shape.H == 0) return NULL;
+    const bool wide = is_wide(shape.D, dx, dy, x, gain);
+    if (shape.N == 0 || shape.H == 0 || shape.D == 0) return NULL;
     for_dtype(dtype, [&](auto zero) {
-        for_team(shape.D, [&](auto team) {
-            typedef decltype(zero) T;
-            norm_rope_backward_kernel<T, team.value><<<blocks, THREADS, 0, (cudaStream_t)stream>>>(
+        typedef decltype(zero) T;
+        bool done = wide && for_team(shape.D, [&](auto team) {
+                        norm_rope_backward_kernel<T, team.value>
+                            <<<blocks, THREADS, 0, (cudaStream_t)stream>>>(
+                                (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd,
+                                positions, *turns, shape, tokens);
+                    });
+        if (!done)
+            norm_rope_backward_any_kernel<<<blocks, THREADS, 0, (cudaStream_t)stream>>>(
                 (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, positions, *turns,
-                shape, tokens);
-        });
+                shape);
     });
     return launch_partials(stream, dgain, partials, blocks, shape.D);
 }
