@@ -190,8 +190,8 @@ static plx_status run_product_add(struct backend *be, const struct plx_tensor *v
 static void operands_few(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_OUT, n % 8 + 1, e);
-    o[1] = matrix(ROLE_IN, n % 8 + 1, 24 * n);
-    o[2] = matrix(ROLE_IN, e, 24 * n);
+    o[1] = matrix(ROLE_IN, n % 8 + 1, 24 * (n + 1));
+    o[2] = matrix(ROLE_IN, e, 24 * (n + 1));
 }
 
 /* As generation's head has it: from activations to the storage dtype. */
