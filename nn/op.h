@@ -57,6 +57,7 @@ struct gemm {
     bool transpose_a, transpose_b;
     double alpha, beta;
     const struct plx_tensor *add;
+    bool weight; /* b is a parameter: no operation that is still under way writes it */
 };
 
 /* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n

@@ -53,7 +53,8 @@ static plx_status weight_forward(struct backend *be, const struct param *weight,
                                  .transpose_b = true,
                                  .alpha = 1,
                                  .beta = residual != NULL ? 1 : 0,
-                                 .add = residual};
+                                 .add = residual,
+                                 .weight = true};
     return be->ops->gemm(be, &product);
 }
 

@@ -94,7 +94,13 @@ static int64_t inner(int64_t n, int64_t e)
 static plx_status multiply(struct backend *be, const struct plx_tensor *v, bool transpose_a,
                            bool transpose_b, double alpha, double beta)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], transpose_a, transpose_b, alpha, beta, NULL};
+    struct gemm gemm = {.a = &v[1],
+                        .b = &v[2],
+                        .c = &v[0],
+                        .transpose_a = transpose_a,
+                        .transpose_b = transpose_b,
+                        .alpha = alpha,
+                        .beta = beta};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -154,7 +160,7 @@ static void operands_square(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_square(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[1], &v[0], false, true, 2.0, 0.0, NULL};
+    struct gemm gemm = {.a = &v[1], .b = &v[1], .c = &v[0], .transpose_b = true, .alpha = 2.0};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -169,7 +175,13 @@ static void operands_batch(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_batch(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], true, false, 1.0, 3.4, &v[3]};
+    struct gemm gemm = {.a = &v[1],
+                        .b = &v[2],
+                        .c = &v[0],
+                        .transpose_a = true,
+                        .alpha = 1.0,
+                        .beta = 3.4,
+                        .add = &v[3]};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -182,7 +194,13 @@ static void operands_add(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_product_add(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, -0.7, 1.5, &v[3]};
+    struct gemm gemm = {.a = &v[1],
+                        .b = &v[2],
+                        .c = &v[0],
+                        .transpose_b = true,
+                        .alpha = -0.7,
+                        .beta = 1.5,
+                        .add = &v[3]};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -209,7 +227,13 @@ static void operands_few_add(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_few_add(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, 1.0, 1.0, &v[3]};
+    struct gemm gemm = {.a = &v[1],
+                        .b = &v[2],
+                        .c = &v[0],
+                        .transpose_b = true,
+                        .alpha = 1.0,
+                        .beta = 1.0,
+                        .add = &v[3]};
     return be->ops->gemm(be, &gemm);
 }
 

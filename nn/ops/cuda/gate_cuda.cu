@@ -1,5 +1,5 @@
 /* gate_cuda.cu: SwiGLU and gates of heads; see launch.h. */
-#include "numbers.cuh"
+#include "chain.cuh"
 
 namespace
 {
@@ -11,6 +11,8 @@ __global__ void __launch_bounds__(THREADS)
     swiglu_kernel(T *y, const T *gate, const T *up, int64_t groups)
 {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    chain_release();
+    chain_wait();
     if (i >= groups) return;
     float g[W], u[W];
     read_numbers(g, gate + i * W);
@@ -95,9 +97,8 @@ const char *launch_swiglu(plx_stream stream, plx_dtype dtype, void *y, const voi
     for_groups(dtype, is_wide(count, y, gate, up), [&](auto zero, auto w) {
         typedef decltype(zero) T;
         const int64_t groups = count / w.value;
-        swiglu_kernel<T, w.value>
-            <<<blocks_for(groups, THREADS), THREADS, 0, (cudaStream_t)stream>>>(
-                (T *)y, (const T *)gate, (const T *)up, groups);
+        launch_chained(swiglu_kernel<T, w.value>, blocks_for(groups, THREADS), THREADS, stream,
+                       (T *)y, (const T *)gate, (const T *)up, groups);
     });
     return launched();
 }

@@ -19,6 +19,7 @@ bool cuda_gemv_takes(const struct gemm *gemm, struct gemv *call)
                           .add = adds ? add->data : NULL,
                           .in = x->dtype,
                           .out = y->dtype,
+                          .constant = gemm->weight,
                           .rows = (int)x->shape[0],
                           .N = weight->shape[0],
                           .K = weight->shape[1]};

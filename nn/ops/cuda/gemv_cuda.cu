@@ -2,8 +2,9 @@
  *
  * What such a product costs is reading the weight once. A team of threads takes a row of it, wide
  * enough that each thread has all its loads under way at once, and multiplies it with every row of
- * x, which the first-level cache holds. Sums are in float, in a fixed order. */
-#include "numbers.cuh"
+ * x, which the first-level cache holds. Sums are in float, in a fixed order. In a chain the first
+ * loads of a constant weight are under way before the kernels ahead have finished. */
+#include "chain.cuh"
 
 namespace
 {
@@ -16,17 +17,23 @@ enum {
 
 template <class T, class C, int M, int TEAM>
 __global__ void __launch_bounds__(THREADS)
-    gemv_kernel(C *y, const T *x, const T *weight, const C *add, int rows, int64_t N, int64_t K)
+    gemv_kernel(C *y, const T *x, const T *weight, const C *add, int rows, int64_t N, int64_t K,
+                bool constant)
 {
     const int lane = threadIdx.x % TEAM;
     const int64_t n = (int64_t)blockIdx.x * (blockDim.x / TEAM) + threadIdx.x / TEAM;
     const T *row = weight + (n < N ? n : N - 1) * K;
     float sum[M] = {};
+    bool waits = constant;
+    chain_release();
+    if (!waits) chain_wait();
     for (int64_t first = lane * WIDE; first < K; first += AHEAD * TEAM * WIDE) {
         group<T, WIDE> ahead[AHEAD];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
             if (first + a * TEAM * WIDE < K) ahead[a].load(row + first + a * TEAM * WIDE);
+        if (waits) chain_wait();
+        waits = false;
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
             const int64_t k = first + a * TEAM * WIDE;
@@ -42,6 +49,7 @@ __global__ void __launch_bounds__(THREADS)
             }
         }
     }
+    if (waits) chain_wait();
 #pragma unroll
     for (int m = 0; m < M; m++) {
         float total = team_sum<TEAM>(sum[m]);
@@ -52,19 +60,22 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <class T, class C, int M>
-static void launch_teams(cudaStream_t stream, C *y, const T *x, const T *weight, const C *add,
-                         int rows, int64_t N, int64_t K)
+static void launch_teams(plx_stream stream, const struct gemv *call)
 {
-    const int64_t loads = blocks_for(K, WIDE * AHEAD);
+    const int64_t loads = blocks_for(call->K, WIDE * AHEAD);
+    auto launch = [&](auto kernel, int64_t blocks, int threads) {
+        launch_chained(kernel, blocks, threads, stream, (C *)call->y, (const T *)call->x,
+                       (const T *)call->weight, (const C *)call->add, call->rows, call->N, call->K,
+                       call->constant);
+    };
     if (loads <= 32)
-        gemv_kernel<T, C, M, 32>
-            <<<blocks_for(N, THREADS / 32), THREADS, 0, stream>>>(y, x, weight, add, rows, N, K);
+        launch(gemv_kernel<T, C, M, 32>, blocks_for(call->N, THREADS / 32), THREADS);
     else if (loads <= 64)
-        gemv_kernel<T, C, M, 64><<<N, 64, 0, stream>>>(y, x, weight, add, rows, N, K);
+        launch(gemv_kernel<T, C, M, 64>, call->N, 64);
     else if (loads <= 128)
-        gemv_kernel<T, C, M, 128><<<N, 128, 0, stream>>>(y, x, weight, add, rows, N, K);
+        launch(gemv_kernel<T, C, M, 128>, call->N, 128);
     else
-        gemv_kernel<T, C, M, 256><<<N, 256, 0, stream>>>(y, x, weight, add, rows, N, K);
+        launch(gemv_kernel<T, C, M, 256>, call->N, 256);
 }
 
 } // namespace
@@ -81,20 +92,14 @@ const char *launch_gemv(plx_stream stream, const struct gemv *call)
         for_dtype(call->out, [&](auto out) {
             typedef decltype(in) T;
             typedef decltype(out) C;
-            const int rows = call->rows;
-            auto launch = [&](auto most) {
-                launch_teams<T, C, most.value>((cudaStream_t)stream, (C *)call->y,
-                                               (const T *)call->x, (const T *)call->weight,
-                                               (const C *)call->add, rows, call->N, call->K);
-            };
-            if (rows == 1)
-                launch(width<1>());
-            else if (rows == 2)
-                launch(width<2>());
-            else if (rows <= 4)
-                launch(width<4>());
+            if (call->rows == 1)
+                launch_teams<T, C, 1>(stream, call);
+            else if (call->rows == 2)
+                launch_teams<T, C, 2>(stream, call);
+            else if (call->rows <= 4)
+                launch_teams<T, C, 4>(stream, call);
             else
-                launch(width<8>());
+                launch_teams<T, C, 8>(stream, call);
         });
     });
     return launched();

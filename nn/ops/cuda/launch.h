@@ -106,6 +106,7 @@ struct gemv {
     void *y;
     const void *x, *weight, *add;
     plx_dtype in, out; /* of x and weight, and of y and add */
+    bool constant;     /* nothing that is still under way writes the weight */
     int rows;
     int64_t N, K;
 };

@@ -1,5 +1,6 @@
 /* norm_cuda.cu: RMSNorm, biases, and the sums over rows of their gradients; see launch.h and
  * norm.cuh. */
+#include "chain.cuh"
 #include "norm.cuh"
 
 namespace
@@ -21,6 +22,8 @@ __global__ void __launch_bounds__(L::threads)
     const int64_t row = (int64_t)blockIdx.x * L::teams + threadIdx.x / L::team;
     group<T, 8> in[L::chunks];
     float squares = 0;
+    chain_release();
+    chain_wait();
 #pragma unroll
     for (int c = 0; c < L::chunks; c++) {
         const int e = (c * L::team + lane) * 8;
@@ -268,9 +271,8 @@ const char *launch_rmsnorm(plx_stream stream, plx_dtype dtype, void *y, float *r
         else
             for_layout(E, [&](auto lay) {
                 typedef decltype(lay) L;
-                rmsnorm_kernel<T, L>
-                    <<<blocks_for(rows, L::teams), L::threads, 0, (cudaStream_t)stream>>>(
-                        (T *)y, rstd, (const T *)x, gain, rows, (int)E, (float)eps);
+                launch_chained(rmsnorm_kernel<T, L>, blocks_for(rows, L::teams), L::threads, stream,
+                               (T *)y, rstd, (const T *)x, gain, rows, (int)E, (float)eps);
             });
     });
     return launched();

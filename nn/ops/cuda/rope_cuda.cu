@@ -3,6 +3,7 @@
  * An angle is a position times a frequency, up to many thousands, so it is reduced in double; its
  * sine and cosine are then those of a float below one half turn. A block takes a few tokens: first
  * it computes the turns of each once, then all heads use them. */
+#include "chain.cuh"
 #include "norm.cuh"
 
 namespace
@@ -138,10 +139,15 @@ __global__ void __launch_bounds__(THREADS)
     const int64_t first = (int64_t)blockIdx.x * tokens;
     const int count = (int)(shape.N - first < tokens ? shape.N - first : tokens);
     const int heads = count * shape.H;
+    const bool many = heads > TEAMS; /* few heads are loaded when the turns are known */
     half_heads<T> next;
-    if (team < heads) next.load(x + (first * shape.H + team) * D, pair, PAIRS);
+    chain_release();
+    if (many) chain_wait();
+    if (many) next.load(x + (first * shape.H + team) * D, pair, PAIRS);
     compute_turns<8>(turned, turns, positions, first, count, PAIRS, false);
     __syncthreads();
+    if (!many) chain_wait();
+    if (!many && team < heads) next.load(x + (first * shape.H + team) * D, pair, PAIRS);
     for (int start = 0; start < heads; start += TEAMS) {
         const int head = start + team;
         const int64_t row = first * shape.H + head;
@@ -360,10 +366,9 @@ const char *launch_norm_rope(plx_stream stream, plx_dtype dtype, void *y, float 
     for_dtype(dtype, [&](auto zero) {
         typedef decltype(zero) T;
         bool done = wide && for_team(shape.D, [&](auto team) {
-                        norm_rope_kernel<T, team.value>
-                            <<<blocks_for(shape.N, tokens), THREADS, 0, (cudaStream_t)stream>>>(
-                                (T *)y, rstd, (const T *)x, gain, (float)eps, positions, *turns,
-                                shape, tokens);
+                        launch_chained(norm_rope_kernel<T, team.value>, blocks_for(shape.N, tokens),
+                                       THREADS, stream, (T *)y, rstd, (const T *)x, gain,
+                                       (float)eps, positions, *turns, shape, tokens);
                     });
         if (!done)
             norm_rope_any_kernel<<<shape.N * shape.H, THREADS, 0, (cudaStream_t)stream>>>(
