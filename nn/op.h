@@ -14,7 +14,8 @@
  *     master weights and optimiser state have its storage dtype. The two differ on CUDA only.
  *   - Work is queued on the backend's stream: only what returns a number to the host waits.
  *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several
- *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs.
+ *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs,
+ *     rmsnorm_backward a residual.
  *   - Outputs may not overlap inputs, except where "in place allowed" is said.
  *   - Failures set be->err and return its status.
  *   - Every operation gives the same bits for every run with the same number of threads. */

@@ -62,9 +62,11 @@ static void packed_release(struct backend *be, struct packed *device)
 
 static void operands_project(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = matrix(ROLE_OUT, n, n + 2);
+    const int64_t rows = n % 90 + 2;
+    o[0] = matrix(ROLE_OUT, n, rows);
     o[1] = matrix(ROLE_IN, n, e);
-    o[2] = stored(matrix(ROLE_IN, n + 2, e));
+    o[2] = stored(matrix(ROLE_IN, rows, e));
+    o[2].values = FILL_WEIGHTS;
 }
 
 static plx_status project_packed(struct backend *be, const struct plx_tensor *v, enum packing kind)

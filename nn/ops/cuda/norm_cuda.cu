@@ -1,9 +1,5 @@
-/* norm_cuda.cu: RMSNorm, biases, and the sums over rows of their gradients; see launch.h.
- *
- * A row is held in the registers of a team of neighbouring threads, so that it is read once: 8
- * threads for a head, a warp for a small model's width, up to a block of 512. The gradient of a
- * gain is a sum over all rows: each team adds up its rows, a block its teams, which leaves a
- * fixed number of partial rows whatever the GPU is, and a second kernel adds those in double. */
+/* norm_cuda.cu: RMSNorm, biases, and the sums over rows of their gradients; see launch.h and
+ * norm.cuh. */
 #include "chain.cuh"
 #include "norm.cuh"
 

@@ -26,6 +26,11 @@ static __device__ __forceinline__ float number(bf16 x)
     return __bfloat162float(x);
 }
 
+static __device__ __forceinline__ float number(int8_t x)
+{
+    return (float)x;
+}
+
 template <class T> static __device__ __forceinline__ T rounded(float x);
 
 template <> __device__ __forceinline__ float rounded<float>(float x)
