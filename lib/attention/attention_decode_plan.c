@@ -12,7 +12,6 @@ enum {
     DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
     DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay */
     DECODE_TWO_PAIRS = 512,    /* or pairs */
-    DECODE_SHORT = 16,         /* units of a range that is worth a second block a multiprocessor */
     DECODE_WORKSPACE = 256,    /* what the counters are rounded up to */
     DECODE_MAX_GRID = 65535,   /* along y and z */
 };
@@ -123,14 +122,13 @@ static bool decode_is_uneven(int64_t pairs)
     return rounds > 1 && rounds <= 4 && pairs * 10 < rounds * DECODE_ROOM * 9;
 }
 
-/* Ranges of a list of B sequences: as many as there is room for, or half of that where they would
- * be short; and a multiple of the sequences if one is near, so that sequences of one length are not
- * cut. */
-static int64_t decode_ranges(int64_t pairs, int64_t B, int64_t units)
+/* Ranges of a list of B sequences: as many as there is room for; or a few less, if then sequences
+ * of one length are all cut into as many parts, or share a range with as many others. */
+static int64_t decode_ranges(int64_t pairs, int64_t B)
 {
     int64_t ranges = decode_most(DECODE_ROOM / pairs, 1);
-    if (B * units < DECODE_SHORT * ranges) ranges = decode_most(DECODE_CHIP / pairs, 1);
-    int64_t whole = ranges / B * B;
+    int64_t shared = (B + ranges - 1) / ranges;
+    int64_t whole = ranges >= B ? ranges / B * B : B / shared;
     return whole * 10 >= ranges * 9 ? whole : ranges;
 }
 
@@ -153,19 +151,18 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
     plan.box = boxes ? decode_box(p, plan.heads) : 0;
     int keys = DECODE_KEYS(decode_bytes(p, plan.heads));
     int64_t pairs = p->G / plan.heads * row_blocks;
-    int64_t units = decode_keys_of((int)p->T, (int)p->S, p->window, DECODE_WARPS * keys).units;
     bool alike = p->q_lengths.rank == 0 && p->k_lengths.rank == 0;
     plan.pairs = (int)pairs;
     plan.list = plan.box == 0 || (!alike && p->B > 1) || decode_is_uneven(p->B * pairs);
     if (plan.list) {
-        plan.parts = (int)decode_ranges(pairs, p->B, units);
+        plan.parts = (int)decode_ranges(pairs, p->B);
     } else {
         int64_t tiles = decode_keys_of((int)p->T, (int)p->S, p->window, keys).units;
         int64_t bytes = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
         struct decode_share share = decode_share_of(p->B * pairs, tiles, keys, bytes);
         plan.warps = share.warps, plan.parts = share.parts, plan.cluster = share.cluster;
-        units = decode_keys_of((int)p->T, (int)p->S, p->window, share.warps * keys).units;
-        if (alike) plan.cut = decode_cut_of((int)units, plan.parts);
+        int units = decode_keys_of((int)p->T, (int)p->S, p->window, share.warps * keys).units;
+        if (alike) plan.cut = decode_cut_of(units, plan.parts);
     }
     int64_t results = plan.list ? 2 * (int64_t)plan.parts : p->B * (plan.parts >> plan.cluster);
     int64_t bytes = decode_least(rows, DECODE_ROWS) * plan.heads * (4 + 2 * p->D) * 4;

@@ -400,8 +400,14 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
         *next = at;
         __syncwarp();
     }
+    /* Queries are read before the first copies, which would keep them waiting where a
+     * multiprocessor has many; where it has few, behind those of the first stage, which are waited
+     * for longer. */
+    const int late = KIND::WARPS == DECODE_WIDE_WARPS || p.cluster > 0;
+    struct decode_operands<KIND> q; /* of a list: read with each segment */
 #pragma unroll 1
     for (int stage = 0; stage < KIND::STAGES; stage++) {
+        if (!KIND::LIST && stage == late) decode_queries<E, KIND, PROBE>(p, at.batch, q);
         decode_ask<KIND>(p, maps, ahead, ring.tiles + stage * DECODE_TILE_BYTES,
                          ring.full + stage * 8);
         decode_ahead_step<KIND>(p, ahead, next);
@@ -410,8 +416,6 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
         decode_list<E, KIND, PROBE>(p, maps, shared, ring, ahead);
         return;
     }
-    struct decode_operands<KIND> q;
-    decode_queries<E, KIND, PROBE>(p, at.batch, q);
     decode_even<E, KIND, PROBE>(p, maps, at, segment, parts, q, shared, ring, ahead);
 }
 
