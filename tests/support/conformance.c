@@ -176,7 +176,7 @@ static void run_row(struct conformance *conformance, const struct attention_case
     if (!good) count(&tally->failed);
     case_data_destroy(&first);
     case_data_destroy(&second);
-    device_announce("nothing");
+    device_announce(NULL);
 }
 
 /* On a GPU only its own rows; each other row would refuse by itself. */

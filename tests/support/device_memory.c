@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/device.h"
+#include "watch.h"
 
 static _Thread_local const char *announced = "nothing";
 
@@ -35,7 +36,8 @@ void device_describe(char *text, size_t size)
 
 void device_announce(const char *call)
 {
-    announced = call;
+    announced = call ? call : "nothing";
+    watch_call(call);
 }
 
 plx_stream device_stream(void)
@@ -60,6 +62,8 @@ void *device_upload(const void *bytes, size_t count)
 void device_download(void *bytes, const void *memory, size_t count)
 {
     struct error err = {0};
+    /* A copy to pageable memory that waits for a kernel keeps the driver from all other threads. */
+    check(device_cuda.wait(device_stream(), &err), &err);
     check(device_cuda.download(bytes, memory, count, device_stream(), &err), &err);
 }
 

@@ -10,8 +10,8 @@
 bool device_present(void);
 /* "NVIDIA H200, compute capability 9.0, driver for CUDA 13.0". */
 void device_describe(char *text, size_t size);
-/* Names the calling thread's next call, for the message of a copy that fails. Static until the
- * next. */
+/* Names the calling thread's next call, for the message of a copy that fails and for whoever
+ * watches (watch.h); NULL: there is none. Static until the next. */
 void device_announce(const char *call);
 
 /* The calling thread's stream. */
