@@ -34,7 +34,12 @@ static plx_status make_batch(struct step *step, const struct train_options *opti
     }
     for (int64_t row = 0; row <= options->batch; row++)
         offsets[row] = (int32_t)(row * options->context);
-    step->batch = (struct batch){tokens, options->batch, ids, targets, positions, offsets};
+    step->batch = (struct batch){.tokens = tokens,
+                                 .sequences = options->batch,
+                                 .ids = ids,
+                                 .targets = targets,
+                                 .positions = positions,
+                                 .offsets = offsets};
     return PLX_OK;
 }
 

@@ -40,7 +40,7 @@ static const struct option_row own_rows[] = {
     {NULL, "goals", OPTION_STRING, offsetof(struct bench_step_values, goals), NULL, "NAME", 0, 0,
      false,
      "instead of the model of the options those of the goals for one H200: all, parallax-adamw, "
-     "parallax-muon, softmax-adamw or parallax-1.7b"},
+     "parallax-muon, softmax-adamw, parallax-1.7b or parallax-selective"},
     {NULL, "peer", OPTION_BOOL, offsetof(struct bench_step_values, peer), "true", NULL, 0, 0, false,
      "time the portable kernels as well"},
     {NULL, "json", OPTION_BOOL, offsetof(struct bench_step_values, json), "false", NULL, 0, 0,

@@ -95,7 +95,7 @@ void prompts_clear(struct prompts *prompts)
 
 /* ---- Answers ---- */
 
-/* A text that grows in memory as valid UTF-8. */
+/* A text that grows in memory as valid UTF-8. The stream knows where it is, so it must not move. */
 struct answer {
     char *text;
     size_t size;
@@ -126,6 +126,7 @@ static json_t *answer_close(struct answer *answer)
     complete = fclose(answer->stream.file) == 0 && complete;
     json_t *text = complete ? json_stringn(answer->text, answer->size) : NULL;
     free(answer->text);
+    *answer = (struct answer){0};
     return text;
 }
 
@@ -168,11 +169,7 @@ static plx_status sample_some(const struct model_run *run, const struct prompts 
                                            .user = &answers[i]};
     }
     TRY(sample_requests(run->model, run->tokenizer, texts, count, &options, err));
-    for (int64_t i = 0; i < count; i++) {
-        struct answer answer = answers[i];
-        answers[i] = (struct answer){0};
-        TRY(print_answer(&texts[i], &answer, err));
-    }
+    for (int64_t i = 0; i < count; i++) TRY(print_answer(&texts[i], &answers[i], err));
     return PLX_OK;
 }
 

@@ -27,12 +27,17 @@ struct batch {
     const int32_t *targets;   /* [N]; negative: not scored */
     const int32_t *positions; /* [N], restarting in every sequence */
     const int32_t *offsets;   /* [sequences + 1], from 0 to N */
+    /* NULL, and every sequence sees its own tokens. Otherwise sequence s sees the tokens
+     * keys[key_offsets[s]] .. keys[key_offsets[s + 1] - 1] of the batch, the last of which are its
+     * own: texts that begin alike share what they begin with. Forward passes only. */
+    const int32_t *keys;
+    const int32_t *key_offsets; /* [sequences + 1], from 0 */
 };
 
 enum recompute {
     RECOMPUTE_NONE,      /* every activation of every block is kept */
-    RECOMPUTE_SELECTIVE, /* what a pass over other activations gives is not kept: normed inputs,
-                            heads after norm, gate and rotation, SwiGLU's product */
+    RECOMPUTE_SELECTIVE, /* heads after norm, gate and rotation are not kept: a pass over what was
+                            projected makes them again */
     RECOMPUTE_FULL       /* only block inputs are kept; backward runs a block's forward again */
 };
 
@@ -61,6 +66,9 @@ struct model_memory {      /* bytes */
 };
 plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences, bool with_grads,
                          enum recompute recompute, struct model_memory *memory);
+/* On top of that: for batches of model_score that share what they begin with, with at most so many
+ * keys. */
+plx_status model_reserve_keys(struct model *model, int64_t keys);
 
 /* Sum over scored tokens of the cross-entropy in nats (double), and how many tokens were scored.
  * Chunked over tokens, so [N,V] logits never exist at once. */
@@ -80,6 +88,8 @@ typedef plx_status (*model_gradients_queued)(void *user, int first, int count);
 void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user);
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
+/* The same without waiting: queues that this sum goes to f64 [1] on the device and begins anew. */
+plx_status model_loss_take(struct model *model, const struct plx_tensor *sum);
 plx_status model_zero_grads(struct model *model);
 /* Logits of every token, [N,V] in the host's memory and the storage dtype of the backend; for
  * parity checks. */

@@ -62,7 +62,7 @@ struct model_config {
     bool probe_gate; /* r *= sigmoid(W_g x), one gate a head, after the norm */
     enum probe_start probe_start;
     struct lora lora; /* adapters on the projections of every layer */
-    int64_t bos_id; /* -1: none */
+    int64_t bos_id;   /* -1: none */
     int end_count;
     int64_t end_ids[MODEL_MAX_ENDS]; /* tokens that end a text, eos_token_id */
     struct layer_config layer[MODEL_MAX_LAYERS];

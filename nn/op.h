@@ -14,7 +14,8 @@
  *     master weights and optimiser state have its storage dtype. The two differ on CUDA only.
  *   - Work is queued on the backend's stream: only what returns a number to the host waits.
  *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several
- *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs.
+ *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs,
+ *     rmsnorm_backward a residual.
  *   - Outputs may not overlap inputs, except where "in place allowed" is said.
  *   - Failures set be->err and return its status.
  *   - Every operation gives the same bits for every run with the same number of threads. */
@@ -56,6 +57,7 @@ struct gemm {
     bool transpose_a, transpose_b;
     double alpha, beta;
     const struct plx_tensor *add;
+    bool weight; /* b is a parameter: no operation that is still under way writes it */
 };
 
 /* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n
@@ -139,11 +141,14 @@ struct ops {
     plx_status (*rmsnorm)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *rstd, const struct plx_tensor *x,
                           const struct plx_tensor *gain, double eps);
-    /* dx, and dgain accumulated. */
+    /* dx = residual + the gradient, or the gradient alone where residual is NULL; dgain
+     * accumulated. dx may be residual or dy: where a residual stream branches off into the norm,
+     * both of its gradients meet here. */
     plx_status (*rmsnorm_backward)(struct backend *be, const struct plx_tensor *dx,
                                    const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                    const struct plx_tensor *x, const struct plx_tensor *gain,
-                                   const struct plx_tensor *rstd);
+                                   const struct plx_tensor *rstd,
+                                   const struct plx_tensor *residual);
 
     /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is,
      * or exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
@@ -166,12 +171,26 @@ struct ops {
     plx_status (*rope)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                        const struct plx_tensor *positions, const struct rope *rope, bool inverse);
 
+    /* rmsnorm over the channels of every head of x [N,H,D], then rope: rstd [N H], gain [D]. */
+    plx_status (*norm_rope)(struct backend *be, const struct plx_tensor *y,
+                            const struct plx_tensor *rstd, const struct plx_tensor *x,
+                            const struct plx_tensor *gain, double eps,
+                            const struct plx_tensor *positions, const struct rope *rope);
+    /* dx, which may be dy; dgain accumulated. */
+    plx_status (*norm_rope_backward)(struct backend *be, const struct plx_tensor *dx,
+                                     const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                     const struct plx_tensor *x, const struct plx_tensor *gain,
+                                     const struct plx_tensor *rstd,
+                                     const struct plx_tensor *positions, const struct rope *rope);
+
     /* y = silu(gate) * up, all [N,F]. */
     plx_status (*swiglu)(struct backend *be, const struct plx_tensor *y,
                          const struct plx_tensor *gate, const struct plx_tensor *up);
+    /* And product = silu(gate) * up again, the same bits as swiglu's y; it may be dy. */
     plx_status (*swiglu_backward)(struct backend *be, const struct plx_tensor *dgate,
-                                  const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                  const struct plx_tensor *gate, const struct plx_tensor *up);
+                                  const struct plx_tensor *dup, const struct plx_tensor *product,
+                                  const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                  const struct plx_tensor *up);
 
     /* y[n,h,:] = sigmoid(z[n,h]) x[n,h,:]; x [N,H,D], z [N,H]. */
     plx_status (*gate)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,

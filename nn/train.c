@@ -2,10 +2,10 @@
  *
  * A step: fetch the micro-batches, add up their gradients with every token weighing 1 / scored
  * tokens of the whole step (so accumulation equals a larger batch), clip and update, then evaluate,
- * sample, log and checkpoint where it is their turn. Everything up to the update is queued before
- * the device is waited for, once. All that a step depends on (weights, optimiser state, data
- * position, random numbers) is in a checkpoint, so a resumed run computes the same bits as one
- * never interrupted.
+ * sample, log and checkpoint where it is their turn. Everything up to the update is queued; a GPU
+ * is waited for once in --log-every steps, and where something else needs it. All that a step
+ * depends on (weights, optimiser state, data position, random numbers) is in a checkpoint, so a
+ * resumed run computes the same bits as one never interrupted.
  *
  * A loss or a gradient that is not finite ends the run; such a gradient changes nothing. A
  * checkpoint is only written of weights whose loss on the step's last micro-batch is finite, so the
@@ -118,43 +118,49 @@ static plx_status queue_gradients(struct train_session *session)
 static plx_status queue_update(struct train_session *session, struct train_progress *progress)
 {
     int64_t step = session->state.step;
-    progress->lr = schedule_lr(&session->schedule, step); /* of the peak; run_loop multiplies */
-    return sharding_step(&session->sharding, session->optim, progress->lr,
+    double factor = schedule_lr(&session->schedule, step);
+    progress->lr = factor * session->peak_lr;
+    return sharding_step(&session->sharding, session->optim, factor,
                          schedule_weight_decay(&session->schedule, step));
 }
 
-/* The one wait of a step: for its loss, and for the norm of its gradient. */
-static plx_status read_step(struct train_session *session, struct train_progress *progress)
+static plx_status run_step(struct train_session *session)
 {
-    double sum;
-    TRY(model_loss_read(session->model, &sum));
-    TRY(comm_sum(session->comm, &sum, 1));
-    progress->loss = sum / (double)session->count.scored;
-    if (!isfinite(progress->loss))
-        return diverged(session, session->state.step + 1,
-                        isnan(progress->loss) ? "the loss is nan" : "the loss is infinite");
-    struct optim_report report = {0};
-    plx_status status = optim_read_report(session->optim, &report);
-    progress->grad_norm = report.grad_norm;
-    if (status != PLX_BAD_DATA) return status;
-    char what[sizeof session->err->text];
-    snprintf(what, sizeof what, "%s", session->err->text);
-    return diverged(session, report.bad_step, what);
+    struct train_progress progress = {.steps = session->options->steps};
+    struct train_readings *readings = &session->readings;
+    double start = process_seconds();
+    if (readings->count == 0) readings->began = start;
+    TRY(train_session_fetch(session));
+    progress.data_seconds = process_seconds() - start;
+    TRY(queue_gradients(session));
+    TRY(queue_update(session, &progress));
+    progress.step = ++session->state.step;
+    progress.tokens = session->state.tokens += session->count.tokens;
+    session->state.position = loader_position(session->loader);
+    return train_readings_add(readings, session->model, session->optim, &progress,
+                              session->count.scored);
 }
 
-static plx_status run_step(struct train_session *session, struct train_progress *progress)
+/* Waits for the steps that are queued and refuses the first whose loss or gradient is not finite.
+ */
+static plx_status read_steps(struct train_session *session)
 {
-    double start = process_seconds();
-    TRY(train_session_fetch(session));
-    progress->data_seconds = process_seconds() - start;
-    TRY(queue_gradients(session));
-    TRY(queue_update(session, progress));
-    TRY(read_step(session, progress));
-    progress->seconds = process_seconds() - start;
-    session->state.step++;
-    session->state.tokens += session->count.tokens;
-    session->state.position = loader_position(session->loader);
-    return PLX_OK;
+    struct train_readings *readings = &session->readings;
+    TRY(train_readings_read(readings, session->comm));
+    struct optim_report report = {0};
+    plx_status status = optim_read_report(session->optim, &report);
+    if (status != PLX_OK && status != PLX_BAD_DATA) return status;
+    for (int i = 0; i < readings->count; i++) {
+        const struct train_progress *step = &readings->steps[i];
+        if (!isfinite(step->loss))
+            return diverged(session, step->step,
+                            isnan(step->loss) ? "the loss is nan" : "the loss is infinite");
+        if (report.bad_step != step->step) continue;
+        char what[sizeof session->err->text];
+        snprintf(what, sizeof what, "%s", session->err->text);
+        return diverged(session, step->step, what);
+    }
+    return status;
 }
 
 /* ---- What happens between steps ---- */
@@ -249,25 +255,40 @@ static plx_status report_step(struct train_session *session, const struct train_
     return is_turn(progress->step, session->options->sample_every) ? write_sample(session) : PLX_OK;
 }
 
-static plx_status after_step(struct train_session *session, struct train_progress *progress,
-                             struct train_result *result)
+/* Whether the host must know of the steps up to this one before the next is queued. */
+static bool is_read(const struct train_session *session)
 {
     const struct train_options *options = session->options;
-    int64_t step = session->state.step;
-    bool last = step >= options->steps;
-    progress->val_loss = progress->val_bits_per_byte = NAN;
+    const int64_t step = session->state.step;
+    return session->readings.count == session->readings.depth || step >= options->steps ||
+           is_turn(step, options->log_every) || is_turn(step, options->sample_every) ||
+           is_turn(step, options->checkpoint_every) ||
+           (session->held_out && is_turn(step, options->eval_every));
+}
+
+/* What follows the steps that are queued, of which only the last can be one to evaluate, sample or
+ * checkpoint after. */
+static plx_status after_steps(struct train_session *session, struct train_result *result)
+{
+    const struct train_options *options = session->options;
+    struct train_readings *readings = &session->readings;
+    const int64_t step = session->state.step;
+    const bool last = step >= options->steps;
+    TRY(read_steps(session));
     result->val = (struct eval_result){0};
-    if (session->held_out && (last || is_turn(step, options->eval_every))) {
+    if (session->held_out && (last || is_turn(step, options->eval_every)))
         TRY(evaluate(session, &result->val));
-        progress->val_loss = result->val.loss;
-        progress->val_bits_per_byte = result->val.bits_per_byte;
+    for (int i = 0; i < readings->count; i++) {
+        struct train_progress *progress = &readings->steps[i];
+        bool evaluated = progress->step == step && result->val.tokens > 0;
+        progress->val_loss = evaluated ? result->val.loss : NAN;
+        progress->val_bits_per_byte = evaluated ? result->val.bits_per_byte : NAN;
+        TRY(train_meter_step(&session->meter, progress, session->err));
+        result->loss = progress->loss;
+        result->memory_peak = progress->memory_peak;
+        if (comm_rank(session->comm) == 0) TRY(report_step(session, progress));
     }
-    progress->step = step;
-    progress->steps = options->steps;
-    progress->tokens = session->state.tokens;
-    TRY(train_meter_step(&session->meter, progress, session->err));
-    result->memory_peak = progress->memory_peak;
-    if (comm_rank(session->comm) == 0) TRY(report_step(session, progress));
+    readings->count = 0;
     if (last || is_turn(step, options->checkpoint_every)) TRY(save_checkpoint(session));
     return PLX_OK;
 }
@@ -285,18 +306,14 @@ static plx_status must_stop(struct train_session *session, bool *stop)
 
 static plx_status run_loop(struct train_session *session, struct train_result *result)
 {
-    struct optim_config optim;
-    TRY(train_optim_config(session->options, &optim, session->err));
     train_meter_start(&session->meter, session->state.tokens);
     while (session->state.step < session->options->steps) {
         TRY(must_stop(session, &result->stopped_early));
         if (result->stopped_early) break;
-        struct train_progress progress = {0};
-        TRY(run_step(session, &progress));
-        progress.lr *= optim.lr;
-        result->loss = progress.loss;
-        TRY(after_step(session, &progress, result));
+        TRY(run_step(session));
+        if (is_read(session)) TRY(after_steps(session, result));
     }
+    if (session->readings.count > 0) TRY(after_steps(session, result));
     result->seconds = process_seconds() - session->meter.start;
     result->tokens_per_second = train_meter_rate(&session->meter);
     return PLX_OK;

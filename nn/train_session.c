@@ -275,7 +275,9 @@ static plx_status build_parts(struct train_session *session, const struct model_
     session->model = parts.model;
     session->sharding = parts.sharding;
     session->optim = parts.optim;
-    return PLX_OK;
+    session->peak_lr = shape.optim.lr;
+    return train_readings_create(&session->readings, be,
+                                 train_readings_depth(be->device, options->log_every));
 }
 
 static plx_status open_model(struct train_session *session)
@@ -408,6 +410,7 @@ void train_session_close(struct train_session *session)
 {
     run_log_close(&session->log);
     free(session->state.options_json);
+    train_readings_destroy(&session->readings);
     optim_destroy(session->optim);
     sharding_destroy(&session->sharding);
     model_destroy(session->model);

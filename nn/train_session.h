@@ -5,6 +5,7 @@
 
 #include "run_log.h"
 #include "train_memory.h"
+#include "train_readings.h"
 
 /* One micro-batch in memory of its own: a loader's arrays hold only until its next call, and a step
  * looks at all of its micro-batches (to count scored tokens) before the first is computed. */
@@ -42,7 +43,9 @@ struct train_session {
     struct train_memory memory; /* planned */
     size_t available;           /* of the device, before; 0: unknown */
     struct schedule_config schedule;
+    double peak_lr;
     struct sharding sharding;
+    struct train_readings readings; /* of steps that are queued */
     struct optim *optim;
     struct eval_options eval;
     struct train_meter meter;

@@ -37,15 +37,47 @@ typedef const struct plx_tensor *rounded_view;
 ROUNDED(add, (be, y, a, b), y, ROUNDED_NONE, rounded_view y, rounded_view a, rounded_view b)
 ROUNDED(rmsnorm, (be, y, rstd, x, gain, eps), y, ROUNDED_NONE, rounded_view y, rounded_view rstd,
         rounded_view x, rounded_view gain, double eps)
-ROUNDED(rmsnorm_backward, (be, dx, dgain, dy, x, gain, rstd), dx, ROUNDED_NONE, rounded_view dx,
-        rounded_view dgain, rounded_view dy, rounded_view x, rounded_view gain, rounded_view rstd)
+ROUNDED(rmsnorm_backward, (be, dx, dgain, dy, x, gain, rstd, residual), dx, ROUNDED_NONE,
+        rounded_view dx, rounded_view dgain, rounded_view dy, rounded_view x, rounded_view gain,
+        rounded_view rstd, rounded_view residual)
 ROUNDED(bias, (be, y, x, b), y, ROUNDED_NONE, rounded_view y, rounded_view x, rounded_view b)
 ROUNDED(rope, (be, y, x, positions, how, inverse), y, ROUNDED_NONE, rounded_view y, rounded_view x,
         rounded_view positions, const struct rope *how, bool inverse)
+
+/* One after the other: the naive model stores what is between them. */
+static inline plx_status rounded_norm_rope(struct backend *be, rounded_view y, rounded_view rstd,
+                                           rounded_view x, rounded_view gain, double eps,
+                                           rounded_view positions, const struct rope *how)
+{
+    TRY(rounded_rmsnorm(be, y, rstd, x, gain, eps));
+    return rounded_rope(be, y, y, positions, how, false);
+}
+
+static inline plx_status rounded_norm_rope_backward(struct backend *be, rounded_view dx,
+                                                    rounded_view dgain, rounded_view dy,
+                                                    rounded_view x, rounded_view gain,
+                                                    rounded_view rstd, rounded_view positions,
+                                                    const struct rope *how)
+{
+    TRY(rounded_rope(be, dx, dy, positions, how, true));
+    return rounded_rmsnorm_backward(be, dx, dgain, dx, x, gain, rstd, NULL);
+}
+
 ROUNDED(swiglu, (be, y, gate, up), y, ROUNDED_NONE, rounded_view y, rounded_view gate,
         rounded_view up)
-ROUNDED(swiglu_backward, (be, dgate, dup, dy, gate, up), dgate, dup, rounded_view dgate,
-        rounded_view dup, rounded_view dy, rounded_view gate, rounded_view up)
+
+static inline plx_status rounded_swiglu_backward(struct backend *be, rounded_view dgate,
+                                                 rounded_view dup, rounded_view product,
+                                                 rounded_view dy, rounded_view gate,
+                                                 rounded_view up)
+{
+    TRY(ops_ref.swiglu_backward(be, dgate, dup, product, dy, gate, up));
+    rounded_tensor(dgate);
+    rounded_tensor(dup);
+    rounded_tensor(product);
+    return PLX_OK;
+}
+
 ROUNDED(gate, (be, y, x, z), y, ROUNDED_NONE, rounded_view y, rounded_view x, rounded_view z)
 ROUNDED(gate_backward, (be, dx, dz, dy, x, z), dx, dz, rounded_view dx, rounded_view dz,
         rounded_view dy, rounded_view x, rounded_view z)
@@ -101,6 +133,8 @@ static inline const struct ops *rounded_ops(void)
     table.rmsnorm_backward = rounded_rmsnorm_backward;
     table.bias = rounded_bias;
     table.rope = rounded_rope;
+    table.norm_rope = rounded_norm_rope;
+    table.norm_rope_backward = rounded_norm_rope_backward;
     table.swiglu = rounded_swiglu;
     table.swiglu_backward = rounded_swiglu_backward;
     table.gate = rounded_gate;

@@ -52,7 +52,7 @@ struct convert_report {
     enum convert_proof proof;
     int64_t prompt_tokens;
     double logit_difference;  /* largest, relative to the source's largest logit */
-    size_t needed, available; /* memory of the proof by logits, where it was not made */
+    size_t needed, available; /* memory of the proof by logits, whether it was made or not */
 };
 
 /* Fails with a sentence, leaving no target, where anything does, the proof included. */

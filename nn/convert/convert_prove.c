@@ -1,9 +1,10 @@
 /* convert_prove.c: what a conversion has to show before it may say done.
  *
  * Where the model fits memory, source and target run a prompt one after the other, in f32 on the
- * CPU. Where the conversion changes no number and adds at most a silent probe, every logit must be
- * the same, bit for bit; elsewhere the difference is reported. A model that does not fit is proven
- * by its tensors: the target is read back and compared with what was to be written. */
+ * CPU; matrices that both folders hold in bf16 may stay so, which loses nothing and takes half.
+ * Where the conversion changes no number and adds at most a silent probe, every logit must be the
+ * same, bit for bit; elsewhere the difference is reported. A model that does not fit is proven by
+ * its tensors: the target is read back and compared with what was to be written. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,9 +57,11 @@ static plx_status run_prompt(struct backend *be, const char *folder, float *valu
 }
 
 /* A backend of its own for each model, because scratch keeps the size of the largest. */
-static plx_status folder_logits(const char *folder, float *values, struct error *err)
+static plx_status folder_logits(const char *folder, enum packing packing, float *values,
+                                struct error *err)
 {
-    const struct backend_config config = {.ops = &ops_cpu, .storage = PLX_F32, .compute = PLX_F32};
+    const struct backend_config config = {
+        .ops = &ops_cpu, .storage = PLX_F32, .compute = PLX_F32, .packing = packing};
     struct backend be;
     TRY(backend_create(&be, &config, err));
     plx_status status = run_prompt(&be, folder, values, err);
@@ -81,16 +84,16 @@ static double compare_logits(const float *source, const float *target, int64_t c
     return relative == 0 ? 0x1p-149 : relative;
 }
 
-static plx_status prove_by_logits(const struct convert_plan *plan, const char *source,
-                                  const char *folder, bool silent, struct convert_report *report,
-                                  struct error *err)
+static plx_status prove_by_logits(const struct convert_plan *plan, enum packing packing,
+                                  const char *source, const char *folder, bool silent,
+                                  struct convert_report *report, struct error *err)
 {
     const int64_t V = report->config.vocab_size;
     float *logits = calloc((size_t)(2 * PROMPT * V), sizeof *logits);
     REQUIRE(err, logits != NULL, PLX_OUT_OF_MEMORY, "out of memory for the logits of a prompt");
     int64_t tokens = report->config.max_position < PROMPT ? report->config.max_position : PROMPT;
-    plx_status status = folder_logits(source, logits, err);
-    if (status == PLX_OK) status = folder_logits(folder, logits + PROMPT * V, err);
+    plx_status status = folder_logits(source, packing, logits, err);
+    if (status == PLX_OK) status = folder_logits(folder, packing, logits + PROMPT * V, err);
     report->prompt_tokens = tokens;
     if (status == PLX_OK)
         report->logit_difference = compare_logits(logits, logits + PROMPT * V, tokens * V);
@@ -165,23 +168,45 @@ static bool is_silent(const struct convert_options *options)
     return false;
 }
 
+/* Whether every matrix is copied as the bf16 that it is; added ones must be made in it, too. */
+static bool is_bf16(const struct convert_plan *plan)
+{
+    for (int i = 0; i < plan->count; i++) {
+        const struct convert_tensor *tensor = &plan->tensors[i];
+        if (tensor->spec.rank < 2) continue;
+        if (strcmp(tensor->spec.dtype, "BF16") != 0 || tensor->down != NULL) return false;
+        if (tensor->source != NULL && strcmp(tensor->source->entry->dtype, "BF16") != 0)
+            return false;
+    }
+    return true;
+}
+
+/* The weights of one model at a time, the logits of both, and some room for activations. */
+static size_t memory_needed(const struct convert_report *report, int64_t weights, size_t width)
+{
+    return (size_t)weights * width +
+           (size_t)(2 * PROMPT * report->config.vocab_size) * sizeof(float) + ((size_t)64 << 20);
+}
+
 plx_status convert_prove(const struct convert_plan *plan, const struct model_config *source_config,
                          const char *source, const char *folder,
                          const struct convert_options *options, struct convert_report *report,
                          struct error *err)
 {
     struct param_list own;
+    enum packing packing = PACKING_NONE;
     TRY(model_describe(source_config, &own, err));
     int64_t larger = param_list_elements(&own);
     param_list_destroy(&own);
     if (param_list_elements(&plan->params) > larger) larger = param_list_elements(&plan->params);
-    /* The weights of one model at a time, the logits of both, and some room for activations. */
-    report->needed = (size_t)larger * sizeof(float) +
-                     (size_t)(2 * PROMPT * report->config.vocab_size) * sizeof(float) +
-                     ((size_t)64 << 20);
+    report->needed = memory_needed(report, larger, sizeof(float));
     report->available = options->proof_memory > 0 ? options->proof_memory : process_available() / 2;
+    if (report->needed > report->available && is_bf16(plan)) {
+        packing = PACKING_BF16;
+        report->needed = memory_needed(report, larger, sizeof(uint16_t));
+    }
     if (report->needed <= report->available)
-        return prove_by_logits(plan, source, folder, is_silent(options), report, err);
+        return prove_by_logits(plan, packing, source, folder, is_silent(options), report, err);
     report->proof = CONVERT_TENSORS_EQUAL;
     return prove_by_tensors(plan, folder, options, err);
 }

@@ -172,11 +172,14 @@ plx_status device_choose(const char *text, const struct device **device, int *in
     }
     snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : 0), text);
     *device = device_named(name);
+    bool complete = true;
     if (*end == ':') {
-        const long number = strtol(end + 1, &end, 10);
-        *index = number >= 0 && number < 1024 ? (int)number : -1;
+        const char *digits = end + 1;
+        const long number = strtol(digits, &end, 10);
+        complete = digits[0] >= '0' && digits[0] <= '9' && number < 1024;
+        *index = complete ? (int)number : 0;
     }
-    const bool complete = *end == '\0' && text[strlen(text) - 1] != ':' && *index >= 0;
+    complete = complete && *end == '\0';
     REQUIRE(err, *device != NULL && complete, PLX_INVALID_ARGUMENT,
             "--device: \"%s\" is none of auto, cpu, cuda, cuda:N", text);
     return (*device)->describe(*index, &facts, err);

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/bits.h"
+
 static size_t element_bytes(enum packing kind)
 {
     static const size_t bytes[PACKINGS] = {[PACKING_BF16] = 2, [PACKING_INT8] = 1};
@@ -53,18 +55,22 @@ static void load_bf16(const uint16_t *row, float *values, int64_t columns)
  * one that holds NaN or infinity gets the scale NaN, so that its products are NaN too. */
 static float store_int8(int8_t *row, const float *values, int64_t columns)
 {
-    float largest = 0;
-    bool finite = true;
+    const float shift = 0x1.8p23f; /* rounds to a whole number and leaves it in the low bits */
+    float largest = 0, odd = 0;    /* odd becomes NaN where a number is not finite */
+#pragma omp simd reduction(max : largest) reduction(+ : odd)
     for (int64_t k = 0; k < columns; k++) {
-        finite = finite && isfinite(values[k]);
-        largest = fmaxf(largest, fabsf(values[k]));
+        float size = fabsf(values[k]);
+        largest = size > largest ? size : largest;
+        odd += values[k] - values[k];
     }
+    const bool finite = odd == 0;
     if (!finite || largest < 0x1p-100f) {
         memset(row, finite ? 0 : 1, (size_t)columns);
         return finite ? 0 : NAN;
     }
-    float inverse = 127.0f / largest;
-    for (int64_t k = 0; k < columns; k++) row[k] = (int8_t)lrintf(values[k] * inverse);
+    const float inverse = 127.0f / largest;
+#pragma omp simd
+    for (int64_t k = 0; k < columns; k++) row[k] = (int8_t)float_bits(values[k] * inverse + shift);
     return largest / 127.0f;
 }
 

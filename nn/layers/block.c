@@ -49,12 +49,15 @@ void block_carve(const struct block *block, int64_t tokens, enum record_parts pa
         record->h = arena_tensor(arena, activation, 2, shape);
         record->mlp_rstd = arena_tensor(arena, storage, 1, shape);
     }
-    if (parts & RECORD_CHEAP) {
-        record->mixer_in = arena_tensor(arena, activation, 2, shape);
-        record->mlp_in = arena_tensor(arena, activation, 2, shape);
-    }
     block->kind->carve(block->mixer, tokens, parts, arena, record->mixer);
-    mlp_carve(&block->mlp, tokens, parts, arena, &record->mlp);
+    if (parts & RECORD_KEPT) mlp_carve(&block->mlp, tokens, arena, &record->mlp);
+}
+
+/* Room in scratch for norm(x) or norm(h), which backward makes again from what it reads anyway. */
+static struct plx_tensor normed_carve(struct backend *be, const struct block *block,
+                                      const struct plx_tensor *x)
+{
+    return arena_tensor(&be->scratch, block->precision.activation, 2, x->shape);
 }
 
 plx_status block_forward(struct backend *be, const struct block *block, struct param_list *params,
@@ -62,26 +65,22 @@ plx_status block_forward(struct backend *be, const struct block *block, struct p
                          const struct block_record *record, const struct plx_tensor *y)
 {
     const struct block_record *keep = record;
+    size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor normed = normed_carve(be, block, x);
     /* 1, 2, 3: h = x + mixer(norm(x)). */
-    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &keep->mixer_in, &keep->mixer_rstd));
-    TRY(block->kind->forward(be, block->mixer, params, batch, &keep->mixer_in, keep->mixer,
-                             &keep->h));
-    TRY(be->ops->add(be, &keep->h, x, &keep->h));
+    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &normed, &keep->mixer_rstd));
+    TRY(block->kind->forward(be, block->mixer, params, batch, &normed, keep->mixer, x, &keep->h));
     /* 4, 5, 6: y = h + mlp(norm(h)). */
-    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &keep->h, &keep->mlp_in, &keep->mlp_rstd));
-    TRY(mlp_forward(be, &block->mlp, params, &keep->mlp_in, &keep->mlp, y));
-    return y == NULL ? PLX_OK : be->ops->add(be, y, &keep->h, y);
+    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &keep->h, &normed, &keep->mlp_rstd));
+    TRY(mlp_forward(be, &block->mlp, params, &normed, &keep->mlp, &keep->h, y));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
 }
 
 plx_status block_recompute(struct backend *be, const struct block *block, struct param_list *params,
-                           const struct batch_view *batch, const struct plx_tensor *x,
-                           const struct block_record *record)
+                           const struct batch_view *batch, const struct block_record *record)
 {
-    const struct block_record *keep = record;
-    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &keep->mixer_in, &keep->mixer_rstd));
-    TRY(block->kind->recompute(be, block->mixer, params, batch, keep->mixer));
-    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &keep->h, &keep->mlp_in, &keep->mlp_rstd));
-    return mlp_recompute(be, &keep->mlp);
+    return block->kind->recompute(be, block->mixer, params, batch, record->mixer);
 }
 
 plx_status block_backward(struct backend *be, const struct block *block, struct param_list *params,
@@ -90,19 +89,15 @@ plx_status block_backward(struct backend *be, const struct block *block, struct 
 {
     const struct block_record *keep = record;
     size_t mark = arena_mark(&be->scratch);
-    struct plx_tensor dnormed = arena_tensor(&be->scratch, block->precision.activation, 2,
-                                             d->shape), /* [N,E] */
-        dbranch = arena_tensor(&be->scratch, block->precision.activation, 2, d->shape);
+    struct plx_tensor normed = normed_carve(be, block, x), dnormed = normed_carve(be, block, x);
     /* Steps 6, 5, 4: d holds dy, which is also what reaches h directly; afterwards it is dh. */
-    TRY(mlp_backward(be, &block->mlp, params, d, &keep->mlp_in, &keep->mlp, &dnormed));
-    TRY(rmsnorm_backward(be, &block->mlp_norm, params, &dnormed, &keep->h, &keep->mlp_rstd,
-                         &dbranch));
-    TRY(be->ops->add(be, d, d, &dbranch));
+    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &keep->h, &normed, &keep->mlp_rstd));
+    TRY(mlp_backward(be, &block->mlp, params, d, &normed, &keep->mlp, &dnormed));
+    TRY(rmsnorm_backward(be, &block->mlp_norm, params, &dnormed, &keep->h, &keep->mlp_rstd, d, d));
     /* Steps 3, 2, 1: likewise from dh to dx. */
-    TRY(block->kind->backward(be, block->mixer, params, batch, &keep->mixer_in, keep->mixer, d,
-                              &dnormed));
-    TRY(rmsnorm_backward(be, &block->mixer_norm, params, &dnormed, x, &keep->mixer_rstd, &dbranch));
-    TRY(be->ops->add(be, d, d, &dbranch));
+    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &normed, &keep->mixer_rstd));
+    TRY(block->kind->backward(be, block->mixer, params, batch, &normed, keep->mixer, d, &dnormed));
+    TRY(rmsnorm_backward(be, &block->mixer_norm, params, &dnormed, x, &keep->mixer_rstd, d, d));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }
@@ -117,12 +112,10 @@ plx_status block_decode(struct backend *be, const struct block *block, struct pa
                       h = arena_tensor(&be->scratch, block->precision.activation, 2, x->shape);
     struct mlp_record mlp;
     TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &normed, &rstd));
-    TRY(block->kind->decode(be, block->mixer, params, step, &normed, cache, &h));
-    TRY(be->ops->add(be, &h, x, &h));
-    mlp_carve(&block->mlp, x->shape[0], RECORD_ALL, &be->scratch, &mlp);
+    TRY(block->kind->decode(be, block->mixer, params, step, &normed, cache, x, &h));
+    mlp_carve(&block->mlp, x->shape[0], &be->scratch, &mlp);
     TRY(rmsnorm_forward(be, &block->mlp_norm, params, &h, &normed, &rstd));
-    TRY(mlp_forward(be, &block->mlp, params, &normed, &mlp, y));
-    TRY(be->ops->add(be, y, &h, y));
+    TRY(mlp_forward(be, &block->mlp, params, &normed, &mlp, &h, y));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }

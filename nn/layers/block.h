@@ -22,11 +22,9 @@ struct block {
 
 struct block_record {
     struct plx_tensor mixer_rstd; /* [N] */
-    struct plx_tensor mixer_in;   /* [N,E] norm(x); cheap */
     void *mixer;                  /* kind->record_size bytes, allocated with the block */
     struct plx_tensor h;          /* [N,E] */
     struct plx_tensor mlp_rstd;   /* [N] */
-    struct plx_tensor mlp_in;     /* [N,E] norm(h); cheap */
     struct mlp_record mlp;
 };
 
@@ -44,8 +42,7 @@ plx_status block_forward(struct backend *be, const struct block *block, struct p
                          const struct block_record *record, const struct plx_tensor *y);
 /* Fills the cheap part of a record whose other part forward has left. */
 plx_status block_recompute(struct backend *be, const struct block *block, struct param_list *params,
-                           const struct batch_view *batch, const struct plx_tensor *x,
-                           const struct block_record *record);
+                           const struct batch_view *batch, const struct block_record *record);
 /* d [N,E] holds dy and becomes dx: the residual path is in place. */
 plx_status block_backward(struct backend *be, const struct block *block, struct param_list *params,
                           const struct batch_view *batch, const struct plx_tensor *x,

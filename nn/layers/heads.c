@@ -5,8 +5,8 @@
  * its probe off token by token; rotary positions come last because a rotation commutes with the
  * scalar gate and keys are cached rotated.
  *
- * Backward undoes the steps in reverse. It may rotate dout in place: the caller's gradient of the
- * mixer's input has no other reader. */
+ * Backward undoes the steps in reverse. It works on dout in place where it can: the caller's
+ * gradient of the mixer's input has no other reader. */
 #include "layers/layers.h"
 #include "layers/view.h"
 
@@ -29,11 +29,21 @@ void heads_carve(const struct heads *heads, int64_t tokens, enum record_parts pa
     }
 }
 
+/* Norm and rotary positions are one operation where no gate comes between them. */
+static bool is_joined(const struct heads *heads)
+{
+    return heads->has_norm && heads->has_rope && heads->gate < 0;
+}
+
 /* From raw and z to out. */
 static plx_status finish(struct backend *be, const struct heads *heads,
                          const struct param_list *params, const struct plx_tensor *positions,
                          const struct heads_record *record)
 {
+    if (is_joined(heads))
+        return be->ops->norm_rope(be, &record->out, &record->rstd, &record->raw,
+                                  &params->items[heads->norm.gain].value, heads->norm.eps,
+                                  positions, &heads->rope);
     if (heads->has_norm)
         TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
                             &record->rstd));
@@ -74,6 +84,39 @@ static plx_status gate_backward(struct backend *be, const struct heads *heads,
     return linear_backward(be, heads->gate, params, &dz, x, dx, accumulate);
 }
 
+/* Gradient of what the norm reads: in place of dout. */
+static plx_status joined_backward(struct backend *be, const struct heads *heads,
+                                  const struct param_list *params,
+                                  const struct plx_tensor *positions,
+                                  const struct heads_record *record, const struct plx_tensor *dout)
+{
+    const struct param *gain = &params->items[heads->norm.gain];
+    return be->ops->norm_rope_backward(be, dout, &gain->grad, dout, &record->raw, &gain->value,
+                                       &record->rstd, positions, &heads->rope);
+}
+
+/* The same step by step, in scratch; *accumulate becomes true where dx was written. */
+static plx_status steps_backward(struct backend *be, const struct heads *heads,
+                                 const struct param_list *params,
+                                 const struct plx_tensor *positions, const struct plx_tensor *x,
+                                 const struct heads_record *record, const struct plx_tensor *dout,
+                                 const struct plx_tensor *dx, bool *accumulate,
+                                 struct plx_tensor *draw)
+{
+    struct plx_tensor dnormed = *dout;
+    if (heads->has_rope) TRY(be->ops->rope(be, dout, dout, positions, &heads->rope, true));
+    if (heads->gate >= 0) {
+        dnormed = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
+        TRY(gate_backward(be, heads, params, x, record, dout, &dnormed, dx, *accumulate));
+        *accumulate = true;
+    }
+    *draw = dnormed;
+    if (!heads->has_norm) return PLX_OK;
+    *draw = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
+    return rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd, NULL,
+                            draw);
+}
+
 plx_status heads_backward(struct backend *be, const struct heads *heads,
                           const struct param_list *params, const struct plx_tensor *positions,
                           const struct plx_tensor *x, const struct heads_record *record,
@@ -81,19 +124,11 @@ plx_status heads_backward(struct backend *be, const struct heads *heads,
                           bool accumulate)
 {
     size_t mark = arena_mark(&be->scratch);
-    struct plx_tensor dnormed = *dout, draw;
-    if (heads->has_rope) TRY(be->ops->rope(be, dout, dout, positions, &heads->rope, true));
-    if (heads->gate >= 0) {
-        dnormed = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
-        TRY(gate_backward(be, heads, params, x, record, dout, &dnormed, dx, accumulate));
-        accumulate = true;
-    }
-    draw = dnormed;
-    if (heads->has_norm) {
-        draw = arena_tensor(&be->scratch, heads->precision.activation, 3, dout->shape);
-        TRY(rmsnorm_backward(be, &heads->norm, params, &dnormed, &record->raw, &record->rstd,
-                             &draw));
-    }
+    struct plx_tensor draw = *dout;
+    if (is_joined(heads))
+        TRY(joined_backward(be, heads, params, positions, record, dout));
+    else
+        TRY(steps_backward(be, heads, params, positions, x, record, dout, dx, &accumulate, &draw));
     TRY(bias_backward(be, heads->bias, params, &draw));
     TRY(linear_backward(be, heads->weight, params, &draw, x, dx, accumulate));
     arena_release(&be->scratch, mark);

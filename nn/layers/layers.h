@@ -25,7 +25,17 @@ int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t 
 /* x [N,in], y [N,out]; further axes count as flattened into the second. */
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
                           const struct plx_tensor *x, const struct plx_tensor *y);
-/* dW += dy^T x unless W is frozen, and dx = dy W, or dx += dy W; of an adapter likewise. */
+/* y = residual + x W^T, where a branch comes back to the stream that it left; residual NULL adds
+ * nothing. */
+plx_status linear_residual(struct backend *be, int weight, const struct param_list *params,
+                           const struct plx_tensor *x, const struct plx_tensor *residual,
+                           const struct plx_tensor *y);
+/* dW += dy^T x unless W is frozen; dx = dy W, or dx += dy W; of an adapter likewise. The two halves
+ * of backward, whose operands need not be there at the same time, and both. */
+plx_status linear_gradient(struct backend *be, int weight, const struct param_list *params,
+                           const struct plx_tensor *dy, const struct plx_tensor *x);
+plx_status linear_input(struct backend *be, int weight, const struct param_list *params,
+                        const struct plx_tensor *dy, const struct plx_tensor *dx, bool accumulate);
 plx_status linear_backward(struct backend *be, int weight, const struct param_list *params,
                            const struct plx_tensor *dy, const struct plx_tensor *x,
                            const struct plx_tensor *dx, bool accumulate);
@@ -58,10 +68,11 @@ bool rmsnorm_create(struct rmsnorm *norm, struct param_list *params, plx_dtype d
 plx_status rmsnorm_forward(struct backend *be, const struct rmsnorm *norm,
                            const struct param_list *params, const struct plx_tensor *x,
                            const struct plx_tensor *y, const struct plx_tensor *rstd);
+/* dx = residual (NULL: nothing) + what flows back through the norm. */
 plx_status rmsnorm_backward(struct backend *be, const struct rmsnorm *norm,
                             const struct param_list *params, const struct plx_tensor *dy,
                             const struct plx_tensor *x, const struct plx_tensor *rstd,
-                            const struct plx_tensor *dx);
+                            const struct plx_tensor *residual, const struct plx_tensor *dx);
 
 /* ---- heads.c: x projected into heads and made ready for mixing: norm, gate, rotary positions - */
 
@@ -113,19 +124,18 @@ struct mlp {
 
 struct mlp_record {
     struct plx_tensor gate, up; /* [N,F] */
-    struct plx_tensor product;  /* [N,F] silu(gate) * up; cheap */
 };
 
 /* Adds PREFIX.{gate,up,down}_proj.weight; false when out of memory. */
 bool mlp_create(struct mlp *mlp, struct param_list *params, struct precision precision,
                 int64_t width, int64_t inner, double std, const char *prefix);
-void mlp_carve(const struct mlp *mlp, int64_t tokens, enum record_parts parts, struct arena *arena,
+void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
                struct mlp_record *record);
-/* x, y [N,E]. y NULL: only the record is wanted, as when a block is recomputed for backward. */
+/* x, y [N,E]; residual, where it is not NULL, is added to y. y NULL: only the record is wanted, as
+ * when a block is recomputed for backward. */
 plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
                        const struct plx_tensor *x, const struct mlp_record *record,
-                       const struct plx_tensor *y);
-plx_status mlp_recompute(struct backend *be, const struct mlp_record *record);
+                       const struct plx_tensor *residual, const struct plx_tensor *y);
 plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
                         const struct plx_tensor *dy, const struct plx_tensor *x,
                         const struct mlp_record *record, const struct plx_tensor *dx);

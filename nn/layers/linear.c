@@ -38,25 +38,44 @@ int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t 
 
 /* ---- The weight ---- */
 
+/* residual may be NULL. */
 static plx_status weight_forward(struct backend *be, const struct param *weight,
-                                 const struct plx_tensor *x, const struct plx_tensor *y)
+                                 const struct plx_tensor *x, const struct plx_tensor *residual,
+                                 const struct plx_tensor *y)
 {
-    if (weight->packed.kind != PACKING_NONE) return be->ops->project(be, y, x, &weight->packed);
-    const struct gemm product = {
-        .a = x, .b = &weight->active, .c = y, .transpose_b = true, .alpha = 1};
+    if (weight->packed.kind != PACKING_NONE) {
+        TRY(be->ops->project(be, y, x, &weight->packed));
+        return residual != NULL ? be->ops->add(be, y, residual, y) : PLX_OK;
+    }
+    const struct gemm product = {.a = x,
+                                 .b = &weight->active,
+                                 .c = y,
+                                 .transpose_b = true,
+                                 .alpha = 1,
+                                 .beta = residual != NULL ? 1 : 0,
+                                 .add = residual,
+                                 .weight = true};
     return be->ops->gemm(be, &product);
 }
 
-static plx_status weight_backward(struct backend *be, const struct param *weight,
+/* dW += dy^T x */
+static plx_status weight_gradient(struct backend *be, const struct param *weight,
                                   const struct plx_tensor *dy, const struct plx_tensor *x,
-                                  const struct plx_tensor *dx, bool accumulate)
+                                  double scale)
 {
-    const struct gemm weight_gradient = {
-        .a = dy, .b = x, .c = &weight->grad, .transpose_a = true, .alpha = 1, .beta = 1};
-    if (!weight->frozen) TRY(be->ops->gemm(be, &weight_gradient));
-    const struct gemm input_gradient = {
-        .a = dy, .b = &weight->active, .c = dx, .alpha = 1, .beta = accumulate ? 1 : 0};
-    return be->ops->gemm(be, &input_gradient);
+    const struct gemm product = {
+        .a = dy, .b = x, .c = &weight->grad, .transpose_a = true, .alpha = scale, .beta = 1};
+    return weight->frozen ? PLX_OK : be->ops->gemm(be, &product);
+}
+
+/* dx = dy W, or dx += dy W */
+static plx_status input_gradient(struct backend *be, const struct param *weight,
+                                 const struct plx_tensor *dy, const struct plx_tensor *dx,
+                                 double scale, bool accumulate)
+{
+    const struct gemm product = {
+        .a = dy, .b = &weight->active, .c = dx, .alpha = scale, .beta = accumulate ? 1 : 0};
+    return be->ops->gemm(be, &product);
 }
 
 /* ---- Its adapter ---- */
@@ -76,7 +95,7 @@ static plx_status adapter_forward(struct backend *be, const struct adapter *adap
     const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
     const size_t mark = arena_mark(&be->scratch);
     struct plx_tensor z = adapter_inner(be, down, x);
-    TRY(weight_forward(be, down, x, &z));
+    TRY(weight_forward(be, down, x, NULL, &z));
     const struct gemm product = {
         .a = &z, .b = &up->active, .c = y, .transpose_b = true, .alpha = adapter->scale, .beta = 1};
     TRY(be->ops->gemm(be, &product));
@@ -84,20 +103,32 @@ static plx_status adapter_forward(struct backend *be, const struct adapter *adap
     return PLX_OK;
 }
 
-static plx_status adapter_backward(struct backend *be, const struct adapter *adapter,
-                                   const struct param_list *params, const struct plx_tensor *dy,
-                                   const struct plx_tensor *x, const struct plx_tensor *dx)
+/* Gradients of both matrices; dz is made anew by the next, as it has few columns. */
+static plx_status adapter_gradients(struct backend *be, const struct adapter *adapter,
+                                    const struct param_list *params, const struct plx_tensor *dy,
+                                    const struct plx_tensor *x)
 {
     const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
     const size_t mark = arena_mark(&be->scratch);
     struct plx_tensor z = adapter_inner(be, down, x), dz = adapter_inner(be, down, x);
-    TRY(weight_forward(be, down, x, &z));
-    const struct gemm up_gradient = {
-        .a = dy, .b = &z, .c = &up->grad, .transpose_a = true, .alpha = adapter->scale, .beta = 1};
-    if (!up->frozen) TRY(be->ops->gemm(be, &up_gradient));
-    const struct gemm inner = {.a = dy, .b = &up->active, .c = &dz, .alpha = adapter->scale};
-    TRY(be->ops->gemm(be, &inner));
-    TRY(weight_backward(be, down, &dz, x, dx, true));
+    TRY(weight_forward(be, down, x, NULL, &z));
+    TRY(weight_gradient(be, up, dy, &z, adapter->scale));
+    TRY(input_gradient(be, up, dy, &dz, adapter->scale, false));
+    TRY(weight_gradient(be, down, &dz, x, 1));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+/* dx += what flows through z. */
+static plx_status adapter_input(struct backend *be, const struct adapter *adapter,
+                                const struct param_list *params, const struct plx_tensor *dy,
+                                const struct plx_tensor *dx)
+{
+    const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
+    const size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor dz = adapter_inner(be, down, dx);
+    TRY(input_gradient(be, up, dy, &dz, adapter->scale, false));
+    TRY(input_gradient(be, down, &dz, dx, 1, true));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }
@@ -107,25 +138,49 @@ static plx_status adapter_backward(struct backend *be, const struct adapter *ada
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
                           const struct plx_tensor *x, const struct plx_tensor *y)
 {
+    return linear_residual(be, weight, params, x, NULL, y);
+}
+
+plx_status linear_residual(struct backend *be, int weight, const struct param_list *params,
+                           const struct plx_tensor *x, const struct plx_tensor *residual,
+                           const struct plx_tensor *y)
+{
     int64_t N = x->shape[0];
     struct plx_tensor input = view_matrix(x, N), output = view_matrix(y, N);
     const struct param *param = &params->items[weight];
-    TRY(weight_forward(be, param, &input, &output));
+    TRY(weight_forward(be, param, &input, residual, &output));
     if (param->adapter.down == 0) return PLX_OK;
     return adapter_forward(be, &param->adapter, params, &input, &output);
+}
+
+plx_status linear_gradient(struct backend *be, int weight, const struct param_list *params,
+                           const struct plx_tensor *dy, const struct plx_tensor *x)
+{
+    int64_t N = x->shape[0];
+    struct plx_tensor input = view_matrix(x, N), d_output = view_matrix(dy, N);
+    const struct param *param = &params->items[weight];
+    TRY(weight_gradient(be, param, &d_output, &input, 1));
+    if (param->adapter.down == 0) return PLX_OK;
+    return adapter_gradients(be, &param->adapter, params, &d_output, &input);
+}
+
+plx_status linear_input(struct backend *be, int weight, const struct param_list *params,
+                        const struct plx_tensor *dy, const struct plx_tensor *dx, bool accumulate)
+{
+    int64_t N = dx->shape[0];
+    struct plx_tensor d_output = view_matrix(dy, N), d_input = view_matrix(dx, N);
+    const struct param *param = &params->items[weight];
+    TRY(input_gradient(be, param, &d_output, &d_input, 1, accumulate));
+    if (param->adapter.down == 0) return PLX_OK;
+    return adapter_input(be, &param->adapter, params, &d_output, &d_input);
 }
 
 plx_status linear_backward(struct backend *be, int weight, const struct param_list *params,
                            const struct plx_tensor *dy, const struct plx_tensor *x,
                            const struct plx_tensor *dx, bool accumulate)
 {
-    int64_t N = x->shape[0];
-    struct plx_tensor input = view_matrix(x, N), d_output = view_matrix(dy, N),
-                      d_input = view_matrix(dx, N);
-    const struct param *param = &params->items[weight];
-    TRY(weight_backward(be, param, &d_output, &input, &d_input, accumulate));
-    if (param->adapter.down == 0) return PLX_OK;
-    return adapter_backward(be, &param->adapter, params, &d_output, &input, &d_input);
+    TRY(linear_gradient(be, weight, params, dy, x));
+    return linear_input(be, weight, params, dy, dx, accumulate);
 }
 
 int bias_add(struct param_list *params, plx_dtype dtype, int64_t out, const char *prefix,

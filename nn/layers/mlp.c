@@ -1,7 +1,7 @@
 /* mlp.c: the feed-forward layer SwiGLU, y = W_down (silu(W_gate x) * W_up x).
  *
- * Kept for backward: both projections and their product, 3 F numbers a token; selective
- * recomputation saves a third of that for one more pass over them. */
+ * Kept for backward: both projections, 2 F numbers a token. Their product is made again by the pass
+ * that reads them both anyway, once its gradient is there. */
 #include "layers/layers.h"
 
 bool mlp_create(struct mlp *mlp, struct param_list *params, struct precision precision,
@@ -17,31 +17,28 @@ bool mlp_create(struct mlp *mlp, struct param_list *params, struct precision pre
     return mlp->gate >= 0 && mlp->up >= 0 && mlp->down >= 0;
 }
 
-void mlp_carve(const struct mlp *mlp, int64_t tokens, enum record_parts parts, struct arena *arena,
+void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
                struct mlp_record *record)
 {
     const int64_t shape[2] = {tokens, mlp->inner};
-    const plx_dtype dtype = mlp->precision.activation;
-    if (parts & RECORD_KEPT) {
-        record->gate = arena_tensor(arena, dtype, 2, shape);
-        record->up = arena_tensor(arena, dtype, 2, shape);
-    }
-    if (parts & RECORD_CHEAP) record->product = arena_tensor(arena, dtype, 2, shape);
-}
-
-plx_status mlp_recompute(struct backend *be, const struct mlp_record *record)
-{
-    return be->ops->swiglu(be, &record->product, &record->gate, &record->up);
+    record->gate = arena_tensor(arena, mlp->precision.activation, 2, shape);
+    record->up = arena_tensor(arena, mlp->precision.activation, 2, shape);
 }
 
 plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
                        const struct plx_tensor *x, const struct mlp_record *record,
-                       const struct plx_tensor *y)
+                       const struct plx_tensor *residual, const struct plx_tensor *y)
 {
     TRY(linear_forward(be, mlp->gate, params, x, &record->gate));
     TRY(linear_forward(be, mlp->up, params, x, &record->up));
-    TRY(mlp_recompute(be, record));
-    return y == NULL ? PLX_OK : linear_forward(be, mlp->down, params, &record->product, y);
+    if (y == NULL) return PLX_OK;
+    size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor product =
+        arena_tensor(&be->scratch, mlp->precision.activation, 2, record->gate.shape);
+    TRY(be->ops->swiglu(be, &product, &record->gate, &record->up));
+    TRY(linear_residual(be, mlp->down, params, &product, residual, y));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
 }
 
 plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
@@ -53,8 +50,12 @@ plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct 
     struct plx_tensor dproduct = arena_tensor(&be->scratch, mlp->precision.activation, 2, shape),
                       dgate = arena_tensor(&be->scratch, mlp->precision.activation, 2, shape),
                       dup = arena_tensor(&be->scratch, mlp->precision.activation, 2, shape);
-    TRY(linear_backward(be, mlp->down, params, dy, &record->product, &dproduct, false));
-    TRY(be->ops->swiglu_backward(be, &dgate, &dup, &dproduct, &record->gate, &record->up));
+    /* The product comes where its gradient was. */
+    struct plx_tensor product = dproduct;
+    TRY(linear_input(be, mlp->down, params, dy, &dproduct, false));
+    TRY(be->ops->swiglu_backward(be, &dgate, &dup, &product, &dproduct, &record->gate,
+                                 &record->up));
+    TRY(linear_gradient(be, mlp->down, params, dy, &product));
     TRY(linear_backward(be, mlp->gate, params, &dgate, x, dx, false));
     TRY(linear_backward(be, mlp->up, params, &dup, x, dx, true));
     arena_release(&be->scratch, mark);

@@ -28,12 +28,13 @@ plx_status rmsnorm_forward(struct backend *be, const struct rmsnorm *norm,
 plx_status rmsnorm_backward(struct backend *be, const struct rmsnorm *norm,
                             const struct param_list *params, const struct plx_tensor *dy,
                             const struct plx_tensor *x, const struct plx_tensor *rstd,
-                            const struct plx_tensor *dx)
+                            const struct plx_tensor *residual, const struct plx_tensor *dx)
 {
     int64_t rows = plx_tensor_count(x) / norm->width;
     const struct param *gain = &params->items[norm->gain];
     struct plx_tensor input = view_matrix(x, rows), d_output = view_matrix(dy, rows),
-                      d_input = view_matrix(dx, rows);
+                      d_input = view_matrix(dx, rows), straight;
+    if (residual != NULL) straight = view_matrix(residual, rows);
     return be->ops->rmsnorm_backward(be, &d_input, &gain->grad, &d_output, &input, &gain->value,
-                                     rstd);
+                                     rstd, residual != NULL ? &straight : NULL);
 }

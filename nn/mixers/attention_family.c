@@ -199,6 +199,7 @@ static struct plx_attention batch_attention(const struct backend *be, const stru
     struct plx_attention attention = {
         .causal = true, .window = mixer->window, .deterministic = be->deterministic};
     if (batch->rows == 0) attention.q_offsets = batch->offsets;
+    if (batch->keys.rank > 0) attention.k_offsets = batch->key_offsets;
     return attention;
 }
 
@@ -213,6 +214,25 @@ static struct plx_parallax_args batch_args(const struct batch_view *batch,
                                       .lse = batched(batch, &keep->lse),
                                       .probe_mean = batched(batch, &keep->probe_mean),
                                       .value_mean = batched(batch, &keep->value_mean)};
+}
+
+/* Where sequences see more than their own tokens: keys and values in the order of batch->keys, in
+ * scratch. A list of tokens picks rows as ids pick rows of a table. */
+static plx_status gather_keys(struct backend *be, const struct batch_view *batch,
+                              const struct attention_record *keep, struct plx_parallax_args *args)
+{
+    const struct plx_tensor *from[2] = {&keep->k.out, &keep->v};
+    struct plx_tensor *to[2] = {&args->k, &args->v};
+    if (batch->keys.rank == 0) return PLX_OK;
+    for (int i = 0; i < 2; i++) {
+        const int64_t count = batch->keys.shape[0];
+        const int64_t shape[4] = {1, count, from[i]->shape[1], from[i]->shape[2]};
+        *to[i] = arena_tensor(&be->scratch, from[i]->dtype, 4, shape);
+        struct plx_tensor table = view_matrix(from[i], batch->tokens),
+                          rows = view_matrix(to[i], count);
+        TRY(be->ops->embed(be, &rows, &table, &batch->keys));
+    }
+    return PLX_OK;
 }
 
 /* ---- Forward and backward ---- */
@@ -231,14 +251,17 @@ static plx_status project(struct backend *be, const struct mixer *mixer, struct 
 static plx_status attention_forward(struct backend *be, const struct mixer *mixer,
                                     struct param_list *params, const struct batch_view *batch,
                                     const struct plx_tensor *x, void *record,
-                                    const struct plx_tensor *y)
+                                    const struct plx_tensor *residual, const struct plx_tensor *y)
 {
     const struct attention_record *keep = record;
     TRY(project(be, mixer, params, &batch->positions, x, keep));
     const struct plx_attention attention = batch_attention(be, mixer, batch);
-    const struct plx_parallax_args args = batch_args(batch, keep);
+    struct plx_parallax_args args = batch_args(batch, keep);
+    const size_t mark = arena_mark(&be->scratch);
+    TRY(gather_keys(be, batch, keep, &args));
     TRY(be->ops->attend_forward(be, &(struct attend){mixer->mechanism, &attention, &args}));
-    return linear_forward(be, mixer->output, params, &keep->o, y);
+    arena_release(&be->scratch, mark);
+    return linear_residual(be, mixer->output, params, &keep->o, residual, y);
 }
 
 static plx_status attention_recompute(struct backend *be, const struct mixer *mixer,
@@ -301,6 +324,10 @@ static plx_status attention_backward(struct backend *be, const struct mixer *mix
 
 /* ---- Decoding ---- */
 
+/* So many new tokens of a sequence keep every core busy only if work is split over keys, as decode
+ * does; more are a forward over the cache. */
+enum { FEW_TOKENS = 16 };
+
 /* [sequences * count, heads, D] as [sequences, count, heads, D]; absent stays absent. */
 static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct decode_view *step)
 {
@@ -311,7 +338,7 @@ static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct 
 static plx_status attention_decode(struct backend *be, const struct mixer *mixer,
                                    struct param_list *params, const struct decode_view *step,
                                    const struct plx_tensor *x, void *cache,
-                                   const struct plx_tensor *y)
+                                   const struct plx_tensor *residual, const struct plx_tensor *y)
 {
     const struct attention_cache *cached = cache;
     struct attention_record keep;
@@ -332,8 +359,10 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
                                            .k = k_cache,
                                            .v = v_cache,
                                            .o = unpacked(&keep.o, step)};
-    TRY(be->ops->attend_decode(be, &(struct attend){mixer->mechanism, &attention, &args}));
-    TRY(linear_forward(be, mixer->output, params, &keep.o, y));
+    const struct attend attend = {mixer->mechanism, &attention, &args};
+    TRY(step->count > FEW_TOKENS ? be->ops->attend_forward(be, &attend)
+                                 : be->ops->attend_decode(be, &attend));
+    TRY(linear_residual(be, mixer->output, params, &keep.o, residual, y));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }

@@ -17,9 +17,11 @@ struct mixer;
 /* A batch as tensors on the backend's device. */
 struct batch_view {
     int64_t tokens;
-    struct plx_tensor positions; /* i32 [N] */
-    int64_t rows;                /* sequences, where all have the same length; otherwise 0 */
-    struct plx_tensor offsets;   /* i32 [sequences + 1]; where rows is 0 */
+    struct plx_tensor positions;   /* i32 [N] */
+    int64_t rows;                  /* sequences, where all have the same length; otherwise 0 */
+    struct plx_tensor offsets;     /* i32 [sequences + 1]; where rows is 0 */
+    struct plx_tensor keys;        /* i32 [K]: the tokens that sequences see; rank 0: their own */
+    struct plx_tensor key_offsets; /* i32 [sequences + 1]; where there are keys */
 };
 
 /* New tokens, count of each of the sequences first .. first + sequences - 1 of a cache. */
@@ -45,9 +47,10 @@ struct mixer_kind {
     size_t record_size;
     void (*carve)(const struct mixer *mixer, int64_t tokens, enum record_parts parts,
                   struct arena *arena, void *record);
+    /* y = residual + the mixer of x, all [N,E]. */
     plx_status (*forward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                           const struct batch_view *batch, const struct plx_tensor *x, void *record,
-                          const struct plx_tensor *y);
+                          const struct plx_tensor *residual, const struct plx_tensor *y);
     /* Fills the cheap part of a record (layers.h) from the other. */
     plx_status (*recompute)(struct backend *be, const struct mixer *mixer,
                             struct param_list *params, const struct batch_view *batch,
@@ -61,10 +64,11 @@ struct mixer_kind {
     size_t cache_record_size;
     void (*carve_cache)(const struct mixer *mixer, plx_dtype dtype, int64_t sequences,
                         int64_t capacity, struct arena *arena, void *cache);
-    /* x, y [sequences * count, E], sequence by sequence; what later steps need goes into cache. */
+    /* The same with x, residual, y [sequences * count, E], sequence by sequence; what later steps
+     * need goes into cache. */
     plx_status (*decode)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                          const struct decode_view *step, const struct plx_tensor *x, void *cache,
-                         const struct plx_tensor *y);
+                         const struct plx_tensor *residual, const struct plx_tensor *y);
 };
 
 /* NULL where no row has the name. */

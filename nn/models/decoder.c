@@ -104,6 +104,7 @@ void model_destroy(struct model *model)
     arena_destroy(&model->values);
     arena_destroy(&model->grads);
     arena_destroy(&model->inputs.arena);
+    arena_destroy(&model->keys.arena);
     param_list_destroy(&model->params);
     free(model);
 }
@@ -143,10 +144,11 @@ plx_status model_zero_grads(struct model *model)
 /* ---- Batches ---- */
 
 struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
-                                    enum decoder_task task, const struct batch_shape *shape)
+                                    const struct batch_keys *keys, enum decoder_task task,
+                                    const struct batch_shape *shape)
 {
     const int64_t N = shape->tokens, logits[2] = {N, model->config.vocab_size};
-    return (struct decoder_run){
+    struct decoder_run run = {
         .task = task,
         .view = {.tokens = N,
                  .positions = view_rows(&inputs->positions, 0, N),
@@ -156,6 +158,10 @@ struct decoder_run decoder_run_make(const struct model *model, const struct batc
         .targets = view_rows(&inputs->targets, 0, N),
         .loss = inputs->loss,
         .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
+    if (shape->keys == 0) return run;
+    run.view.keys = view_rows(&keys->keys, 0, shape->keys);
+    run.view.key_offsets = view_rows(&keys->offsets, 0, shape->sequences + 1);
+    return run;
 }
 
 static plx_status upload(const struct backend *be, const struct plx_tensor *to, const int32_t *from)
@@ -171,6 +177,10 @@ static plx_status upload_batch(const struct backend *be, const struct decoder_ru
     TRY(upload(be, &run->ids, batch->ids));
     TRY(upload(be, &run->view.positions, batch->positions));
     if (batch->targets != NULL) TRY(upload(be, &run->targets, batch->targets));
+    if (batch->keys != NULL) {
+        TRY(upload(be, &run->view.keys, batch->keys));
+        TRY(upload(be, &run->view.key_offsets, batch->key_offsets));
+    }
     return upload(be, &run->view.offsets, batch->offsets);
 }
 
@@ -187,9 +197,13 @@ static bool is_equal(const struct batch *batch)
 static plx_status prepare_run(struct model *model, enum decoder_task task,
                               const struct batch *batch, struct decoder_run *run)
 {
-    const struct batch_shape shape = {batch->tokens, batch->sequences, is_equal(batch)};
+    struct batch_shape shape = {batch->tokens, batch->sequences, is_equal(batch), 0};
+    if (batch->keys != NULL) {
+        shape.equal = false;
+        shape.keys = batch->key_offsets[batch->sequences];
+    }
     TRY(decoder_prepare(model, task, &shape));
-    *run = decoder_run_make(model, &model->inputs, task, &shape);
+    *run = decoder_run_make(model, &model->inputs, &model->keys, task, &shape);
     return upload_batch(model->be, run, batch);
 }
 
@@ -219,6 +233,33 @@ static plx_status check_batch(const struct model *model, const struct batch *bat
     REQUIRE(err, N > 0 && batch->offsets[0] == 0 && batch->offsets[N] == batch->tokens,
             PLX_INVALID_ARGUMENT, "the offsets of a batch of %lld tokens run from %d to %d",
             (long long)batch->tokens, N > 0 ? batch->offsets[0] : 0, N > 0 ? batch->offsets[N] : 0);
+    return PLX_OK;
+}
+
+/* Keys are rows of a table too, and a sequence must see its own tokens last. */
+static plx_status check_keys(const struct model *model, const struct batch *batch)
+{
+    struct error *err = model->be->err;
+    REQUIRE(err, batch->key_offsets[0] == 0, PLX_INVALID_ARGUMENT,
+            "the keys of a batch begin at %d", batch->key_offsets[0]);
+    for (int64_t s = 0; s < batch->sequences; s++) {
+        const int64_t own = batch->offsets[s + 1] - batch->offsets[s],
+                      end = batch->key_offsets[s + 1];
+        REQUIRE(err, end - own >= batch->key_offsets[s] && end <= model->max_keys,
+                PLX_INVALID_ARGUMENT,
+                "the keys of sequence %lld are %d to %lld, but it has %lld tokens of its own and "
+                "%lld keys are reserved",
+                (long long)s, batch->key_offsets[s], (long long)end, (long long)own,
+                (long long)model->max_keys);
+        for (int64_t k = batch->key_offsets[s]; k < end; k++) {
+            const int64_t token = k - (end - own) + batch->offsets[s];
+            const bool fits = k < end - own ? batch->keys[k] >= 0 && batch->keys[k] < batch->tokens
+                                            : batch->keys[k] == token;
+            REQUIRE(err, fits, PLX_INVALID_ARGUMENT,
+                    "key %lld of the batch, for sequence %lld, is token %d", (long long)k,
+                    (long long)s, batch->keys[k]);
+        }
+    }
     return PLX_OK;
 }
 
@@ -252,7 +293,7 @@ static plx_status restore_record(struct model *model, struct backend *be,
     const struct block *block = &model->blocks[l];
     if (kept->keep == RECORD_ALL) return PLX_OK;
     if (kept->keep == RECORD_KEPT)
-        return block_recompute(be, block, &model->params, &run->view, &kept->x[l], record);
+        return block_recompute(be, block, &model->params, &run->view, record);
     return block_forward(be, block, &model->params, &run->view, &kept->x[l], record, NULL);
 }
 
@@ -280,7 +321,8 @@ static plx_status loss_backward(struct model *model, struct backend *be, struct 
     struct plx_tensor dfinal = arena_tensor(&be->scratch, be->activation, 2, last->shape);
     TRY(head_loss(be, model->head, &model->params, &kept->final, &run->targets, run->scale, &dfinal,
                   &run->loss));
-    TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, &d));
+    TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, NULL,
+                         &d));
     arena_release(&be->scratch, mark);
     /* Behind the blocks come the final norm and an untied head, before them the table. */
     const struct block *blocks = model->blocks, *end = &blocks[model->config.layers - 1];
@@ -324,6 +366,8 @@ static plx_status run_loss(struct model *model, const struct batch *batch, enum 
                            double scale)
 {
     TRY(check_batch(model, batch, true));
+    REQUIRE(model->be->err, batch->keys == NULL, PLX_INVALID_ARGUMENT,
+            "a batch whose sequences share tokens has no loss");
     if (batch->tokens == 0) return PLX_OK;
     struct decoder_run run;
     TRY(prepare_run(model, task, batch, &run));
@@ -365,6 +409,14 @@ void model_tell_gradients(struct model *model, model_gradients_queued queued, vo
     model->queued_user = user;
 }
 
+plx_status model_loss_take(struct model *model, const struct plx_tensor *sum)
+{
+    const struct backend *be = model->be;
+    const struct plx_tensor *loss = &model->inputs.loss;
+    TRY(be->device->copy(sum->data, loss->data, sizeof(double), be->stream, be->err));
+    return be->device->fill(loss->data, 0, sizeof(double), be->stream, be->err);
+}
+
 plx_status model_loss_read(struct model *model, double *sum)
 {
     const struct backend *be = model->be;
@@ -379,6 +431,8 @@ plx_status model_logits(struct model *model, const struct batch *batch,
     struct error *err = model->be->err;
     const int64_t N = batch->tokens, V = model->config.vocab_size;
     TRY(check_batch(model, batch, false));
+    REQUIRE(err, batch->keys == NULL, PLX_INVALID_ARGUMENT,
+            "a batch whose sequences share tokens is only scored");
     REQUIRE(err,
             logits->rank == 2 && logits->shape[0] == N && logits->shape[1] == V &&
                 logits->dtype == model->be->storage && logits->device == PLX_CPU,
@@ -412,6 +466,7 @@ plx_status model_score(struct model *model, const struct batch *batch,
     TRY(check_batch(model, batch, false));
     TRY(check_queries(model, batch, queries, count));
     if (count == 0) return PLX_OK;
+    if (batch->keys != NULL) TRY(check_keys(model, batch));
     struct decoder_run run;
     TRY(prepare_run(model, DECODER_SCORES, batch, &run));
     run.queries = queries;

@@ -29,10 +29,18 @@ struct batch_inputs {
     struct plx_tensor loss;                    /* f64 [1] */
 };
 
-/* How a batch is cut: equal sequences need no offsets. */
+/* How a batch is cut: equal sequences need no offsets. keys 0: each sees its own tokens. */
 struct batch_shape {
     int64_t tokens, sequences;
     bool equal;
+    int64_t keys;
+};
+
+/* What sequences see that share what they begin with. */
+struct batch_keys {
+    struct arena arena;
+    struct plx_tensor keys;    /* i32 [K] */
+    struct plx_tensor offsets; /* i32 [sequences + 1] */
 };
 
 struct model {
@@ -42,6 +50,7 @@ struct model {
     struct arena values, grads; /* values, then their active copies */
     size_t value_bytes;         /* of the values alone */
     struct batch_inputs inputs;
+    struct batch_keys keys;
     bool has_grads;
     int table, head; /* parameter indices; equal where embeddings are tied */
     struct rmsnorm norm;
@@ -49,7 +58,7 @@ struct model {
     struct activations activations;
     model_gradients_queued queued; /* told by backward; NULL: nobody */
     void *queued_user;
-    int64_t max_tokens, max_sequences; /* 0: nothing reserved */
+    int64_t max_tokens, max_sequences, max_keys; /* 0: nothing reserved */
     struct batch_shape sized; /* the shape and task that a dry run last found to fit the scratch */
     int sized_task;
 };
@@ -70,9 +79,10 @@ struct decoder_run {
     struct score *scores; /* written */
 };
 
-/* A run over the first tokens and sequences of inputs, which may be without data for a dry run. */
+/* A run over the first tokens, sequences and keys, which may be without data for a dry run. */
 struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
-                                    enum decoder_task task, const struct batch_shape *shape);
+                                    const struct batch_keys *keys, enum decoder_task task,
+                                    const struct batch_shape *shape);
 /* Runs the task on activations that have been carved for the run's tokens. */
 plx_status decoder_run(struct model *model, struct backend *be, struct decoder_run *run);
 
@@ -84,6 +94,7 @@ bool activations_create(struct activations *activations, const struct block *blo
 void activations_destroy(struct activations *activations, int64_t layers);
 /* Carves inputs for so many tokens and sequences from their arena. */
 void batch_inputs_carve(struct batch_inputs *inputs, int64_t tokens, int64_t sequences);
+void batch_keys_carve(struct batch_keys *keys, const struct batch_shape *shape);
 /* Carves everything for a batch of so many tokens, from the start of the arena. */
 void activations_carve(struct model *model, int64_t tokens);
 /* The record of block l, ready to be filled by its forward (shared) or as forward left it (kept).

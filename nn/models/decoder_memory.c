@@ -49,6 +49,14 @@ void batch_inputs_carve(struct batch_inputs *inputs, int64_t tokens, int64_t seq
     inputs->loss = arena_tensor(&inputs->arena, PLX_F64, 1, &one);
 }
 
+void batch_keys_carve(struct batch_keys *keys, const struct batch_shape *shape)
+{
+    const int64_t offsets = shape->sequences + 1;
+    if (shape->keys == 0) return;
+    keys->keys = arena_tensor(&keys->arena, PLX_I32, 1, &shape->keys);
+    keys->offsets = arena_tensor(&keys->arena, PLX_I32, 1, &offsets);
+}
+
 void activations_carve(struct model *model, int64_t tokens)
 {
     struct activations *kept = &model->activations;
@@ -87,8 +95,10 @@ static plx_status measure(struct model *model, enum decoder_task task,
 {
     struct backend dry = backend_dry(model->be);
     struct batch_inputs inputs = {.arena = arena_measuring(dry.device)};
+    struct batch_keys keys = {.arena = arena_measuring(dry.device)};
     batch_inputs_carve(&inputs, shape->tokens, shape->sequences);
-    struct decoder_run run = decoder_run_make(model, &inputs, task, shape);
+    batch_keys_carve(&keys, shape);
+    struct decoder_run run = decoder_run_make(model, &inputs, &keys, task, shape);
     struct arena real = model->activations.arena;
     model->activations.arena = arena_measuring(dry.device);
     activations_carve(model, shape->tokens);
@@ -124,7 +134,7 @@ static plx_status measure_reservation(struct model *model, int64_t tokens, int64
                                       bool with_grads, struct model_memory *need)
 {
     for (int64_t cut = 1;; cut = 2 * cut < sequences ? 2 * cut : sequences) {
-        struct batch_shape shape = {tokens, cut, false};
+        struct batch_shape shape = {.tokens = tokens, .sequences = cut};
         TRY(measure_tasks(model, &shape, with_grads, need));
         shape.equal = true;
         if (tokens % cut == 0) TRY(measure_tasks(model, &shape, with_grads, need));
@@ -174,7 +184,7 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
     REQUIRE(err, !with_grads || model->be->packing == PACKING_NONE, PLX_INVALID_ARGUMENT,
             "a model whose weights are packed in %s has no gradients",
             packing_name(model->be->packing));
-    model->max_tokens = model->max_sequences = model->sized.tokens = 0;
+    model->max_tokens = model->max_sequences = model->max_keys = model->sized.tokens = 0;
     arena_destroy(&kept->arena);
     kept->keep_inputs = with_grads;
     kept->keep = with_grads ? kept_parts[recompute] : 0;
@@ -193,11 +203,38 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
     return PLX_OK;
 }
 
+plx_status model_reserve_keys(struct model *model, int64_t keys)
+{
+    struct backend *be = model->be;
+    size_t scratch = 0;
+    REQUIRE(be->err, model->max_tokens > 0 && keys >= 1 && keys <= INT32_MAX / 256,
+            PLX_INVALID_ARGUMENT,
+            "%lld keys of a batch of %lld tokens: must be from 1 to %d, and the batch be reserved",
+            (long long)keys, (long long)model->max_tokens, INT32_MAX / 256);
+    for (int64_t cut = 1;; cut = 2 * cut < model->max_sequences ? 2 * cut : model->max_sequences) {
+        const struct batch_shape shape = {model->max_tokens, cut, false, keys};
+        size_t activations, bytes;
+        TRY(measure(model, DECODER_SCORES, &shape, &activations, &bytes));
+        scratch = larger(scratch, bytes);
+        if (cut == model->max_sequences) break;
+    }
+    const struct batch_shape most = {model->max_tokens, model->max_sequences, false, keys};
+    struct batch_keys measured = {.arena = arena_measuring(be->device)};
+    batch_keys_carve(&measured, &most);
+    arena_destroy(&model->keys.arena);
+    TRY(backend_arena(be, measured.arena.used, &model->keys.arena));
+    batch_keys_carve(&model->keys, &most);
+    TRY(backend_reserve(be, scratch));
+    model->max_keys = keys;
+    return PLX_OK;
+}
+
 static bool is_sized(const struct model *model, enum decoder_task task,
                      const struct batch_shape *shape)
 {
     return model->sized.tokens == shape->tokens && model->sized.sequences == shape->sequences &&
-           model->sized.equal == shape->equal && model->sized_task == (int)task;
+           model->sized.equal == shape->equal && model->sized.keys == shape->keys &&
+           model->sized_task == (int)task;
 }
 
 plx_status decoder_prepare(struct model *model, enum decoder_task task,

@@ -113,8 +113,7 @@ plx_status attend_backward(struct backend *be, const struct attend *attend)
 plx_status attend_append(struct backend *be, const struct append *append)
 {
     if (arena_is_measuring(&be->scratch)) return PLX_OK;
-    plx_status status =
-        plx_cache_append(be->context, append->attention, append->args, be->stream);
+    plx_status status = plx_cache_append(be->context, append->attention, append->args, be->stream);
     REQUIRE(be->err, status == PLX_OK, status, "append: %s", plx_error(be->context));
     return PLX_OK;
 }

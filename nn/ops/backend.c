@@ -22,6 +22,7 @@ plx_status backend_create(struct backend *be, const struct backend_config *confi
 {
     *be = (struct backend){.ops = config->ops,
                            .device = config->ops->device,
+                           .scratch = {.device = config->ops->device},
                            .device_index = config->device_index,
                            .storage = config->storage,
                            .activation = config->bf16_activations ? PLX_BF16 : config->storage,

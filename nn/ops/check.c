@@ -208,12 +208,13 @@ plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                   const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                   const struct plx_tensor *x, const struct plx_tensor *gain,
-                                  const struct plx_tensor *rstd)
+                                  const struct plx_tensor *rstd, const struct plx_tensor *residual)
 {
     const char *op = "rmsnorm_backward";
     TRY(check_dense(be, op, "x", x, be->activation));
     TRY(check_like(be, op, "dy", dy, "x", x));
     TRY(check_like(be, op, "dx", dx, "x", x));
+    if (residual != NULL) TRY(check_like(be, op, "residual", residual, "x", x));
     int64_t E = x->shape[x->rank - 1];
     TRY(check_rank(be, op, "gain", gain, 1));
     TRY(check_count(be, op, "gain", gain, be->storage, E, "x", x));
@@ -292,15 +293,17 @@ plx_status check_swiglu(struct backend *be, const struct plx_tensor *y,
 }
 
 plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                 const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                 const struct plx_tensor *gate, const struct plx_tensor *up)
+                                 const struct plx_tensor *dup, const struct plx_tensor *product,
+                                 const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                 const struct plx_tensor *up)
 {
     const char *op = "swiglu_backward";
     TRY(check_dense(be, op, "gate", gate, be->activation));
     TRY(check_like(be, op, "up", up, "gate", gate));
     TRY(check_like(be, op, "dy", dy, "gate", gate));
     TRY(check_like(be, op, "dgate", dgate, "gate", gate));
-    return check_like(be, op, "dup", dup, "gate", gate);
+    TRY(check_like(be, op, "dup", dup, "gate", gate));
+    return check_like(be, op, "product", product, "gate", gate);
 }
 
 plx_status check_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,

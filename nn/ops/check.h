@@ -27,7 +27,7 @@ plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                   const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                   const struct plx_tensor *x, const struct plx_tensor *gain,
-                                  const struct plx_tensor *rstd);
+                                  const struct plx_tensor *rstd, const struct plx_tensor *residual);
 plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                          const struct packed *weight);
 plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
@@ -41,8 +41,9 @@ plx_status check_rope(struct backend *be, const struct plx_tensor *y, const stru
 plx_status check_swiglu(struct backend *be, const struct plx_tensor *y,
                         const struct plx_tensor *gate, const struct plx_tensor *up);
 plx_status check_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                 const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                 const struct plx_tensor *gate, const struct plx_tensor *up);
+                                 const struct plx_tensor *dup, const struct plx_tensor *product,
+                                 const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                 const struct plx_tensor *up);
 plx_status check_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                       const struct plx_tensor *z);
 plx_status check_gate_backward(struct backend *be, const struct plx_tensor *dx,

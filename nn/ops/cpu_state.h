@@ -82,18 +82,28 @@ plx_status cpu_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                 const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                 const struct plx_tensor *x, const struct plx_tensor *gain,
-                                const struct plx_tensor *rstd);
+                                const struct plx_tensor *rstd, const struct plx_tensor *residual);
 plx_status cpu_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                     const struct plx_tensor *bias);
 plx_status cpu_bias_backward(struct backend *be, const struct plx_tensor *dbias,
                              const struct plx_tensor *dy);
 plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                     const struct plx_tensor *positions, const struct rope *rope, bool inverse);
+plx_status cpu_norm_rope(struct backend *be, const struct plx_tensor *y,
+                         const struct plx_tensor *rstd, const struct plx_tensor *x,
+                         const struct plx_tensor *gain, double eps,
+                         const struct plx_tensor *positions, const struct rope *rope);
+plx_status cpu_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
+                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                  const struct plx_tensor *x, const struct plx_tensor *gain,
+                                  const struct plx_tensor *rstd, const struct plx_tensor *positions,
+                                  const struct rope *rope);
 plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *gate,
                       const struct plx_tensor *up);
 plx_status cpu_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                               const struct plx_tensor *dup, const struct plx_tensor *dy,
-                               const struct plx_tensor *gate, const struct plx_tensor *up);
+                               const struct plx_tensor *dup, const struct plx_tensor *product,
+                               const struct plx_tensor *dy, const struct plx_tensor *gate,
+                               const struct plx_tensor *up);
 plx_status cpu_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                     const struct plx_tensor *z);
 plx_status cpu_gate_backward(struct backend *be, const struct plx_tensor *dx,

@@ -45,9 +45,9 @@ plx_status cpu_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                 const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                 const struct plx_tensor *x, const struct plx_tensor *gain,
-                                const struct plx_tensor *rstd)
+                                const struct plx_tensor *rstd, const struct plx_tensor *residual)
 {
-    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
     size_t mark = arena_mark(&be->scratch);
     void *block;
     plx_status status = scratch_push(be, "rmsnorm_backward", scratch_row_partials(x), &block);
@@ -57,12 +57,14 @@ plx_status cpu_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
         int64_t blocks = layer_blocks(R, SCRATCH_PARTIAL_ROWS);
         double *partials = block;
         float *out = dx->data;
-        const float *up = dy->data, *in = x->data, *weight = gain->data, *saved = rstd->data;
+        const float *up = dy->data, *in = x->data, *weight = gain->data, *saved = rstd->data,
+                    *straight = residual != NULL ? residual->data : NULL;
 #pragma omp parallel for num_threads(cpu_threads(be, R *E)) schedule(static)
         for (int64_t b = 0; b < blocks; b++) {
             int64_t r = b * SCRATCH_PARTIAL_ROWS;
             rows->rmsnorm_backward(out + r * E, partials + b * E, up + r * E, in + r * E, weight,
-                                   saved + r, layer_length(R, b, SCRATCH_PARTIAL_ROWS), E);
+                                   saved + r, straight != NULL ? straight + r * E : NULL,
+                                   layer_length(R, b, SCRATCH_PARTIAL_ROWS), E);
         }
         rows->add_partials(dgain->data, partials, blocks, E);
     }
@@ -129,6 +131,25 @@ plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct
     return status;
 }
 
+plx_status cpu_norm_rope(struct backend *be, const struct plx_tensor *y,
+                         const struct plx_tensor *rstd, const struct plx_tensor *x,
+                         const struct plx_tensor *gain, double eps,
+                         const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(cpu_rmsnorm(be, y, rstd, x, gain, eps));
+    return cpu_rope(be, y, y, positions, rope, false);
+}
+
+plx_status cpu_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
+                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                  const struct plx_tensor *x, const struct plx_tensor *gain,
+                                  const struct plx_tensor *rstd, const struct plx_tensor *positions,
+                                  const struct rope *rope)
+{
+    TRY(cpu_rope(be, dx, dy, positions, rope, true));
+    return cpu_rmsnorm_backward(be, dx, dgain, dx, x, gain, rstd, NULL);
+}
+
 plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *gate,
                       const struct plx_tensor *up)
 {
@@ -147,19 +168,20 @@ plx_status cpu_swiglu(struct backend *be, const struct plx_tensor *y, const stru
 }
 
 plx_status cpu_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                               const struct plx_tensor *dup, const struct plx_tensor *dy,
-                               const struct plx_tensor *gate, const struct plx_tensor *up)
+                               const struct plx_tensor *dup, const struct plx_tensor *product,
+                               const struct plx_tensor *dy, const struct plx_tensor *gate,
+                               const struct plx_tensor *up)
 {
-    TRY(check_swiglu_backward(be, dgate, dup, dy, gate, up));
+    TRY(check_swiglu_backward(be, dgate, dup, product, dy, gate, up));
     enum { BLOCK = 8192 };
     const struct rows *rows = cpu_rows(be);
     int64_t count = plx_tensor_count(dy);
-    float *dg = dgate->data, *du = dup->data;
+    float *dg = dgate->data, *du = dup->data, *y = product->data;
     const float *d = dy->data, *g = gate->data, *u = up->data;
 #pragma omp parallel for num_threads(cpu_threads(be, count)) schedule(static)
     for (int64_t b = 0; b < layer_blocks(count, BLOCK); b++) {
         int64_t at = b * BLOCK;
-        rows->swiglu_backward(dg + at, du + at, d + at, g + at, u + at,
+        rows->swiglu_backward(dg + at, du + at, y + at, d + at, g + at, u + at,
                               layer_length(count, b, BLOCK));
     }
     return PLX_OK;

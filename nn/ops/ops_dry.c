@@ -88,9 +88,10 @@ static plx_status dry_rmsnorm(struct backend *be, const struct plx_tensor *y,
 static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                        const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                        const struct plx_tensor *x, const struct plx_tensor *gain,
-                                       const struct plx_tensor *rstd)
+                                       const struct plx_tensor *rstd,
+                                       const struct plx_tensor *residual)
 {
-    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
     return dry_count_of(be, "rmsnorm_backward", be->counted->scratch->rmsnorm_backward, x);
 }
 
@@ -136,6 +137,24 @@ static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
     return dry_count_of(be, "rope", be->counted->scratch->rope, x);
 }
 
+static plx_status dry_norm_rope(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *rstd, const struct plx_tensor *x,
+                                const struct plx_tensor *gain, double eps,
+                                const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(dry_rmsnorm(be, y, rstd, x, gain, eps));
+    return dry_rope(be, y, y, positions, rope, false);
+}
+
+static plx_status dry_norm_rope_backward(
+    struct backend *be, const struct plx_tensor *dx, const struct plx_tensor *dgain,
+    const struct plx_tensor *dy, const struct plx_tensor *x, const struct plx_tensor *gain,
+    const struct plx_tensor *rstd, const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(dry_rope(be, dx, dy, positions, rope, true));
+    return dry_rmsnorm_backward(be, dx, dgain, dx, x, gain, rstd, NULL);
+}
+
 static plx_status dry_swiglu(struct backend *be, const struct plx_tensor *y,
                              const struct plx_tensor *gate, const struct plx_tensor *up)
 {
@@ -143,10 +162,11 @@ static plx_status dry_swiglu(struct backend *be, const struct plx_tensor *y,
 }
 
 static plx_status dry_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                      const struct plx_tensor *dup, const struct plx_tensor *dy,
+                                      const struct plx_tensor *dup,
+                                      const struct plx_tensor *product, const struct plx_tensor *dy,
                                       const struct plx_tensor *gate, const struct plx_tensor *up)
 {
-    return check_swiglu_backward(be, dgate, dup, dy, gate, up);
+    return check_swiglu_backward(be, dgate, dup, product, dy, gate, up);
 }
 
 static plx_status dry_gate(struct backend *be, const struct plx_tensor *y,
@@ -237,6 +257,8 @@ const struct ops ops_dry = {
     .bias = dry_bias,
     .bias_backward = dry_bias_backward,
     .rope = dry_rope,
+    .norm_rope = dry_norm_rope,
+    .norm_rope_backward = dry_norm_rope_backward,
     .swiglu = dry_swiglu,
     .swiglu_backward = dry_swiglu_backward,
     .gate = dry_gate,

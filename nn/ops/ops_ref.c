@@ -115,10 +115,11 @@ static void ref_rmsnorm(const struct plx_tensor *y, const struct plx_tensor *rst
  *     dg = sum over rows of dy xhat                  (accumulated)
  *     s depends on x through mean(x^2): ds/dx_e = -s^3 x_e / E, so
  *     dx_e = s dy_e g_e + (sum_f dy_f g_f x_f) ds/dx_e
- *          = s (dy_e g_e - xhat_e mean_f(dy_f g_f xhat_f)). */
+ *          = s (dy_e g_e - xhat_e mean_f(dy_f g_f xhat_f)), to which the residual is added. */
 static void ref_rmsnorm_backward(const struct plx_tensor *dx, const struct plx_tensor *dgain,
                                  const struct plx_tensor *dy, const struct plx_tensor *x,
-                                 const struct plx_tensor *gain, const struct plx_tensor *rstd)
+                                 const struct plx_tensor *gain, const struct plx_tensor *rstd,
+                                 const struct plx_tensor *residual)
 {
     int64_t E = gain->shape[0], rows = plx_tensor_count(rstd);
     const real *weight = gain->data;
@@ -126,6 +127,7 @@ static void ref_rmsnorm_backward(const struct plx_tensor *dx, const struct plx_t
     for (int64_t r = 0; r < rows; r++) {
         const real *in = (const real *)x->data + r * E, *up = (const real *)dy->data + r * E;
         real *out = (real *)dx->data + r * E;
+        const real *straight = residual == NULL ? NULL : (const real *)residual->data + r * E;
         real factor = ((const real *)rstd->data)[r];
         real mean = 0;
         for (int64_t e = 0; e < E; e++) mean += up[e] * weight[e] * in[e] * factor;
@@ -133,7 +135,8 @@ static void ref_rmsnorm_backward(const struct plx_tensor *dx, const struct plx_t
         for (int64_t e = 0; e < E; e++) {
             real normal = in[e] * factor;
             weight_gradient[e] += up[e] * normal;
-            out[e] = factor * (up[e] * weight[e] - normal * mean);
+            real gradient = factor * (up[e] * weight[e] - normal * mean);
+            out[e] = straight == NULL ? gradient : straight[e] + gradient;
         }
     }
 }
@@ -233,16 +236,17 @@ static void ref_swiglu(const struct plx_tensor *y, const struct plx_tensor *gate
 
 /* silu'(g) = s + g s (1 - s) with s = sigmoid(g). */
 static void ref_swiglu_backward(const struct plx_tensor *dgate, const struct plx_tensor *dup,
-                                const struct plx_tensor *dy, const struct plx_tensor *gate,
-                                const struct plx_tensor *up)
+                                const struct plx_tensor *product, const struct plx_tensor *dy,
+                                const struct plx_tensor *gate, const struct plx_tensor *up)
 {
-    real *dg = dgate->data, *du = dup->data;
+    real *dg = dgate->data, *du = dup->data, *y = product->data;
     const real *d = dy->data, *g = gate->data, *u = up->data;
     int64_t count = plx_tensor_count(dy);
     for (int64_t i = 0; i < count; i++) {
         real s = ref_sigmoid(g[i]);
         du[i] = d[i] * g[i] * s;
         dg[i] = d[i] * u[i] * (s + g[i] * s * (1 - s));
+        y[i] = g[i] * s * u[i];
     }
 }
 

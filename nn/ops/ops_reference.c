@@ -90,15 +90,14 @@ static plx_status reference_rmsnorm(struct backend *be, const struct plx_tensor 
     return PLX_OK;
 }
 
-static plx_status reference_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
-                                             const struct plx_tensor *dgain,
-                                             const struct plx_tensor *dy,
-                                             const struct plx_tensor *x,
-                                             const struct plx_tensor *gain,
-                                             const struct plx_tensor *rstd)
+static plx_status
+reference_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
+                           const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                           const struct plx_tensor *x, const struct plx_tensor *gain,
+                           const struct plx_tensor *rstd, const struct plx_tensor *residual)
 {
-    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
-    reference_of(x)->rmsnorm_backward(dx, dgain, dy, x, gain, rstd);
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
+    reference_of(x)->rmsnorm_backward(dx, dgain, dy, x, gain, rstd, residual);
     return PLX_OK;
 }
 
@@ -144,6 +143,24 @@ static plx_status reference_rope(struct backend *be, const struct plx_tensor *y,
     return PLX_OK;
 }
 
+static plx_status reference_norm_rope(struct backend *be, const struct plx_tensor *y,
+                                      const struct plx_tensor *rstd, const struct plx_tensor *x,
+                                      const struct plx_tensor *gain, double eps,
+                                      const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(reference_rmsnorm(be, y, rstd, x, gain, eps));
+    return reference_rope(be, y, y, positions, rope, false);
+}
+
+static plx_status reference_norm_rope_backward(
+    struct backend *be, const struct plx_tensor *dx, const struct plx_tensor *dgain,
+    const struct plx_tensor *dy, const struct plx_tensor *x, const struct plx_tensor *gain,
+    const struct plx_tensor *rstd, const struct plx_tensor *positions, const struct rope *rope)
+{
+    TRY(reference_rope(be, dx, dy, positions, rope, true));
+    return reference_rmsnorm_backward(be, dx, dgain, dx, x, gain, rstd, NULL);
+}
+
 static plx_status reference_swiglu(struct backend *be, const struct plx_tensor *y,
                                    const struct plx_tensor *gate, const struct plx_tensor *up)
 {
@@ -154,12 +171,13 @@ static plx_status reference_swiglu(struct backend *be, const struct plx_tensor *
 
 static plx_status reference_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
                                             const struct plx_tensor *dup,
+                                            const struct plx_tensor *product,
                                             const struct plx_tensor *dy,
                                             const struct plx_tensor *gate,
                                             const struct plx_tensor *up)
 {
-    TRY(check_swiglu_backward(be, dgate, dup, dy, gate, up));
-    reference_of(dy)->swiglu_backward(dgate, dup, dy, gate, up);
+    TRY(check_swiglu_backward(be, dgate, dup, product, dy, gate, up));
+    reference_of(dy)->swiglu_backward(dgate, dup, product, dy, gate, up);
     return PLX_OK;
 }
 
@@ -279,6 +297,8 @@ const struct ops ops_ref = {
     .bias = reference_bias,
     .bias_backward = reference_bias_backward,
     .rope = reference_rope,
+    .norm_rope = reference_norm_rope,
+    .norm_rope_backward = reference_norm_rope_backward,
     .swiglu = reference_swiglu,
     .swiglu_backward = reference_swiglu_backward,
     .gate = reference_gate,

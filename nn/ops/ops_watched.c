@@ -35,17 +35,22 @@ WATCHED(sum_squares, (be, sums, xs), tensor sums, tensor const *xs)
 WATCHED(gemm, (be, gemm), const struct gemm *gemm)
 WATCHED(rmsnorm, (be, y, rstd, x, gain, eps), tensor y, tensor rstd, tensor x, tensor gain,
         double eps)
-WATCHED(rmsnorm_backward, (be, dx, dgain, dy, x, gain, rstd), tensor dx, tensor dgain, tensor dy,
-        tensor x, tensor gain, tensor rstd)
+WATCHED(rmsnorm_backward, (be, dx, dgain, dy, x, gain, rstd, residual), tensor dx, tensor dgain,
+        tensor dy, tensor x, tensor gain, tensor rstd, tensor residual)
 WATCHED(project, (be, y, x, weight), tensor y, tensor x, const struct packed *weight)
 WATCHED(unpack, (be, y, table, ids), tensor y, const struct packed *table, tensor ids)
 WATCHED(bias, (be, y, x, bias), tensor y, tensor x, tensor bias)
 WATCHED(bias_backward, (be, dbias, dy), tensor dbias, tensor dy)
 WATCHED(rope, (be, y, x, positions, rope, inverse), tensor y, tensor x, tensor positions,
         const struct rope *rope, bool inverse)
+WATCHED(norm_rope, (be, y, rstd, x, gain, eps, positions, rope), tensor y, tensor rstd, tensor x,
+        tensor gain, double eps, tensor positions, const struct rope *rope)
+WATCHED(norm_rope_backward, (be, dx, dgain, dy, x, gain, rstd, positions, rope), tensor dx,
+        tensor dgain, tensor dy, tensor x, tensor gain, tensor rstd, tensor positions,
+        const struct rope *rope)
 WATCHED(swiglu, (be, y, gate, up), tensor y, tensor gate, tensor up)
-WATCHED(swiglu_backward, (be, dgate, dup, dy, gate, up), tensor dgate, tensor dup, tensor dy,
-        tensor gate, tensor up)
+WATCHED(swiglu_backward, (be, dgate, dup, product, dy, gate, up), tensor dgate, tensor dup,
+        tensor product, tensor dy, tensor gate, tensor up)
 WATCHED(gate, (be, y, x, z), tensor y, tensor x, tensor z)
 WATCHED(gate_backward, (be, dx, dz, dy, x, z), tensor dx, tensor dz, tensor dy, tensor x, tensor z)
 WATCHED(embed, (be, y, table, ids), tensor y, tensor table, tensor ids)
@@ -86,6 +91,8 @@ const struct ops *ops_watched(const struct ops_watch *by)
         .bias = watched_bias,
         .bias_backward = watched_bias_backward,
         .rope = watched_rope,
+        .norm_rope = watched_norm_rope,
+        .norm_rope_backward = watched_norm_rope_backward,
         .swiglu = watched_swiglu,
         .swiglu_backward = watched_swiglu_backward,
         .gate = watched_gate,

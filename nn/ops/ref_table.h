@@ -19,7 +19,8 @@ struct ref_table {
                     const struct plx_tensor *x, const struct plx_tensor *gain, double eps);
     void (*rmsnorm_backward)(const struct plx_tensor *dx, const struct plx_tensor *dgain,
                              const struct plx_tensor *dy, const struct plx_tensor *x,
-                             const struct plx_tensor *gain, const struct plx_tensor *rstd);
+                             const struct plx_tensor *gain, const struct plx_tensor *rstd,
+                             const struct plx_tensor *residual);
     void (*project)(const struct plx_tensor *y, const struct plx_tensor *x,
                     const struct packed *weight);
     void (*unpack)(const struct plx_tensor *y, const struct packed *table,
@@ -32,8 +33,8 @@ struct ref_table {
     void (*swiglu)(const struct plx_tensor *y, const struct plx_tensor *gate,
                    const struct plx_tensor *up);
     void (*swiglu_backward)(const struct plx_tensor *dgate, const struct plx_tensor *dup,
-                            const struct plx_tensor *dy, const struct plx_tensor *gate,
-                            const struct plx_tensor *up);
+                            const struct plx_tensor *product, const struct plx_tensor *dy,
+                            const struct plx_tensor *gate, const struct plx_tensor *up);
     void (*gate)(const struct plx_tensor *y, const struct plx_tensor *x,
                  const struct plx_tensor *z);
     void (*gate_backward)(const struct plx_tensor *dx, const struct plx_tensor *dz,

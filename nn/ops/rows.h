@@ -46,9 +46,11 @@ struct rows {
     /* rows x E. */
     void (*rmsnorm)(float *y, float *rstd, const float *x, const float *gain, int64_t rows,
                     int64_t E, double eps);
-    /* partial [E] is overwritten with these rows' share of the gain's gradient. */
+    /* partial [E] is overwritten with these rows' share of the gain's gradient. residual may
+     * be NULL; dx may be residual or dy. */
     void (*rmsnorm_backward)(float *dx, double *partial, const float *dy, const float *x,
-                             const float *gain, const float *rstd, int64_t rows, int64_t E);
+                             const float *gain, const float *rstd, const float *residual,
+                             int64_t rows, int64_t E);
     /* partial [E] is overwritten with the sum of these rows. */
     void (*sum_rows)(double *partial, const float *x, int64_t rows, int64_t E);
     /* y[e] += the sum of partials[b,e] over b. */
@@ -68,8 +70,9 @@ struct rows {
                  int64_t D);
 
     void (*swiglu)(float *y, const float *gate, const float *up, int64_t count);
-    void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
-                            const float *up, int64_t count);
+    /* product may be dy. */
+    void (*swiglu_backward)(float *dgate, float *dup, float *product, const float *dy,
+                            const float *gate, const float *up, int64_t count);
     /* rows x D, one gate a row. */
     void (*gate)(float *y, const float *x, const float *z, int64_t rows, int64_t D);
     void (*gate_backward)(float *dx, float *dz, const float *dy, const float *x, const float *z,

@@ -208,7 +208,7 @@ static plx_status muon_step(struct backend *be, const struct update_call *call)
  * products of a CPU are as fast one by one, and its caches hold a small batch. */
 static int64_t muon_most(const struct backend *be, const struct plx_tensor *value)
 {
-    const int64_t elements = be->device->kind == PLX_CPU ? 1 << 16 : 1 << 26;
+    const int64_t elements = be->device->kind == PLX_CPU ? 1 << 16 : 3 << 25;
     int64_t each = plx_tensor_count(value);
     return each > 0 && each < elements ? elements / each : 1;
 }

@@ -187,14 +187,25 @@ static plx_status optim_assign_rules(struct optim *optim, const struct optim_kin
     return PLX_OK;
 }
 
-static bool optim_goes_with(const struct optim *optim, const struct optim_batch *batch, int row)
+static bool optim_goes_with(const struct optim *optim, int first, int row)
 {
-    const struct plx_tensor *first = &optim->params->items[optim->rows[batch->first]].value;
-    const struct plx_tensor *value = &optim->params->items[row].value;
-    if (optim->slots[row].rule != batch->rule || optim->slots[row].remote) return false;
-    if (batch->rule->most == NULL) return true;
-    return value->shape[0] == first->shape[0] && value->shape[1] == first->shape[1] &&
-           batch->count < batch->rule->most(optim->be, value);
+    const struct plx_tensor *a = &optim->params->items[first].value;
+    const struct plx_tensor *b = &optim->params->items[row].value;
+    const struct update_rule *rule = optim->slots[first].rule;
+    if (optim->slots[row].rule != rule || optim->slots[row].remote) return false;
+    return rule->most == NULL || (a->shape[0] == b->shape[0] && a->shape[1] == b->shape[1]);
+}
+
+/* Parameters of the batch that opens with a row: batches of one kind are about the same size. */
+static int64_t optim_batch_size(const struct optim *optim, int first)
+{
+    const struct update_rule *rule = optim->slots[first].rule;
+    int64_t alike = 0;
+    for (int j = first; j < optim->slot_count; j++) alike += optim_goes_with(optim, first, j);
+    if (rule->most == NULL) return alike;
+    int64_t most = rule->most(optim->be, &optim->params->items[first].value);
+    int64_t batches = (alike + most - 1) / most;
+    return (alike + batches - 1) / batches;
 }
 
 /* Puts a parameter into the batch, whose items are the last. */
@@ -223,9 +234,9 @@ static void optim_make_batches(struct optim *optim)
         if (taken) continue;
         struct optim_batch *batch = &optim->batches[optim->batch_count++];
         *batch = (struct optim_batch){.rule = optim->slots[i].rule, .first = optim->item_count};
-        optim_batch_add(optim, batch, i);
-        for (int j = i + 1; j < optim->slot_count; j++)
-            if (optim_goes_with(optim, batch, j)) optim_batch_add(optim, batch, j);
+        const int64_t size = optim_batch_size(optim, i);
+        for (int j = i; j < optim->slot_count && batch->count < size; j++)
+            if (optim_goes_with(optim, i, j)) optim_batch_add(optim, batch, j);
     }
 }
 
@@ -386,6 +397,14 @@ plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor
 {
     TRY(optim_measure(optim));
     return optim_update(optim, lr_factor, decay_factor);
+}
+
+struct plx_tensor optim_norm(const struct optim *optim)
+{
+    struct plx_tensor norm = optim->clip;
+    norm.shape[0] = 1;
+    norm.data = (char *)norm.data + offsetof(struct clip_state, norm);
+    return norm;
 }
 
 plx_status optim_read_report(struct optim *optim, struct optim_report *report)

@@ -80,6 +80,8 @@ struct optim_report {
     int64_t bad_step; /* the first whose norm was not finite, counted from 1; 0: none */
 };
 
+/* The norm of the step queued last, f64 [1] on the device; of the bad step from that one on. */
+struct plx_tensor optim_norm(const struct optim *optim);
 /* Waits for all that is queued. With a bad step it returns PLX_BAD_DATA naming the parameter, and
  * takes the steps back to the one before, whose weights and state are still there. */
 plx_status optim_read_report(struct optim *optim, struct optim_report *report);

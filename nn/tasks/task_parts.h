@@ -81,6 +81,7 @@ struct request {
     int32_t length; /* how many of them the model reads: all but the last */
     int32_t scored; /* how many at the end are the continuation */
     int64_t slot;   /* document and choice, counted through */
+    int64_t document;
 };
 struct requests {
     int32_t *ids;
@@ -97,7 +98,7 @@ plx_status requests_create(const struct task_set *set, const struct tokenizer *t
 void requests_clear(struct requests *requests);
 
 /* Scores [slots], added up in the order of a request's tokens. */
-plx_status requests_run(struct model *model, struct requests *requests, int64_t rows,
+plx_status requests_run(struct model *model, const struct requests *requests, int64_t rows,
                         task_progress progress, void *user, int64_t *tokens, struct score *scores,
                         struct error *err);
 

@@ -17,6 +17,7 @@ struct request_builder {
     struct requests *requests;
     int32_t prefix;
     int64_t context;
+    int64_t document;
 };
 
 /* ---- Growing lists ---- */
@@ -82,7 +83,8 @@ static plx_status add_span(struct request_builder *builder, int64_t first, int64
     const struct request request = {.first = first,
                                     .length = (int32_t)(end - first - 1),
                                     .scored = (int32_t)scored,
-                                    .slot = requests->slots};
+                                    .slot = requests->slots,
+                                    .document = builder->document};
     return add_request(requests, &request, err);
 }
 
@@ -141,6 +143,7 @@ static plx_status add_documents(struct request_builder *builder, struct error *e
     const bool whole_text = set->task->scoring->whole_text;
     for (int64_t d = 0; d < set->count; d++) {
         const struct task_document *document = &set->documents[d];
+        builder->document = d;
         for (int c = 0; c < document->count; c++) {
             const struct task_choice *choice = &document->choices[c];
             TRY(whole_text ? add_windows(builder, choice->continuation, document->line, err)

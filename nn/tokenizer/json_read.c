@@ -1,6 +1,7 @@
 /* json_read.c: tokenizer.json in the layout of Hugging Face's tokenizers: its vocabulary and
  * merges, which make up nearly all of it. The rest is json_rules.c. */
 #include "tokenizer/alphabet.h"
+#include "tokenizer/json_merges.h"
 #include "tokenizer/parts.h"
 
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "io/file.h"
 
 /* A file of at least CACHED_BYTES takes long enough to read that a compiled form is kept. */
-enum { MAX_FILE_BYTES = 64 << 20, CACHED_BYTES = 1 << 18, MAX_KEY = 4096 };
+enum { MAX_FILE_BYTES = 64 << 20, CACHED_BYTES = 1 << 18 };
 
 /* ---- Tokens ---- */
 
@@ -33,11 +34,11 @@ static plx_status read_id(const json_t *value, const char *token, const char *na
 static plx_status add_token(struct vocab_builder *builder, const char *key, int32_t id,
                             const char *name, struct error *err)
 {
-    char bytes[MAX_KEY];
+    char bytes[JSON_MAX_KEY];
     size_t size = strlen(key);
     REQUIRE(err, size <= sizeof bytes, PLX_BAD_DATA,
             "%s: model.vocab: the token '%s...' has %zu bytes but may have %d", name,
-            utf8_quote(key).text, size, MAX_KEY);
+            utf8_quote(key).text, size, JSON_MAX_KEY);
     bool fresh, mapped = size > 0 && alphabet_decode(key, size, bytes, &size);
     const char *text = mapped ? bytes : key;
     TRY(vocab_add(builder, id, text, mapped ? size : strlen(key), mapped, &fresh, err));
@@ -85,65 +86,47 @@ static plx_status check_added(const json_t *vocab, const struct vocab_builder *b
 
 /* ---- Merges ---- */
 
-/* The two halves, as they are in the file: "left right", or ["left", "right"]. */
-struct halves {
-    const char *left, *right;
-    size_t left_size, right_size;
-};
-
-static bool find_halves(const json_t *row, struct halves *halves)
-{
-    if (json_is_array(row) && json_array_size(row) == 2) {
-        const json_t *left = json_array_get(row, 0), *right = json_array_get(row, 1);
-        *halves = (struct halves){json_string_value(left), json_string_value(right),
-                                  json_string_length(left), json_string_length(right)};
-        return halves->left != NULL && halves->right != NULL;
-    }
-    const char *text = json_string_value(row);
-    const char *space = text != NULL ? strchr(text, ' ') : NULL;
-    if (space == NULL || strchr(space + 1, ' ') != NULL) return false;
-    *halves = (struct halves){text, space + 1, (size_t)(space - text), strlen(space + 1)};
-    return true;
-}
-
 /* The token of left or right, or of both together. */
 static int32_t find_token(const struct vocab_builder *builder, const char *a, size_t a_size,
                           const char *b, size_t b_size)
 {
-    char bytes[2 * MAX_KEY];
+    char bytes[2 * JSON_MAX_KEY];
     size_t first, second;
-    if (a_size > MAX_KEY || b_size > MAX_KEY || !alphabet_decode(a, a_size, bytes, &first) ||
+    if (a_size > JSON_MAX_KEY || b_size > JSON_MAX_KEY ||
+        !alphabet_decode(a, a_size, bytes, &first) ||
         !alphabet_decode(b, b_size, bytes + first, &second))
         return -1;
     return vocab_builder_find(builder, bytes, first + second);
 }
 
-static plx_status read_merge(const json_t *row, size_t index, const char *name,
-                             struct vocab_builder *builder, struct error *err)
+static plx_status add_merge(const struct merge_halves *h, size_t index, const char *name,
+                            struct vocab_builder *builder, struct error *err)
 {
-    struct halves h;
-    REQUIRE(err, find_halves(row, &h) && h.left_size > 0 && h.right_size > 0, PLX_BAD_DATA,
-            "%s: model.merges[%zu] must be \"left right\" or a list of two strings", name, index);
-    int32_t left = find_token(builder, h.left, h.left_size, "", 0);
-    int32_t right = find_token(builder, h.right, h.right_size, "", 0);
-    int32_t both = find_token(builder, h.left, h.left_size, h.right, h.right_size);
+    int32_t left = find_token(builder, h->left, h->left_size, "", 0);
+    int32_t right = find_token(builder, h->right, h->right_size, "", 0);
+    int32_t both = find_token(builder, h->left, h->left_size, h->right, h->right_size);
     const char *missing = left < 0 ? "left half" : right < 0 ? "right half" : "result";
     REQUIRE(err, left >= 0 && right >= 0 && both >= 0, PLX_BAD_DATA,
             "%s: model.merges[%zu]: the %s is not in model.vocab", name, index, missing);
     return vocab_add_merge(builder, left, right, (int32_t)index, both, err);
 }
 
-static plx_status read_merges(const json_t *merges, const char *name, struct vocab_builder *builder,
-                              struct error *err)
+static plx_status read_merges(struct merges_text merges, const char *name,
+                              struct vocab_builder *builder, struct error *err)
 {
-    REQUIRE(err, json_is_array(merges), PLX_BAD_DATA, "%s: model.merges must be an array", name);
-    REQUIRE(err, json_array_size(merges) < VOCAB_MAX_TOKENS, PLX_BAD_DATA,
-            "%s: model.merges has %zu entries but may have %d", name, json_array_size(merges),
-            VOCAB_MAX_TOKENS - 1);
-    size_t index;
-    const json_t *row;
-    json_array_foreach(merges, index, row) TRY(read_merge(row, index, name, builder, err));
-    return PLX_OK;
+    REQUIRE(err, merges.at != NULL, PLX_BAD_DATA, "%s: model.merges must be an array", name);
+    for (size_t index = 0;; index++) {
+        struct merge_halves halves;
+        enum merges_state state = merges_next(&merges, &halves);
+        if (state == MERGES_END) return PLX_OK;
+        REQUIRE(err, index < VOCAB_MAX_TOKENS - 1, PLX_BAD_DATA,
+                "%s: model.merges has more than the %d entries it may have", name,
+                VOCAB_MAX_TOKENS - 1);
+        REQUIRE(
+            err, state == MERGES_ROW && halves.left_size > 0 && halves.right_size > 0, PLX_BAD_DATA,
+            "%s: model.merges[%zu] must be \"left right\" or a list of two strings", name, index);
+        TRY(add_merge(&halves, index, name, builder, err));
+    }
 }
 
 /* ---- The whole ---- */
@@ -159,15 +142,15 @@ static char *rules_text(const json_t *root)
         if (part != NULL) json_object_set(copy, kept[i], part);
     }
     json_object_del(model, "vocab");
-    json_object_set_new(model, "merges", json_array());
     bool complete = json_object_set_new(copy, "model", model) == 0;
     char *text = complete ? fields_print(copy, JSON_COMPACT) : NULL;
     json_decref(copy);
     return text;
 }
 
-static plx_status read_root(const json_t *root, const char *json, size_t size, const char *name,
-                            struct rules *rules, struct vocab *vocab, struct error *err)
+static plx_status read_root(const json_t *root, struct merges_text merges, const char *json,
+                            size_t size, const char *name, struct rules *rules, struct vocab *vocab,
+                            struct error *err)
 {
     TRY(rules_read(root, name, rules, err));
     const json_t *model = json_object_get(root, "model");
@@ -175,8 +158,7 @@ static plx_status read_root(const json_t *root, const char *json, size_t size, c
     struct vocab_builder builder = {0};
     plx_status status = read_vocab(tokens, name, &builder, err);
     if (status == PLX_OK) status = check_added(tokens, &builder, rules, name, err);
-    if (status == PLX_OK)
-        status = read_merges(json_object_get(model, "merges"), name, &builder, err);
+    if (status == PLX_OK) status = read_merges(merges, name, &builder, err);
     char *text = status == PLX_OK ? rules_text(root) : NULL;
     if (status == PLX_OK)
         status = text != NULL ? vocab_build(&builder, text, json, size, vocab, err)
@@ -191,10 +173,16 @@ plx_status tokenizer_parse(const char *json, size_t size, const char *name,
 {
     *tokenizer = NULL;
     json_t *root;
-    TRY(fields_parse(json, size, name, &root, err));
+    struct merges_text merges;
     struct rules rules = {0};
     struct vocab vocab = {0};
-    plx_status status = read_root(root, json, size, name, &rules, &vocab, err);
+    char *rest;
+    size_t rest_size;
+    TRY(merges_cut(json, size, &merges, &rest, &rest_size, err));
+    plx_status status = fields_parse(rest, rest_size, name, &root, err);
+    free(rest);
+    TRY(status);
+    status = read_root(root, merges, json, size, name, &rules, &vocab, err);
     json_decref(root);
     if (status == PLX_OK)
         return tokenizer_assemble(&vocab, &rules, json, size, name, tokenizer, err);

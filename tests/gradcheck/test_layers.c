@@ -143,7 +143,7 @@ static plx_status norm_case_forward(struct rig *rig, const struct plx_tensor *x,
 static plx_status norm_case_backward(struct rig *rig, const struct plx_tensor *x,
                                      const struct plx_tensor *dy, const struct plx_tensor *dx)
 {
-    return rmsnorm_backward(&rig->be, &rig->norm, &rig->params, dy, x, &rig->rstd, dx);
+    return rmsnorm_backward(&rig->be, &rig->norm, &rig->params, dy, x, &rig->rstd, NULL, dx);
 }
 
 /* ---- Heads: three of 4 channels; variant bits: 1 norm, 2 gate, 4 rope, 8 bias ---- */
@@ -198,13 +198,13 @@ static void mlp_case(struct rig *rig, int variant)
     (void)variant;
     assert_true(
         mlp_create(&rig->mlp, &rig->params, (struct precision){PLX_F64, PLX_F64}, E, 11, 1, "m"));
-    mlp_carve(&rig->mlp, N, RECORD_ALL, &rig->records, &rig->mlp_record);
+    mlp_carve(&rig->mlp, N, &rig->records, &rig->mlp_record);
 }
 
 static plx_status mlp_case_forward(struct rig *rig, const struct plx_tensor *x,
                                    const struct plx_tensor *y)
 {
-    return mlp_forward(&rig->be, &rig->mlp, &rig->params, x, &rig->mlp_record, y);
+    return mlp_forward(&rig->be, &rig->mlp, &rig->params, x, &rig->mlp_record, NULL, y);
 }
 
 static plx_status mlp_case_backward(struct rig *rig, const struct plx_tensor *x,

@@ -100,7 +100,22 @@ static plx_status rmsnorm_forward(struct backend *be, const struct probe *p)
 static plx_status rmsnorm_backward(struct backend *be, const struct probe *p)
 {
     return be->ops->rmsnorm_backward(be, &p->din[0].view, &p->din[1].view, &p->dout.view,
-                                     &p->in[0].view, &p->in[1].view, &p->saved[0].view);
+                                     &p->in[0].view, &p->in[1].view, &p->saved[0].view, NULL);
+}
+
+/* out = x + rmsnorm(x) gain: the gradient that goes straight to x is the output's. */
+static plx_status residual_forward(struct backend *be, const struct probe *p)
+{
+    TRY(rmsnorm_forward(be, p));
+    return be->ops->add(be, &p->out.view, &p->in[0].view, &p->out.view);
+}
+
+static plx_status residual_backward(struct backend *be, const struct probe *p)
+{
+    TRY(be->ops->copy(be, &p->din[0].view, &p->dout.view));
+    return be->ops->rmsnorm_backward(be, &p->din[0].view, &p->din[1].view, &p->dout.view,
+                                     &p->in[0].view, &p->in[1].view, &p->saved[0].view,
+                                     &p->din[0].view);
 }
 
 static struct plx_tensor integers(const int32_t *values, int64_t count)
@@ -134,6 +149,21 @@ static plx_status rope_backward(struct backend *be, const struct probe *p)
     return be->ops->rope(be, &p->din[0].view, &p->dout.view, &at, &rope, true);
 }
 
+static plx_status norm_rope_forward(struct backend *be, const struct probe *p)
+{
+    struct plx_tensor at = integers(positions, 5);
+    return be->ops->norm_rope(be, &p->out.view, &p->saved[0].view, &p->in[0].view, &p->in[1].view,
+                              1e-3, &at, &rope);
+}
+
+static plx_status norm_rope_backward(struct backend *be, const struct probe *p)
+{
+    struct plx_tensor at = integers(positions, 5);
+    return be->ops->norm_rope_backward(be, &p->din[0].view, &p->din[1].view, &p->dout.view,
+                                       &p->in[0].view, &p->in[1].view, &p->saved[0].view, &at,
+                                       &rope);
+}
+
 static plx_status swiglu_forward(struct backend *be, const struct probe *p)
 {
     return be->ops->swiglu(be, &p->out.view, &p->in[0].view, &p->in[1].view);
@@ -141,8 +171,8 @@ static plx_status swiglu_forward(struct backend *be, const struct probe *p)
 
 static plx_status swiglu_backward(struct backend *be, const struct probe *p)
 {
-    return be->ops->swiglu_backward(be, &p->din[0].view, &p->din[1].view, &p->dout.view,
-                                    &p->in[0].view, &p->in[1].view);
+    return be->ops->swiglu_backward(be, &p->din[0].view, &p->din[1].view, &p->out.view,
+                                    &p->dout.view, &p->in[0].view, &p->in[1].view);
 }
 
 static plx_status gate_forward(struct backend *be, const struct probe *p)
@@ -264,6 +294,15 @@ static const struct gradient_case cases[] = {
      .forward = rmsnorm_forward,
      .backward = rmsnorm_backward,
      .accumulated = {false, true}},
+    {.name = "rmsnorm/residual",
+     .inputs = 2,
+     .saved = 1,
+     .in = {{2, {6, 7}}, {1, {7}}},
+     .saves = {{1, {6}}},
+     .out = {2, {6, 7}},
+     .forward = residual_forward,
+     .backward = residual_backward,
+     .accumulated = {false, true}},
     {.name = "bias",
      .inputs = 2,
      .in = {{2, {5, 7}}, {1, {7}}},
@@ -277,6 +316,15 @@ static const struct gradient_case cases[] = {
      .out = {3, {5, 2, 6}},
      .forward = rope_forward,
      .backward = rope_backward},
+    {.name = "norm_rope",
+     .inputs = 2,
+     .saved = 1,
+     .in = {{3, {5, 2, 6}}, {1, {6}}},
+     .saves = {{1, {10}}},
+     .out = {3, {5, 2, 6}},
+     .forward = norm_rope_forward,
+     .backward = norm_rope_backward,
+     .accumulated = {false, true}},
     {.name = "swiglu",
      .inputs = 2,
      .in = {{2, {5, 7}}, {2, {5, 7}}},

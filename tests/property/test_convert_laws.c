@@ -259,6 +259,28 @@ static void little_memory_proves_by_tensors(void **state)
     assert_true(report.needed > report.available);
 }
 
+/* A model of bf16 that fits memory as it is, but not as f32, is proven by its logits all the same.
+ */
+static void bf16_halves_the_memory_of_the_proof(void **state)
+{
+    (void)state;
+    const struct convert_options roomy = {.attention = CONVERT_TO_PARALLAX};
+    for (int d = 0; d < 2; d++) {
+        const char *source = fresh_model(&families[0], dtypes[d], case_seed("bf16"));
+        struct convert_report report = convert_to(source, absent("target"), roomy);
+        assert_int_equal(report.proof, CONVERT_LOGITS_EQUAL);
+        struct convert_options tight = roomy;
+        tight.proof_memory = report.needed - 1;
+        report = convert_to(source, absent("target"), tight);
+        assert_int_equal(report.proof, d == 0 ? CONVERT_TENSORS_EQUAL : CONVERT_LOGITS_EQUAL);
+        if (d == 1) assert_true(report.needed <= report.available);
+        tight.attention = CONVERT_TO_PARALLAX;
+        tight.probe = CONVERT_COPY_Q;
+        report = convert_to(source, absent("target"), tight);
+        assert_int_equal(report.proof, d == 0 ? CONVERT_TENSORS_EQUAL : CONVERT_LOGITS_DIFFER);
+    }
+}
+
 /* model_init and a folder of start values are the same model. */
 static void fresh_weights_are_those_of_model_init(void **state)
 {
@@ -289,6 +311,7 @@ int main(void)
         cmocka_unit_test(layouts_of_parallax_agree),
         cmocka_unit_test(copy_q_copies),
         cmocka_unit_test(little_memory_proves_by_tensors),
+        cmocka_unit_test(bf16_halves_the_memory_of_the_proof),
         cmocka_unit_test(fresh_weights_are_those_of_model_init),
     };
     return cmocka_run_group_tests_name("conversions", tests, io_folder_make, io_folder_remove);

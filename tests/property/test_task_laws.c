@@ -160,11 +160,80 @@ static void test_trailing_space(void **state)
     case_close(&m);
 }
 
+/* What choices have in common, their context and the space behind it, goes through the model once;
+ * of each choice then all but its last token. Two documents with one context are two. */
+static void test_contexts_are_read_once(void **state)
+{
+    static const char json[] =
+        "{\"query\": \"one two three\", \"gold\": 0, \"choices\": [\"abc\", \"defgh\", \"i\"]}\n"
+        "{\"query\": \"one two three\", \"gold\": 0, \"choices\": [\"abc\", \"abd\"]}\n"
+        "{\"query\": \"alone\", \"gold\": 0, \"choices\": [\"only\"]}\n";
+    const int64_t expected = (13 + 1 + 2 + 4 + 0) + (13 + 1 + 2) + (5 + 1 + 3);
+    struct case_model m;
+    struct task_set set;
+    struct requests requests;
+    struct tokenizer *tokenizer;
+    struct score scores[6];
+    int64_t tokens;
+    open_model(&m, *state, 0, case_seed("contexts"));
+    if (task_parse(NULL, json, sizeof json - 1, "set.jsonl", 0, &set, &m.err) != PLX_OK)
+        fail_msg("%s", m.err.text);
+    CASE_OK(&m, tokenizer_create_bytes(&tokenizer, &m.err));
+    CASE_OK(&m, requests_create(&set, tokenizer, END, CONTEXT, &requests, &m.err));
+    assert_int_equal(requests.slots, 6);
+    CASE_OK(&m, requests_run(m.model, &requests, 8, NULL, NULL, &tokens, scores, &m.err));
+    assert_int_equal(tokens, expected);
+    requests_clear(&requests);
+    tokenizer_destroy(tokenizer);
+    task_set_clear(&set);
+    case_close(&m);
+}
+
+/* Keys that would read another place than a token of the batch are refused, and so is all but
+ * scoring. */
+static void test_wrong_keys_are_refused(void **state)
+{
+    static const int32_t ids[5] = {1, 2, 3, 4, 5}, positions[5] = {0, 1, 2, 2, 3},
+                         offsets[3] = {0, 3, 5}, right[7] = {0, 1, 2, 0, 1, 3, 4},
+                         key_offsets[3] = {0, 3, 7};
+    struct wrong {
+        int32_t place, token, end; /* keys[place] = token; the last offset */
+        int64_t reserved;
+    };
+    static const struct wrong wrongs[] = {{3, 5, 7, 7}, {3, -1, 7, 7}, {5, 4, 7, 7}, {2, 1, 7, 7},
+                                          {0, 0, 4, 7}, {0, 0, 7, 6},  {0, 0, 7, 0}};
+    const struct score_query query = {4, 7};
+    struct score score;
+    struct case_model m;
+    open_model(&m, *state, 0, 1);
+    for (size_t w = 0; w <= sizeof wrongs / sizeof *wrongs; w++) {
+        const bool sound = w == sizeof wrongs / sizeof *wrongs;
+        int32_t keys[7], ends[3] = {key_offsets[0], key_offsets[1], 7};
+        memcpy(keys, right, sizeof keys);
+        if (!sound) keys[wrongs[w].place] = wrongs[w].token;
+        if (!sound) ends[2] = wrongs[w].end;
+        const struct batch batch = {5, 2, ids, ids, positions, offsets, keys, ends};
+        CASE_OK(&m, model_reserve(m.model, 5, 2, false, RECOMPUTE_NONE, NULL));
+        const int64_t reserved = sound ? 7 : wrongs[w].reserved;
+        if (reserved > 0) CASE_OK(&m, model_reserve_keys(m.model, reserved));
+        plx_status status = model_score(m.model, &batch, &query, 1, &score);
+        assert_int_equal(status, sound ? PLX_OK : PLX_INVALID_ARGUMENT);
+        error_clear(&m.err);
+        if (!sound) continue;
+        struct model_loss loss;
+        assert_int_equal(model_loss(m.model, &batch, &loss), PLX_INVALID_ARGUMENT);
+        assert_non_null(strstr(m.err.text, "share tokens"));
+    }
+    case_close(&m);
+}
+
 int main(void)
 {
     static const struct law laws[] = {
         {"scores are those of a request alone", test_company},
-        {"a context's last space belongs to the continuation", test_trailing_space}};
+        {"a context's last space belongs to the continuation", test_trailing_space},
+        {"contexts are read once", test_contexts_are_read_once},
+        {"wrong keys are refused", test_wrong_keys_are_refused}};
     enum { LAWS = sizeof laws / sizeof laws[0] };
     static struct law_tests all;
     law_tests_fill(&all, laws, LAWS);

@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "op_cases_attend.h"
+#include "op_cases_packed.h"
 #include "op_cases_update.h"
 #include "op_operands.h"
 
@@ -93,7 +94,13 @@ static int64_t inner(int64_t n, int64_t e)
 static plx_status multiply(struct backend *be, const struct plx_tensor *v, bool transpose_a,
                            bool transpose_b, double alpha, double beta)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], transpose_a, transpose_b, alpha, beta, NULL};
+    struct gemm gemm = {.a = &v[1],
+                        .b = &v[2],
+                        .c = &v[0],
+                        .transpose_a = transpose_a,
+                        .transpose_b = transpose_b,
+                        .alpha = alpha,
+                        .beta = beta};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -153,7 +160,7 @@ static void operands_square(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_square(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[1], &v[0], false, true, 2.0, 0.0, NULL};
+    struct gemm gemm = {.a = &v[1], .b = &v[1], .c = &v[0], .transpose_b = true, .alpha = 2.0};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -168,7 +175,13 @@ static void operands_batch(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_batch(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], true, false, 1.0, 3.4, &v[3]};
+    struct gemm gemm = {.a = &v[1],
+                        .b = &v[2],
+                        .c = &v[0],
+                        .transpose_a = true,
+                        .alpha = 1.0,
+                        .beta = 3.4,
+                        .add = &v[3]};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -181,7 +194,46 @@ static void operands_add(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_product_add(struct backend *be, const struct plx_tensor *v)
 {
-    struct gemm gemm = {&v[1], &v[2], &v[0], false, true, -0.7, 1.5, &v[3]};
+    struct gemm gemm = {.a = &v[1],
+                        .b = &v[2],
+                        .c = &v[0],
+                        .transpose_b = true,
+                        .alpha = -0.7,
+                        .beta = 1.5,
+                        .add = &v[3]};
+    return be->ops->gemm(be, &gemm);
+}
+
+/* At most eight rows with a weight whose rows are a multiple of 16 bytes, long ones among them. */
+static void operands_few(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = matrix(ROLE_OUT, n % 8 + 1, e);
+    o[1] = matrix(ROLE_IN, n % 8 + 1, 24 * (n + 1));
+    o[2] = matrix(ROLE_IN, e, 24 * (n + 1));
+}
+
+/* As generation's head has it: from activations to the storage dtype. */
+static void operands_few_stored(struct operand *o, int64_t n, int64_t e)
+{
+    operands_few(o, n, e);
+    o[0] = stored(o[0]);
+}
+
+static void operands_few_add(struct operand *o, int64_t n, int64_t e)
+{
+    operands_few(o, n, e);
+    o[3] = matrix(ROLE_IN, n % 8 + 1, e);
+}
+
+static plx_status run_few_add(struct backend *be, const struct plx_tensor *v)
+{
+    struct gemm gemm = {.a = &v[1],
+                        .b = &v[2],
+                        .c = &v[0],
+                        .transpose_b = true,
+                        .alpha = 1.0,
+                        .beta = 1.0,
+                        .add = &v[3]};
     return be->ops->gemm(be, &gemm);
 }
 
@@ -213,7 +265,30 @@ static void operands_rmsnorm_backward(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_rmsnorm_backward(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], NULL);
+}
+
+static void operands_rmsnorm_residual(struct operand *o, int64_t n, int64_t e)
+{
+    operands_rmsnorm_backward(o, n, e);
+    o[6] = matrix(ROLE_IN, n, e);
+}
+
+static plx_status run_rmsnorm_residual(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6]);
+}
+
+/* As a block has it: the gradient of the residual stream is added to where it is. */
+static void operands_rmsnorm_to_residual(struct operand *o, int64_t n, int64_t e)
+{
+    operands_rmsnorm_backward(o, n, e);
+    o[0].role = ROLE_BOTH;
+}
+
+static plx_status run_rmsnorm_to_residual(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->rmsnorm_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[0]);
 }
 
 static void operands_bias(struct operand *o, int64_t n, int64_t e)
@@ -250,10 +325,16 @@ static plx_status run_bias_backward(struct backend *be, const struct plx_tensor 
     return be->ops->bias_backward(be, &v[0], &v[1]);
 }
 
+/* Few heads, or those of a model where the shape is meant for timing. */
+static inline int64_t head_count(int64_t n)
+{
+    return n < 20000 ? 3 : 16;
+}
+
 static void operands_rope(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = heads(ROLE_OUT, n, 3, 2 * e);
-    o[1] = heads(ROLE_IN, n, 3, 2 * e);
+    o[0] = heads(ROLE_OUT, n, head_count(n), 2 * e);
+    o[1] = heads(ROLE_IN, n, head_count(n), 2 * e);
     o[2] = integers(FILL_POSITIONS, n, 0);
 }
 
@@ -269,13 +350,64 @@ static plx_status run_rope(struct backend *be, const struct plx_tensor *v)
 
 static void operands_rope_in_place(struct operand *o, int64_t n, int64_t e)
 {
-    o[0] = heads(ROLE_BOTH, n, 3, 2 * e);
+    o[0] = heads(ROLE_BOTH, n, head_count(n), 2 * e);
     o[1] = integers(FILL_POSITIONS, n, 0);
 }
 
 static plx_status run_rope_in_place(struct backend *be, const struct plx_tensor *v)
 {
     return be->ops->rope(be, &v[0], &v[0], &v[1], &(struct rope){.theta = 1e4}, true);
+}
+
+/* Channels as a head of 2 e has them. */
+static void operands_norm_rope(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = heads(ROLE_OUT, n, head_count(n), 2 * e);
+    o[1] = stored(vector(ROLE_OUT, head_count(n) * n));
+    o[2] = heads(ROLE_IN, n, head_count(n), 2 * e);
+    o[3] = stored(vector(ROLE_IN, 2 * e));
+    o[4] = integers(FILL_POSITIONS, n, 0);
+}
+
+static plx_status run_norm_rope(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->norm_rope(be, &v[0], &v[1], &v[2], &v[3], 1e-6, &v[4],
+                              &(struct rope){.theta = 1e6});
+}
+
+static void operands_norm_rope_backward(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = heads(ROLE_OUT, n, head_count(n), 2 * e);
+    o[1] = stored(vector(ROLE_BOTH, 2 * e));
+    o[2] = heads(ROLE_IN, n, head_count(n), 2 * e);
+    o[3] = heads(ROLE_IN, n, head_count(n), 2 * e);
+    o[4] = stored(vector(ROLE_IN, 2 * e));
+    o[5] = stored(vector(ROLE_IN, head_count(n) * n));
+    o[5].values = FILL_SQUARES;
+    o[6] = integers(FILL_POSITIONS, n, 0);
+}
+
+static plx_status run_norm_rope_backward(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->norm_rope_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
+                                       &(struct rope){.theta = 1e6});
+}
+
+static void operands_norm_rope_in_place(struct operand *o, int64_t n, int64_t e)
+{
+    operands_norm_rope_backward(o, n, e);
+    o[0].role = ROLE_BOTH;
+    o[2] = o[3];
+    o[3] = o[4];
+    o[4] = o[5];
+    o[5] = o[6];
+    o[6] = (struct operand){0};
+}
+
+static plx_status run_norm_rope_in_place(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->norm_rope_backward(be, &v[0], &v[1], &v[0], &v[2], &v[3], &v[4], &v[5],
+                                       &(struct rope){.theta = 1e6});
 }
 
 static plx_status run_swiglu(struct backend *be, const struct plx_tensor *v)
@@ -285,12 +417,23 @@ static plx_status run_swiglu(struct backend *be, const struct plx_tensor *v)
 
 static void operands_swiglu_backward(struct operand *o, int64_t n, int64_t e)
 {
-    for (int i = 0; i < 5; i++) o[i] = matrix(i < 2 ? ROLE_OUT : ROLE_IN, n, e);
+    for (int i = 0; i < 6; i++) o[i] = matrix(i < 3 ? ROLE_OUT : ROLE_IN, n, e);
 }
 
 static plx_status run_swiglu_backward(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4]);
+    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
+}
+
+static void operands_swiglu_in_place(struct operand *o, int64_t n, int64_t e)
+{
+    for (int i = 0; i < 5; i++) o[i] = matrix(i < 2 ? ROLE_OUT : ROLE_IN, n, e);
+    o[2].role = ROLE_BOTH;
+}
+
+static plx_status run_swiglu_in_place(struct backend *be, const struct plx_tensor *v)
+{
+    return be->ops->swiglu_backward(be, &v[0], &v[1], &v[2], &v[2], &v[3], &v[4]);
 }
 
 static void operands_gate(struct operand *o, int64_t n, int64_t e)
@@ -422,10 +565,25 @@ static const struct op_case op_cases[] = {
     {"gemm/tt", offsetof(struct ops, gemm), operands_tt, run_tt_factors, true, false, true},
     {"gemm/square", offsetof(struct ops, gemm), operands_square, run_square, true, false, true},
     {"gemm/batch", offsetof(struct ops, gemm), operands_batch, run_batch, true, false, true},
+    {"gemm/few", offsetof(struct ops, gemm), operands_few, run_nt, true, false, true},
+    {"gemm/few-stored", offsetof(struct ops, gemm), operands_few_stored, run_nt, true, false, true},
+    {"gemm/few-add", offsetof(struct ops, gemm), operands_few_add, run_few_add, true, false, true},
     {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false, true},
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
      run_rmsnorm_backward, false, false, false},
+    {"rmsnorm_backward/residual", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_residual,
+     run_rmsnorm_residual, false, false, false},
+    {"rmsnorm_backward/in-place", offsetof(struct ops, rmsnorm_backward),
+     operands_rmsnorm_to_residual, run_rmsnorm_to_residual, false, false, false},
+    {"project/bf16", offsetof(struct ops, project), operands_project, run_project_bf16, false,
+     false, false},
+    {"project/int8", offsetof(struct ops, project), operands_project, run_project_int8, false,
+     false, false},
+    {"unpack/bf16", offsetof(struct ops, unpack), operands_unpack, run_unpack_bf16, false, false,
+     false},
+    {"unpack/int8", offsetof(struct ops, unpack), operands_unpack, run_unpack_int8, false, false,
+     false},
     {"bias", offsetof(struct ops, bias), operands_bias, run_bias, false, false, false},
     {"bias/in-place", offsetof(struct ops, bias), operands_bias_in_place, run_bias_in_place, false,
      false, false},
@@ -434,9 +592,17 @@ static const struct op_case op_cases[] = {
     {"rope", offsetof(struct ops, rope), operands_rope, run_rope, false, false, false},
     {"rope/in-place", offsetof(struct ops, rope), operands_rope_in_place, run_rope_in_place, false,
      false, false},
+    {"norm_rope", offsetof(struct ops, norm_rope), operands_norm_rope, run_norm_rope, false, false,
+     false},
+    {"norm_rope_backward", offsetof(struct ops, norm_rope_backward), operands_norm_rope_backward,
+     run_norm_rope_backward, false, false, false},
+    {"norm_rope_backward/in-place", offsetof(struct ops, norm_rope_backward),
+     operands_norm_rope_in_place, run_norm_rope_in_place, false, false, false},
     {"swiglu", offsetof(struct ops, swiglu), out_in_in, run_swiglu, false, false, false},
     {"swiglu_backward", offsetof(struct ops, swiglu_backward), operands_swiglu_backward,
      run_swiglu_backward, false, false, false},
+    {"swiglu_backward/in-place", offsetof(struct ops, swiglu_backward), operands_swiglu_in_place,
+     run_swiglu_in_place, false, false, false},
     {"gate", offsetof(struct ops, gate), operands_gate, run_gate, false, false, false},
     {"gate_backward", offsetof(struct ops, gate_backward), operands_gate_backward,
      run_gate_backward, false, false, false},

@@ -70,6 +70,8 @@ double op_operand_draw(struct seeded *random, const struct operand *operand, boo
     switch (operand->values) {
     case FILL_NORMAL:
         break;
+    case FILL_WEIGHTS:
+        return (float)normal;
     case FILL_SQUARES:
         return (float)(normal * normal);
     case FILL_IDS:

@@ -23,6 +23,7 @@ enum operand_role {
 
 enum operand_values {
     FILL_NORMAL,
+    FILL_WEIGHTS,   /* as weights are: normal where other numbers are wild, too */
     FILL_SQUARES,   /* not negative, like second moments */
     FILL_IDS,       /* i32 in 0 .. bound - 1, small ones more often */
     FILL_TARGETS,   /* i32 in -1 .. bound - 1 */

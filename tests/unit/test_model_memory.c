@@ -134,23 +134,20 @@ static void record_bytes(const struct model_config *config, int64_t N, plx_dtype
 {
     const int64_t E = config->hidden_size, F = config->intermediate_size;
     const int64_t H = config->heads, G = config->kv_heads, D = config->head_dim;
-    const int64_t kept_tensors[] = {N,                     /* norm before the mixer: rstd */
-                                    N * H * D, N * H,      /* q: projected, rstd */
-                                    N * G * D, N * G,      /* k */
-                                    N * G * D,             /* v */
-                                    N * H * D, N * H,      /* r: projected, rstd */
-                                    N * H,                 /* r: gate */
-                                    N * H * D, N * H,      /* attention: o, lse */
-                                    N * H,     N * H * D,  /* probe mean, value mean */
-                                    N * E,                 /* h */
-                                    N,                     /* norm before the MLP: rstd */
-                                    N * F,     N * F};     /* gate, up */
-    const int64_t cheap_tensors[] = {N * E,                /* norm before the mixer */
-                                     N * H * D,            /* q: normed and rotated */
-                                     N * G * D,            /* k */
-                                     N * H * D, N * H * D, /* r: normed; gated and rotated */
-                                     N * E,                /* norm before the MLP */
-                                     N * F};               /* product */
+    const int64_t kept_tensors[] = {N,                      /* norm before the mixer: rstd */
+                                    N * H * D, N * H,       /* q: projected, rstd */
+                                    N * G * D, N * G,       /* k */
+                                    N * G * D,              /* v */
+                                    N * H * D, N * H,       /* r: projected, rstd */
+                                    N * H,                  /* r: gate */
+                                    N * H * D, N * H,       /* attention: o, lse */
+                                    N * H,     N * H * D,   /* probe mean, value mean */
+                                    N * E,                  /* h */
+                                    N,                      /* norm before the MLP: rstd */
+                                    N * F,     N * F};      /* gate, up */
+    const int64_t cheap_tensors[] = {N * H * D,             /* q: normed and rotated */
+                                     N * G * D,             /* k */
+                                     N * H * D, N * H * D}; /* r: normed; gated and rotated */
     *kept = taken_by(kept_tensors, sizeof kept_tensors / sizeof *kept_tensors, dtype);
     *cheap = taken_by(cheap_tensors, sizeof cheap_tensors / sizeof *cheap_tensors, dtype);
 }

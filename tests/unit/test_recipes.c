@@ -35,10 +35,10 @@ static int64_t parameters(const char *recipe)
 static void recipes_are_accepted(void **state)
 {
     (void)state;
-    static const char *const recipes[] = {
-        "retrofit/base.json",      "retrofit/softmax.json", "retrofit/zero-gain.json",
-        "retrofit/zero-weight.json", "retrofit/copy-q.json",  "retrofit/probe.json",
-        "retrofit/lora.json"};
+    static const char *const recipes[] = {"retrofit/base.json",      "retrofit/softmax.json",
+                                          "retrofit/zero-gain.json", "retrofit/zero-weight.json",
+                                          "retrofit/copy-q.json",    "retrofit/probe.json",
+                                          "retrofit/lora.json"};
     for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++)
         assert_true(parameters(recipes[i]) > 0);
 }

@@ -4,6 +4,7 @@
 #define NN_OPS_CUDA_STATE_H
 
 #include "op.h"
+#include "ops/cuda/launch.h"
 
 struct gemm_library;
 
@@ -27,6 +28,10 @@ plx_status gemm_library_create(struct gemm_library **library, struct error *err)
 void gemm_library_destroy(struct gemm_library *library);
 plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes);
 plx_status cuda_gemm(struct backend *be, const struct gemm *gemm);
+
+/* ---- gemv_cuda.c ---- */
+/* Whether launch_gemv computes the product, and then its arguments. */
+bool cuda_gemv_takes(const struct gemm *gemm, struct gemv *call);
 
 /* ---- update_cuda.c ---- */
 plx_status cuda_sum_squares(struct backend *be, const struct plx_tensor *sums,
@@ -55,18 +60,28 @@ plx_status cuda_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status cuda_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                  const struct plx_tensor *x, const struct plx_tensor *gain,
-                                 const struct plx_tensor *rstd);
+                                 const struct plx_tensor *rstd, const struct plx_tensor *residual);
 plx_status cuda_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                      const struct plx_tensor *bias);
 plx_status cuda_bias_backward(struct backend *be, const struct plx_tensor *dbias,
                               const struct plx_tensor *dy);
 plx_status cuda_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                      const struct plx_tensor *positions, const struct rope *rope, bool inverse);
+plx_status cuda_norm_rope(struct backend *be, const struct plx_tensor *y,
+                          const struct plx_tensor *rstd, const struct plx_tensor *x,
+                          const struct plx_tensor *gain, double eps,
+                          const struct plx_tensor *positions, const struct rope *rope);
+plx_status cuda_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
+                                   const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                   const struct plx_tensor *x, const struct plx_tensor *gain,
+                                   const struct plx_tensor *rstd,
+                                   const struct plx_tensor *positions, const struct rope *rope);
 plx_status cuda_swiglu(struct backend *be, const struct plx_tensor *y,
                        const struct plx_tensor *gate, const struct plx_tensor *up);
 plx_status cuda_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                const struct plx_tensor *gate, const struct plx_tensor *up);
+                                const struct plx_tensor *dup, const struct plx_tensor *product,
+                                const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                const struct plx_tensor *up);
 plx_status cuda_gate(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                      const struct plx_tensor *z);
 plx_status cuda_gate_backward(struct backend *be, const struct plx_tensor *dx,

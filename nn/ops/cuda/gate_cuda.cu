@@ -1,5 +1,5 @@
 /* gate_cuda.cu: SwiGLU and gates of heads; see launch.h. */
-#include "numbers.cuh"
+#include "chain.cuh"
 
 namespace
 {
@@ -11,6 +11,8 @@ __global__ void __launch_bounds__(THREADS)
     swiglu_kernel(T *y, const T *gate, const T *up, int64_t groups)
 {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    chain_release();
+    chain_wait();
     if (i >= groups) return;
     float g[W], u[W];
     read_numbers(g, gate + i * W);
@@ -20,10 +22,10 @@ __global__ void __launch_bounds__(THREADS)
     write_numbers(y + i * W, g);
 }
 
-/* silu'(g) = s + g s (1 - s) with s = sigmoid(g). */
+/* silu'(g) = s + g s (1 - s) with s = sigmoid(g). y, which may be dy, is what swiglu_kernel gives. */
 template <class T, int W>
 __global__ void __launch_bounds__(THREADS)
-    swiglu_backward_kernel(T *dgate, T *dup, const T *dy, const T *gate, const T *up,
+    swiglu_backward_kernel(T *dgate, T *dup, T *y, const T *dy, const T *gate, const T *up,
                            int64_t groups)
 {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
@@ -34,12 +36,14 @@ __global__ void __launch_bounds__(THREADS)
     read_numbers(u, up + i * W);
 #pragma unroll
     for (int w = 0; w < W; w++) {
-        const float s = sigmoid<T>(g[w]), silu = g[w] * s;
+        const float s = sigmoid<T>(g[w]), silu = g[w] * s, product = g[w] * (s * u[w]);
         g[w] = d[w] * u[w] * (s + silu * (1 - s));
         u[w] = d[w] * silu;
+        d[w] = product;
     }
     write_numbers(dgate + i * W, g);
     write_numbers(dup + i * W, u);
+    write_numbers(y + i * W, d);
 }
 
 template <class T, int W>
@@ -93,23 +97,23 @@ const char *launch_swiglu(plx_stream stream, plx_dtype dtype, void *y, const voi
     for_groups(dtype, is_wide(count, y, gate, up), [&](auto zero, auto w) {
         typedef decltype(zero) T;
         const int64_t groups = count / w.value;
-        swiglu_kernel<T, w.value>
-            <<<blocks_for(groups, THREADS), THREADS, 0, (cudaStream_t)stream>>>(
-                (T *)y, (const T *)gate, (const T *)up, groups);
+        launch_chained(swiglu_kernel<T, w.value>, blocks_for(groups, THREADS), THREADS, stream,
+                       (T *)y, (const T *)gate, (const T *)up, groups);
     });
     return launched();
 }
 
 const char *launch_swiglu_backward(plx_stream stream, plx_dtype dtype, void *dgate, void *dup,
-                                   const void *dy, const void *gate, const void *up, int64_t count)
+                                   void *product, const void *dy, const void *gate, const void *up,
+                                   int64_t count)
 {
     if (count == 0) return NULL;
-    for_groups(dtype, is_wide(count, dgate, dup, dy, gate, up), [&](auto zero, auto w) {
+    for_groups(dtype, is_wide(count, dgate, dup, product, dy, gate, up), [&](auto zero, auto w) {
         typedef decltype(zero) T;
         const int64_t groups = count / w.value;
         swiglu_backward_kernel<T, w.value>
             <<<blocks_for(groups, THREADS), THREADS, 0, (cudaStream_t)stream>>>(
-                (T *)dgate, (T *)dup, (const T *)dy, (const T *)gate, (const T *)up, groups);
+                (T *)dgate, (T *)dup, (T *)product, (const T *)dy, (const T *)gate, (const T *)up, groups);
     });
     return launched();
 }

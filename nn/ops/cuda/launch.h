@@ -31,14 +31,18 @@ const char *launch_sum(plx_stream stream, plx_dtype T, double *sum, const void *
 const char *launch_checksum(plx_stream stream, uint64_t *sum, const void *data, size_t bytes);
 
 /* ---- norm_cuda.cu ---- */
-/* Rows of partial sums [blocks,E] of float that launch_rmsnorm_backward and launch_bias_backward
- * leave in scratch. */
+/* residual may be NULL, and dx may be residual or dy. Rows of partial sums [blocks,E] of float that
+ * launch_rmsnorm_backward and launch_bias_backward leave in scratch. */
 int64_t norm_partial_rows(int64_t rows);
+/* total[e] += the sum of blocks partial rows, in double. */
+const char *launch_partials(plx_stream stream, float *total, const float *partials, int64_t blocks,
+                            int64_t E);
 const char *launch_rmsnorm(plx_stream stream, plx_dtype T, void *y, float *rstd, const void *x,
                            const float *gain, int64_t rows, int64_t E, double eps);
 const char *launch_rmsnorm_backward(plx_stream stream, plx_dtype T, void *dx, float *dgain,
                                     const void *dy, const void *x, const float *gain,
-                                    const float *rstd, int64_t rows, int64_t E, float *partials);
+                                    const float *rstd, const void *residual, int64_t rows,
+                                    int64_t E, float *partials);
 const char *launch_bias(plx_stream stream, plx_dtype T, void *y, const void *x, const float *bias,
                         int64_t rows, int64_t E);
 const char *launch_bias_backward(plx_stream stream, plx_dtype T, float *dbias, const void *dy,
@@ -50,15 +54,29 @@ enum { ROPE_PAIRS = 384 };
 struct rope_turns {
     double of[ROPE_PAIRS];
 };
+/* x [N,H,D]. */
+struct rope_shape {
+    int64_t N;
+    int H, D;
+};
 const char *launch_rope(plx_stream stream, plx_dtype T, void *y, const void *x,
                         const int32_t *positions, const struct rope_turns *turns, bool inverse,
-                        int64_t N, int64_t H, int64_t D);
+                        struct rope_shape shape);
+const char *launch_norm_rope(plx_stream stream, plx_dtype T, void *y, float *rstd, const void *x,
+                             const float *gain, double eps, const int32_t *positions,
+                             const struct rope_turns *turns, struct rope_shape shape);
+const char *launch_norm_rope_backward(plx_stream stream, plx_dtype T, void *dx, float *dgain,
+                                      const void *dy, const void *x, const float *gain,
+                                      const float *rstd, const int32_t *positions,
+                                      const struct rope_turns *turns, struct rope_shape shape,
+                                      float *partials);
 
 /* ---- gate_cuda.cu ---- */
 const char *launch_swiglu(plx_stream stream, plx_dtype T, void *y, const void *gate, const void *up,
                           int64_t count);
 const char *launch_swiglu_backward(plx_stream stream, plx_dtype T, void *dgate, void *dup,
-                                   const void *dy, const void *gate, const void *up, int64_t count);
+                                   void *product, const void *dy, const void *gate, const void *up,
+                                   int64_t count);
 const char *launch_gate(plx_stream stream, plx_dtype T, void *y, const void *x, const void *z,
                         int64_t rows, int64_t D);
 const char *launch_gate_backward(plx_stream stream, plx_dtype T, void *dx, void *dz, const void *dy,
@@ -81,6 +99,20 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, 
 
 /* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
 const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V);
+
+/* ---- gemv_cuda.cu ---- */
+/* y = x weight^T + add, all dense: x [rows,K], weight [N,K], y and add (or NULL) [rows,N]. */
+struct gemv {
+    void *y;
+    const void *x, *weight, *add;
+    plx_dtype in, out; /* of x and weight, and of y and add */
+    bool constant;     /* nothing that is still under way writes the weight */
+    int rows;
+    int64_t N, K;
+};
+/* Whether rows are so few, and memory so aligned, that the kernel takes it. */
+bool launch_gemv_serves(const struct gemv *call);
+const char *launch_gemv(plx_stream stream, const struct gemv *call);
 
 /* ---- packed_cuda.cu ---- */
 /* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. */

@@ -32,9 +32,9 @@ plx_status cuda_rmsnorm(struct backend *be, const struct plx_tensor *y,
 plx_status cuda_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
                                  const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                  const struct plx_tensor *x, const struct plx_tensor *gain,
-                                 const struct plx_tensor *rstd)
+                                 const struct plx_tensor *rstd, const struct plx_tensor *residual)
 {
-    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd));
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, residual));
     size_t mark = arena_mark(&be->scratch);
     void *partials;
     plx_status status = scratch_push(be, "rmsnorm_backward", cuda_row_partials(x), &partials);
@@ -42,6 +42,7 @@ plx_status cuda_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx
         status = cuda_launched(be, "rmsnorm_backward",
                                launch_rmsnorm_backward(be->stream, x->dtype, dx->data, dgain->data,
                                                        dy->data, x->data, gain->data, rstd->data,
+                                                       residual != NULL ? residual->data : NULL,
                                                        row_count(x), gain->shape[0], partials));
     arena_release(&be->scratch, mark);
     return status;
@@ -73,21 +74,69 @@ plx_status cuda_bias_backward(struct backend *be, const struct plx_tensor *dbias
 
 /* ---- Rotary positions ------------------------------------------------------------------------ */
 
-plx_status cuda_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                     const struct plx_tensor *positions, const struct rope *rope, bool inverse)
+static struct rope_shape shape_of(const struct plx_tensor *x)
+{
+    return (struct rope_shape){x->shape[0], (int)x->shape[1], (int)x->shape[2]};
+}
+
+static plx_status turns_of(struct backend *be, const struct rope *rope, int64_t D,
+                           struct rope_turns *turns)
 {
     const double pi = 3.14159265358979323846;
-    const int64_t N = x->shape[0], H = x->shape[1], D = x->shape[2];
-    struct rope_turns turns;
-    TRY(check_rope(be, y, x, positions));
     REQUIRE(be->err, D / 2 <= ROPE_PAIRS, PLX_UNSUPPORTED,
             "rope: heads have %lld channels; the cuda operations have at most %d", (long long)D,
             2 * ROPE_PAIRS);
     for (int64_t pair = 0; pair < D / 2; pair++)
-        turns.of[pair] = rope_frequency(rope, pair, D) / pi;
+        turns->of[pair] = rope_frequency(rope, pair, D) / pi;
+    return PLX_OK;
+}
+
+plx_status cuda_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                     const struct plx_tensor *positions, const struct rope *rope, bool inverse)
+{
+    struct rope_turns turns;
+    TRY(check_rope(be, y, x, positions));
+    TRY(turns_of(be, rope, x->shape[2], &turns));
     return cuda_launched(be, "rope",
                          launch_rope(be->stream, x->dtype, y->data, x->data, positions->data,
-                                     &turns, inverse, N, H, D));
+                                     &turns, inverse, shape_of(x)));
+}
+
+plx_status cuda_norm_rope(struct backend *be, const struct plx_tensor *y,
+                          const struct plx_tensor *rstd, const struct plx_tensor *x,
+                          const struct plx_tensor *gain, double eps,
+                          const struct plx_tensor *positions, const struct rope *rope)
+{
+    struct rope_turns turns;
+    TRY(check_rmsnorm(be, y, rstd, x, gain));
+    TRY(check_rope(be, y, x, positions));
+    TRY(turns_of(be, rope, x->shape[2], &turns));
+    return cuda_launched(be, "norm_rope",
+                         launch_norm_rope(be->stream, x->dtype, y->data, rstd->data, x->data,
+                                          gain->data, eps, positions->data, &turns, shape_of(x)));
+}
+
+plx_status cuda_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
+                                   const struct plx_tensor *dgain, const struct plx_tensor *dy,
+                                   const struct plx_tensor *x, const struct plx_tensor *gain,
+                                   const struct plx_tensor *rstd,
+                                   const struct plx_tensor *positions, const struct rope *rope)
+{
+    struct rope_turns turns;
+    TRY(check_rmsnorm_backward(be, dx, dgain, dy, x, gain, rstd, NULL));
+    TRY(check_rope(be, dx, dy, positions));
+    TRY(turns_of(be, rope, x->shape[2], &turns));
+    size_t mark = arena_mark(&be->scratch);
+    void *partials;
+    plx_status status = scratch_push(be, "norm_rope_backward", cuda_row_partials(x), &partials);
+    if (status == PLX_OK)
+        status = cuda_launched(be, "norm_rope_backward",
+                               launch_norm_rope_backward(be->stream, x->dtype, dx->data,
+                                                         dgain->data, dy->data, x->data, gain->data,
+                                                         rstd->data, positions->data, &turns,
+                                                         shape_of(x), partials));
+    arena_release(&be->scratch, mark);
+    return status;
 }
 
 /* ---- Gates ----------------------------------------------------------------------------------- */
@@ -102,13 +151,14 @@ plx_status cuda_swiglu(struct backend *be, const struct plx_tensor *y,
 }
 
 plx_status cuda_swiglu_backward(struct backend *be, const struct plx_tensor *dgate,
-                                const struct plx_tensor *dup, const struct plx_tensor *dy,
-                                const struct plx_tensor *gate, const struct plx_tensor *up)
+                                const struct plx_tensor *dup, const struct plx_tensor *product,
+                                const struct plx_tensor *dy, const struct plx_tensor *gate,
+                                const struct plx_tensor *up)
 {
-    TRY(check_swiglu_backward(be, dgate, dup, dy, gate, up));
+    TRY(check_swiglu_backward(be, dgate, dup, product, dy, gate, up));
     return cuda_launched(be, "swiglu_backward",
                          launch_swiglu_backward(be->stream, dy->dtype, dgate->data, dup->data,
-                                                dy->data, gate->data, up->data,
+                                                product->data, dy->data, gate->data, up->data,
                                                 plx_tensor_count(dy)));
 }
 

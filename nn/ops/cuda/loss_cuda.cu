@@ -1,11 +1,11 @@
-/* loss_cuda.cu: cross entropy over the vocabulary and its gradient, and the likeliest token; see
- * launch.h.
+/* loss_cuda.cu: cross entropy over the vocabulary and its gradient; see launch.h.
  *
- * A block takes a token. It reads the row of logits once, keeping as much of it as its shared
- * memory holds, and finds maximum and sum of exponentials on the way; then it writes the gradient
- * from what it kept and reads only the rest again, which is still in the second-level cache. The
- * terms of the sum are added up with compensation, because a confident loss, log(1 + little), is as
- * small as what rounding would leave. */
+ * A block takes one token after another. It reads a row of logits once, finding maximum and sum of
+ * exponentials on the way, and keeps as much of it as shared memory holds; then it writes the
+ * gradient from what it kept, fetching the next token's row into each place as it becomes free, so
+ * that memory is never idle. What does not fit is read twice, the second time from the second-level
+ * cache. The terms of the sum are added up with compensation, because a confident loss,
+ * log(1 + little), is as small as what rounding would leave. */
 #include "numbers.cuh"
 
 namespace
@@ -69,96 +69,228 @@ static __device__ __forceinline__ void block_softmax(const struct softmax_part &
     for (int other = 0; other < warps; other++) *sum += sum_of[other];
 }
 
-template <class T, int W> static __device__ void clear_row(T *row, int64_t V)
+/* ---- Rows in shared memory: each thread reads what it fetched itself ------------------------- */
+
+template <class T, int W> static __device__ __forceinline__ void fetch(T *to, const T *from)
 {
-    const float zeros[W] = {};
-    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W)
-        write_numbers(row + v, zeros);
+    if constexpr (W == 1) {
+        *to = *from;
+    } else {
+        const uint32_t target = (uint32_t)__cvta_generic_to_shared(to);
+#pragma unroll
+        for (int i = 0; i < (int)sizeof(T) / 2; i++)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target + 16 * i),
+                         "l"(from + i * 16 / sizeof(T))
+                         : "memory");
+    }
 }
 
-/* kept: numbers that fit shared memory, a multiple of W times the threads. */
-template <class T, int W>
-__global__ void __launch_bounds__(THREADS_MAX)
-    cross_entropy_kernel(float *losses, T *dlogits, const T *logits, const int32_t *targets,
-                         double scale, int64_t V, int kept)
+/* What was fetched since the last call is one batch. */
+static __device__ __forceinline__ void end_batch(void)
 {
-    extern __shared__ __align__(16) unsigned char shared[];
-    T *keep = (T *)shared;
-    const int64_t row = blockIdx.x, stride = (int64_t)blockDim.x * W;
-    const int64_t start = (int64_t)threadIdx.x * W;
-    const int target = targets[row];
-    const T *in = logits + row * V;
-    T *out = dlogits == NULL ? NULL : dlogits + row * V;
-    if (target < 0) {
-        if (threadIdx.x == 0) losses[row] = 0;
-        if (out != NULL) clear_row<T, W>(out, V);
-        return;
-    }
-    const float wanted = target < V ? number(in[target]) : NAN;
-    struct softmax_part part = {-FLT_MAX, 0, 0};
-    for (int64_t first = start; first < V; first += AHEAD * stride) {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until no more than so many of the latest batches are on their way. */
+template <int BATCHES> static __device__ __forceinline__ void wait_for_batches(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(BATCHES) : "memory");
+}
+
+/* ---- The kernel ------------------------------------------------------------------------------ */
+
+/* What a thread looks at: W numbers from first on, and again every stride. Those before kept are in
+ * shared memory, fetched in two batches, the first up to half; all three are multiples of the
+ * stride. */
+struct span {
+    int64_t first, stride, half, kept, V;
+};
+
+/* Calls work(v) for the places from `from` on and before `to`. */
+template <class Work>
+static __device__ __forceinline__ void for_kept(const struct span &span, int64_t from, int64_t to,
+                                                const Work &work)
+{
+    for (int64_t v = span.first + from; v < to && v < span.V; v += span.stride) work(v);
+}
+
+/* Calls work(v, values) for what is not kept. */
+template <class T, int W, class Work>
+static __device__ __forceinline__ void for_rest(const T *in, const struct span &span,
+                                                const Work &work)
+{
+    for (int64_t begin = span.first + span.kept; begin < span.V; begin += AHEAD * span.stride) {
         group<T, W> ahead[AHEAD];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
-            if (first + a * stride < V) ahead[a].load(in + first + a * stride);
+            if (begin + a * span.stride < span.V) ahead[a].load(in + begin + a * span.stride);
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
-            const int64_t v = first + a * stride;
-            if (v >= V) continue;
             float values[W];
+            if (begin + a * span.stride >= span.V) continue;
             ahead[a].get(values);
-            part_add_group<T, W>(part, values);
-            if (v < kept) ahead[a].store(keep + v);
+            work(begin + a * span.stride, values);
         }
     }
-    float most;
-    double sum;
-    block_softmax<T>(part, &most, &sum);
-    if (threadIdx.x == 0) losses[row] = (float)(log(sum) + (double)most - (double)wanted);
-    if (out == NULL) return;
-    const float factor = (float)(scale / sum);
-    auto write = [&](int64_t v, const T *from) {
-        float values[W];
-        read_numbers(values, from);
-#pragma unroll
-        for (int w = 0; w < W; w++) {
-            const float term = exponential<T>(values[w] - most);
-            values[w] = factor * term;
-            if (v + w == target) values[w] = (float)(scale * (((double)term - sum) / sum));
-        }
-        write_numbers(out + v, values);
-    };
-    int64_t v = start;
-#pragma unroll AHEAD
-    for (; v < V && v < kept; v += stride) write(v, keep + v);
-#pragma unroll AHEAD
-    for (; v < V; v += stride) write(v, in + v);
 }
 
-/* Enough threads that each has a few groups, and shared memory for as many numbers as there are. */
+template <class T, int W>
+static __device__ __forceinline__ void fetch_row(T *keep, const T *row, const struct span &span)
+{
+    for_kept(span, 0, span.half, [&](int64_t v) { fetch<T, W>(keep + v, row + v); });
+    end_batch();
+    for_kept(span, span.half, span.kept, [&](int64_t v) { fetch<T, W>(keep + v, row + v); });
+    end_batch();
+}
+
+/* The rest comes last, because the gradient begins with it and finds it in the cache. */
+template <class T, int W>
+static __device__ __forceinline__ struct softmax_part row_part(const T *in, const T *keep,
+                                                               const struct span &span)
+{
+    struct softmax_part part = {-FLT_MAX, 0, 0};
+    auto add = [&](int64_t v) {
+        float values[W];
+        read_numbers(values, keep + v);
+        part_add_group<T, W>(part, values);
+    };
+    wait_for_batches<1>();
+    for_kept(span, 0, span.half, add);
+    wait_for_batches<0>();
+    for_kept(span, span.half, span.kept, add);
+    for_rest<T, W>(in, span,
+                   [&](int64_t, float(&values)[W]) { part_add_group<T, W>(part, values); });
+    return part;
+}
+
+/* What the gradient of a row is made of. */
+struct softmax_row {
+    float most, factor; /* factor = scale / sum */
+    double sum, scale;
+    int target;
+};
+
+/* exp(logit - most). A bf16 gradient does not need the difference exact. */
+template <class T> static __device__ __forceinline__ float share(float logit, float most)
+{
+    const float log2e = 1.44269504f;
+    float term;
+    if (sizeof(T) != sizeof(bf16)) return expf(logit - most);
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(term) : "f"(fmaf(logit, log2e, -most * log2e)));
+    return term;
+}
+
+/* scale (softmax - one-hot) in place of the logits at v. The target's own is in double: it is the
+ * difference of two numbers that may be nearly one. */
+template <class T, int W>
+static __device__ __forceinline__ void make_gradient(float (&values)[W], int64_t v,
+                                                     const struct softmax_row &row)
+{
+    const bool here = (uint64_t)(row.target - v) < W;
+    float wanted = 0;
+    if (here)
+#pragma unroll
+        for (int w = 0; w < W; w++)
+            if (v + w == row.target) wanted = values[w];
+#pragma unroll
+    for (int w = 0; w < W; w++) values[w] = row.factor * share<T>(values[w], row.most);
+    if (!here) return;
+    const double term = (double)exponential<T>(wanted - row.most);
+#pragma unroll
+    for (int w = 0; w < W; w++)
+        if (v + w == row.target) values[w] = (float)(row.scale * ((term - row.sum) / row.sum));
+}
+
+/* Writes the gradient of a row, or zeros where it is not scored, and fetches the next row; next is
+ * NULL where there is none. */
+template <class T, int W>
+static __device__ __forceinline__ void write_row(T *out, const T *in, T *keep, const T *next,
+                                                 const struct softmax_row &row,
+                                                 const struct span &span)
+{
+    const bool scored = row.target >= 0;
+    auto write = [&](int64_t v, float(&values)[W]) {
+        if (scored)
+            make_gradient<T, W>(values, v, row);
+        else
+            for (int w = 0; w < W; w++) values[w] = 0;
+        write_numbers(out + v, values);
+    };
+    auto write_kept = [&](int64_t v) {
+        float values[W];
+        read_numbers(values, keep + v);
+        write(v, values);
+        if (next != NULL) fetch<T, W>(keep + v, next + v);
+    };
+    if (!scored) wait_for_batches<0>();
+    for_rest<T, W>(in, span, write);
+    for_kept(span, 0, span.half, write_kept);
+    end_batch();
+    for_kept(span, span.half, span.kept, write_kept);
+    end_batch();
+}
+
+template <class T, int W>
+__global__ void __launch_bounds__(THREADS_MAX)
+    cross_entropy_kernel(float *losses, T *dlogits, const T *logits, const int32_t *targets,
+                         double scale, int64_t N, int64_t V, int kept)
+{
+    extern __shared__ __align__(16) unsigned char shared[];
+    T *keep = (T *)shared;
+    const int64_t stride = (int64_t)blockDim.x * W;
+    const struct span span = {(int64_t)threadIdx.x * W, stride, kept / stride / 2 * stride, kept,
+                              V};
+    fetch_row<T, W>(keep, logits + blockIdx.x * V, span);
+    for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
+        const T *in = logits + n * V, *next = n + gridDim.x < N ? in + gridDim.x * V : NULL;
+        struct softmax_row row = {.sum = 1, .scale = scale, .target = targets[n]};
+        double loss = 0;
+        if (row.target >= 0) {
+            const float wanted = row.target < V ? number(in[row.target]) : NAN;
+            block_softmax<T>(row_part<T, W>(in, keep, span), &row.most, &row.sum);
+            loss = log(row.sum) + (double)row.most - (double)wanted;
+            row.factor = (float)(scale / row.sum);
+        }
+        if (threadIdx.x == 0) losses[n] = (float)loss;
+        if (dlogits != NULL) write_row<T, W>(dlogits + n * V, in, keep, next, row, span);
+    }
+}
+
+/* Enough threads that each has a few groups, and shared memory for as many numbers as there are. A
+ * block a token where several fit a multiprocessor and so fill each other's gaps; otherwise a block
+ * a multiprocessor. */
 struct plan {
     int threads, kept;
     size_t shared;
+    int64_t blocks;
 };
 
-template <class T, int W> static cudaError_t make_plan(int64_t V, bool gradient, struct plan *plan)
+template <class T, int W>
+static cudaError_t make_plan(int64_t N, int64_t V, bool gradient, struct plan *plan)
 {
+    auto kernel = cross_entropy_kernel<T, W>;
     const int64_t wanted = blocks_for(V, AHEAD * W * 32) * 32;
-    int device, most = 0;
-    *plan = (struct plan){.threads = (int)(wanted < THREADS_MAX ? wanted : THREADS_MAX)};
-    if (!gradient) return cudaSuccess;
+    const int64_t limit = gradient ? THREADS_MAX : THREADS_MAX / 2;
+    int device, processors, space, resident;
+    *plan = (struct plan){.threads = (int)(wanted < limit ? wanted : limit)};
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    const int64_t stride = (int64_t)plan->threads * W, space = (most - 1024) / (int64_t)sizeof(T);
-    const int64_t all = blocks_for(V, stride) * stride, fits = space / stride * stride;
-    plan->kept = (int)(all < fits ? all : fits);
-    plan->shared = (size_t)plan->kept * sizeof(T);
+        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
     if (error == cudaSuccess)
-        error =
-            cudaFuncSetAttribute(cross_entropy_kernel<T, W>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)plan->shared);
-    return error;
+        error = cudaDeviceGetAttribute(&space, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error != cudaSuccess) return error;
+    const int64_t stride = (int64_t)plan->threads * W, most = (space - 1024) / (int64_t)sizeof(T);
+    const int64_t all = blocks_for(V, stride) * stride, fits = most / stride * stride;
+    if (gradient) plan->kept = (int)(all < fits ? all : fits);
+    plan->shared = (size_t)plan->kept * sizeof(T);
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)plan->shared);
+    if (error == cudaSuccess)
+        error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, plan->threads,
+                                                              plan->shared);
+    if (error != cudaSuccess) return error;
+    plan->blocks = resident > 1 || processors > N ? N : processors;
+    return cudaSuccess;
 }
 
 /* ---- The largest number of a row ---- */
@@ -221,10 +353,11 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype dtype, float *loss
     for_groups(dtype, is_wide(V, dlogits, logits), [&](auto zero, auto w) {
         typedef decltype(zero) T;
         struct plan plan;
-        error = make_plan<T, w.value>(V, dlogits != NULL, &plan);
+        error = make_plan<T, w.value>(N, V, dlogits != NULL, &plan);
         if (error != cudaSuccess) return;
-        cross_entropy_kernel<T, w.value><<<N, plan.threads, plan.shared, (cudaStream_t)stream>>>(
-            losses, (T *)dlogits, (const T *)logits, targets, scale, V, plan.kept);
+        cross_entropy_kernel<T, w.value>
+            <<<plan.blocks, plan.threads, plan.shared, (cudaStream_t)stream>>>(
+                losses, (T *)dlogits, (const T *)logits, targets, scale, N, V, plan.kept);
     });
     return error == cudaSuccess ? launched() : cudaGetErrorString(error);
 }

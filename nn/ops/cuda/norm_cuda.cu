@@ -1,28 +1,15 @@
-/* norm_cuda.cu: RMSNorm, biases, and the sums over rows of their gradients; see launch.h.
- *
- * A row is held in the registers of a team of neighbouring threads, so that it is read once: 8
- * threads for a head, a warp for a small model's width, up to a block of 512. The gradient of a
- * gain is a sum over all rows: each team adds up its rows, a block its teams, which leaves a
- * fixed number of partial rows whatever the GPU is, and a second kernel adds those in double. */
-#include "numbers.cuh"
+/* norm_cuda.cu: RMSNorm, biases, and the sums over rows of their gradients; see launch.h and
+ * norm.cuh. */
+#include "chain.cuh"
+#include "norm.cuh"
 
 namespace
 {
 
 enum {
-    THREADS = 256,
     PARTIALS = 528, /* blocks: a multiple of Hopper's 132 multiprocessors, 4 each */
-    COLUMNS = 32    /* that a block of the second stage adds up */
-};
-
-/* How a row lies in a team: CHUNKS groups of eight a thread. */
-template <int TEAM, int CHUNKS> struct layout {
-    static constexpr int team = TEAM, chunks = CHUNKS;
-    static constexpr int threads = TEAM <= 32 ? THREADS : TEAM;
-    static constexpr int teams = threads / TEAM;
-    static constexpr int64_t longest = (int64_t)TEAM * CHUNKS * 8;
-    /* That fit a multiprocessor when a thread may have 64 (128) registers for 2 (4) groups. */
-    static constexpr int blocks = TEAM <= 32 ? 8 / CHUNKS : 1;
+    COLUMNS = 32,   /* that a block of the second stage adds up */
+    SLICES = 32     /* of the partial rows, that it adds up at a time */
 };
 
 /* ---- Forward --------------------------------------------------------------------------------- */
@@ -35,6 +22,8 @@ __global__ void __launch_bounds__(L::threads)
     const int64_t row = (int64_t)blockIdx.x * L::teams + threadIdx.x / L::team;
     group<T, 8> in[L::chunks];
     float squares = 0;
+    chain_release();
+    chain_wait();
 #pragma unroll
     for (int c = 0; c < L::chunks; c++) {
         const int e = (c * L::team + lane) * 8;
@@ -83,38 +72,12 @@ __global__ void __launch_bounds__(THREADS)
 
 /* ---- Backward -------------------------------------------------------------------------------- */
 
-/* One row of sums over the teams of a block. */
-template <class L>
-static __device__ __forceinline__ void store_partial(float *partial,
-                                                     const float (&sums)[L::chunks][8], int E)
-{
-    const int lane = threadIdx.x % L::team, team = threadIdx.x / L::team;
-    if constexpr (L::teams == 1) {
-#pragma unroll
-        for (int c = 0; c < L::chunks; c++) {
-            const int e = (c * L::team + lane) * 8;
-            if (e < E) write_numbers(partial + e, sums[c]);
-        }
-    } else {
-        __shared__ float of_team[L::teams][L::longest];
-#pragma unroll
-        for (int c = 0; c < L::chunks; c++)
-            write_numbers(&of_team[team][(c * L::team + lane) * 8], sums[c]);
-        __syncthreads();
-        for (int e = threadIdx.x; e < E; e += L::threads) {
-            float sum = 0;
-            for (int t = 0; t < L::teams; t++) sum += of_team[t][e];
-            partial[e] = sum;
-        }
-    }
-}
-
 /* dx = s (dy g - xhat mean(dy g xhat)) with xhat = x s, and the sum of dy xhat over the block's
  * rows. */
-template <class T, class L>
+template <class T, class L, bool RESIDUAL>
 __global__ void __launch_bounds__(L::threads, L::blocks)
     rmsnorm_backward_kernel(T *dx, float *partials, const T *dy, const T *x, const float *gain,
-                            const float *rstd, int64_t rows, int E)
+                            const float *rstd, const T *residual, int64_t rows, int E)
 {
     typedef typename row_sum<T>::type sum_type;
     const int lane = threadIdx.x % L::team, team = threadIdx.x / L::team;
@@ -124,13 +87,14 @@ __global__ void __launch_bounds__(L::threads, L::blocks)
         const int64_t row = first + team;
         const bool live = row < rows;
         const float factor = live ? rstd[row] : 0;
-        group<T, 8> up[L::chunks], in[L::chunks];
+        group<T, 8> up[L::chunks], in[L::chunks], straight[L::chunks];
 #pragma unroll
         for (int c = 0; c < L::chunks; c++) {
             const int e = (c * L::team + lane) * 8;
             if (!live || e >= E) continue;
             up[c].load(dy + row * E + e);
             in[c].load(x + row * E + e);
+            if (RESIDUAL) straight[c].load(residual + row * E + e);
         }
         sum_type dot = 0;
 #pragma unroll
@@ -159,6 +123,11 @@ __global__ void __launch_bounds__(L::threads, L::blocks)
                 dgain[c][i] += d[i] * normal;
                 v[i] = factor * (d[i] * weight[i] - normal * mean);
             }
+            if (RESIDUAL) {
+                straight[c].get(d);
+#pragma unroll
+                for (int i = 0; i < 8; i++) v[i] += d[i];
+            }
             write_numbers(dx + row * E + e, v);
         }
     }
@@ -170,7 +139,7 @@ __global__ void __launch_bounds__(L::threads, L::blocks)
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     rmsnorm_backward_any_kernel(T *dx, float *partials, const T *dy, const T *x, const float *gain,
-                                const float *rstd, int64_t rows, int64_t E)
+                                const float *rstd, const T *residual, int64_t rows, int64_t E)
 {
     typedef typename row_sum<T>::type sum_type;
     float *partial = partials + blockIdx.x * E;
@@ -184,7 +153,8 @@ __global__ void __launch_bounds__(THREADS)
         for (int64_t e = threadIdx.x; e < E; e += THREADS) {
             const float d = number(dy[row * E + e]), normal = number(x[row * E + e]) * factor;
             partial[e] += d * normal;
-            dx[row * E + e] = rounded<T>(factor * (d * gain[e] - normal * mean));
+            const float straight = residual != NULL ? number(residual[row * E + e]) : 0;
+            dx[row * E + e] = rounded<T>(straight + factor * (d * gain[e] - normal * mean));
         }
     }
 }
@@ -233,10 +203,9 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 /* total[e] += the sum of the partial rows. */
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(COLUMNS *SLICES)
     partials_kernel(float *total, const float *partials, int64_t blocks, int64_t E)
 {
-    enum { SLICES = THREADS / COLUMNS };
     const int column = threadIdx.x % COLUMNS, slice = threadIdx.x / COLUMNS;
     const int64_t e = (int64_t)blockIdx.x * COLUMNS + column;
     double sum = 0;
@@ -251,13 +220,6 @@ __global__ void __launch_bounds__(THREADS)
     if (slice > 0 || e >= E) return;
     for (int other = 1; other < SLICES; other++) sum += of_slice[other][column];
     total[e] = (float)((double)total[e] + sum);
-}
-
-void launch_partials(plx_stream stream, float *total, const float *partials, int64_t blocks,
-                     int64_t E)
-{
-    partials_kernel<<<blocks_for(E, COLUMNS), THREADS, 0, (cudaStream_t)stream>>>(total, partials,
-                                                                                  blocks, E);
 }
 
 /* Calls work with the first layout that holds a row. */
@@ -288,6 +250,14 @@ int64_t norm_partial_rows(int64_t rows)
     return blocks < PARTIALS ? blocks : PARTIALS;
 }
 
+const char *launch_partials(plx_stream stream, float *total, const float *partials, int64_t blocks,
+                            int64_t E)
+{
+    partials_kernel<<<blocks_for(E, COLUMNS), COLUMNS * SLICES, 0, (cudaStream_t)stream>>>(
+        total, partials, blocks, E);
+    return launched();
+}
+
 const char *launch_rmsnorm(plx_stream stream, plx_dtype dtype, void *y, float *rstd, const void *x,
                            const float *gain, int64_t rows, int64_t E, double eps)
 {
@@ -301,9 +271,8 @@ const char *launch_rmsnorm(plx_stream stream, plx_dtype dtype, void *y, float *r
         else
             for_layout(E, [&](auto lay) {
                 typedef decltype(lay) L;
-                rmsnorm_kernel<T, L>
-                    <<<blocks_for(rows, L::teams), L::threads, 0, (cudaStream_t)stream>>>(
-                        (T *)y, rstd, (const T *)x, gain, rows, (int)E, (float)eps);
+                launch_chained(rmsnorm_kernel<T, L>, blocks_for(rows, L::teams), L::threads, stream,
+                               (T *)y, rstd, (const T *)x, gain, rows, (int)E, (float)eps);
             });
     });
     return launched();
@@ -311,25 +280,29 @@ const char *launch_rmsnorm(plx_stream stream, plx_dtype dtype, void *y, float *r
 
 const char *launch_rmsnorm_backward(plx_stream stream, plx_dtype dtype, void *dx, float *dgain,
                                     const void *dy, const void *x, const float *gain,
-                                    const float *rstd, int64_t rows, int64_t E, float *partials)
+                                    const float *rstd, const void *residual, int64_t rows,
+                                    int64_t E, float *partials)
 {
-    const bool wide = is_wide(E, dx, dy, x, gain) && E <= longest_row;
+    const bool wide = is_wide(E, dx, dy, x, gain, residual) && E <= longest_row;
     const int64_t blocks = norm_partial_rows(rows);
     if (rows == 0 || E == 0) return NULL;
     for_dtype(dtype, [&](auto zero) {
         typedef decltype(zero) T;
         if (!wide)
             rmsnorm_backward_any_kernel<<<blocks, THREADS, 0, (cudaStream_t)stream>>>(
-                (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, rows, E);
+                (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, (const T *)residual,
+                rows, E);
         else
             for_layout(E, [&](auto lay) {
                 typedef decltype(lay) L;
-                rmsnorm_backward_kernel<T, L><<<blocks, L::threads, 0, (cudaStream_t)stream>>>(
-                    (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, rows, (int)E);
+                auto kernel = residual != NULL ? rmsnorm_backward_kernel<T, L, true>
+                                               : rmsnorm_backward_kernel<T, L, false>;
+                kernel<<<blocks, L::threads, 0, (cudaStream_t)stream>>>(
+                    (T *)dx, partials, (const T *)dy, (const T *)x, gain, rstd, (const T *)residual,
+                    rows, (int)E);
             });
     });
-    launch_partials(stream, dgain, partials, blocks, E);
-    return launched();
+    return launch_partials(stream, dgain, partials, blocks, E);
 }
 
 const char *launch_bias(plx_stream stream, plx_dtype dtype, void *y, const void *x,
@@ -356,6 +329,5 @@ const char *launch_bias_backward(plx_stream stream, plx_dtype dtype, float *dbia
         bias_backward_kernel<T, w.value>
             <<<grid, THREADS, 0, (cudaStream_t)stream>>>(partials, (const T *)dy, rows, E);
     });
-    launch_partials(stream, dbias, partials, blocks, E);
-    return launched();
+    return launch_partials(stream, dbias, partials, blocks, E);
 }

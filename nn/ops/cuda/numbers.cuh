@@ -26,6 +26,11 @@ static __device__ __forceinline__ float number(bf16 x)
     return __bfloat162float(x);
 }
 
+static __device__ __forceinline__ float number(int8_t x)
+{
+    return (float)x;
+}
+
 template <class T> static __device__ __forceinline__ T rounded(float x);
 
 template <> __device__ __forceinline__ float rounded<float>(float x)
@@ -209,11 +214,9 @@ static inline int64_t blocks_for(int64_t items, int64_t a_block)
 }
 
 /* Groups of eight are possible where every row begins on 16 bytes. */
-static inline bool is_wide(int64_t row, const void *a, const void *b = NULL, const void *c = NULL,
-                           const void *d = NULL, const void *e = NULL)
+template <class... Pointers> static inline bool is_wide(int64_t row, Pointers... pointers)
 {
-    uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d | (uintptr_t)e;
-    return row % 8 == 0 && all % 16 == 0;
+    return row % 8 == 0 && (... && ((uintptr_t)pointers % 16 == 0));
 }
 
 /* Calls work with a value of the dtype's type. */

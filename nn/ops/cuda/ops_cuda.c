@@ -3,7 +3,7 @@
  * Parameters and statistics are f32, activations f32 or bf16; sums are in float or double, never
  * in bf16. Host files (*.c) check arguments and choose, kernels stand in *.cu behind launch.h.
  * Nothing waits for the GPU. Reading order: cuda_state.h, launch.h, vector_cuda.c, layer_cuda.c,
- * update_cuda.c, gemm_cuda.c. */
+ * update_cuda.c, gemm_library.h, gemm_cuda.c. */
 #include "ops/attend.h"
 #include "ops/cuda/cuda_state.h"
 #include "ops/scratch.h"
@@ -69,6 +69,8 @@ const struct ops ops_cuda = {
     .bias = cuda_bias,
     .bias_backward = cuda_bias_backward,
     .rope = cuda_rope,
+    .norm_rope = cuda_norm_rope,
+    .norm_rope_backward = cuda_norm_rope_backward,
     .swiglu = cuda_swiglu,
     .swiglu_backward = cuda_swiglu_backward,
     .gate = cuda_gate,

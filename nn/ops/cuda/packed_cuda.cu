@@ -9,11 +9,6 @@ namespace
 
 enum { THREADS = 256, ROWS = 8 /* of x that a warp multiplies at a time */ };
 
-static __device__ __forceinline__ float number(int8_t x)
-{
-    return (float)x;
-}
-
 template <class T, class P>
 __global__ void __launch_bounds__(THREADS)
     project_kernel(T *y, const T *x, const P *weight, const float *scale, int64_t M, int64_t N,

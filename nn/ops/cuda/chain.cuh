@@ -1,0 +1,53 @@
+/* chain.cuh: launches that overlap. Where a token at a time goes through a model, kernels are so
+ * short that starting one costs as much as running it. On Hopper and later a kernel of a chain lets
+ * the next one start as soon as all of its own blocks have; each waits by itself for those before
+ * it, and may do before that what depends on none of them: read weights, turn positions to angles.
+ *
+ * A kernel of a chain calls chain_release, and chain_wait in every thread before it touches what an
+ * earlier kernel writes or reads: so that when it has finished, all before it have. */
+#ifndef NN_OPS_CUDA_CHAIN_CUH
+#define NN_OPS_CUDA_CHAIN_CUH
+
+#include "numbers.cuh"
+
+static __device__ __forceinline__ void chain_wait(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void chain_release(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Older GPUs run one kernel after the other. */
+static inline bool chain_is_possible(void)
+{
+    int device, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
+               cudaSuccess &&
+           major >= 9;
+}
+
+template <class... Parameters, class... Arguments>
+static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks, int threads,
+                                  plx_stream stream, Arguments... arguments)
+{
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)blocks);
+    config.blockDim = dim3((unsigned)threads);
+    config.stream = (cudaStream_t)stream;
+    config.attrs = &overlap;
+    config.numAttrs = chain_is_possible() ? 1 : 0;
+    cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+#endif

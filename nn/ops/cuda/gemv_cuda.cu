@@ -1,0 +1,103 @@
+/* gemv_cuda.cu: products of one or two rows with a weight, as generation makes them; see launch.h.
+ *
+ * What such a product costs is reading the weight once. A team of threads takes a row of it, wide
+ * enough that each thread has all its loads under way at once, and multiplies it with every row of
+ * x, which the first-level cache holds. Sums are in float, in a fixed order. In a chain the first
+ * loads of a constant weight are under way before the kernels ahead have finished. */
+#include "chain.cuh"
+
+namespace
+{
+
+enum {
+    THREADS = 256,
+    WIDE = 8, /* numbers of a load */
+    AHEAD = 4, /* loads that a thread has under way */
+    FEW = 2    /* rows of x; with 8 cuBLASLt is twice as fast, more than 2 were not measured */
+};
+
+template <class T, class C, int M, int TEAM>
+__global__ void __launch_bounds__(THREADS)
+    gemv_kernel(C *y, const T *x, const T *weight, const C *add, int rows, int64_t N, int64_t K,
+                bool constant)
+{
+    const int lane = threadIdx.x % TEAM;
+    const int64_t n = (int64_t)blockIdx.x * (blockDim.x / TEAM) + threadIdx.x / TEAM;
+    const T *row = weight + (n < N ? n : N - 1) * K;
+    float sum[M] = {};
+    bool waits = constant;
+    chain_release();
+    if (!waits) chain_wait();
+    for (int64_t first = lane * WIDE; first < K; first += AHEAD * TEAM * WIDE) {
+        group<T, WIDE> ahead[AHEAD];
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++)
+            if (first + a * TEAM * WIDE < K) ahead[a].load(row + first + a * TEAM * WIDE);
+        if (waits) chain_wait();
+        waits = false;
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            const int64_t k = first + a * TEAM * WIDE;
+            if (k >= K) continue;
+            float w[WIDE], v[WIDE];
+            ahead[a].get(w);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                if (m >= rows) continue;
+                read_numbers(v, x + m * K + k);
+#pragma unroll
+                for (int i = 0; i < WIDE; i++) sum[m] += w[i] * v[i];
+            }
+        }
+    }
+    if (waits) chain_wait();
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        float total = team_sum<TEAM>(sum[m]);
+        if (lane != 0 || n >= N || m >= rows) continue;
+        if (add != NULL) total += number(add[m * N + n]);
+        y[m * N + n] = rounded<C>(total);
+    }
+}
+
+template <class T, class C, int M>
+static void launch_teams(plx_stream stream, const struct gemv *call)
+{
+    const int64_t loads = blocks_for(call->K, WIDE * AHEAD);
+    auto launch = [&](auto kernel, int64_t blocks, int threads) {
+        launch_chained(kernel, blocks, threads, stream, (C *)call->y, (const T *)call->x,
+                       (const T *)call->weight, (const C *)call->add, call->rows, call->N, call->K,
+                       call->constant);
+    };
+    if (loads <= 32)
+        launch(gemv_kernel<T, C, M, 32>, blocks_for(call->N, THREADS / 32), THREADS);
+    else if (loads <= 64)
+        launch(gemv_kernel<T, C, M, 64>, call->N, 64);
+    else if (loads <= 128)
+        launch(gemv_kernel<T, C, M, 128>, call->N, 128);
+    else
+        launch(gemv_kernel<T, C, M, 256>, call->N, 256);
+}
+
+} // namespace
+
+bool launch_gemv_serves(const struct gemv *call)
+{
+    return call->rows >= 1 && call->rows <= FEW && call->N >= 1 &&
+           is_wide(call->K, call->x, call->weight) && call->K >= WIDE;
+}
+
+const char *launch_gemv(plx_stream stream, const struct gemv *call)
+{
+    for_dtype(call->in, [&](auto in) {
+        for_dtype(call->out, [&](auto out) {
+            typedef decltype(in) T;
+            typedef decltype(out) C;
+            if (call->rows == 1)
+                launch_teams<T, C, 1>(stream, call);
+            else
+                launch_teams<T, C, FEW>(stream, call);
+        });
+    });
+    return launched();
+}
