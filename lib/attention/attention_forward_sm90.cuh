@@ -206,20 +206,18 @@ forward_walk(struct forward_worker &w, const struct forward_sm90_args &args,
         forward_keys(p, item.T, item.S, first, min(first + FORWARD_GROUP_ROWS, item.T) - 1);
     int end = (span.end + F::KEYS - 1) / F::KEYS, begin = span.begin / F::KEYS;
     if (item.end == item.begin || span.end <= span.begin) {
-        /* Probes that nobody reads are waited for too: given back before the loading thread has
-         * looked for those of the item before, they would let it miss a phase, and wait forever.
-         * And before the warps meet below, so that none can miss theirs. */
-        if (F::PROBE) mbarrier_wait(F::r_full(), w.turn & 1);
         if (item.end > item.begin) {
             /* As many turns as the other warpgroup takes. */
             forward_take_turn<F>(w.group);
             forward_pass_turn<F>(w.group);
             forward_skip<F>(w, item.end - item.begin);
-        } else {
-            /* No turn keeps the warps together: wait until all have met this item and left the one
-             * before, whose description the loading thread may now replace. */
-            barrier_sync(FORWARD_MEET + w.group, FORWARD_GROUP);
         }
+        /* Probes that nobody reads are waited for too: given back before the loading thread has
+         * looked for those of the item before, they would let it miss a phase, and wait forever. */
+        if (F::PROBE) mbarrier_wait(F::r_full(), w.turn & 1);
+        /* No product keeps the warps together: none may still wait for what is given back now, and
+         * all have left the item before, whose description the loading thread may then replace. */
+        barrier_sync(FORWARD_MEET + w.group, FORWARD_GROUP);
         if (forward_leads()) mbarrier_arrive(F::q_empty());
         if (F::PROBE && forward_leads()) mbarrier_arrive(F::r_empty());
         return;
