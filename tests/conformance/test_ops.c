@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "op_backends.h"
 #include "op_cases.h"
 #include "op_run.h"
 
@@ -34,48 +35,43 @@ enum {
     BACKENDS
 };
 
-static const struct {
-    const char *name;
-    struct backend_config config;
-    int naive;        /* whose error is the yardstick */
-    int same_bits_as; /* -1: nobody's; does not bind products */
-} backends[BACKENDS] = {
-    [ORACLE] = {"ref f64", {&ops_ref, PLX_F64, PLX_F64, 1, NULL, 0}, ORACLE, -1},
-    [NAIVE] = {"ref f32", {&ops_ref, PLX_F32, PLX_F32, 1, NULL, 0}, NAIVE, -1},
-    [NAIVE_BF16] = {"ref bf16", {&ops_ref, PLX_F32, PLX_BF16, 1, NULL, 0}, NAIVE, -1},
-    [PORTABLE] = {"cpu portable", {&ops_cpu, PLX_F32, PLX_F32, 1, NULL, ~0u}, NAIVE, -1},
-    [BEST] = {"cpu", {&ops_cpu, PLX_F32, PLX_F32, 1, NULL, 0}, NAIVE, -1},
-    [BEST_2] = {"cpu, 2 threads", {&ops_cpu, PLX_F32, PLX_F32, 2, NULL, 0}, NAIVE, BEST},
-    [BEST_3] = {"cpu, 3 threads", {&ops_cpu, PLX_F32, PLX_F32, 3, NULL, 0}, NAIVE, BEST},
-    [BF16] = {"cpu bf16", {&ops_cpu, PLX_F32, PLX_BF16, 2, NULL, 0}, NAIVE_BF16, -1},
+static struct op_backend backends[BACKENDS] = {
+    [ORACLE] = {.name = "ref f64", .config = {&ops_ref, PLX_F64, PLX_F64, 1, NULL, 0}},
+    [NAIVE] = {.name = "ref f32", .config = {&ops_ref, PLX_F32, PLX_F32, 1, NULL, 0}},
+    [NAIVE_BF16] = {.name = "ref bf16", .config = {&ops_ref, PLX_F32, PLX_BF16, 1, NULL, 0}},
+    [PORTABLE] = {.name = "cpu portable", .config = {&ops_cpu, PLX_F32, PLX_F32, 1, NULL, ~0u}},
+    [BEST] = {.name = "cpu", .config = {&ops_cpu, PLX_F32, PLX_F32, 1, NULL, 0}},
+    [BEST_2] = {.name = "cpu, 2 threads", .config = {&ops_cpu, PLX_F32, PLX_F32, 2, NULL, 0}},
+    [BEST_3] = {.name = "cpu, 3 threads", .config = {&ops_cpu, PLX_F32, PLX_F32, 3, NULL, 0}},
+    [BF16] = {.name = "cpu bf16", .config = {&ops_cpu, PLX_F32, PLX_BF16, 2, NULL, 0}},
 };
 
-static struct backend bes[BACKENDS];
-static struct error errors[BACKENDS];
+static const struct {
+    int naive;        /* whose error is the yardstick */
+    int same_bits_as; /* -1: nobody's; does not bind products */
+} yardsticks[BACKENDS] = {
+    [ORACLE] = {ORACLE, -1},  [NAIVE] = {NAIVE, -1},     [NAIVE_BF16] = {NAIVE, -1},
+    [PORTABLE] = {NAIVE, -1}, [BEST] = {NAIVE, -1},      [BEST_2] = {NAIVE, BEST},
+    [BEST_3] = {NAIVE, BEST}, [BF16] = {NAIVE_BF16, -1},
+};
 
 static int create_backends(void **state)
 {
     (void)state;
-    for (int b = 0; b < BACKENDS; b++)
-        if (backend_create(&bes[b], &backends[b].config, &errors[b]) != PLX_OK) {
-            print_error("%s: %s\n", backends[b].name, errors[b].text);
-            return -1;
-        }
-    return 0;
+    return op_backends_create(backends, BACKENDS);
 }
 
 static int destroy_backends(void **state)
 {
     (void)state;
-    for (int b = 0; b < BACKENDS; b++) backend_destroy(&bes[b]);
-    return 0;
+    return op_backends_destroy(backends, BACKENDS);
 }
 
 /* ---- Cases ----------------------------------------------------------------------------------- */
 
 static struct op_result run_on(const struct op_run *run, int b, enum op_placement placement)
 {
-    return op_run_on(run, &bes[b], backends[b].name, placement);
+    return op_run_on(run, &backends[b].be, backends[b].name, placement);
 }
 
 static void same_bits(const struct op_run *run, int b, const struct op_result *one,
@@ -86,20 +82,20 @@ static void same_bits(const struct op_run *run, int b, const struct op_result *o
 
 static void check_kernel(const struct op_run *run, int b, const struct op_result results[BACKENDS])
 {
-    const struct op_result *naive = &results[backends[b].naive];
-    op_run_compare(run, &bes[b], backends[b].name, &results[b], naive, &results[ORACLE]);
+    const struct op_result *naive = &results[yardsticks[b].naive];
+    op_run_compare(run, &backends[b].be, backends[b].name, &results[b], naive, &results[ORACLE]);
     struct op_result again = run_on(run, b, PLACE_ODD);
     same_bits(run, b, &again, &results[b], "a second run differs");
     op_result_destroy(&again);
     again = run_on(run, b, PLACE_ALIGNED);
     same_bits(run, b, &again, &results[b], "another alignment gives another result");
     op_result_destroy(&again);
-    int like = backends[b].same_bits_as;
+    int like = yardsticks[b].same_bits_as;
     if (like >= 0 && !run->c->product)
         same_bits(run, b, &results[like], &results[b], "the number of threads changes the result");
     if (!run->c->strided) return;
     again = run_on(run, b, PLACE_PADDED);
-    op_run_compare(run, &bes[b], backends[b].name, &again, naive, &results[ORACLE]);
+    op_run_compare(run, &backends[b].be, backends[b].name, &again, naive, &results[ORACLE]);
     op_result_destroy(&again);
 }
 

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "device_memory.h"
+#include "op_backends.h"
 #include "op_cases.h"
 #include "op_run.h"
 #include "op_times.h"
@@ -25,64 +26,55 @@ static struct test_options options;
 
 enum { ORACLE, NAIVE, CUDA_F32, CUDA_BF16, BACKENDS };
 
-static const struct {
-    const char *name;
-    struct backend_config config;
-} backends[BACKENDS] = {
-    [ORACLE] = {"ref f64", {&ops_ref, PLX_F64, PLX_F64, 1, NULL, 0}},
-    [NAIVE] = {"ref f32", {&ops_ref, PLX_F32, PLX_F32, 1, NULL, 0}},
-    [CUDA_F32] = {"cuda f32", {.ops = &ops_cuda, .storage = PLX_F32, .compute = PLX_F32}},
-    [CUDA_BF16] =
-        {"cuda bf16",
-         {.ops = &ops_cuda, .storage = PLX_F32, .compute = PLX_BF16, .bf16_activations = true}},
+static struct op_backend backends[BACKENDS] = {
+    [ORACLE] = {.name = "ref f64", .config = {&ops_ref, PLX_F64, PLX_F64, 1, NULL, 0}},
+    [NAIVE] = {.name = "ref f32", .config = {&ops_ref, PLX_F32, PLX_F32, 1, NULL, 0}},
+    [CUDA_F32] = {.name = "cuda f32",
+                  .config = {.ops = &ops_cuda, .storage = PLX_F32, .compute = PLX_F32}},
+    [CUDA_BF16] = {.name = "cuda bf16",
+                   .config = {.ops = &ops_cuda,
+                              .storage = PLX_F32,
+                              .compute = PLX_BF16,
+                              .bf16_activations = true}},
 };
-
-static struct backend bes[BACKENDS];
-static struct error errors[BACKENDS];
 
 static int create_backends(void **state)
 {
     (void)state;
-    for (int b = 0; b < BACKENDS; b++)
-        if (backend_create(&bes[b], &backends[b].config, &errors[b]) != PLX_OK) {
-            print_error("%s: %s\n", backends[b].name, errors[b].text);
-            return -1;
-        }
-    return 0;
+    return op_backends_create(backends, BACKENDS);
 }
 
 static int destroy_backends(void **state)
 {
     (void)state;
-    for (int b = 0; b < BACKENDS; b++) backend_destroy(&bes[b]);
-    return 0;
+    return op_backends_destroy(backends, BACKENDS);
 }
 
 /* ---- Cases ----------------------------------------------------------------------------------- */
 
 static struct op_result run_on(const struct op_run *run, int b, enum op_placement placement)
 {
-    return op_run_on(run, &bes[b], backends[b].name, placement);
+    return op_run_on(run, &backends[b].be, backends[b].name, placement);
 }
 
 static void check_case_on(const struct op_case *c, int b, int64_t n, int64_t e, bool wild)
 {
     const char *name = backends[b].name;
     struct op_run run = op_run_create(c, (int)(c - op_cases), &options, n, e, wild);
-    op_run_round(&run, bes[b].activation);
+    op_run_round(&run, backends[b].be.activation);
     struct op_result oracle = run_on(&run, ORACLE, PLACE_ODD),
                      naive = run_on(&run, NAIVE, PLACE_ODD);
-    op_result_round(&run, &naive, bes[b].activation);
+    op_result_round(&run, &naive, backends[b].be.activation);
     for (enum op_placement placement = PLACE_ODD; placement <= PLACE_ALIGNED; placement++) {
         struct op_result first = run_on(&run, b, placement), second = run_on(&run, b, placement);
-        op_run_compare(&run, &bes[b], name, &first, &naive, &oracle);
+        op_run_compare(&run, &backends[b].be, name, &first, &naive, &oracle);
         op_run_same_bits(&run, name, &first, &second, "a second run differs");
         op_result_destroy(&first);
         op_result_destroy(&second);
     }
     if (c->strided) {
         struct op_result padded = run_on(&run, b, PLACE_PADDED);
-        op_run_compare(&run, &bes[b], name, &padded, &naive, &oracle);
+        op_run_compare(&run, &backends[b].be, name, &padded, &naive, &oracle);
         op_result_destroy(&padded);
     }
     op_result_destroy(&oracle);

@@ -11,28 +11,18 @@
 #include <cmocka.h>
 
 #include "attention/attention_backward_sm90_plan.h"
+#include "sm90_problem.h"
 
 enum { PROCESSORS = 132 };
 
-static struct attention_problem problem_of(int64_t B, int64_t T, int64_t S, int64_t H, int64_t G,
-                                           int64_t D, bool probe)
+static struct attention_problem backward_of(int64_t B, int64_t T, int64_t S, int64_t H, int64_t G,
+                                            int64_t D, bool probe)
 {
-    const int64_t query[] = {B, T, H, D}, key[] = {B, S, G, D};
-    struct attention_problem p = {.pass = PLX_BACKWARD,
-                                  .probe = probe,
-                                  .B = B,
-                                  .T = T,
-                                  .S = S,
-                                  .H = H,
-                                  .G = G,
-                                  .D = D,
-                                  .sequences = B,
-                                  .causal = true,
-                                  .scale = 1,
-                                  .dtype = PLX_BF16};
-    p.q = p.o = p.d_o = p.dq = plx_tensor_dense(NULL, PLX_BF16, 4, query);
-    if (probe) p.r = p.dr = p.value_mean = p.q;
-    p.k = p.v = p.dk = p.dv = plx_tensor_dense(NULL, PLX_BF16, 4, key);
+    struct attention_problem p = problem_of(B, T, S, H, G, D, probe);
+    p.pass = PLX_BACKWARD;
+    p.d_o = p.dq = p.q;
+    p.dr = p.r;
+    p.dk = p.dv = p.k;
     return p;
 }
 
@@ -68,7 +58,7 @@ static void every_tile_has_one_block(void **state)
     for (int n = 0; n < 6 * 5 * 2 * 2 * 2; n++) {
         int64_t H = heads[n / 6 % 5], G = n / 30 % 2 && H % 2 == 0 ? H / 2 : H, T = times[n % 6];
         struct attention_problem p =
-            problem_of(n / 60 % 2 ? 3 : 1, T, T + 5, H, G, n % 2 ? 64 : 128, n / 120);
+            backward_of(n / 60 % 2 ? 3 : 1, T, T + 5, H, G, n % 2 ? 64 : 128, n / 120);
         assert_null(backward_sm90_refuse(&p));
         struct backward_sm90_plan plan = backward_sm90_plan(&p);
         assert_int_equal(plan.keys.tiles, (T + 5 + 127) / 128);
@@ -84,7 +74,7 @@ static void every_tile_has_one_block(void **state)
 static void packed_sequences_have_slots(void **state)
 {
     (void)state;
-    struct attention_problem p = problem_of(1, 1000, 1000, 4, 2, 64, true);
+    struct attention_problem p = backward_of(1, 1000, 1000, 4, 2, 64, true);
     pack(&p, 7);
     struct backward_sm90_plan plan = backward_sm90_plan(&p);
     assert_int_equal(plan.slots, 1000 / 64 + 7);
@@ -100,7 +90,7 @@ static void the_workspace_is_what_kernels_index(void **state)
 {
     (void)state;
     for (int probe = 0; probe < 2; probe++) {
-        struct attention_problem p = problem_of(2, 100, 9000, 4, 2, 128, probe);
+        struct attention_problem p = backward_of(2, 100, 9000, 4, 2, 128, probe);
         size_t rows = 2 * 4 * 128, scalars = probe ? 4 : 2;
         p.deterministic = true;
         assert_int_equal(backward_sm90_plan(&p).bytes, rows * scalars * 4);
@@ -129,15 +119,15 @@ static void measured_shapes_get_the_faster_scheme(void **state)
     (void)state;
     for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++)
         for (int probe = 0; probe < 2; probe++) {
-            struct attention_problem p = problem_of(cases[n].B, cases[n].T, cases[n].T, cases[n].H,
-                                                    cases[n].G, cases[n].D, probe);
+            struct attention_problem p = backward_of(cases[n].B, cases[n].T, cases[n].T, cases[n].H,
+                                                     cases[n].G, cases[n].D, probe);
             assert_int_equal(backward_sm90_plan(&p).fused,
                              probe ? cases[n].parallax : cases[n].softmax);
             p.deterministic = true;
             assert_false(backward_sm90_plan(&p).fused);
         }
     /* What counts is what queries see: not the packed length, nor what lies before a window. */
-    struct attention_problem p = problem_of(1, 16384, 16384, 16, 16, 128, true);
+    struct attention_problem p = backward_of(1, 16384, 16384, 16, 16, 128, true);
     p.window = 512;
     assert_false(backward_sm90_plan(&p).fused);
     p.window = 0;
@@ -145,7 +135,7 @@ static void measured_shapes_get_the_faster_scheme(void **state)
     assert_false(backward_sm90_plan(&p).fused);
     pack(&p, 4);
     assert_true(backward_sm90_plan(&p).fused);
-    p = problem_of(1, 64, 1200, 2, 2, 128, true);
+    p = backward_of(1, 64, 1200, 2, 2, 128, true);
     assert_true(backward_sm90_plan(&p).fused);
 }
 
@@ -155,7 +145,7 @@ static void causal_work_is_even(void **state)
     (void)state;
     for (int n = 0; n < 4; n++) {
         int64_t T = lengths[n / 2];
-        struct attention_problem p = problem_of(batches[n / 2], T, T, 16, 16, 128, true);
+        struct attention_problem p = backward_of(batches[n / 2], T, T, 16, 16, 128, true);
         struct backward_sm90_plan plan = backward_sm90_plan(&p);
         struct backward_sm90_grid grid = n % 2 ? plan.keys : plan.queries;
         int64_t busy[PROCESSORS] = {0}, total = 0, most = 0;
@@ -174,7 +164,7 @@ static void causal_work_is_even(void **state)
 static void what_copies_cannot_express_is_refused(void **state)
 {
     (void)state;
-    struct attention_problem good = problem_of(2, 100, 100, 4, 2, 64, true), p = good;
+    struct attention_problem good = backward_of(2, 100, 100, 4, 2, 64, true), p = good;
     assert_null(backward_sm90_refuse(&p));
     p.dtype = PLX_F32, assert_non_null(backward_sm90_refuse(&p)), p = good;
     p.d_o.dtype = PLX_F32, assert_non_null(backward_sm90_refuse(&p)), p = good;
