@@ -142,7 +142,8 @@ plx_status sharding_step(struct sharding *sharding, struct optim *optim, double 
     TRY(sum_squares(sharding, optim_squares(optim)));
     TRY(optim_update(optim, lr_factor, decay_factor));
     TRY(exchange_all(sharding, 0, sharding->params->count, spread_active));
-    return sharding_join(sharding);
+    TRY(sharding_join(sharding));
+    return backend_requantise(sharding->be, sharding->params, true);
 }
 
 /* ---- For a checkpoint ---- */
