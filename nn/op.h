@@ -265,8 +265,8 @@ void backend_destroy(struct backend *be);
 plx_status backend_arena(const struct backend *be, size_t bytes, struct arena *arena);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
-/* Copies the values of parameters into their active and quantised copies, where they have any: after
- * every change of values. */
+/* Copies the values of parameters into their active and quantised copies, where they have any:
+ * after every change of values. */
 plx_status backend_refresh(struct backend *be, const struct param_list *params);
 /* The quantised ones alone, which updates do not write: of parameters that are updated here, or of
  * those that another process updates. */

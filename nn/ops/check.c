@@ -178,8 +178,7 @@ static plx_status check_gemm_dtypes(struct backend *be, const struct gemm *gemm)
 {
     bool quantised = gemm->a_scale != NULL || gemm->b_scale != NULL;
     if (quantised) TRY(check_scales(be, gemm));
-    bool in =
-        quantised || gemm->a->dtype == be->activation || gemm->a->dtype == be->storage;
+    bool in = quantised || gemm->a->dtype == be->activation || gemm->a->dtype == be->storage;
     bool out = gemm->c->dtype == be->activation || gemm->c->dtype == be->storage;
     REQUIRE(be->err, in && out, PLX_INTERNAL, "gemm: a is %s and c %s but must be %s or %s",
             plx_dtype_name(gemm->a->dtype), plx_dtype_name(gemm->c->dtype),

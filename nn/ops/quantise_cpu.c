@@ -76,7 +76,7 @@ static void widen(const struct backend *be, const struct plx_tensor *to,
     float numbers[256];
     for (int stored = 0; stored < 256; stored++)
         numbers[stored] = (float)quantised_load((uint8_t)stored);
-#pragma omp parallel for num_threads(cpu_threads(be, rows * columns)) schedule(static)
+#pragma omp parallel for num_threads(cpu_threads(be, rows *columns)) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *in = (const uint8_t *)values->data + r * columns;
         const float factor = ((const float *)scale->data)[r];

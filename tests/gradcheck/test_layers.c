@@ -199,8 +199,7 @@ static plx_status heads_case_backward(struct rig *rig, const struct plx_tensor *
 static void mlp_case(struct rig *rig, int variant)
 {
     (void)variant;
-    assert_true(
-        mlp_create(&rig->mlp, &rig->params, backend_precision(&rig->be), E, 11, 1, "m"));
+    assert_true(mlp_create(&rig->mlp, &rig->params, backend_precision(&rig->be), E, 11, 1, "m"));
     mlp_carve(&rig->mlp, N, &rig->records, &rig->mlp_record);
 }
 
@@ -253,8 +252,7 @@ static void block_case(struct rig *rig, int variant)
     config.probe_gate = variant == 2;
     config.qkv_bias = variant == 3;
     config.layer[0].window = variant == 2 ? 2 : 0;
-    assert_true(
-        block_create(&rig->block, &config, 0, backend_precision(&rig->be), &rig->params));
+    assert_true(block_create(&rig->block, &config, 0, backend_precision(&rig->be), &rig->params));
     rig->block_record.mixer = calloc(1, rig->block.kind->record_size);
     block_carve(&rig->block, N, RECORD_ALL, &rig->records, &rig->block_record);
 }

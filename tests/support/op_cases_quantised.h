@@ -76,8 +76,8 @@ static plx_status multiply_quantised(struct backend *be, const struct plx_tensor
 
 /* ---- Rounding -------------------------------------------------------------------------------- */
 
-/* A product with ones where k % FOLD is n brings out what was stored: the very numbers of rows up to
- * FOLD long, sums of a few of longer ones. */
+/* A product with ones where k % FOLD is n brings out what was stored: the very numbers of rows up
+ * to FOLD long, sums of a few of longer ones. */
 enum { FOLD = 256 };
 
 static int64_t folded(int64_t n)
@@ -175,8 +175,8 @@ static plx_status multiply_weight(struct backend *be, const struct plx_tensor *c
     plx_status status = pair_create(be, weight, &pair);
     if (status == PLX_OK) status = be->ops->quantise(be, x, &rows, NULL);
     if (status == PLX_OK)
-        status = multiply_quantised(be, c, &rows, transposed ? &pair.columns : &pair.rows, beta,
-                                    add);
+        status =
+            multiply_quantised(be, c, &rows, transposed ? &pair.columns : &pair.rows, beta, add);
     pair_release(be, &pair);
     quantised_release(be, &rows);
     return status;

@@ -38,8 +38,7 @@ plx_status cuda_quantise(struct backend *be, const struct plx_tensor *x,
                                                   x->shape[1]));
     const size_t mark = arena_mark(&be->scratch);
     void *largest;
-    plx_status status =
-        scratch_push(be, "quantise", cuda_quantise_scratch(x, columns), &largest);
+    plx_status status = scratch_push(be, "quantise", cuda_quantise_scratch(x, columns), &largest);
     if (status == PLX_OK) status = quantise_both(be, x, rows, columns, largest);
     arena_release(&be->scratch, mark);
     return status;

@@ -167,8 +167,7 @@ __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     if (threadIdx.x >= TILE || at.column + threadIdx.x >= K) return;
     uint32_t largest = 0;
-    for (int warp = 0; warp < WARPS; warp++)
-        largest = larger(largest, columns[warp][threadIdx.x]);
+    for (int warp = 0; warp < WARPS; warp++) largest = larger(largest, columns[warp][threadIdx.x]);
     atomicMax(&of_column[at.column + threadIdx.x], largest);
 }
 
@@ -230,8 +229,8 @@ const char *launch_quantise_rows(plx_stream stream, plx_dtype dtype, void *y, fl
     for_dtype(dtype, [&](auto zero) {
         typedef decltype(zero) T;
         if (!wide)
-            quantise_any_kernel<<<rows, THREADS, 0, (cudaStream_t)stream>>>(
-                (uint8_t *)y, scale, (const T *)x, columns);
+            quantise_any_kernel<<<rows, THREADS, 0, (cudaStream_t)stream>>>((uint8_t *)y, scale,
+                                                                            (const T *)x, columns);
         else
             for_layout(columns, [&](auto lay) {
                 typedef decltype(lay) L;
