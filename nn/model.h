@@ -96,6 +96,17 @@ plx_status model_zero_grads(struct model *model);
 plx_status model_logits(struct model *model, const struct batch *batch,
                         const struct plx_tensor *logits);
 
+/* Writes rows first .. first + count - 1 of a parameter (of a vector: elements) as numbers of the
+ * backend's storage dtype. */
+typedef plx_status (*model_read_rows)(void *user, const struct param *param, int64_t first,
+                                      int64_t count, void *values);
+/* The same of a model that need not fit memory: the values of one block are there at a time, or as
+ * many of a table. Every parameter is read from its first row to its last without a gap, a table
+ * that is also the head twice. The backend is the CPU's, without packing. */
+plx_status model_stream_logits(struct backend *be, const struct model_config *config,
+                               const struct batch *batch, model_read_rows read, void *user,
+                               const struct plx_tensor *logits);
+
 /* How likely a token is to follow token at of the batch, given what its sequence holds up to there.
  */
 struct score_query {

@@ -46,7 +46,7 @@ static void carve_params(struct model *model, struct arena *arena)
     param_list_carve_active(&model->params, model->be->activation, arena);
 }
 
-static plx_status build(struct model *model)
+static plx_status build(struct model *model, bool with_values)
 {
     struct error *err = model->be->err;
     REQUIRE(err, create_layers(model, backend_precision(model->be)), PLX_OUT_OF_MEMORY,
@@ -55,12 +55,14 @@ static plx_status build(struct model *model)
     param_list_pack(&model->params, model->be->packing);
     struct arena measuring = arena_measuring(model->be->device);
     carve_params(model, &measuring);
+    if (!with_values) return PLX_OK;
     TRY(backend_arena(model->be, measuring.used, &model->values));
     carve_params(model, &model->values);
     return PLX_OK;
 }
 
-plx_status model_create(struct backend *be, const struct model_config *config, struct model **model)
+plx_status decoder_create(struct backend *be, const struct model_config *config, bool with_values,
+                          struct model **model)
 {
     *model = NULL;
     TRY(model_config_check(config, "model", be->err));
@@ -68,12 +70,17 @@ plx_status model_create(struct backend *be, const struct model_config *config, s
     REQUIRE(be->err, made != NULL, PLX_OUT_OF_MEMORY, "out of memory for a model");
     made->be = be;
     made->config = *config;
-    plx_status status = build(made);
+    plx_status status = build(made, with_values);
     if (status == PLX_OK)
         *model = made;
     else
         model_destroy(made);
     return status;
+}
+
+plx_status model_create(struct backend *be, const struct model_config *config, struct model **model)
+{
+    return decoder_create(be, config, true, model);
 }
 
 plx_status model_describe(const struct model_config *config, struct param_list *params,
@@ -425,8 +432,8 @@ plx_status model_loss_read(struct model *model, double *sum)
     return be->device->fill(loss->data, 0, sizeof *sum, be->stream, be->err);
 }
 
-plx_status model_logits(struct model *model, const struct batch *batch,
-                        const struct plx_tensor *logits)
+plx_status decoder_begin_logits(struct model *model, const struct batch *batch,
+                                const struct plx_tensor *logits, struct decoder_run *run)
 {
     struct error *err = model->be->err;
     const int64_t N = batch->tokens, V = model->config.vocab_size;
@@ -438,11 +445,17 @@ plx_status model_logits(struct model *model, const struct batch *batch,
                 logits->dtype == model->be->storage && logits->device == PLX_CPU,
             PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld] in the host's memory",
             plx_dtype_name(model->be->storage), (long long)N, (long long)V);
-    if (N == 0) return PLX_OK;
+    if (N > 0) TRY(prepare_run(model, DECODER_LOGITS, batch, run));
+    run->logits = *logits;
+    return PLX_OK;
+}
+
+plx_status model_logits(struct model *model, const struct batch *batch,
+                        const struct plx_tensor *logits)
+{
     struct decoder_run run;
-    TRY(prepare_run(model, DECODER_LOGITS, batch, &run));
-    run.logits = *logits;
-    return decoder_run(model, model->be, &run);
+    TRY(decoder_begin_logits(model, batch, logits, &run));
+    return batch->tokens > 0 ? decoder_run(model, model->be, &run) : PLX_OK;
 }
 
 static plx_status check_queries(const struct model *model, const struct batch *batch,

@@ -1,6 +1,6 @@
-/* decoder.h: what the three files of the decoder share: decoder.c (building, loss, gradients),
- * decoder_memory.c (activations, dry runs) and decoder_decode.c (cache, generation). The public
- * face is nn/model.h. */
+/* decoder.h: what the four files of the decoder share: decoder.c (building, loss, gradients),
+ * decoder_memory.c (activations, dry runs), decoder_decode.c (cache, generation) and
+ * decoder_stream.c (models larger than memory). The public face is nn/model.h. */
 #ifndef NN_DECODER_H
 #define NN_DECODER_H
 
@@ -85,6 +85,13 @@ struct decoder_run decoder_run_make(const struct model *model, const struct batc
                                     const struct batch_shape *shape);
 /* Runs the task on activations that have been carved for the run's tokens. */
 plx_status decoder_run(struct model *model, struct backend *be, struct decoder_run *run);
+
+/* model_create, or a model whose parameters have no memory. */
+plx_status decoder_create(struct backend *be, const struct model_config *config, bool with_values,
+                          struct model **model);
+/* Checks what model_logits is given and, where there are tokens, prepares the run. */
+plx_status decoder_begin_logits(struct model *model, const struct batch *batch,
+                                const struct plx_tensor *logits, struct decoder_run *run);
 
 /* ---- decoder_memory.c ---- */
 
