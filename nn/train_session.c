@@ -391,6 +391,7 @@ static plx_status open_state(struct train_session *session, const char *options_
                                         .parameters =
                                             param_list_elements(model_params(session->model)),
                                         .meter = &session->meter,
+                                        .cuda_graphs = session->step.replaying,
                                         .tensorboard = options->tensorboard};
     if (options->resume[0])
         return run_log_resume(&session->log, options->out, session->state.step, &facts,
