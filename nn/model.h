@@ -32,7 +32,12 @@ struct batch {
      * own: texts that begin alike share what they begin with. Forward passes only. */
     const int32_t *keys;
     const int32_t *key_offsets; /* [sequences + 1], from 0 */
+    /* Sequences count as of unlike lengths even where all are alike, so that batches of a kind run
+     * the same way. */
+    bool uneven;
 };
+/* Whether its sequences are taken for rows of one length. */
+bool batch_is_even(const struct batch *batch);
 
 enum recompute {
     RECOMPUTE_NONE,      /* every activation of every block is kept */
@@ -86,6 +91,11 @@ plx_status model_loss_backward(struct model *model, const struct batch *batch, d
  * blocks' first. NULL: nobody is told. */
 typedef plx_status (*model_gradients_queued)(void *user, int first, int count);
 void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user);
+/* Whether model_loss_backward, from when a shape of batch comes for the second time, launches a
+ * graph of it where the device has graphs (ops/replay.h); parameters and their gradients must stay
+ * as they are laid out. model_forget_graphs: the next ones are captured anew. */
+void model_replay(struct model *model, bool replaying);
+void model_forget_graphs(struct model *model);
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
 /* The same without waiting: queues that this sum goes to f64 [1] on the device and begins anew. */

@@ -85,7 +85,7 @@ ROUNDED(embed, (be, y, table, ids), y, ROUNDED_NONE, rounded_view y, rounded_vie
         rounded_view ids)
 ROUNDED(cross_entropy, (be, losses, dlogits, logits, targets, scale), dlogits, ROUNDED_NONE,
         rounded_view losses, rounded_view dlogits, rounded_view logits, rounded_view targets,
-        double scale)
+        rounded_view scale)
 
 /* Gradients of weights are the products that transpose their first operand; they stay f32. */
 static inline plx_status rounded_gemm(struct backend *be, const struct gemm *gemm)

@@ -341,7 +341,7 @@ plx_status check_embed(struct backend *be, const char *op, const struct plx_tens
 
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                               const struct plx_tensor *targets)
+                               const struct plx_tensor *targets, const struct plx_tensor *scale)
 {
     const char *op = "cross_entropy";
     TRY(check_number(be, op, "logits", logits));
@@ -349,7 +349,15 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
     TRY(check_count(be, op, "losses", losses, be->storage, logits->shape[0], "logits", logits));
     TRY(check_count(be, op, "targets", targets, PLX_I32, logits->shape[0], "logits", logits));
     bool absent = dlogits->data == NULL && dlogits->rank == 0;
-    return absent ? PLX_OK : check_like(be, op, "dlogits", dlogits, "logits", logits);
+    if (absent) return PLX_OK;
+    TRY(check_count(be, op, "scale", scale, PLX_F64, 1, "logits", logits));
+    return check_like(be, op, "dlogits", dlogits, "logits", logits);
+}
+
+static plx_status check_numbers(struct backend *be, const char *op,
+                                const struct plx_tensor *numbers)
+{
+    return check_count(be, op, "numbers", numbers, PLX_F64, STEP_NUMBERS, "itself", numbers);
 }
 
 plx_status check_clip(struct backend *be, const struct clip *clip)
@@ -357,16 +365,13 @@ plx_status check_clip(struct backend *be, const struct clip *clip)
     TRY(check_dense(be, "clip", "squares", clip->squares, PLX_F64));
     TRY(check_count(be, "clip", "state", clip->state, PLX_F64, CLIP_STATE, "squares",
                     clip->squares));
-    REQUIRE(be->err, clip->step >= 1, PLX_INTERNAL, "clip: step is %lld but starts at 1",
-            (long long)clip->step);
-    return PLX_OK;
+    return check_numbers(be, "clip", clip->numbers);
 }
 
-/* The factor, and each item's value, active copy and state; v may be none. */
-static plx_status check_update(struct backend *be, const char *op, const struct update_item *items,
-                               int count, const struct plx_tensor *factor)
+/* Each item's value, active copy and state; v may be none. */
+static plx_status check_items(struct backend *be, const char *op, const struct update_item *items,
+                              int count)
 {
-    TRY(check_count(be, op, "factor", factor, PLX_F64, 1, "itself", factor));
     for (int i = 0; i < count; i++) {
         const struct update_item *item = &items[i];
         TRY(check_dense(be, op, "value", item->value, be->storage));
@@ -389,16 +394,18 @@ plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
 
 plx_status check_adamw(struct backend *be, const struct adamw_update *update)
 {
-    TRY(check_update(be, "adamw", update->items, update->count, update->factor));
-    REQUIRE(be->err, update->step >= 1, PLX_INTERNAL, "adamw: step is %lld but starts at 1",
-            (long long)update->step);
-    return PLX_OK;
+    const char *op = "adamw";
+    TRY(check_count(be, op, "factor", update->factor, PLX_F64, 1, "itself", update->factor));
+    TRY(check_numbers(be, op, update->numbers));
+    return check_items(be, op, update->items, update->count);
 }
 
 static plx_status check_muon(struct backend *be, const char *op, const struct muon_update *update)
 {
     const struct plx_tensor *directions = update->directions;
-    TRY(check_update(be, op, update->items, update->count, update->factor));
+    TRY(check_count(be, op, "factor", update->factor, PLX_F64, 1, "itself", update->factor));
+    TRY(check_numbers(be, op, update->numbers));
+    TRY(check_items(be, op, update->items, update->count));
     TRY(check_dense(be, op, "directions", directions, be->activation));
     TRY(check_rank(be, op, "directions", directions, 3));
     bool fits = directions->shape[0] == update->count;

@@ -55,7 +55,7 @@ plx_status check_embed(struct backend *be, const char *op, const struct plx_tens
                        const struct plx_tensor *ids);
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                               const struct plx_tensor *targets);
+                               const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status check_clip(struct backend *be, const struct clip *clip);
 plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
                         const struct plx_tensor *x);

@@ -115,7 +115,7 @@ plx_status cpu_embed_backward(struct backend *be, const struct plx_tensor *dtabl
                               const struct plx_tensor *dy, const struct plx_tensor *ids);
 plx_status cpu_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                              const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                             const struct plx_tensor *targets, double scale);
+                             const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status cpu_argmax(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x);
 
 #endif

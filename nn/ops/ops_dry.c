@@ -200,10 +200,10 @@ static plx_status dry_embed_backward(struct backend *be, const struct plx_tensor
 static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                     const struct plx_tensor *dlogits,
                                     const struct plx_tensor *logits,
-                                    const struct plx_tensor *targets, double scale)
+                                    const struct plx_tensor *targets,
+                                    const struct plx_tensor *scale)
 {
-    (void)scale;
-    return check_cross_entropy(be, losses, dlogits, logits, targets);
+    return check_cross_entropy(be, losses, dlogits, logits, targets, scale);
 }
 
 static plx_status dry_clip(struct backend *be, const struct clip *clip)

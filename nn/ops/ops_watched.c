@@ -56,7 +56,7 @@ WATCHED(gate_backward, (be, dx, dz, dy, x, z), tensor dx, tensor dz, tensor dy, 
 WATCHED(embed, (be, y, table, ids), tensor y, tensor table, tensor ids)
 WATCHED(embed_backward, (be, dtable, dy, ids), tensor dtable, tensor dy, tensor ids)
 WATCHED(cross_entropy, (be, losses, dlogits, logits, targets, scale), tensor losses, tensor dlogits,
-        tensor logits, tensor targets, double scale)
+        tensor logits, tensor targets, tensor scale)
 WATCHED(clip, (be, clip), const struct clip *clip)
 WATCHED(argmax, (be, ids, x), tensor ids, tensor x)
 WATCHED(adamw, (be, update), const struct adamw_update *update)

@@ -508,7 +508,7 @@ static void operands_loss_stored(struct operand *o, int64_t n, int64_t e)
 static plx_status run_loss(struct backend *be, const struct plx_tensor *v)
 {
     struct plx_tensor absent = {0};
-    return be->ops->cross_entropy(be, &v[0], &absent, &v[1], &v[2], 1.0);
+    return be->ops->cross_entropy(be, &v[0], &absent, &v[1], &v[2], NULL);
 }
 
 static void operands_loss_gradient(struct operand *o, int64_t n, int64_t e)
@@ -517,9 +517,20 @@ static void operands_loss_gradient(struct operand *o, int64_t n, int64_t e)
     o[3] = matrix(ROLE_OUT, n, e);
 }
 
+/* The loss and 0.37 times its gradient. */
+static plx_status loss_gradient(struct backend *be, const struct plx_tensor *v,
+                                const struct plx_tensor *dlogits)
+{
+    struct plx_tensor scale;
+    TRY(doubles_create(be, 1, (double[1]){0.37}, &scale));
+    plx_status status = be->ops->cross_entropy(be, &v[0], dlogits, &v[1], &v[2], &scale);
+    be->device->release(scale.data, be->stream);
+    return status;
+}
+
 static plx_status run_loss_gradient(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->cross_entropy(be, &v[0], &v[3], &v[1], &v[2], 0.37);
+    return loss_gradient(be, v, &v[3]);
 }
 
 static void operands_loss_in_place(struct operand *o, int64_t n, int64_t e)
@@ -530,7 +541,7 @@ static void operands_loss_in_place(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_loss_in_place(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->cross_entropy(be, &v[0], &v[1], &v[1], &v[2], 0.37);
+    return loss_gradient(be, v, &v[1]);
 }
 
 static void operands_argmax(struct operand *o, int64_t n, int64_t e)

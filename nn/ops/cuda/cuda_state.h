@@ -93,7 +93,7 @@ plx_status cuda_embed_backward(struct backend *be, const struct plx_tensor *dtab
                                const struct plx_tensor *dy, const struct plx_tensor *ids);
 plx_status cuda_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                               const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                              const struct plx_tensor *targets, double scale);
+                              const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status cuda_argmax(struct backend *be, const struct plx_tensor *ids,
                        const struct plx_tensor *x);
 

@@ -92,9 +92,9 @@ const char *launch_embed_backward(plx_stream stream, plx_dtype T, float *dtable,
                                   void *scratch);
 
 /* ---- loss_cuda.cu ---- */
-/* dlogits may be NULL, or logits. */
+/* dlogits may be NULL, and then scale too, or logits. */
 const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, void *dlogits,
-                                 const void *logits, const int32_t *targets, double scale,
+                                 const void *logits, const int32_t *targets, const double *scale,
                                  int64_t N, int64_t V);
 
 /* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
