@@ -241,10 +241,15 @@ static plx_status project(struct backend *be, const struct mixer *mixer, struct 
                           const struct plx_tensor *positions, const struct plx_tensor *x,
                           const struct attention_record *keep)
 {
-    TRY(heads_forward(be, &mixer->q, params, positions, x, &keep->q));
-    TRY(heads_forward(be, &mixer->k, params, positions, x, &keep->k));
-    if (has_probe(mixer)) TRY(heads_forward(be, &mixer->r, params, positions, x, &keep->r));
-    TRY(linear_forward(be, mixer->value, params, x, &keep->v));
+    struct projection projections[7] = {{.weight = mixer->value, .y = &keep->v}};
+    int count = 1;
+    count += heads_projections(&mixer->q, &keep->q, projections + count);
+    count += heads_projections(&mixer->k, &keep->k, projections + count);
+    if (has_probe(mixer)) count += heads_projections(&mixer->r, &keep->r, projections + count);
+    TRY(linear_project(be, params, x, projections, count));
+    TRY(heads_forward(be, &mixer->q, params, positions, &keep->q));
+    TRY(heads_forward(be, &mixer->k, params, positions, &keep->k));
+    if (has_probe(mixer)) TRY(heads_forward(be, &mixer->r, params, positions, &keep->r));
     return bias_forward(be, mixer->value_bias, params, &keep->v);
 }
 

@@ -43,7 +43,7 @@ static void carve_params(struct model *model, struct arena *arena)
 {
     param_list_carve_values(&model->params, arena);
     model->value_bytes = arena->used;
-    param_list_carve_active(&model->params, model->be->activation, arena);
+    param_list_carve_active(&model->params, backend_precision(model->be), arena);
 }
 
 static plx_status build(struct model *model, bool with_values)
@@ -53,12 +53,15 @@ static plx_status build(struct model *model, bool with_values)
             "out of memory for the tables of a model of %lld layers",
             (long long)model->config.layers);
     param_list_pack(&model->params, model->be->packing);
+    TRY(param_list_check_precision(&model->params, backend_precision(model->be), err));
     struct arena measuring = arena_measuring(model->be->device);
     carve_params(model, &measuring);
     if (!with_values) return PLX_OK;
     TRY(backend_arena(model->be, measuring.used, &model->values));
     carve_params(model, &model->values);
-    return PLX_OK;
+    struct backend dry = backend_dry(model->be);
+    TRY(backend_refresh(&dry, &model->params));
+    return backend_reserve(model->be, dry.scratch.peak);
 }
 
 plx_status decoder_create(struct backend *be, const struct model_config *config, bool with_values,
@@ -90,7 +93,8 @@ plx_status model_describe(const struct model_config *config, struct param_list *
     TRY(model_config_check(config, "model", err));
     struct model *made = calloc(1, sizeof *made);
     if (made != NULL) made->config = *config;
-    bool complete = made != NULL && create_layers(made, (struct precision){PLX_F32, PLX_F32});
+    const struct precision precision = {.storage = PLX_F32, .activation = PLX_F32};
+    bool complete = made != NULL && create_layers(made, precision);
     if (complete) {
         *params = made->params;
         made->params = (struct param_list){0};

@@ -81,6 +81,14 @@ static plx_status reference_gemm(struct backend *be, const struct gemm *gemm)
     return PLX_OK;
 }
 
+static plx_status reference_quantise(struct backend *be, const struct plx_tensor *x,
+                                     const struct quantised *rows, const struct quantised *columns)
+{
+    TRY(check_quantise(be, x, rows, columns));
+    reference_of(x)->quantise(x, rows, columns);
+    return PLX_OK;
+}
+
 static plx_status reference_rmsnorm(struct backend *be, const struct plx_tensor *y,
                                     const struct plx_tensor *rstd, const struct plx_tensor *x,
                                     const struct plx_tensor *gain, double eps)
@@ -292,6 +300,7 @@ const struct ops ops_ref = {
     .sum = reference_sum,
     .sum_squares = reference_sum_squares,
     .gemm = reference_gemm,
+    .quantise = reference_quantise,
     .rmsnorm = reference_rmsnorm,
     .rmsnorm_backward = reference_rmsnorm_backward,
     .project = reference_project,

@@ -1,9 +1,10 @@
 /* test_gpu_model.c: whole models on a GPU: golden models, the course of training, and resuming.
  *
  * In f32 a model is held to the CPU's tolerance, in bf16 to twice what the naive bf16 model gets
- * wrong (../rounded_ops.h). Golden models are looked for in $PLX_GOLDEN_MODELS, which a machine
- * without the source tree needs, beside test_model_golden.c, and in the shared data. Without a GPU
- * the program says "skipped, no GPU" and exits with 77. */
+ * wrong (../rounded_ops.h), in fp8 to twice what the CPU's imitation of it does. Golden models are
+ * looked for in $PLX_GOLDEN_MODELS, which a machine without the source tree needs, beside
+ * test_model_golden.c, and in the shared data. Without a GPU the program says "skipped, no GPU" and
+ * exits with 77. */
 #include "../model_laws.h"
 
 #include <unistd.h>
@@ -16,7 +17,7 @@
 
 /* ---- Backends ---- */
 
-enum { EXACT, NAIVE_BF16, GPU_F32, GPU_BF16, BACKENDS };
+enum { EXACT, NAIVE_BF16, GPU_F32, GPU_BF16, IMITATED_FP8, GPU_FP8, BACKENDS };
 
 static struct backend_config backend_of(int which)
 {
@@ -24,10 +25,32 @@ static struct backend_config backend_of(int which)
         [EXACT] = {.ops = &ops_cpu, .threads = 1},
         [NAIVE_BF16] = {.ops = rounded_ops(), .compute = PLX_BF16, .threads = 1},
         [GPU_F32] = {.ops = &ops_cuda},
-        [GPU_BF16] = {.ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true}};
+        [GPU_BF16] = {.ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true},
+        [IMITATED_FP8] = {.ops = &ops_cpu, .threads = 1, .fp8_linear = true},
+        [GPU_FP8] = {
+            .ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true, .fp8_linear = true}};
     struct backend_config config = configs[which];
     config.deterministic = true;
     return config;
+}
+
+/* No GPU but a Hopper and no old cuBLASLt have 8-bit products. */
+static bool has_fp8;
+
+static bool find_fp8(void)
+{
+    const struct backend_config config = backend_of(GPU_FP8);
+    struct error err = {0};
+    struct backend be;
+    plx_status status = backend_create(&be, &config, &err);
+    if (status != PLX_OK) print_message("skipped, fp8: %s\n", err.text);
+    if (status == PLX_OK) backend_destroy(&be);
+    return status == PLX_OK;
+}
+
+static bool is_missing(int which)
+{
+    return which == GPU_FP8 && !has_fp8;
 }
 
 /* ---- Golden models ---- */
@@ -101,6 +124,7 @@ static void run_open(struct run *run, int which, const char *mixer, const char *
     const struct backend_config backend = backend_of(which);
     struct rng rng = rng_make(3, 9);
     config.initializer_range = 0.1;
+    config.intermediate_size = 48; /* a multiple of 16, as fp8 asks */
     optim.lr = rate * (strcmp(optimizer, "muon") == 0 ? 0.02 : 0.01);
     optim.other_lr = optim.head_lr = optim.embedding_lr = 0.5;
     case_open_on(&run->m, &config, &backend, 3);
@@ -141,6 +165,7 @@ static void losses_follow_the_cpu(void **state)
         double exact[STEPS], apart[BACKENDS] = {0};
         for (int b = 0; b < BACKENDS; b++) {
             struct run run;
+            if (is_missing(b)) continue;
             run_open(&run, b, mixers[i / 2], optimizers[i % 2], 0.1);
             for (int s = 0; s < STEPS; s++) {
                 double loss = step(&run);
@@ -154,6 +179,8 @@ static void losses_follow_the_cpu(void **state)
                       apart[GPU_BF16], apart[NAIVE_BF16]);
         assert_true(apart[GPU_F32] <= 1e-5 * exact[0]);
         assert_true(apart[GPU_BF16] <= 2 * apart[NAIVE_BF16]);
+        print_message("    in fp8 %.1e, imitated %.1e\n", apart[GPU_FP8], apart[IMITATED_FP8]);
+        assert_true(apart[GPU_FP8] <= 2 * apart[IMITATED_FP8]);
     }
 }
 
@@ -162,12 +189,15 @@ static void one_batch_is_learnt_by_heart(void **state)
     (void)state;
     static const char *const mixers[] = {"softmax", "parallax"}, *const optimizers[] = {"adamw",
                                                                                         "muon"};
-    for (int i = 0; i < 8; i++) {
+    static const int backends[] = {GPU_F32, GPU_BF16, GPU_FP8};
+    static const char *const names[] = {"f32", "bf16", "fp8"};
+    for (int i = 0; i < 12; i++) {
         struct run run;
-        run_open(&run, i < 4 ? GPU_F32 : GPU_BF16, mixers[i / 2 % 2], optimizers[i % 2], 1);
+        if (is_missing(backends[i / 4])) continue;
+        run_open(&run, backends[i / 4], mixers[i / 2 % 2], optimizers[i % 2], 1);
         double first = step(&run), last = first;
         for (int s = 1; s < 150; s++) last = step(&run);
-        print_message("%s, %s, %s: loss %.3f -> %.4f\n", i < 4 ? "f32" : "bf16", mixers[i / 2 % 2],
+        print_message("%s, %s, %s: loss %.3f -> %.4f\n", names[i / 4], mixers[i / 2 % 2],
                       optimizers[i % 2], first, last);
         assert_true(first > 3.0 && last < 0.1);
         run_close(&run);
@@ -222,12 +252,14 @@ static void resuming_changes_no_bit(void **state)
 {
     (void)state;
     static const char *const optimizers[] = {"adamw", "muon"};
-    for (int i = 0; i < 4; i++) {
-        const int which = i < 2 ? GPU_F32 : GPU_BF16;
+    static const int backends[] = {GPU_F32, GPU_BF16, GPU_FP8};
+    for (int i = 0; i < 6; i++) {
+        const int which = backends[i / 2];
         const struct train_state train = {.step = 3};
         struct error err = {0};
         struct run whole, rest;
         int64_t count;
+        if (is_missing(which)) continue;
         run_open(&whole, which, "parallax", optimizers[i % 2], 1);
         for (int s = 0; s < 3; s++) step(&whole);
         assert_int_equal(checkpoint_save(io_path("run"), whole.m.model, whole.optim, NULL, NULL,
@@ -322,6 +354,7 @@ int main(void)
         printf("skipped, no GPU\n");
         return 77;
     }
+    has_fp8 = find_fp8();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_models),
         cmocka_unit_test(losses_follow_the_cpu),

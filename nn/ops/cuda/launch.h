@@ -100,6 +100,22 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, 
 /* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
 const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V);
 
+/* ---- quantise_cuda.cu ---- */
+/* y = x [rows,columns] in f8e4m3, each row divided by its scale; columns a multiple of 16, y on an
+ * address of 16. */
+const char *launch_quantise_rows(plx_stream stream, plx_dtype T, void *y, float *scale,
+                                 const void *x, int64_t rows, int64_t columns);
+/* Both ways, and the transpose: extents of x are multiples of 16, largest are rows + columns zeros
+ * to work with. */
+struct quantise_both {
+    void *rows, *columns; /* of f8e4m3, on addresses of 16 */
+    float *row_scale, *column_scale;
+    const void *x;
+    int64_t M, K;
+    uint32_t *largest;
+};
+const char *launch_quantise_both(plx_stream stream, plx_dtype T, const struct quantise_both *call);
+
 /* ---- gemv_cuda.cu ---- */
 /* y = x weight^T + add, all dense: x [rows,K], weight [N,K], y and add (or NULL) [rows,N]. */
 struct gemv {
