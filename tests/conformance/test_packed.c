@@ -227,7 +227,8 @@ static void logits_of(const char *folder, enum packing packing, float *logits, i
     struct plx_tensor out = plx_tensor_dense(logits, PLX_F32, 2, (const int64_t[]){1, vocab});
     CASE_OK(&m, backend_create(&m.be, &backend, &m.err));
     CASE_OK(&m, model_open(&m.be, folder, &m.model, &m.err));
-    CASE_OK(&m, model_cache_create(m.model, 1, 8, &cache));
+    CASE_OK(&m, model_cache_create(
+                    m.model, &(struct model_cache_config){.sequences = 1, .capacity = 8}, &cache));
     CASE_OK(&m, model_decode(m.model, cache, ids, &(int64_t){4}, &out));
     CASE_OK(&m, model_decode(m.model, cache, ids + 4, &(int64_t){1}, &out));
     model_cache_destroy(cache);

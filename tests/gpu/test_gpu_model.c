@@ -262,7 +262,10 @@ static struct plx_tensor decoded(struct case_model *m, const struct case_batch *
     struct plx_tensor all = case_tensor(PLX_F32, 2, (int64_t[]){TEXTS * TOKENS_EACH, V}),
                       logits = case_tensor(PLX_F32, 2, (int64_t[]){TEXTS, V});
     struct model_cache *cache;
-    CASE_OK(m, model_cache_create(m->model, TEXTS, TOKENS_EACH, &cache));
+    CASE_OK(m,
+            model_cache_create(
+                m->model, &(struct model_cache_config){.sequences = TEXTS, .capacity = TOKENS_EACH},
+                &cache));
     for (int64_t at = 0; at < TOKENS_EACH; at++) {
         const int32_t ids[TEXTS] = {b->ids[at], b->ids[TOKENS_EACH + at]};
         CASE_OK(m, model_decode(m->model, cache, ids, (int64_t[TEXTS]){1, 1}, &logits));
