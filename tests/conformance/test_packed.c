@@ -100,9 +100,9 @@ static void project_on(const struct backend_config *config, const struct shape *
     struct backend dry = backend_dry(&be);
     struct plx_tensor none_in = in, none_out = out;
     none_in.data = none_out.data = NULL;
-    assert_ok(dry.ops->project(&dry, &none_out, &none_in, packed), &err);
+    assert_ok(dry.ops->project(&dry, &none_out, &none_in, packed, NULL), &err);
     assert_ok(backend_reserve(&be, dry.scratch.peak), &err);
-    assert_ok(be.ops->project(&be, &out, &in, packed), &err);
+    assert_ok(be.ops->project(&be, &out, &in, packed, NULL), &err);
     assert_int_equal(be.scratch.used, 0);
     assert_true(be.scratch.peak <= dry.scratch.peak);
     for (int64_t i = 0; i < shape->M * shape->N; i++) got[i] = case_get(&out, i);
