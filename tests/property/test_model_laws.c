@@ -111,11 +111,11 @@ static void test_decode(void **state)
     }
 }
 
-/* A prompt longer than one internal piece. */
+/* A prompt longer than one pass. */
 static void test_long_prefill(void **state)
 {
     const struct model_config config = setup_config(*state);
-    enum { T = 500 };
+    enum { T = 1100 };
     uint64_t seed = case_seed("long prefill");
     struct rng rng = rng_make(seed, 8);
     struct case_model m;
@@ -130,7 +130,7 @@ static void test_long_prefill(void **state)
     CASE_OK(&m, model_cache_create(
                     m.model, &(struct model_cache_config){.sequences = 1, .capacity = T}, &cache));
     CASE_OK(&m, model_decode(m.model, cache, b.ids, &(int64_t){T}, &logits));
-    assert_close("prefill in internal pieces", &logits, &last, 1e-12);
+    assert_close("prefill in passes", &logits, &last, 1e-12);
     model_cache_destroy(cache);
     free(full.data);
     free(logits.data);
