@@ -156,10 +156,12 @@ struct ops {
                                    const struct plx_tensor *rstd,
                                    const struct plx_tensor *residual);
 
-    /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is,
-     * or exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
+    /* y = x W^T + residual with packed W [N,K], x [M,K], y and residual (NULL: none) [M,N] dense
+     * and of one dtype, the activation or the storage dtype. Sums are in float over x as it is, or
+     * exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
-                          const struct plx_tensor *x, const struct packed *weight);
+                          const struct plx_tensor *x, const struct packed *weight,
+                          const struct plx_tensor *residual);
     /* y[n,:] = table[ids[n],:] of a packed table [V,E]. */
     plx_status (*unpack)(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                          const struct plx_tensor *ids);

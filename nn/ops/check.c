@@ -268,13 +268,15 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
 }
 
 plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                         const struct packed *weight)
+                         const struct packed *weight, const struct plx_tensor *residual)
 {
+    const plx_dtype dtype = y->dtype == be->storage ? be->storage : be->activation;
     char x_text[SHAPE_TEXT], y_text[SHAPE_TEXT];
     TRY(check_dense(be, "project", "x", x, be->activation));
     TRY(check_rank(be, "project", "x", x, 2));
-    TRY(check_dense(be, "project", "y", y, be->activation));
+    TRY(check_dense(be, "project", "y", y, dtype));
     TRY(check_rank(be, "project", "y", y, 2));
+    if (residual != NULL) TRY(check_like(be, "project", "residual", residual, "y", y));
     REQUIRE(be->err,
             x->shape[1] == weight->columns && y->shape[1] == weight->rows &&
                 y->shape[0] == x->shape[0],

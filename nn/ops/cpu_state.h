@@ -79,7 +79,7 @@ plx_status project_scratch(struct backend *be, const struct plx_tensor *y,
                            const struct plx_tensor *x, const struct packed *weight, size_t *block,
                            size_t *product);
 plx_status cpu_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                       const struct packed *weight);
+                       const struct packed *weight, const struct plx_tensor *residual);
 plx_status cpu_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                       const struct plx_tensor *ids);
 

@@ -185,7 +185,7 @@ static real ref_packed(const struct packed *packed, int64_t row, int64_t column)
 }
 
 static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
-                        const struct packed *weight)
+                        const struct packed *weight, const struct plx_tensor *residual)
 {
     int64_t M = x->shape[0], N = weight->rows, K = weight->columns;
     for (int64_t m = 0; m < M; m++)
@@ -193,6 +193,7 @@ static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
             real sum = 0;
             for (int64_t k = 0; k < K; k++)
                 sum += ((const real *)x->data)[m * K + k] * ref_packed(weight, n, k);
+            if (residual != NULL) sum += ((const real *)residual->data)[m * N + n];
             ((real *)y->data)[m * N + n] = sum;
         }
 }

@@ -110,10 +110,11 @@ reference_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
 }
 
 static plx_status reference_project(struct backend *be, const struct plx_tensor *y,
-                                    const struct plx_tensor *x, const struct packed *weight)
+                                    const struct plx_tensor *x, const struct packed *weight,
+                                    const struct plx_tensor *residual)
 {
-    TRY(check_project(be, y, x, weight));
-    reference_of(y)->project(y, x, weight);
+    TRY(check_project(be, y, x, weight, residual));
+    reference_of(y)->project(y, x, weight, residual);
     return PLX_OK;
 }
 

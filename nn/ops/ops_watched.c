@@ -39,7 +39,8 @@ WATCHED(rmsnorm, (be, y, rstd, x, gain, eps), tensor y, tensor rstd, tensor x, t
         double eps)
 WATCHED(rmsnorm_backward, (be, dx, dgain, dy, x, gain, rstd, residual), tensor dx, tensor dgain,
         tensor dy, tensor x, tensor gain, tensor rstd, tensor residual)
-WATCHED(project, (be, y, x, weight), tensor y, tensor x, const struct packed *weight)
+WATCHED(project, (be, y, x, weight, residual), tensor y, tensor x, const struct packed *weight,
+        tensor residual)
 WATCHED(unpack, (be, y, table, ids), tensor y, const struct packed *table, tensor ids)
 WATCHED(bias, (be, y, x, bias), tensor y, tensor x, tensor bias)
 WATCHED(bias_backward, (be, dbias, dy), tensor dbias, tensor dy)

@@ -54,8 +54,11 @@ size_t cuda_sum_squares_scratch(const struct plx_tensor *sums, const struct plx_
 size_t cuda_normalise_scratch(const struct plx_tensor *x);
 
 /* ---- packed_cuda.c ---- */
+plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *x, const struct packed *weight,
+                                size_t *block, size_t *product);
 plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                        const struct packed *weight);
+                        const struct packed *weight, const struct plx_tensor *residual);
 plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                        const struct plx_tensor *ids);
 
