@@ -172,6 +172,10 @@ static const struct option_row rows[] = {
      NULL, 0, 0, false,
      "on a GPU: the same bits on every run, which costs attention's backward time; the CPU always "
      "gives them"},
+    {NULL, "cuda_graphs", OPTION_BOOL, offsetof(struct train_options, cuda_graphs), "true", NULL, 0,
+     0, true,
+     "launch a GPU's steps as graphs instead of one operation after another; the bits are the "
+     "same"},
     {NULL, "threads", OPTION_INT, offsetof(struct train_options, threads), "0", "N", 0, 4096, false,
      "CPU threads; 0: all"},
     {NULL, "eval_every", OPTION_INT, offsetof(struct train_options, eval_every), "100", "STEPS", 0,

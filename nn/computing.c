@@ -47,15 +47,10 @@ static plx_status find_packing(const char *name, enum packing *packing, struct e
 
 /* What only the CPU has. */
 static plx_status check_options(const struct computing *computing, const struct device *device,
-                                enum packing packing, struct error *err)
+                                struct error *err)
 {
-    if (device == &device_cpu) return PLX_OK;
-    REQUIRE(err, !computing->portable, PLX_INVALID_ARGUMENT,
+    REQUIRE(err, device == &device_cpu || !computing->portable, PLX_INVALID_ARGUMENT,
             "--portable: chooses among the CPU's kernels, but --device is %s", device->name);
-    REQUIRE(err, packing == PACKING_NONE, PLX_INVALID_ARGUMENT,
-            "--weights: %s is for the CPU, but --device is %s, where --dtype says how matrices are "
-            "read",
-            computing->weights, device->name);
     return PLX_OK;
 }
 
@@ -69,7 +64,7 @@ plx_status computing_config(const struct computing *computing, struct backend_co
     TRY(device_choose(computing->device, &device, &index, err));
     TRY(find_policy(device, computing->dtype, &policy, err));
     TRY(find_packing(computing->weights, &packing, err));
-    TRY(check_options(computing, device, packing, err));
+    TRY(check_options(computing, device, err));
     *config = (struct backend_config){.ops = policy->ops,
                                       .storage = PLX_F32,
                                       .compute = policy->compute,

@@ -25,6 +25,7 @@
 #include "core/param.h"
 #include "core/rope.h"
 #include "ops/clip_state.h"
+#include "ops/step_numbers.h"
 
 struct ops;
 struct ops_scratch;
@@ -66,31 +67,30 @@ struct gemm {
 /* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n
  * gradients, added in order; state, a struct clip_state, zero before the first step, receives the
  * norm and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
- * otherwise. The first step (counted from 1) whose norm is not finite leaves its number, the index
- * of the gradient to blame and the factor 0, which tells updates to change nothing; from then on
- * the state stays. */
+ * otherwise. The first step whose norm is not finite leaves its number, the index of the gradient
+ * to blame and the factor 0, which tells updates to change nothing; from then on the state stays.
+ * numbers: a struct step_numbers, as in the updates. */
 struct clip {
-    const struct plx_tensor *squares, *state;
+    const struct plx_tensor *squares, *state, *numbers;
     double limit;
-    int64_t step;
 };
 
 /* One parameter in an update: its tensors, where m and v are state of the update and active is as
- * in struct param, and its rates. */
+ * in struct param, and what its rates are as multiples of the step's. */
 struct update_item {
     const struct plx_tensor *value, *active, *grad, *m, *v;
     double lr, weight_decay;
 };
 
 /* AdamW for a list of parameters. First decay: w *= 1 - lr * weight_decay; then w -= lr *
- * mhat/(sqrt(vhat) + eps) with bias correction for step (1-based). In this and the next, gradients
- * are taken times factor, f64 [1]; where that is 0 nothing is written. */
+ * mhat/(sqrt(vhat) + eps) with mhat = m / bias1, vhat = v / bias2. In this and the next, numbers
+ * are a struct step_numbers, and gradients are taken times factor, f64 [1]; where that is 0 nothing
+ * is written. */
 struct adamw_update {
     const struct update_item *items;
     int count;
-    const struct plx_tensor *factor;
+    const struct plx_tensor *factor, *numbers;
     double beta1, beta2, eps;
-    int64_t step;
 };
 
 /* Both halves of a Muon update of count matrices of one shape [A,B]: momentum writes their
@@ -98,7 +98,7 @@ struct adamw_update {
 struct muon_update {
     const struct update_item *items; /* without v */
     int count;
-    const struct plx_tensor *factor, *directions;
+    const struct plx_tensor *factor, *numbers, *directions;
     double momentum;
     bool nesterov, ema;
     double scale;
@@ -156,10 +156,12 @@ struct ops {
                                    const struct plx_tensor *rstd,
                                    const struct plx_tensor *residual);
 
-    /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is,
-     * or exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
+    /* y = x W^T + residual with packed W [N,K], x [M,K], y and residual (NULL: none) [M,N] dense
+     * and of one dtype, the activation or the storage dtype. Sums are in float over x as it is, or
+     * exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
-                          const struct plx_tensor *x, const struct packed *weight);
+                          const struct plx_tensor *x, const struct packed *weight,
+                          const struct plx_tensor *residual);
     /* y[n,:] = table[ids[n],:] of a packed table [V,E]. */
     plx_status (*unpack)(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                          const struct plx_tensor *ids);
@@ -214,10 +216,11 @@ struct ops {
 
     /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses
      * [N]. Logits may have the storage dtype too. dlogits (optional, data NULL otherwise; in place
-     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero. */
+     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero; scale f64
+     * [1], or NULL without dlogits. */
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                                const struct plx_tensor *targets, double scale);
+                                const struct plx_tensor *targets, const struct plx_tensor *scale);
     /* ids[n] = the index of the largest number of row n of x [N,V], the first of equal ones, and 0
      * where all are NaN; x of the storage dtype, ids i32 [N]. */
     plx_status (*argmax)(struct backend *be, const struct plx_tensor *ids,

@@ -98,6 +98,7 @@ struct train_options {
     char *kernel;        /* forced, or "" */
     bool portable;       /* portable kernels only, for comparison */
     bool deterministic;  /* the same bits on every run of a GPU */
+    bool cuda_graphs;    /* steps are launched as graphs where they can be */
     int64_t gpus, ranks; /* processes to start (cli/launch.h); nothing here reads them */
     int64_t threads, eval_every, eval_tokens, checkpoint_every, keep, log_every, sample_every;
     int64_t sample_tokens;

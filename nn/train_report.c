@@ -103,6 +103,15 @@ static void report_kernels(const struct train_session *session)
                       session->backend.threads);
 }
 
+static void report_launches(const struct train_session *session)
+{
+    if (session->backend.device->kind == PLX_CPU) return;
+    train_session_say(session->hooks, session->step.replaying
+                                          ? "launches: a step's operations as CUDA graphs"
+                                          : "launches: one operation after another, no CUDA graphs "
+                                            "(--no-cuda-graphs)");
+}
+
 static void report_device(const struct train_session *session)
 {
     const struct backend *be = &session->backend;
@@ -134,5 +143,6 @@ void train_report_plan(const struct train_session *session)
     report_data(session);
     report_device(session);
     report_kernels(session);
+    report_launches(session);
     report_flops(session);
 }

@@ -167,11 +167,12 @@ plx_status embedding_backward(struct backend *be, int table, const struct param_
 /* Tokens whose logits, of this dtype, exist at once. */
 int64_t head_chunk(const struct backend *be, plx_dtype logits, int64_t vocab, int64_t tokens);
 /* Adds to sum (f64 [1]) the cross-entropy of x W^T against targets (i32 [N], negative: not scored).
- * Where dx is given: dx = gradient of scale times that, and dW accumulated. weight is the index of
- * W [V,E]. */
+ * Where dx is given: dx = gradient of scale (f64 [1]) times that, and dW accumulated. weight is the
+ * index of W [V,E]. */
 plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
-                     const struct plx_tensor *x, const struct plx_tensor *targets, double scale,
-                     const struct plx_tensor *dx, const struct plx_tensor *sum);
+                     const struct plx_tensor *x, const struct plx_tensor *targets,
+                     const struct plx_tensor *scale, const struct plx_tensor *dx,
+                     const struct plx_tensor *sum);
 /* Logits of rows of x [N,E] into host memory, [N,V] of the storage dtype; data NULL in a dry run.
  */
 plx_status head_logits(struct backend *be, int weight, const struct param_list *params,

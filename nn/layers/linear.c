@@ -84,10 +84,8 @@ static plx_status plain_forward(struct backend *be, const struct param *weight,
                                 const struct plx_tensor *x, const struct plx_tensor *residual,
                                 const struct plx_tensor *y)
 {
-    if (weight->packed.kind != PACKING_NONE) {
-        TRY(be->ops->project(be, y, x, &weight->packed));
-        return residual != NULL ? be->ops->add(be, y, residual, y) : PLX_OK;
-    }
+    if (weight->packed.kind != PACKING_NONE)
+        return be->ops->project(be, y, x, &weight->packed, residual);
     const struct gemm product = {.a = x,
                                  .b = &weight->active,
                                  .c = y,

@@ -268,13 +268,15 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
 }
 
 plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                         const struct packed *weight)
+                         const struct packed *weight, const struct plx_tensor *residual)
 {
+    const plx_dtype dtype = y->dtype == be->storage ? be->storage : be->activation;
     char x_text[SHAPE_TEXT], y_text[SHAPE_TEXT];
     TRY(check_dense(be, "project", "x", x, be->activation));
     TRY(check_rank(be, "project", "x", x, 2));
-    TRY(check_dense(be, "project", "y", y, be->activation));
+    TRY(check_dense(be, "project", "y", y, dtype));
     TRY(check_rank(be, "project", "y", y, 2));
+    if (residual != NULL) TRY(check_like(be, "project", "residual", residual, "y", y));
     REQUIRE(be->err,
             x->shape[1] == weight->columns && y->shape[1] == weight->rows &&
                 y->shape[0] == x->shape[0],
@@ -385,7 +387,7 @@ plx_status check_embed(struct backend *be, const char *op, const struct plx_tens
 
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                               const struct plx_tensor *targets)
+                               const struct plx_tensor *targets, const struct plx_tensor *scale)
 {
     const char *op = "cross_entropy";
     TRY(check_number(be, op, "logits", logits));
@@ -393,7 +395,15 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
     TRY(check_count(be, op, "losses", losses, be->storage, logits->shape[0], "logits", logits));
     TRY(check_count(be, op, "targets", targets, PLX_I32, logits->shape[0], "logits", logits));
     bool absent = dlogits->data == NULL && dlogits->rank == 0;
-    return absent ? PLX_OK : check_like(be, op, "dlogits", dlogits, "logits", logits);
+    if (absent) return PLX_OK;
+    TRY(check_count(be, op, "scale", scale, PLX_F64, 1, "logits", logits));
+    return check_like(be, op, "dlogits", dlogits, "logits", logits);
+}
+
+static plx_status check_numbers(struct backend *be, const char *op,
+                                const struct plx_tensor *numbers)
+{
+    return check_count(be, op, "numbers", numbers, PLX_F64, STEP_NUMBERS, "itself", numbers);
 }
 
 plx_status check_clip(struct backend *be, const struct clip *clip)
@@ -401,16 +411,13 @@ plx_status check_clip(struct backend *be, const struct clip *clip)
     TRY(check_dense(be, "clip", "squares", clip->squares, PLX_F64));
     TRY(check_count(be, "clip", "state", clip->state, PLX_F64, CLIP_STATE, "squares",
                     clip->squares));
-    REQUIRE(be->err, clip->step >= 1, PLX_INTERNAL, "clip: step is %lld but starts at 1",
-            (long long)clip->step);
-    return PLX_OK;
+    return check_numbers(be, "clip", clip->numbers);
 }
 
-/* The factor, and each item's value, active copy and state; v may be none. */
-static plx_status check_update(struct backend *be, const char *op, const struct update_item *items,
-                               int count, const struct plx_tensor *factor)
+/* Each item's value, active copy and state; v may be none. */
+static plx_status check_items(struct backend *be, const char *op, const struct update_item *items,
+                              int count)
 {
-    TRY(check_count(be, op, "factor", factor, PLX_F64, 1, "itself", factor));
     for (int i = 0; i < count; i++) {
         const struct update_item *item = &items[i];
         TRY(check_dense(be, op, "value", item->value, be->storage));
@@ -433,16 +440,18 @@ plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
 
 plx_status check_adamw(struct backend *be, const struct adamw_update *update)
 {
-    TRY(check_update(be, "adamw", update->items, update->count, update->factor));
-    REQUIRE(be->err, update->step >= 1, PLX_INTERNAL, "adamw: step is %lld but starts at 1",
-            (long long)update->step);
-    return PLX_OK;
+    const char *op = "adamw";
+    TRY(check_count(be, op, "factor", update->factor, PLX_F64, 1, "itself", update->factor));
+    TRY(check_numbers(be, op, update->numbers));
+    return check_items(be, op, update->items, update->count);
 }
 
 static plx_status check_muon(struct backend *be, const char *op, const struct muon_update *update)
 {
     const struct plx_tensor *directions = update->directions;
-    TRY(check_update(be, op, update->items, update->count, update->factor));
+    TRY(check_count(be, op, "factor", update->factor, PLX_F64, 1, "itself", update->factor));
+    TRY(check_numbers(be, op, update->numbers));
+    TRY(check_items(be, op, update->items, update->count));
     TRY(check_dense(be, op, "directions", directions, be->activation));
     TRY(check_rank(be, op, "directions", directions, 3));
     bool fits = directions->shape[0] == update->count;

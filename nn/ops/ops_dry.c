@@ -111,9 +111,10 @@ static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tens
 }
 
 static plx_status dry_project(struct backend *be, const struct plx_tensor *y,
-                              const struct plx_tensor *x, const struct packed *weight)
+                              const struct plx_tensor *x, const struct packed *weight,
+                              const struct plx_tensor *residual)
 {
-    TRY(check_project(be, y, x, weight));
+    TRY(check_project(be, y, x, weight, residual));
     if (be->counted->scratch->project == NULL) return PLX_OK;
     size_t first, second;
     TRY(be->counted->scratch->project(be, y, x, weight, &first, &second));
@@ -211,10 +212,10 @@ static plx_status dry_embed_backward(struct backend *be, const struct plx_tensor
 static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                     const struct plx_tensor *dlogits,
                                     const struct plx_tensor *logits,
-                                    const struct plx_tensor *targets, double scale)
+                                    const struct plx_tensor *targets,
+                                    const struct plx_tensor *scale)
 {
-    (void)scale;
-    return check_cross_entropy(be, losses, dlogits, logits, targets);
+    return check_cross_entropy(be, losses, dlogits, logits, targets, scale);
 }
 
 static plx_status dry_clip(struct backend *be, const struct clip *clip)

@@ -185,7 +185,7 @@ static real ref_packed(const struct packed *packed, int64_t row, int64_t column)
 }
 
 static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
-                        const struct packed *weight)
+                        const struct packed *weight, const struct plx_tensor *residual)
 {
     int64_t M = x->shape[0], N = weight->rows, K = weight->columns;
     for (int64_t m = 0; m < M; m++)
@@ -193,6 +193,7 @@ static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
             real sum = 0;
             for (int64_t k = 0; k < K; k++)
                 sum += ((const real *)x->data)[m * K + k] * ref_packed(weight, n, k);
+            if (residual != NULL) sum += ((const real *)residual->data)[m * N + n];
             ((real *)y->data)[m * N + n] = sum;
         }
 }
@@ -387,16 +388,16 @@ static void ref_adamw(const struct adamw_update *update, const struct update_ite
     const real *g = item->grad->data;
     real factor = (real) * (const double *)update->factor->data;
     real beta1 = (real)update->beta1, beta2 = (real)update->beta2;
-    real correction1 = (real)(1.0 - pow(update->beta1, (double)update->step));
-    real correction2 = (real)(1.0 - pow(update->beta2, (double)update->step));
-    real keep = (real)(1.0 - item->lr * item->weight_decay);
+    const struct step_numbers *numbers = update->numbers->data;
+    double rate = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
+    real lr = (real)rate, keep = (real)(1.0 - rate * decay);
     int64_t count = plx_tensor_count(item->value);
     for (int64_t i = 0; i < count; i++) {
         real slope = factor * g[i];
         m[i] = beta1 * m[i] + (real)(1.0 - update->beta1) * slope;
         v[i] = beta2 * v[i] + (real)(1.0 - update->beta2) * slope * slope;
-        real mean = m[i] / correction1, root = (real)sqrt(v[i] / correction2);
-        w[i] = keep * w[i] - (real)item->lr * (mean / (root + (real)update->eps));
+        real mean = m[i] / (real)numbers->bias1, root = (real)sqrt(v[i] / (real)numbers->bias2);
+        w[i] = keep * w[i] - lr * (mean / (root + (real)update->eps));
     }
 }
 
@@ -435,8 +436,9 @@ static void ref_apply(const struct muon_update *update, int index)
     int64_t count = plx_tensor_count(item->value);
     real *weight = item->value->data;
     const real *direction = (const real *)update->directions->data + index * count;
-    real keep = (real)(1.0 - item->lr * item->weight_decay);
-    real rate = (real)(item->lr * update->scale);
+    const struct step_numbers *numbers = update->numbers->data;
+    double lr = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
+    real keep = (real)(1.0 - lr * decay), rate = (real)(lr * update->scale);
     for (int64_t i = 0; i < count; i++) weight[i] = keep * weight[i] - rate * direction[i];
 }
 

@@ -24,7 +24,7 @@ struct ref_table {
                              const struct plx_tensor *gain, const struct plx_tensor *rstd,
                              const struct plx_tensor *residual);
     void (*project)(const struct plx_tensor *y, const struct plx_tensor *x,
-                    const struct packed *weight);
+                    const struct packed *weight, const struct plx_tensor *residual);
     void (*unpack)(const struct plx_tensor *y, const struct packed *table,
                    const struct plx_tensor *ids);
     void (*bias)(const struct plx_tensor *y, const struct plx_tensor *x,

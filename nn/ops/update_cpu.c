@@ -43,16 +43,17 @@ plx_status cpu_clip(struct backend *be, const struct clip *clip)
 static void adamw_item(const struct backend *be, const struct adamw_update *update,
                        const struct update_item *item)
 {
-    double step = (double)update->step;
+    const struct step_numbers *numbers = update->numbers->data;
+    const double lr = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
     struct rows_adamw factors = {
         .factor = (float)*(const double *)update->factor->data,
         .beta1 = (float)update->beta1,
         .rest1 = (float)(1.0 - update->beta1),
         .beta2 = (float)update->beta2,
         .rest2 = (float)(1.0 - update->beta2),
-        .keep = (float)(1.0 - item->lr * item->weight_decay),
-        .rate = (float)(item->lr / (1.0 - pow(update->beta1, step))),
-        .root = (float)(1.0 / sqrt(1.0 - pow(update->beta2, step))),
+        .keep = (float)(1.0 - lr * decay),
+        .rate = (float)(lr / numbers->bias1),
+        .root = (float)(1.0 / sqrt(numbers->bias2)),
         .eps = (float)update->eps,
     };
     const struct rows *rows = cpu_rows(be);
@@ -128,8 +129,9 @@ static void apply_item(const struct backend *be, const struct muon_update *updat
     int64_t count = plx_tensor_count(item->value);
     float *weight = item->value->data;
     const float *direction = (const float *)update->directions->data + index * count;
-    float keep = (float)(1.0 - item->lr * item->weight_decay);
-    float rate = (float)(item->lr * update->scale);
+    const struct step_numbers *numbers = update->numbers->data;
+    const double lr = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
+    float keep = (float)(1.0 - lr * decay), rate = (float)(lr * update->scale);
 #pragma omp parallel for num_threads(cpu_threads(be, count)) schedule(static)
     for (int64_t i = 0; i < vector_blocks(count); i++) {
         int64_t at = i * VECTOR_BLOCK;

@@ -69,11 +69,15 @@ size_t optim_bytes(const struct optim *optim);
  * that step and all later ones change nothing, which optim_read_report tells. */
 plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor);
 
-/* The same in two halves, for processes that share gradients: between them the caller adds up
- * optim_squares, f64 [parameters] on the device, over the processes. */
+/* The same in three parts. The first advances the step and brings its numbers to the device; what
+ * the others queue is the same in every step, so it can be repeated as it is (ops/replay.h).
+ * Between these two, processes that share gradients add up optim_squares, f64 [parameters] on the
+ * device.
+ */
+plx_status optim_begin(struct optim *optim, double lr_factor, double decay_factor);
 plx_status optim_measure(struct optim *optim);
 const struct plx_tensor *optim_squares(const struct optim *optim);
-plx_status optim_update(struct optim *optim, double lr_factor, double decay_factor);
+plx_status optim_update(struct optim *optim);
 
 struct optim_report {
     double grad_norm; /* of the last step, before clipping; or of the bad one */

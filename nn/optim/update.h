@@ -11,13 +11,12 @@
 
 enum { UPDATE_MAX_STATES = 2 };
 
-/* A batch's update in one step: items' rates have their schedule and group multipliers applied. */
+/* A batch's update in one step. */
 struct update_call {
     const struct optim_config *config;
     const struct update_item *items;
     int count;
-    const struct plx_tensor *factor; /* of the gradients, as the operations take it */
-    int64_t step;                    /* 1-based */
+    const struct plx_tensor *factor, *numbers; /* as the operations take them */
 };
 
 struct update_rule {

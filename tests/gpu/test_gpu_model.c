@@ -5,6 +5,7 @@
  * looked for in $PLX_GOLDEN_MODELS, which a machine without the source tree needs, beside
  * test_model_golden.c, and in the shared data. Without a GPU the program says "skipped, no GPU" and
  * exits with 77. */
+#include "../cache_laws.h"
 #include "../model_laws.h"
 
 #include <unistd.h>
@@ -294,7 +295,10 @@ static struct plx_tensor decoded(struct case_model *m, const struct case_batch *
     struct plx_tensor all = case_tensor(PLX_F32, 2, (int64_t[]){TEXTS * TOKENS_EACH, V}),
                       logits = case_tensor(PLX_F32, 2, (int64_t[]){TEXTS, V});
     struct model_cache *cache;
-    CASE_OK(m, model_cache_create(m->model, TEXTS, TOKENS_EACH, &cache));
+    CASE_OK(m,
+            model_cache_create(
+                m->model, &(struct model_cache_config){.sequences = TEXTS, .capacity = TOKENS_EACH},
+                &cache));
     for (int64_t at = 0; at < TOKENS_EACH; at++) {
         const int32_t ids[TEXTS] = {b->ids[at], b->ids[TOKENS_EACH + at]};
         CASE_OK(m, model_decode(m->model, cache, ids, (int64_t[TEXTS]){1, 1}, &logits));
@@ -348,6 +352,106 @@ static void decoding_equals_forward(void **state)
     }
 }
 
+/* Texts that take turns in the places and pages of a small pool, passes of which are graphs whose
+ * table of pages changes: as the forward, in f32 and in bf16. */
+static void decoding_in_turns_equals_forward(void **state)
+{
+    (void)state;
+    static const char *const mixers[] = {"softmax", "parallax"};
+    for (int i = 0; i < 2 * CACHE_EXTENTS; i++) {
+        const struct cache_extent extent = cache_extents[i / 2];
+        struct model_config config = case_config(2, mixers[i % 2]);
+        struct plx_tensor exact = {0};
+        struct case_batch b;
+        struct rng rng = rng_make(5, 5);
+        config.hidden_size = 256, config.head_dim = 128, config.initializer_range = 0.06;
+        config.layer[1].window = i % 4 < 2 ? 0 : 9;
+        case_batch_fill(&b, cache_lengths, CACHE_TEXTS, config.vocab_size, &rng);
+        for (int which = EXACT; which < BACKENDS; which++) {
+            const struct backend_config backend = backend_of(which);
+            struct case_model m;
+            if (which == NAIVE_BF16) continue;
+            case_open_on(&m, &config, &backend, 4);
+            struct plx_tensor forward = cache_expected(&m, &b);
+            if (which == EXACT) {
+                exact = forward;
+                case_close(&m);
+                continue;
+            }
+            struct plx_tensor turns = cache_decoded(&m, &b, extent.page, extent.pages);
+            double largest, error = largest_difference(&turns, &exact, &largest),
+                            allowed = 2 * largest_difference(&forward, &exact, &largest);
+            if (which == GPU_F32) allowed = 2e-5 * largest;
+            print_message("%s, pages of %lld: %s %.2e off, allowed %.2e\n", mixers[i % 2],
+                          (long long)extent.page, which == GPU_F32 ? "f32" : "bf16", error,
+                          allowed);
+            assert_true(error <= allowed);
+            free(forward.data), free(turns.data);
+            case_close(&m);
+        }
+        free(exact.data);
+    }
+}
+
+/* Logits of a folder's model with packed weights: the forward's, and those decoded in turns. */
+static void packed_logits(const char *folder, int which, enum packing packing,
+                          const struct case_batch *b, struct plx_tensor *forward,
+                          struct plx_tensor *turns)
+{
+    struct backend_config backend = backend_of(which);
+    struct case_model m = {0};
+    backend.packing = packing;
+    CASE_OK(&m, backend_create(&m.be, &backend, &m.err));
+    CASE_OK(&m, model_open(&m.be, folder, &m.model, &m.err));
+    *forward = cache_expected(&m, b);
+    *turns = cache_decoded(&m, b, 16, 6);
+    case_close(&m);
+}
+
+static void save_wide_model(const char *folder, struct case_batch *b)
+{
+    struct model_config config = case_config(2, "parallax");
+    const struct backend_config cpu = backend_of(EXACT);
+    struct case_model m;
+    struct rng rng = rng_make(6, 6);
+    config.hidden_size = 256, config.head_dim = 128, config.initializer_range = 0.06;
+    case_batch_fill(b, cache_lengths, CACHE_TEXTS, config.vocab_size, &rng);
+    case_open_on(&m, &config, &cpu, 4);
+    CASE_OK(&m, file_make_folder(folder, &m.err));
+    CASE_OK(&m, model_save(m.model, NULL, folder, PLX_F32, &m.err));
+    case_close(&m);
+}
+
+/* Packed weights on a GPU are those of the CPU; prompts take the products of many rows, single
+ * tokens those of few. */
+static void packed_weights_equal_the_cpus(void **state)
+{
+    (void)state;
+    char folder[256];
+    struct error err = {0};
+    struct case_batch b;
+    snprintf(folder, sizeof folder, "%s", io_path("packed"));
+    save_wide_model(folder, &b);
+    for (enum packing kind = PACKING_BF16; kind < PACKINGS; kind++) {
+        struct plx_tensor forward[BACKENDS], turns[BACKENDS];
+        for (int which = EXACT; which < BACKENDS; which++)
+            packed_logits(folder, which, kind, &b, &forward[which], &turns[which]);
+        double largest, naive = largest_difference(&forward[NAIVE_BF16], &forward[EXACT], &largest);
+        for (int which = GPU_F32; which < BACKENDS; which++) {
+            const double allowed = which == GPU_F32 ? 2e-5 * largest : 2 * naive,
+                         whole = largest_difference(&forward[which], &forward[EXACT], &largest),
+                         apart = largest_difference(&turns[which], &forward[EXACT], &largest);
+            print_message("%s weights, %s: forward %.2e off, decoded %.2e, allowed %.2e\n",
+                          packing_name(kind), which == GPU_F32 ? "f32" : "bf16", whole, apart,
+                          allowed);
+            assert_true(whole <= allowed && apart <= allowed);
+        }
+        for (int which = EXACT; which < BACKENDS; which++)
+            free(forward[which].data), free(turns[which].data);
+    }
+    assert_int_equal(file_remove_tree(folder, &err), PLX_OK);
+}
+
 int main(void)
 {
     if (!device_present()) {
@@ -362,6 +466,8 @@ int main(void)
         cmocka_unit_test(gradients_of_parts_add_up),
         cmocka_unit_test(resuming_changes_no_bit),
         cmocka_unit_test(decoding_equals_forward),
+        cmocka_unit_test(decoding_in_turns_equals_forward),
+        cmocka_unit_test(packed_weights_equal_the_cpus),
     };
     return cmocka_run_group_tests_name("models on a GPU", tests, io_folder_make, io_folder_remove);
 }

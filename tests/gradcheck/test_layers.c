@@ -394,7 +394,7 @@ static double head_value(struct rig *rig, const struct plx_tensor *x,
 {
     double sum = 0;
     struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1});
-    RIG_OK(rig, head_loss(&rig->be, rig->weight, &rig->params, x, targets, 0, NULL, &total));
+    RIG_OK(rig, head_loss(&rig->be, rig->weight, &rig->params, x, targets, NULL, NULL, &total));
     return sum;
 }
 
@@ -402,7 +402,7 @@ static void test_head(void **state)
 {
     (void)state;
     const int64_t tokens = 600, shape[2] = {tokens, 3};
-    const double scale = 0.7;
+    double scale = 0.7;
     const struct layer_case none = {.create = embedding_case};
     struct rig rig;
     rig_create(&rig, &none, case_seed("head"));
@@ -419,8 +419,9 @@ static void test_head(void **state)
         ((int32_t *)targets.data)[n] = n % 7 == 0 ? -1 : (int32_t)rng_below(&rig.rng, HEAD_VOCAB);
     RIG_OK(&rig, backend_reserve(&rig.be, (size_t)1 << 24));
     double sum = 0;
-    struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1});
-    RIG_OK(&rig, head_loss(&rig.be, rig.weight, &rig.params, &x, &targets, scale, &dx, &total));
+    struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1}),
+                      factor = plx_tensor_dense(&scale, PLX_F64, 1, (int64_t[]){1});
+    RIG_OK(&rig, head_loss(&rig.be, rig.weight, &rig.params, &x, &targets, &factor, &dx, &total));
     assert_true(fabs(sum - head_value(&rig, &x, &targets)) <= 1e-12 * sum);
     for (int s = 0; s < 24; s++) {
         bool in_x = s % 2 == 0;

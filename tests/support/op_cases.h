@@ -509,7 +509,7 @@ static void operands_loss_stored(struct operand *o, int64_t n, int64_t e)
 static plx_status run_loss(struct backend *be, const struct plx_tensor *v)
 {
     struct plx_tensor absent = {0};
-    return be->ops->cross_entropy(be, &v[0], &absent, &v[1], &v[2], 1.0);
+    return be->ops->cross_entropy(be, &v[0], &absent, &v[1], &v[2], NULL);
 }
 
 static void operands_loss_gradient(struct operand *o, int64_t n, int64_t e)
@@ -518,9 +518,20 @@ static void operands_loss_gradient(struct operand *o, int64_t n, int64_t e)
     o[3] = matrix(ROLE_OUT, n, e);
 }
 
+/* The loss and 0.37 times its gradient. */
+static plx_status loss_gradient(struct backend *be, const struct plx_tensor *v,
+                                const struct plx_tensor *dlogits)
+{
+    struct plx_tensor scale;
+    TRY(doubles_create(be, 1, (double[1]){0.37}, &scale));
+    plx_status status = be->ops->cross_entropy(be, &v[0], dlogits, &v[1], &v[2], &scale);
+    be->device->release(scale.data, be->stream);
+    return status;
+}
+
 static plx_status run_loss_gradient(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->cross_entropy(be, &v[0], &v[3], &v[1], &v[2], 0.37);
+    return loss_gradient(be, v, &v[3]);
 }
 
 static void operands_loss_in_place(struct operand *o, int64_t n, int64_t e)
@@ -531,7 +542,7 @@ static void operands_loss_in_place(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_loss_in_place(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->cross_entropy(be, &v[0], &v[1], &v[1], &v[2], 0.37);
+    return loss_gradient(be, v, &v[1]);
 }
 
 static void operands_argmax(struct operand *o, int64_t n, int64_t e)
@@ -589,6 +600,14 @@ static const struct op_case op_cases[] = {
      false, false},
     {"project/int8", offsetof(struct ops, project), operands_project, run_project_int8, false,
      false, false},
+    {"project/bf16-stored", offsetof(struct ops, project), operands_project_stored,
+     run_project_bf16, false, false, false},
+    {"project/int8-stored", offsetof(struct ops, project), operands_project_stored,
+     run_project_int8, false, false, false},
+    {"project/bf16-add", offsetof(struct ops, project), operands_project_add, run_project_bf16_add,
+     false, false, false},
+    {"project/int8-add", offsetof(struct ops, project), operands_project_add, run_project_int8_add,
+     false, false, false},
     {"unpack/bf16", offsetof(struct ops, unpack), operands_unpack, run_unpack_bf16, false, false,
      false},
     {"unpack/int8", offsetof(struct ops, unpack), operands_unpack, run_unpack_int8, false, false,

@@ -54,8 +54,11 @@ size_t cuda_sum_squares_scratch(const struct plx_tensor *sums, const struct plx_
 size_t cuda_normalise_scratch(const struct plx_tensor *x);
 
 /* ---- packed_cuda.c ---- */
+plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *x, const struct packed *weight,
+                                size_t *block, size_t *product);
 plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                        const struct packed *weight);
+                        const struct packed *weight, const struct plx_tensor *residual);
 plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                        const struct plx_tensor *ids);
 
@@ -101,7 +104,7 @@ plx_status cuda_embed_backward(struct backend *be, const struct plx_tensor *dtab
                                const struct plx_tensor *dy, const struct plx_tensor *ids);
 plx_status cuda_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                               const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                              const struct plx_tensor *targets, double scale);
+                              const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status cuda_argmax(struct backend *be, const struct plx_tensor *ids,
                        const struct plx_tensor *x);
 

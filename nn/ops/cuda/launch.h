@@ -92,9 +92,9 @@ const char *launch_embed_backward(plx_stream stream, plx_dtype T, float *dtable,
                                   void *scratch);
 
 /* ---- loss_cuda.cu ---- */
-/* dlogits may be NULL, or logits. */
+/* dlogits may be NULL, and then scale too, or logits. */
 const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, void *dlogits,
-                                 const void *logits, const int32_t *targets, double scale,
+                                 const void *logits, const int32_t *targets, const double *scale,
                                  int64_t N, int64_t V);
 
 /* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
@@ -132,8 +132,9 @@ const char *launch_quantised_few(plx_stream stream, plx_dtype T, const struct qu
 struct gemv {
     void *y;
     const void *x, *weight, *add;
-    plx_dtype in, out; /* of x and weight, and of y and add */
-    bool constant;     /* nothing that is still under way writes the weight */
+    const float *scale; /* [N]: the weight is int8 times these; NULL: it has the dtype of x */
+    plx_dtype in, out;  /* of x, and of y and add */
+    bool constant;      /* nothing that is still under way writes the weight */
     int rows;
     int64_t N, K;
 };
@@ -142,9 +143,21 @@ bool launch_gemv_serves(const struct gemv *call);
 const char *launch_gemv(plx_stream stream, const struct gemv *call);
 
 /* ---- packed_cuda.cu ---- */
-/* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. */
-const char *launch_project(plx_stream stream, plx_dtype T, void *y, const void *x,
-                           const void *weight, const float *scale, int64_t M, int64_t N, int64_t K);
+/* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. The product of any
+ * few rows, as in struct gemv. */
+const char *launch_project(plx_stream stream, const struct gemv *call);
+/* The numbers of a matrix without their scales: T wide[count]. */
+const char *launch_widen(plx_stream stream, plx_dtype T, void *wide, const void *packed, bool int8,
+                         int64_t count);
+/* y[m,n] = scale[n] sums[m,n] + add[m,n] with y and add (or NULL) of dtype T and rows `stride`
+ * apart, sums [M,N] dense; scale NULL: 1. */
+struct scaled_sums {
+    void *y;
+    const void *add;
+    const float *sums, *scale;
+    int64_t M, N, stride;
+};
+const char *launch_scale(plx_stream stream, plx_dtype T, const struct scaled_sums *call);
 const char *launch_unpack(plx_stream stream, plx_dtype T, void *y, const void *table,
                           const float *scale, const int32_t *ids, int64_t N, int64_t V, int64_t E);
 

@@ -50,6 +50,7 @@ static const struct ops_scratch cuda_scratch = {
     .rmsnorm_backward = cuda_row_partials,
     .bias_backward = cuda_row_partials,
     .embed_backward = cuda_embed_backward_scratch,
+    .project = cuda_project_scratch,
 };
 
 const struct ops ops_cuda = {

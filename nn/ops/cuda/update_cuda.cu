@@ -156,7 +156,8 @@ __global__ void __launch_bounds__(THREADS)
 
 /* One thread adds, in order, what all fetch; clip_host.h has the same arithmetic. */
 __global__ void __launch_bounds__(THREADS)
-    clip_kernel(clip_state *state, const double *squares, int64_t count, double limit, double step)
+    clip_kernel(clip_state *state, const double *squares, int64_t count, double limit,
+                const step_numbers *numbers)
 {
     __shared__ double fetched[THREADS];
     bool done = state->bad_step != 0;
@@ -179,16 +180,39 @@ __global__ void __launch_bounds__(THREADS)
     double factor = limit > 0 && norm > limit ? limit / norm : 1;
     state->factor = bad ? 0 : factor;
     state->norm = norm;
-    state->bad_step = bad ? step : 0;
+    state->bad_step = bad ? numbers->step : 0;
     state->bad_index = bad ? (double)blame : 0;
+}
+
+/* ---- Rates ----------------------------------------------------------------------------------- */
+
+/* A parameter's share of the step: what is kept of a weight, and what its update is multiplied by,
+ * in double as on the CPU. */
+struct step_rates {
+    float keep, rate;
+};
+
+static __device__ __forceinline__ step_rates rates_of(const update_entry &entry,
+                                                      const step_numbers &numbers, double scale)
+{
+    const double lr = numbers.lr * entry.lr, decay = numbers.weight_decay * entry.weight_decay;
+    return {(float)(1 - lr * decay), (float)(lr * scale)};
 }
 
 /* ---- AdamW ----------------------------------------------------------------------------------- */
 
+/* All that an element is updated by. */
+struct adamw_step {
+    adamw_factors by;
+    step_rates rates;
+    float factor, root; /* of the gradient; 1 / sqrt(1 - beta2^step) */
+};
+
 template <int W>
-static __device__ __forceinline__ void adamw_at(const update_entry &entry, const adamw_factors &by,
-                                                float factor, int64_t i)
+static __device__ __forceinline__ void adamw_at(const update_entry &entry, const adamw_step &step,
+                                                int64_t i)
 {
+    const adamw_factors &by = step.by;
     float w[W], g[W], m[W], v[W];
     load(g, entry.grad + i);
     load(m, (const float *)entry.m + i);
@@ -196,10 +220,11 @@ static __device__ __forceinline__ void adamw_at(const update_entry &entry, const
     load(w, (const float *)entry.value + i);
 #pragma unroll
     for (int k = 0; k < W; k++) {
-        float slope = factor * g[k];
+        float slope = step.factor * g[k];
         m[k] = by.beta1 * m[k] + by.rest1 * slope;
         v[k] = by.beta2 * v[k] + by.rest2 * slope * slope;
-        w[k] = entry.keep * w[k] - entry.rate * (m[k] / (sqrtf(v[k]) * by.root + by.eps));
+        w[k] =
+            step.rates.keep * w[k] - step.rates.rate * (m[k] / (sqrtf(v[k]) * step.root + by.eps));
     }
     store(entry.m + i, m);
     store(entry.v + i, v);
@@ -210,15 +235,16 @@ static __device__ __forceinline__ void adamw_at(const update_entry &entry, const
 template <int W>
 __global__ void __launch_bounds__(THREADS)
     adamw_kernel(const __grid_constant__ update_list list, const __grid_constant__ adamw_factors by,
-                 const double *factor)
+                 const double *factor, const step_numbers *numbers)
 {
     const double scale = *factor;
     if (scale == 0) return;
     const update_entry &entry = entry_of(list, blockIdx.x);
+    const adamw_step step = {by, rates_of(entry, *numbers, 1 / numbers->bias1), (float)scale,
+                             (float)(1 / sqrt(numbers->bias2))};
     for_piece<W>(
-        blockIdx.x - entry.first, entry.count,
-        [&](int64_t i) { adamw_at<W>(entry, by, (float)scale, i); },
-        [&](int64_t i) { adamw_at<1>(entry, by, (float)scale, i); });
+        blockIdx.x - entry.first, entry.count, [&](int64_t i) { adamw_at<W>(entry, step, i); },
+        [&](int64_t i) { adamw_at<1>(entry, step, i); });
 }
 
 /* ---- Muon ------------------------------------------------------------------------------------ */
@@ -264,27 +290,29 @@ __global__ void __launch_bounds__(THREADS)
 
 template <class T, int W>
 static __device__ __forceinline__ void apply_at(const update_entry &entry, const T *direction,
-                                                int64_t i)
+                                                const step_rates &rates, int64_t i)
 {
     float w[W], u[W];
     load(u, direction + i);
     load(w, (const float *)entry.value + i);
 #pragma unroll
-    for (int k = 0; k < W; k++) w[k] = entry.keep * w[k] - entry.rate * u[k];
+    for (int k = 0; k < W; k++) w[k] = rates.keep * w[k] - rates.rate * u[k];
     store(entry.value + i, w);
     if (entry.active != NULL) store((bf16 *)entry.active + i, w);
 }
 
 template <class T, int W>
-__global__ void __launch_bounds__(THREADS) apply_kernel(const __grid_constant__ update_list list,
-                                                        const T *directions, const double *factor)
+__global__ void __launch_bounds__(THREADS)
+    apply_kernel(const __grid_constant__ update_list list, const T *directions, double scale,
+                 const double *factor, const step_numbers *numbers)
 {
     if (*factor == 0) return;
     const update_entry &entry = list.entries[blockIdx.y];
+    const step_rates rates = rates_of(entry, *numbers, scale);
     const T *direction = directions + blockIdx.y * entry.count;
     for_piece<W>(
-        blockIdx.x, entry.count, [&](int64_t i) { apply_at<T, W>(entry, direction, i); },
-        [&](int64_t i) { apply_at<T, 1>(entry, direction, i); });
+        blockIdx.x, entry.count, [&](int64_t i) { apply_at<T, W>(entry, direction, rates, i); },
+        [&](int64_t i) { apply_at<T, 1>(entry, direction, rates, i); });
 }
 
 /* Blocks: pieces of a matrix, and matrices. */
@@ -345,20 +373,19 @@ const char *launch_squares(plx_stream stream, update_list *list, double *sums, d
 }
 
 const char *launch_clip(plx_stream stream, clip_state *state, const double *squares, int64_t count,
-                        double limit, int64_t step)
+                        double limit, const step_numbers *numbers)
 {
-    clip_kernel<<<1, THREADS, 0, (cudaStream_t)stream>>>(state, squares, count, limit,
-                                                         (double)step);
+    clip_kernel<<<1, THREADS, 0, (cudaStream_t)stream>>>(state, squares, count, limit, numbers);
     return launched();
 }
 
 const char *launch_adamw(plx_stream stream, update_list *list, const adamw_factors *factors,
-                         const double *factor)
+                         const double *factor, const step_numbers *numbers)
 {
     int64_t blocks = deal_blocks(list, CHUNK);
     if (blocks == 0) return NULL;
     auto kernel = are_aligned(list) ? adamw_kernel<4> : adamw_kernel<1>;
-    kernel<<<blocks, THREADS, 0, (cudaStream_t)stream>>>(*list, *factors, factor);
+    kernel<<<blocks, THREADS, 0, (cudaStream_t)stream>>>(*list, *factors, factor, numbers);
     return launched();
 }
 
@@ -380,7 +407,8 @@ const char *launch_momentum(plx_stream stream, plx_dtype T, const update_list *l
 }
 
 const char *launch_apply(plx_stream stream, plx_dtype T, const update_list *list,
-                         const void *directions, const double *factor)
+                         const void *directions, double scale, const double *factor,
+                         const step_numbers *numbers)
 {
     int64_t count = list->size > 0 ? list->entries[0].count : 0;
     if (count == 0) return NULL;
@@ -388,8 +416,8 @@ const char *launch_apply(plx_stream stream, plx_dtype T, const update_list *list
     dim3 grid((unsigned)blocks_for(count, CHUNK), (unsigned)list->size);
     for_fours(T, wide, [&](auto zero, auto w) {
         typedef decltype(zero) type;
-        apply_kernel<type, decltype(w)::value>
-            <<<grid, THREADS, 0, (cudaStream_t)stream>>>(*list, (const type *)directions, factor);
+        apply_kernel<type, decltype(w)::value><<<grid, THREADS, 0, (cudaStream_t)stream>>>(
+            *list, (const type *)directions, scale, factor, numbers);
     });
     return launched();
 }
