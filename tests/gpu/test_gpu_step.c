@@ -5,6 +5,7 @@
 #include "../model_case.h"
 
 #include "device_memory.h"
+#include "op_backends.h"
 #include "train_step.h"
 
 /* ---- A run ---- */
@@ -42,11 +43,11 @@ struct run {
 static const struct {
     const char *mixer, *optimizer;
     int64_t width, head_dim;
-    bool rounds; /* products in bf16 */
+    bool rounds, fp8; /* products in bf16, those of linear layers in fp8 */
 } variants[] = {
-    {"parallax", "adamw", 32, 8, false}, {"softmax", "muon", 32, 8, false},
-    {"parallax", "muon", 256, 64, true}, {"parallax", "adamw", 256, 128, true},
-    {"softmax", "adamw", 256, 64, true},
+    {"parallax", "adamw", 32, 8, false, false}, {"softmax", "muon", 32, 8, false, false},
+    {"parallax", "muon", 256, 64, true, false}, {"parallax", "adamw", 256, 128, true, false},
+    {"softmax", "adamw", 256, 64, true, false}, {"parallax", "muon", 256, 128, true, true},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -56,7 +57,9 @@ static void run_open(struct run *run, int variant, bool graphs)
     config.hidden_size = variants[variant].width;
     config.head_dim = variants[variant].head_dim;
     config.initializer_range = 0.06;
+    config.intermediate_size = 48; /* a multiple of 16, as fp8 asks */
     struct backend_config backend = {.ops = &ops_cuda, .deterministic = true};
+    backend.fp8_linear = variants[variant].fp8;
     if (variants[variant].rounds) backend.compute = PLX_BF16, backend.bf16_activations = true;
     struct optim_config optim = optim_config_default(variants[variant].optimizer);
     case_open_on(&run->m, &config, &backend, 3);
@@ -158,13 +161,18 @@ static struct record record_of(int variant, bool graphs)
 static void graphs_change_no_bit(void **state)
 {
     (void)state;
+    const bool has_fp8 = op_backend_has_fp8();
     for (int variant = 0; variant < VARIANTS; variant++) {
+        if (variants[variant].fp8 && !has_fp8) continue;
         struct record one_by_one = record_of(variant, false), graphs = record_of(variant, true);
         assert_int_equal(one_by_one.size, graphs.size);
         assert_memory_equal(one_by_one.bytes, graphs.bytes, graphs.size);
         print_message("%s, %s, %s: %d steps, %zu bytes\n", variants[variant].mixer,
-                      variants[variant].optimizer, variants[variant].rounds ? "bf16" : "f32", STEPS,
-                      graphs.size);
+                      variants[variant].optimizer,
+                      variants[variant].fp8      ? "fp8"
+                      : variants[variant].rounds ? "bf16"
+                                                 : "f32",
+                      STEPS, graphs.size);
         free(one_by_one.bytes);
         free(graphs.bytes);
     }
