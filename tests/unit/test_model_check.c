@@ -273,8 +273,9 @@ static void test_published_counts(void **state)
         int64_t outside = config.vocab_size * config.hidden_size + config.hidden_size;
         for (int l = 0; l < config.layers; l++) {
             struct mixer_kind const *kind = mixer_at(i);
-            struct mixer *mixer =
-                kind->create(kind, &config, l, "p", (struct precision){PLX_F32, PLX_F32}, &params);
+            struct mixer *mixer = kind->create(
+                kind, &config, l, "p",
+                (struct precision){.storage = PLX_F32, .activation = PLX_F32}, &params);
             assert_non_null(mixer);
             kind->destroy(mixer);
             outside += 2 * config.hidden_size + 3 * config.hidden_size * config.intermediate_size;
