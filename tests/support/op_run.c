@@ -53,6 +53,11 @@ static bool is_integer(const struct operand *operand)
     return operand->values >= FILL_IDS;
 }
 
+static bool is_activation(const struct operand *operand)
+{
+    return !operand->stored && !is_integer(operand);
+}
+
 static bool is_output(const struct operand *operand)
 {
     return operand->rank > 0 && operand->role != ROLE_IN;
@@ -61,6 +66,7 @@ static bool is_output(const struct operand *operand)
 static plx_dtype operand_dtype(const struct operand *operand, const struct backend *be)
 {
     if (is_integer(operand)) return PLX_I32;
+    if (operand->halved && be->storage == PLX_F32) return PLX_BF16;
     return operand->stored ? be->storage : be->activation;
 }
 
@@ -91,6 +97,15 @@ double op_operand_draw(struct seeded *random, const struct operand *operand, boo
     return (float)(kind > 4 && kind < 20 ? 10 * normal : normal);
 }
 
+static void round_numbers(const struct operand *operand, double *values, plx_dtype dtype)
+{
+    double stored;
+    for (int64_t j = 0; j < op_operand_count(operand); j++) {
+        dtype_store(&stored, dtype, 0, values[j]);
+        values[j] = dtype_load(&stored, dtype, 0);
+    }
+}
+
 struct op_run op_run_create(const struct op_case *c, int number, const struct test_options *options,
                             int64_t n, int64_t e, bool wild)
 {
@@ -102,6 +117,7 @@ struct op_run op_run_create(const struct op_case *c, int number, const struct te
         run.before[i] = numbers_create(count);
         for (int64_t j = 0; j < count; j++)
             run.before[i][j] = op_operand_draw(&random, &run.operands[i], wild);
+        if (run.operands[i].halved) round_numbers(&run.operands[i], run.before[i], PLX_BF16);
     }
     return run;
 }
@@ -116,25 +132,17 @@ void op_result_destroy(struct op_result *result)
     for (int i = 0; i < OPERANDS; i++) free(result->values[i]);
 }
 
-static void round_numbers(const struct operand *operand, double *values, plx_dtype dtype)
-{
-    double stored;
-    if (operand->stored || is_integer(operand)) return;
-    for (int64_t j = 0; j < op_operand_count(operand); j++) {
-        dtype_store(&stored, dtype, 0, values[j]);
-        values[j] = dtype_load(&stored, dtype, 0);
-    }
-}
-
 void op_run_round(struct op_run *run, plx_dtype activation)
 {
-    for (int i = 0; i < OPERANDS; i++) round_numbers(&run->operands[i], run->before[i], activation);
+    for (int i = 0; i < OPERANDS; i++)
+        if (is_activation(&run->operands[i]))
+            round_numbers(&run->operands[i], run->before[i], activation);
 }
 
 void op_result_round(const struct op_run *run, struct op_result *result, plx_dtype activation)
 {
     for (int i = 0; i < OPERANDS; i++)
-        if (is_output(&run->operands[i]))
+        if (is_output(&run->operands[i]) && is_activation(&run->operands[i]))
             round_numbers(&run->operands[i], result->values[i], activation);
 }
 

@@ -35,6 +35,7 @@ struct operand {
     enum operand_role role;
     enum operand_values values;
     bool stored; /* of the backend's storage dtype, not that of activations */
+    bool halved; /* in bf16 wherever the storage dtype is f32 */
     int rank;
     int64_t shape[PLX_MAX_RANK];
     int64_t bound;
