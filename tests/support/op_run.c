@@ -63,7 +63,7 @@ static bool is_output(const struct operand *operand)
     return operand->rank > 0 && operand->role != ROLE_IN;
 }
 
-static plx_dtype operand_dtype(const struct operand *operand, const struct backend *be)
+plx_dtype op_operand_dtype(const struct operand *operand, const struct backend *be)
 {
     if (is_integer(operand)) return PLX_I32;
     if (operand->halved && be->storage == PLX_F32) return PLX_BF16;
@@ -161,8 +161,9 @@ static struct place place_create(const struct op_run *run, int i, struct backend
     static const enum view_kind kinds[] = {
         [PLACE_ODD] = VIEW_DENSE, [PLACE_ALIGNED] = VIEW_ALIGNED, [PLACE_PADDED] = VIEW_PADDED};
     const struct operand *operand = &run->operands[i];
-    struct place place = {.host = test_tensor_create(operand_dtype(operand, be), kinds[placement],
-                                                     operand->rank, operand->shape)};
+    struct place place = {.host =
+                              test_tensor_create(op_operand_dtype(operand, be), kinds[placement],
+                                                 operand->rank, operand->shape)};
     if (operand->role != ROLE_OUT) test_tensor_write(&place.host, run->before[i]);
     place.view = place.host.view;
     if (be->device->kind == PLX_CPU) return place;
@@ -274,7 +275,7 @@ void op_run_compare(const struct op_run *run, const struct backend *be, const ch
         int64_t count = op_operand_count(operand);
         struct comparison error = compare_values(got->values[i], oracle->values[i], count);
         struct comparison allowed = compare_values(naive->values[i], oracle->values[i], count);
-        if (compare_within(&error, &allowed, operand_dtype(operand, be), NULL)) continue;
+        if (compare_within(&error, &allowed, op_operand_dtype(operand, be), NULL)) continue;
         char text[512];
         int used =
             snprintf(text, sizeof text, "operand %d, naive max abs %.3g: ", i, allowed.max_abs);
