@@ -159,10 +159,11 @@ static const struct option_row rows[] = {
      "its options hold unless a flag says otherwise"},
     {NULL, "device", OPTION_STRING, offsetof(struct train_options, device), "auto", "DEVICE", 0, 0,
      true, "auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU without one"},
-    {NULL, "dtype", OPTION_STRING, offsetof(struct train_options, dtype), NULL, "f32|bf16", 0, 0,
-     false,
+    {NULL, "dtype", OPTION_STRING, offsetof(struct train_options, dtype), NULL, "f32|bf16|fp8", 0,
+     0, false,
      "operands of matrix products, and on a GPU activations; sums and the weights that are trained "
-     "are f32 [f32, on a GPU bf16]"},
+     "are f32; fp8: as bf16, with 8-bit operands in the blocks' linear layers, which the CPU only "
+     "imitates [f32, on a GPU bf16]"},
     {NULL, "kernel", OPTION_STRING, offsetof(struct train_options, kernel), NULL, "NAME", 0, 0,
      false, "force an attention kernel (parallax info lists them)"},
     {NULL, "portable", OPTION_BOOL, offsetof(struct train_options, portable), "false", NULL, 0, 0,

@@ -95,7 +95,7 @@ struct train_options {
     char *out;           /* run folder */
     char *resume;        /* "", or the checkpoint folder that train_find_checkpoint named */
     char *device;        /* auto, cpu, cuda, cuda:N */
-    char *dtype;         /* f32, bf16; "": the device's default */
+    char *dtype;         /* f32, bf16, fp8; "": the device's default */
     char *kernel;        /* forced, or "" */
     bool portable;       /* portable kernels only, for comparison */
     bool deterministic;  /* the same bits on every run of a GPU */

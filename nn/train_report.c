@@ -97,8 +97,10 @@ static void report_kernels(const struct train_session *session)
                  config->layer[i].mixer->name, kernel_of(session, &config->layer[i], PLX_FORWARD),
                  kernel_of(session, &config->layer[i], PLX_BACKWARD));
     }
-    train_session_say(session->hooks, "kernels: %smatrix products in %s; %d threads", text,
-                      plx_dtype_name(session->backend.compute), session->backend.threads);
+    train_session_say(session->hooks, "kernels: %smatrix products in %s%s; %d threads", text,
+                      plx_dtype_name(session->backend.compute),
+                      session->backend.fp8_linear ? ", of linear layers in fp8" : "",
+                      session->backend.threads);
 }
 
 static void report_launches(const struct train_session *session)

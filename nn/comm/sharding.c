@@ -142,7 +142,8 @@ plx_status sharding_step(struct sharding *sharding, struct optim *optim)
     TRY(sum_squares(sharding, optim_squares(optim)));
     TRY(optim_update(optim));
     TRY(exchange_all(sharding, 0, sharding->params->count, spread_active));
-    return join_exchange(sharding);
+    TRY(join_exchange(sharding));
+    return backend_requantise(sharding->be, sharding->params, true);
 }
 
 /* ---- For a checkpoint ---- */

@@ -30,6 +30,14 @@ plx_status linear_forward(struct backend *be, int weight, const struct param_lis
 plx_status linear_residual(struct backend *be, int weight, const struct param_list *params,
                            const struct plx_tensor *x, const struct plx_tensor *residual,
                            const struct plx_tensor *y);
+/* Several projections of one x: what is done to it for their products is done once. */
+struct projection {
+    int weight;
+    const struct plx_tensor *y, *residual; /* residual NULL adds nothing */
+};
+plx_status linear_project(struct backend *be, const struct param_list *params,
+                          const struct plx_tensor *x, const struct projection *projections,
+                          int count);
 /* dW += dy^T x unless W is frozen; dx = dy W, or dx += dy W; of an adapter likewise. The two halves
  * of backward, whose operands need not be there at the same time, and both. */
 plx_status linear_gradient(struct backend *be, int weight, const struct param_list *params,
@@ -100,10 +108,13 @@ struct heads_record {
 
 void heads_carve(const struct heads *heads, int64_t tokens, enum record_parts parts,
                  struct arena *arena, struct heads_record *record);
-/* x [N,E]; fills the record. positions i32 [N]. */
+/* What linear_project is to fill raw and z by, at most two; returns how many. */
+int heads_projections(const struct heads *heads, const struct heads_record *record,
+                      struct projection projections[2]);
+/* Fills the rest of the record. positions i32 [N]. */
 plx_status heads_forward(struct backend *be, const struct heads *heads,
                          const struct param_list *params, const struct plx_tensor *positions,
-                         const struct plx_tensor *x, const struct heads_record *record);
+                         const struct heads_record *record);
 plx_status heads_recompute(struct backend *be, const struct heads *heads,
                            const struct param_list *params, const struct plx_tensor *positions,
                            const struct heads_record *record);

@@ -43,24 +43,29 @@ static void carve_params(struct model *model, struct arena *arena)
 {
     param_list_carve_values(&model->params, arena);
     model->value_bytes = arena->used;
-    param_list_carve_active(&model->params, model->be->activation, arena);
+    param_list_carve_active(&model->params, backend_precision(model->be), arena);
 }
 
-static plx_status build(struct model *model)
+static plx_status build(struct model *model, bool with_values)
 {
     struct error *err = model->be->err;
     REQUIRE(err, create_layers(model, backend_precision(model->be)), PLX_OUT_OF_MEMORY,
             "out of memory for the tables of a model of %lld layers",
             (long long)model->config.layers);
     param_list_pack(&model->params, model->be->packing);
+    TRY(param_list_check_precision(&model->params, backend_precision(model->be), err));
     struct arena measuring = arena_measuring(model->be->device);
     carve_params(model, &measuring);
+    if (!with_values) return PLX_OK;
     TRY(backend_arena(model->be, measuring.used, &model->values));
     carve_params(model, &model->values);
-    return PLX_OK;
+    struct backend dry = backend_dry(model->be);
+    TRY(backend_refresh(&dry, &model->params));
+    return backend_reserve(model->be, dry.scratch.peak);
 }
 
-plx_status model_create(struct backend *be, const struct model_config *config, struct model **model)
+plx_status decoder_create(struct backend *be, const struct model_config *config, bool with_values,
+                          struct model **model)
 {
     *model = NULL;
     TRY(model_config_check(config, "model", be->err));
@@ -68,12 +73,17 @@ plx_status model_create(struct backend *be, const struct model_config *config, s
     REQUIRE(be->err, made != NULL, PLX_OUT_OF_MEMORY, "out of memory for a model");
     made->be = be;
     made->config = *config;
-    plx_status status = build(made);
+    plx_status status = build(made, with_values);
     if (status == PLX_OK)
         *model = made;
     else
         model_destroy(made);
     return status;
+}
+
+plx_status model_create(struct backend *be, const struct model_config *config, struct model **model)
+{
+    return decoder_create(be, config, true, model);
 }
 
 plx_status model_describe(const struct model_config *config, struct param_list *params,
@@ -83,7 +93,8 @@ plx_status model_describe(const struct model_config *config, struct param_list *
     TRY(model_config_check(config, "model", err));
     struct model *made = calloc(1, sizeof *made);
     if (made != NULL) made->config = *config;
-    bool complete = made != NULL && create_layers(made, (struct precision){PLX_F32, PLX_F32});
+    const struct precision precision = {.storage = PLX_F32, .activation = PLX_F32};
+    bool complete = made != NULL && create_layers(made, precision);
     if (complete) {
         *params = made->params;
         made->params = (struct param_list){0};
@@ -349,8 +360,8 @@ plx_status model_loss_read(struct model *model, double *sum)
     return be->device->fill(loss->data, 0, sizeof *sum, be->stream, be->err);
 }
 
-plx_status model_logits(struct model *model, const struct batch *batch,
-                        const struct plx_tensor *logits)
+plx_status decoder_begin_logits(struct model *model, const struct batch *batch,
+                                const struct plx_tensor *logits, struct decoder_run *run)
 {
     struct error *err = model->be->err;
     const int64_t N = batch->tokens, V = model->config.vocab_size;
@@ -362,11 +373,17 @@ plx_status model_logits(struct model *model, const struct batch *batch,
                 logits->dtype == model->be->storage && logits->device == PLX_CPU,
             PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld] in the host's memory",
             plx_dtype_name(model->be->storage), (long long)N, (long long)V);
-    if (N == 0) return PLX_OK;
+    if (N > 0) TRY(decoder_place(model, DECODER_LOGITS, batch, 0, run));
+    run->logits = *logits;
+    return PLX_OK;
+}
+
+plx_status model_logits(struct model *model, const struct batch *batch,
+                        const struct plx_tensor *logits)
+{
     struct decoder_run run;
-    TRY(decoder_place(model, DECODER_LOGITS, batch, 0, &run));
-    run.logits = *logits;
-    return decoder_run(model, model->be, &run);
+    TRY(decoder_begin_logits(model, batch, logits, &run));
+    return batch->tokens > 0 ? decoder_run(model, model->be, &run) : PLX_OK;
 }
 
 static plx_status check_queries(const struct model *model, const struct batch *batch,

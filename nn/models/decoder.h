@@ -1,6 +1,6 @@
-/* decoder.h: what the four files of the decoder share: decoder.c (building, loss, gradients),
- * decoder_batch.c (batches), decoder_memory.c (activations, dry runs) and decoder_decode.c (cache,
- * generation). The public face is nn/model.h. */
+/* decoder.h: what the five files of the decoder share: decoder.c (building, loss, gradients),
+ * decoder_batch.c (batches), decoder_memory.c (activations, dry runs), decoder_decode.c (cache,
+ * generation) and decoder_stream.c (models larger than memory). The public face is nn/model.h. */
 #ifndef NN_DECODER_H
 #define NN_DECODER_H
 
@@ -114,6 +114,13 @@ struct decoder_run decoder_run_make(const struct model *model, const struct batc
  * loss's gradient. */
 plx_status decoder_place(struct model *model, enum decoder_task task, const struct batch *batch,
                          double scale, struct decoder_run *run);
+
+/* model_create, or a model whose parameters have no memory. */
+plx_status decoder_create(struct backend *be, const struct model_config *config, bool with_values,
+                          struct model **model);
+/* Checks what model_logits is given and, where there are tokens, prepares the run. */
+plx_status decoder_begin_logits(struct model *model, const struct batch *batch,
+                                const struct plx_tensor *logits, struct decoder_run *run);
 
 /* ---- decoder_memory.c ---- */
 

@@ -155,10 +155,30 @@ static plx_status check_matrix(struct backend *be, const char *name,
     return PLX_OK;
 }
 
+/* Operands that are quantised, both of them: [M,K], and [N,K] transposed. */
+static plx_status check_scales(struct backend *be, const struct gemm *gemm)
+{
+    const struct plx_tensor *scales[2] = {gemm->a_scale, gemm->b_scale};
+    const struct plx_tensor *matrices[2] = {gemm->a, gemm->b};
+    REQUIRE(be->err, !gemm->transpose_a && gemm->transpose_b, PLX_INTERNAL,
+            "gemm: of quantised matrices b must be transposed and a not");
+    for (int i = 0; i < 2; i++) {
+        const char *name = i == 0 ? "a" : "b", *scale = i == 0 ? "a_scale" : "b_scale";
+        REQUIRE(be->err, scales[i] != NULL, PLX_INTERNAL, "gemm: %s is missing", scale);
+        TRY(check_dense(be, "gemm", name, matrices[i], PLX_F8E4M3));
+        TRY(check_rank(be, "gemm", name, matrices[i], 2));
+        TRY(check_count(be, "gemm", scale, scales[i], be->storage, matrices[i]->shape[0], name,
+                        matrices[i]));
+    }
+    return PLX_OK;
+}
+
 /* Products read activations, or what is stored where the two are one; they write either. */
 static plx_status check_gemm_dtypes(struct backend *be, const struct gemm *gemm)
 {
-    bool in = gemm->a->dtype == be->activation || gemm->a->dtype == be->storage;
+    bool quantised = gemm->a_scale != NULL || gemm->b_scale != NULL;
+    if (quantised) TRY(check_scales(be, gemm));
+    bool in = quantised || gemm->a->dtype == be->activation || gemm->a->dtype == be->storage;
     bool out = gemm->c->dtype == be->activation || gemm->c->dtype == be->storage;
     REQUIRE(be->err, in && out, PLX_INTERNAL, "gemm: a is %s and c %s but must be %s or %s",
             plx_dtype_name(gemm->a->dtype), plx_dtype_name(gemm->c->dtype),
@@ -189,6 +209,30 @@ plx_status check_gemm(struct backend *be, const struct gemm *gemm)
     if (gemm->add == NULL) return PLX_OK;
     TRY(check_matrix(be, "add", gemm->add, c->dtype, rank));
     return check_same_shape(be, "gemm", "add", gemm->add, "c", c);
+}
+
+static plx_status check_quantised(struct backend *be, const char *name,
+                                  const struct quantised *quantised, int64_t rows, int64_t columns,
+                                  const struct plx_tensor *x)
+{
+    const struct plx_tensor *values = &quantised->values;
+    char x_text[SHAPE_TEXT], text[SHAPE_TEXT];
+    TRY(check_dense(be, "quantise", name, values, PLX_F8E4M3));
+    TRY(check_rank(be, "quantise", name, values, 2));
+    REQUIRE(be->err, values->shape[0] == rows && values->shape[1] == columns, PLX_INTERNAL,
+            "quantise: %s %s do not hold x %s", name, check_shape_text(values, text),
+            check_shape_text(x, x_text));
+    return check_count(be, "quantise", "scale", &quantised->scale, be->storage, rows, name, values);
+}
+
+plx_status check_quantise(struct backend *be, const struct plx_tensor *x,
+                          const struct quantised *rows, const struct quantised *columns)
+{
+    TRY(check_number(be, "quantise", "x", x));
+    TRY(check_rank(be, "quantise", "x", x, 2));
+    TRY(check_quantised(be, "rows", rows, x->shape[0], x->shape[1], x));
+    if (columns == NULL) return PLX_OK;
+    return check_quantised(be, "columns", columns, x->shape[1], x->shape[0], x);
 }
 
 plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
@@ -224,13 +268,15 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
 }
 
 plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                         const struct packed *weight)
+                         const struct packed *weight, const struct plx_tensor *residual)
 {
+    const plx_dtype dtype = y->dtype == be->storage ? be->storage : be->activation;
     char x_text[SHAPE_TEXT], y_text[SHAPE_TEXT];
     TRY(check_dense(be, "project", "x", x, be->activation));
     TRY(check_rank(be, "project", "x", x, 2));
-    TRY(check_dense(be, "project", "y", y, be->activation));
+    TRY(check_dense(be, "project", "y", y, dtype));
     TRY(check_rank(be, "project", "y", y, 2));
+    if (residual != NULL) TRY(check_like(be, "project", "residual", residual, "y", y));
     REQUIRE(be->err,
             x->shape[1] == weight->columns && y->shape[1] == weight->rows &&
                 y->shape[0] == x->shape[0],

@@ -58,12 +58,17 @@ static real ref_round_bf16(real x)
     return (real)value;
 }
 
-static real ref_element(const struct plx_tensor *matrix, bool transpose, int64_t row,
-                        int64_t column, bool rounded)
+/* scale is that of a quantised matrix, or NULL. */
+static real ref_element(const struct plx_tensor *matrix, const struct plx_tensor *scale,
+                        bool transpose, int64_t row, int64_t column, bool rounded)
 {
-    const real *data = matrix->data;
-    int64_t index = transpose ? column * matrix->stride[0] + row : row * matrix->stride[0] + column;
-    return rounded ? ref_round_bf16(data[index]) : data[index];
+    int64_t line = transpose ? column : row;
+    int64_t index = line * matrix->stride[0] + (transpose ? row : column);
+    if (scale != NULL)
+        return (real)quantised_load(((const uint8_t *)matrix->data)[index]) *
+               ((const real *)scale->data)[line];
+    real element = ((const real *)matrix->data)[index];
+    return rounded ? ref_round_bf16(element) : element;
 }
 
 /* One product of rank 2. */
@@ -78,8 +83,8 @@ static void ref_product(const struct gemm *gemm, bool round_operands)
         for (int64_t n = 0; n < c->shape[1]; n++) {
             real sum = 0;
             for (int64_t k = 0; k < K; k++)
-                sum += ref_element(a, gemm->transpose_a, m, k, round_operands) *
-                       ref_element(b, gemm->transpose_b, k, n, round_operands);
+                sum += ref_element(a, gemm->a_scale, gemm->transpose_a, m, k, round_operands) *
+                       ref_element(b, gemm->b_scale, gemm->transpose_b, k, n, round_operands);
             real added = gemm->beta == 0.0 ? 0 : (real)gemm->beta * before[n];
             row[n] = (real)gemm->alpha * sum + added;
         }
@@ -93,6 +98,31 @@ static void ref_gemm(const struct gemm *gemm, bool round_operands)
         struct gemm product = gemm_slice(gemm, i, &slice);
         ref_product(&product, round_operands);
     }
+}
+
+/* One row of x, or one column, which is one element in every stride. */
+static void ref_quantise_line(const struct quantised *quantised, int64_t line, const real *x,
+                              int64_t stride)
+{
+    const int64_t count = quantised->values.shape[1];
+    uint8_t *out = (uint8_t *)quantised->values.data + line * count;
+    double largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double size = fabs((double)x[i * stride]);
+        if (size > largest || isnan(size)) largest = size;
+    }
+    double scale = quantised_scale(largest);
+    for (int64_t i = 0; i < count; i++) out[i] = quantised_store((double)x[i * stride] / scale);
+    ((real *)quantised->scale.data)[line] = (real)scale;
+}
+
+static void ref_quantise(const struct plx_tensor *x, const struct quantised *rows,
+                         const struct quantised *columns)
+{
+    const int64_t M = x->shape[0], K = x->shape[1];
+    const real *in = x->data;
+    for (int64_t m = 0; m < M; m++) ref_quantise_line(rows, m, in + m * K, 1);
+    for (int64_t k = 0; columns != NULL && k < K; k++) ref_quantise_line(columns, k, in + k, K);
 }
 
 /* ---- RMSNorm --------------------------------------------------------------------------------- */
@@ -157,7 +187,7 @@ static real ref_packed(const struct packed *packed, int64_t row, int64_t column)
 }
 
 static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
-                        const struct packed *weight)
+                        const struct packed *weight, const struct plx_tensor *residual)
 {
     int64_t M = x->shape[0], N = weight->rows, K = weight->columns;
     for (int64_t m = 0; m < M; m++)
@@ -165,6 +195,7 @@ static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
             real sum = 0;
             for (int64_t k = 0; k < K; k++)
                 sum += ((const real *)x->data)[m * K + k] * ref_packed(weight, n, k);
+            if (residual != NULL) sum += ((const real *)residual->data)[m * N + n];
             ((real *)y->data)[m * N + n] = sum;
         }
 }
@@ -440,6 +471,7 @@ const struct ref_table REAL(ref_table) = {
     .sum = ref_sum,
     .sum_squares = ref_sum_squares,
     .gemm = ref_gemm,
+    .quantise = ref_quantise,
     .rmsnorm = ref_rmsnorm,
     .rmsnorm_backward = ref_rmsnorm_backward,
     .project = ref_project,

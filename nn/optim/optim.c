@@ -299,7 +299,7 @@ static plx_status optim_queue(struct optim *optim, struct backend *be)
         };
         TRY(batch->rule->step(be, &call));
     }
-    return PLX_OK;
+    return backend_requantise(be, optim->params, false);
 }
 
 /* A step with a measuring backend tells how much scratch the rules take. */
@@ -308,6 +308,7 @@ static plx_status optim_reserve_scratch(struct optim *optim)
     struct backend dry = backend_dry(optim->be);
     TRY(dry.ops->sum_squares(&dry, &optim->squares, optim->grads));
     TRY(optim_queue(optim, &dry));
+    TRY(backend_requantise(&dry, optim->params, true));
     return backend_reserve(optim->be, dry.scratch.peak);
 }
 

@@ -124,7 +124,7 @@ static void fill_grads(struct side *side, int step)
 static void carve(struct side *side)
 {
     param_list_carve_values(&side->params, &side->values);
-    param_list_carve_active(&side->params, side->be.activation, &side->values);
+    param_list_carve_active(&side->params, backend_precision(&side->be), &side->values);
     param_list_carve_grads(&side->params, &side->grads);
 }
 

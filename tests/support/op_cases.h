@@ -9,6 +9,7 @@
 
 #include "op_cases_attend.h"
 #include "op_cases_packed.h"
+#include "op_cases_quantised.h"
 #include "op_cases_update.h"
 #include "op_operands.h"
 
@@ -580,6 +581,14 @@ static const struct op_case op_cases[] = {
     {"gemm/few-stored", offsetof(struct ops, gemm), operands_few_stored, run_nt, true, false, true},
     {"gemm/few-add", offsetof(struct ops, gemm), operands_few_add, run_few_add, true, false, true},
     {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false, true},
+    {"gemm/quantised", offsetof(struct ops, gemm), operands_quantised_forward,
+     run_quantised_forward, true, false, false},
+    {"gemm/quantised-to", offsetof(struct ops, gemm), operands_quantised_backward,
+     run_quantised_backward, true, false, false},
+    {"quantise/rows", offsetof(struct ops, quantise), operands_quantise_rows, run_quantise_rows,
+     false, false, false},
+    {"quantise/both", offsetof(struct ops, quantise), operands_quantise_both, run_quantise_both,
+     false, false, false},
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
      run_rmsnorm_backward, false, false, false},
@@ -591,6 +600,14 @@ static const struct op_case op_cases[] = {
      false, false},
     {"project/int8", offsetof(struct ops, project), operands_project, run_project_int8, false,
      false, false},
+    {"project/bf16-stored", offsetof(struct ops, project), operands_project_stored,
+     run_project_bf16, false, false, false},
+    {"project/int8-stored", offsetof(struct ops, project), operands_project_stored,
+     run_project_int8, false, false, false},
+    {"project/bf16-add", offsetof(struct ops, project), operands_project_add, run_project_bf16_add,
+     false, false, false},
+    {"project/int8-add", offsetof(struct ops, project), operands_project_add, run_project_int8_add,
+     false, false, false},
     {"unpack/bf16", offsetof(struct ops, unpack), operands_unpack, run_unpack_bf16, false, false,
      false},
     {"unpack/int8", offsetof(struct ops, unpack), operands_unpack, run_unpack_int8, false, false,

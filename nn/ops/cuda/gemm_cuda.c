@@ -58,10 +58,12 @@ static struct gemm_key gemm_key_of(const struct gemm *gemm, const struct plx_ten
     };
 }
 
-plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes)
+plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *first,
+                             size_t *second)
 {
     (void)be, (void)gemm;
-    *bytes = GEMM_WORKSPACE;
+    *first = GEMM_WORKSPACE;
+    *second = 0;
     return PLX_OK;
 }
 
@@ -164,10 +166,45 @@ static plx_status gemm_run(struct backend *be, const struct gemm *gemm, void *wo
     const bool apart = gemm->add != NULL && gemm->beta != 0;
     const struct gemm_call product = {gemm, apart ? gemm->add : gemm->c, workspace};
     struct gemm_key key = gemm_key_of(gemm, product.add);
+    struct gemm_scales scales = {NULL, NULL};
     struct gemm_plan *plan;
-    TRY(gemm_plan_of(((struct cuda_state *)be->ops_state)->products, &key, &plan, be->err));
+    if (gemm->a_scale != NULL)
+        scales = (struct gemm_scales){gemm->a_scale->data, gemm->b_scale->data};
+    TRY(gemm_plan_of(((struct cuda_state *)be->ops_state)->products, &key, &scales, &plan,
+                     be->err));
     if (!plan->tried && gemm_may_try(be, &product)) TRY(gemm_tune(be, &product, plan));
     return gemm_queue(be, &product, plan, &plan->algorithm);
+}
+
+/* ---- Products of 8-bit operands -------------------------------------------------------------- */
+
+/* The library is asked for the plan of a small product; nothing is computed. */
+static plx_status find_fp8(struct backend *be, void *memory)
+{
+    struct gemm_library *library = ((struct cuda_state *)be->ops_state)->products;
+    const int64_t shape[2] = {128, 128};
+    const struct plx_tensor in = plx_tensor_dense(memory, PLX_F8E4M3, 2, shape),
+                            out = plx_tensor_dense(memory, be->activation, 2, shape);
+    const struct gemm gemm = {.a = &in, .b = &in, .c = &out, .transpose_b = true};
+    const struct gemm_key key = gemm_key_of(&gemm, &out);
+    const struct gemm_scales scales = {memory, memory};
+    struct gemm_plan *plan;
+    return gemm_plan_of(library, &key, &scales, &plan, NULL);
+}
+
+plx_status cuda_gemm_has_fp8(struct backend *be)
+{
+    struct device_facts facts;
+    void *memory;
+    TRY(be->device->describe(be->device_index, &facts, be->err));
+    TRY(be->device->allocate(&memory, sizeof(float), be->stream, be->err));
+    plx_status status = find_fp8(be, memory);
+    be->device->release(memory, be->stream);
+    REQUIRE(be->err, status == PLX_OK, PLX_UNSUPPORTED,
+            "--dtype fp8: %s (%s) and the cuBLASLt that is installed have no products of f8e4m3 "
+            "with a factor a row; these take a Hopper GPU and cuBLASLt 12.9 or later",
+            facts.name, facts.details);
+    return PLX_OK;
 }
 
 /* ---- The operation --------------------------------------------------------------------------- */
