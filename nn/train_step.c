@@ -47,8 +47,7 @@ plx_status train_step_update(struct train_step *step, double lr_factor, double d
 
 bool train_step_is_stale(const struct train_step *step)
 {
-    return step->update.graph != NULL &&
-           step->update.scratch != model_backend(step->model)->scratch.base;
+    return replay_is_stale(&step->update, model_backend(step->model));
 }
 
 int64_t train_step_sequences(int64_t count)
