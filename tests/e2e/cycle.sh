@@ -17,6 +17,22 @@ same_model whole halves
 same_losses whole halves 0
 cmp <(losses whole) <(losses halves) || fail "the logs' losses differ"
 
+# The same with the optimiser's state in bf16, whose rounding goes by step and place alone; its file is smaller.
+for optimizer in muon adamw; do
+    must "$parallax" train --data text --out "bf16-$optimizer" "${tiny[@]}" --steps 20 --checkpoint-every 10 \
+        --optimizer "$optimizer" --moments bf16
+    cp -r "bf16-$optimizer" "cut-$optimizer"
+    rm -r "cut-$optimizer/checkpoints/step-00000020"
+    must "$parallax" train --resume auto --out "cut-$optimizer"
+    same_model "bf16-$optimizer" "cut-$optimizer"
+    cmp "$(final "bf16-$optimizer")/optimizer.safetensors" "$(final "cut-$optimizer")/optimizer.safetensors" ||
+        fail "optimiser states differ"
+done
+[ "$(stat -c %s "$(final bf16-muon)/optimizer.safetensors")" -lt "$(($(stat -c %s "$(final whole)/optimizer.safetensors") * 2 / 3))" ] ||
+    fail "states in bf16 are no smaller"
+refuses 1 'is of dtype BF16, but F32 is expected \(--moments\)' \
+    "$parallax" train --resume auto --out cut-muon --moments f32 --steps 25
+
 # A named checkpoint into another folder; a differing option is named.
 must "$parallax" train --resume whole/checkpoints/step-00000010 --out branch --seed 1 --eval-every 5
 grep -q 'eval_every: 5 now, but 10 in the checkpoint' must.out || fail "the differing option is not named"
