@@ -105,7 +105,7 @@ static plx_status run_step(struct step *step, const struct train_options *option
 {
     const double scale = 1.0 / (double)(step->batch.tokens * options->accumulate);
     const int64_t last = options->accumulate - 1;
-    TRY(train_step_begin(&step->queue));
+    TRY(train_step_begin(&step->queue, true));
     for (int64_t i = 0; i <= last; i++)
         TRY(train_step_add(&step->queue, &step->batch, scale, i == last));
     timed_ops_optimiser(true);

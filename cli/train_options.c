@@ -132,6 +132,10 @@ static const struct option_row rows[] = {
      false, "the same of biases and of matrices too thin for Muon"},
     {NULL, "clip", OPTION_REAL, offsetof(struct train_options, clip), "1", "X", 0, 1e15, false,
      "largest norm of the whole gradient; 0: no clipping"},
+    {NULL, "moments", OPTION_STRING, offsetof(struct train_options, moments), "f32", "f32|bf16", 0,
+     0, false,
+     "the optimiser's momentum and moments; in bf16, half as large, they are rounded at random, so "
+     "that small changes are not lost"},
     {NULL, "steps", OPTION_INT, offsetof(struct train_options, steps), "1000", "N", 1, 1e15, false,
      "optimiser steps of the run"},
     {NULL, "batch", OPTION_INT, offsetof(struct train_options, batch), "8", "ROWS", 1, 1048576,

@@ -76,10 +76,13 @@ struct clip {
 };
 
 /* One parameter in an update: its tensors, where m and v are state of the update and active is as
- * in struct param, and what its rates are as multiples of the step's. */
+ * in struct param, and what its rates are as multiples of the step's. m and v have the storage
+ * dtype or bf16, all of a list the same; in bf16 the update computes with them as they are before
+ * they are rounded by the step, the parameter's number and the element's (ops/rounding.h). */
 struct update_item {
     const struct plx_tensor *value, *active, *grad, *m, *v;
     double lr, weight_decay;
+    uint32_t number;
 };
 
 /* AdamW for a list of parameters. First decay: w *= 1 - lr * weight_decay; then w -= lr *

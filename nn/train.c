@@ -108,7 +108,7 @@ static plx_status queue_step(struct train_session *session, struct train_progres
     const int64_t step = session->state.step, last = session->options->accumulate - 1;
     const double factor = schedule_lr(&session->schedule, step);
     progress->lr = factor * session->peak_lr;
-    TRY(train_step_begin(&session->step));
+    TRY(train_step_begin(&session->step, session->count.alike));
     for (int64_t i = 0; i <= last; i++)
         TRY(train_step_add(&session->step, &session->micro[i].batch, scale, i == last));
     return train_step_update(&session->step, factor,

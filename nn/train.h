@@ -89,6 +89,7 @@ struct train_options {
     int64_t steps, warmup, batch, context, accumulate;
     double decay_ratio, min_lr;
     char *recompute; /* none, selective, full */
+    char *moments;   /* f32, bf16: of the optimiser's state */
     int64_t seed;
     /* running */
     char *out;           /* run folder */

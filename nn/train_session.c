@@ -181,6 +181,18 @@ static void micro_batch_copy(struct micro_batch *micro, const struct batch *batc
                                   .offsets = micro->offsets};
 }
 
+static void count_batch(struct step_count *count, const struct batch *batch)
+{
+    if (count->tokens == 0)
+        *count = (struct step_count){
+            .first = batch->tokens, .sequences = batch->sequences, .alike = true, .even = true};
+    count->alike &= batch->tokens == count->first;
+    count->even &= batch_is_even(batch) && batch->sequences == count->sequences;
+    if (batch->sequences > count->sequences) count->sequences = batch->sequences;
+    count->tokens += batch->tokens;
+    for (int64_t n = 0; n < batch->tokens; n++) count->scored += batch->targets[n] >= 0;
+}
+
 /* One micro-batch of every rank, in the order of ranks: together they are what a single rank with
  * as many times the rows would read. Every rank reads them all, which costs little beside a step,
  * so each knows the counts of all and where the data stands, and a run can go on with another
@@ -193,17 +205,14 @@ static plx_status fetch_micro_batch(struct train_session *session, struct micro_
         TRY(loader_next(session->loader, &batch, &more, session->err));
         REQUIRE(session->err, more, PLX_INTERNAL, "the training data ended, though it loops");
         if (r == comm_rank(session->comm)) micro_batch_copy(micro, &batch);
-        session->count.tokens += batch.tokens;
-        session->count.even &= batch_is_even(&batch);
-        if (batch.sequences > session->count.sequences) session->count.sequences = batch.sequences;
-        for (int64_t n = 0; n < batch.tokens; n++) session->count.scored += batch.targets[n] >= 0;
+        count_batch(&session->count, &batch);
     }
     return PLX_OK;
 }
 
 static plx_status fetch_once(struct train_session *session)
 {
-    session->count = (struct step_count){.even = true};
+    session->count = (struct step_count){.tokens = 0};
     for (int64_t i = 0; i < session->options->accumulate; i++)
         TRY(fetch_micro_batch(session, &session->micro[i]));
     return PLX_OK;
@@ -211,7 +220,7 @@ static plx_status fetch_once(struct train_session *session)
 
 /* Where steps may be graphs, the micro-batches of one step, on all ranks, are of one shape, and
  * those of many steps are. With graphs turned off they are too, so that the bits are the same. */
-static void make_alike(const struct train_session *session)
+static void fill_up(const struct train_session *session)
 {
     if (session->backend.device->capture_begin == NULL || session->count.even) return;
     int64_t sequences = train_step_sequences(session->count.sequences);
@@ -231,7 +240,7 @@ plx_status train_session_fetch(struct train_session *session)
      * refuses a corpus in which that would never end. */
     do TRY(fetch_once(session));
     while (session->count.scored == 0);
-    make_alike(session);
+    fill_up(session);
     return PLX_OK;
 }
 

@@ -19,8 +19,10 @@ struct micro_batch {
 /* What all ranks draw for a step, together. */
 struct step_count {
     int64_t tokens, scored; /* scored: tokens that have a target */
+    int64_t first;          /* tokens of the first micro-batch */
     int64_t sequences;      /* of the micro-batch that has most */
-    bool even;              /* all of them are rows of one length */
+    bool alike;             /* all have as many tokens, which an epoch's last row may lack */
+    bool even;              /* and are as many rows of one length */
 };
 
 struct train_session {

@@ -5,7 +5,6 @@ struct train_step train_step_make(struct model *model, struct sharding *sharding
                                   struct optim *optim, bool graphs)
 {
     const bool replaying = graphs && model_backend(model)->device->capture_begin != NULL;
-    model_replay(model, replaying);
     return (struct train_step){
         .model = model, .sharding = sharding, .optim = optim, .replaying = replaying};
 }
@@ -17,13 +16,14 @@ void train_step_forget(struct train_step *step)
     replay_forget(&step->update, model_backend(step->model));
 }
 
-plx_status train_step_begin(struct train_step *step)
+plx_status train_step_begin(struct train_step *step, bool alike)
 {
+    model_replay(step->model, step->replaying && alike);
     return model_zero_grads(step->model);
 }
 
-/* Where ranks exchange gradients they begin while earlier blocks are still at work, and what is
- * queued next waits for the end of it. */
+/* The exchange of gradients begins while earlier blocks are still at work, and what is queued next
+ * waits for its end. */
 plx_status train_step_add(struct train_step *step, const struct batch *batch, double scale,
                           bool last)
 {
@@ -47,8 +47,7 @@ plx_status train_step_update(struct train_step *step, double lr_factor, double d
 
 bool train_step_is_stale(const struct train_step *step)
 {
-    return step->update.graph != NULL &&
-           step->update.scratch != model_backend(step->model)->scratch.base;
+    return replay_is_stale(&step->update, model_backend(step->model));
 }
 
 int64_t train_step_sequences(int64_t count)

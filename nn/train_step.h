@@ -31,7 +31,9 @@ struct train_step train_step_make(struct model *model, struct sharding *sharding
 /* Drops the graphs, which must be gone before the ranks' connection is; new ones take their place
  * if it goes on. */
 void train_step_forget(struct train_step *step);
-plx_status train_step_begin(struct train_step *step);
+/* alike: the micro-batches of the step, on all ranks, are of one shape; otherwise they are launched
+ * one operation after another on all of them. */
+plx_status train_step_begin(struct train_step *step, bool alike);
 /* Gradients of scale times the sum of losses; last: the gradients are complete. */
 plx_status train_step_add(struct train_step *step, const struct batch *batch, double scale,
                           bool last);

@@ -125,8 +125,7 @@ void model_cache_destroy(struct model_cache *cache)
     free(cache->host_numbers);
     free(cache->host_table);
     cache_pages_destroy(&cache->pages);
-    if (cache->captured.graph != NULL)
-        cache->model->be->device->graph_destroy(cache->captured.graph);
+    replay_forget(&cache->repeated, cache->model->be);
     arena_destroy(&cache->arena);
     free(cache);
 }

@@ -11,14 +11,6 @@ struct pass_shape {
     int64_t rows; /* of logits that it computes */
 };
 
-/* The pass of one token of every sequence as a graph, good for as long as scratch stays where it
- * was. */
-struct captured_pass {
-    device_graph graph;
-    const void *scratch;
-    bool ready; /* the pass has run once, so whatever it prepares is prepared */
-};
-
 struct model_cache {
     struct model *model;
     int64_t sequences, capacity;
@@ -36,7 +28,7 @@ struct model_cache {
     int32_t *host_numbers;     /* the same on the host */
     struct plx_tensor table;   /* i32 [sequences, width]: rows of the sequences of a pass */
     int32_t *host_table;       /* what the device's holds */
-    struct captured_pass captured;
+    struct replay repeated;    /* the pass of one token of every sequence */
 };
 
 /* Bytes of scratch of any pass, by dry runs; the cache's tensors need no data. */

@@ -113,41 +113,30 @@ plx_status decode_measure(struct model_cache *cache, size_t *bytes)
 
 /* ---- Running passes ---- */
 
-/* Queues the pass between the two calls of a capture. */
-static plx_status capture_pass(struct model_cache *cache, const struct pass_shape *shape,
-                               const struct plx_tensor *logits)
-{
-    struct backend *be = cache->model->be;
-    struct captured_pass *captured = &cache->captured;
-    if (captured->graph != NULL) be->device->graph_destroy(captured->graph);
-    captured->graph = NULL;
-    TRY(be->device->capture_begin(be->stream, be->err));
-    plx_status status = decode_pass(cache, be, shape, logits);
-    plx_status ended = be->device->capture_end(be->stream, &captured->graph, be->err);
-    captured->scratch = logits->data;
-    return status != PLX_OK ? status : ended;
-}
-
 static bool is_repeated(const struct model_cache *cache, int64_t count)
 {
     return count == 1 && cache->model->be->device->capture_begin != NULL;
 }
 
-/* The pass, or the graph of it. The first pass of a cache runs as it is: what operations prepare
- * when they first see a shape must not happen within a capture. */
+struct repeated_pass {
+    struct model_cache *cache;
+    const struct pass_shape *shape;
+    const struct plx_tensor *logits;
+};
+
+static plx_status repeat_pass(void *user)
+{
+    const struct repeated_pass *pass = user;
+    return decode_pass(pass->cache, pass->cache->model->be, pass->shape, pass->logits);
+}
+
 static plx_status launch_pass(struct model_cache *cache, const struct pass_shape *shape,
                               const struct plx_tensor *logits)
 {
     struct backend *be = cache->model->be;
-    struct captured_pass *captured = &cache->captured;
+    struct repeated_pass pass = {cache, shape, logits};
     if (!is_repeated(cache, shape->count)) return decode_pass(cache, be, shape, logits);
-    if (!captured->ready) {
-        captured->ready = true;
-        return decode_pass(cache, be, shape, logits);
-    }
-    if (captured->graph == NULL || captured->scratch != logits->data)
-        TRY(capture_pass(cache, shape, logits));
-    return be->device->graph_launch(captured->graph, be->stream, be->err);
+    return replay_run(&cache->repeated, be, repeat_pass, &pass);
 }
 
 static bool is_sized(const struct model_cache *cache, const struct pass_shape *shape)

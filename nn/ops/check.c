@@ -414,6 +414,14 @@ plx_status check_clip(struct backend *be, const struct clip *clip)
     return check_numbers(be, "clip", clip->numbers);
 }
 
+static plx_status check_moment(struct backend *be, const char *op, const char *name,
+                               const struct plx_tensor *moment, const struct update_item *item)
+{
+    const bool rounds = item->m->dtype == PLX_BF16;
+    TRY(check_dense(be, op, name, moment, rounds ? PLX_BF16 : be->storage));
+    return check_same_shape(be, op, name, moment, "value", item->value);
+}
+
 /* Each item's value, active copy and state; v may be none. */
 static plx_status check_items(struct backend *be, const char *op, const struct update_item *items,
                               int count)
@@ -424,8 +432,8 @@ static plx_status check_items(struct backend *be, const char *op, const struct u
         TRY(check_dense(be, op, "active", item->active, item->active->dtype));
         TRY(check_same_shape(be, op, "active", item->active, "value", item->value));
         TRY(check_like(be, op, "grad", item->grad, "value", item->value));
-        TRY(check_like(be, op, "m", item->m, "value", item->value));
-        if (item->v != NULL) TRY(check_like(be, op, "v", item->v, "value", item->value));
+        TRY(check_moment(be, op, "m", item->m, item));
+        if (item->v != NULL) TRY(check_moment(be, op, "v", item->v, item));
     }
     return PLX_OK;
 }

@@ -10,8 +10,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/bits.h"
 #include "ops/gemm_slice.h"
 #include "ops/real.h"
+#include "ops/rounding.h"
 
 /* ---- Vectors --------------------------------------------------------------------------------- */
 
@@ -382,21 +384,40 @@ static void ref_argmax(const struct plx_tensor *ids, const struct plx_tensor *x)
 
 /* ---- Optimiser updates ----------------------------------------------------------------------- */
 
+/* Element i of a state, and what it becomes: rounded by the given bits where it is bf16. */
+static real ref_moment(const struct plx_tensor *state, int64_t i)
+{
+    if (state->dtype != PLX_BF16) return ((const real *)state->data)[i];
+    return (real)bits_float((uint32_t)((const uint16_t *)state->data)[i] << 16);
+}
+
+static void ref_keep_moment(const struct plx_tensor *state, int64_t i, real value, uint32_t random)
+{
+    if (state->dtype == PLX_BF16)
+        ((uint16_t *)state->data)[i] = rounding_bf16(float_bits((float)value), random);
+    else
+        ((real *)state->data)[i] = value;
+}
+
 static void ref_adamw(const struct adamw_update *update, const struct update_item *item)
 {
-    real *w = item->value->data, *m = item->m->data, *v = item->v->data;
+    real *w = item->value->data;
     const real *g = item->grad->data;
     real factor = (real) * (const double *)update->factor->data;
     real beta1 = (real)update->beta1, beta2 = (real)update->beta2;
     const struct step_numbers *numbers = update->numbers->data;
     double rate = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
     real lr = (real)rate, keep = (real)(1.0 - rate * decay);
+    const uint32_t key = rounding_key(numbers->step, item->number);
     int64_t count = plx_tensor_count(item->value);
     for (int64_t i = 0; i < count; i++) {
         real slope = factor * g[i];
-        m[i] = beta1 * m[i] + (real)(1.0 - update->beta1) * slope;
-        v[i] = beta2 * v[i] + (real)(1.0 - update->beta2) * slope * slope;
-        real mean = m[i] / (real)numbers->bias1, root = (real)sqrt(v[i] / (real)numbers->bias2);
+        real m = beta1 * ref_moment(item->m, i) + (real)(1.0 - update->beta1) * slope;
+        real v = beta2 * ref_moment(item->v, i) + (real)(1.0 - update->beta2) * slope * slope;
+        const uint32_t random = rounding_word(key, (uint32_t)i);
+        ref_keep_moment(item->m, i, m, random);
+        ref_keep_moment(item->v, i, v, random >> 16);
+        real mean = m / (real)numbers->bias1, root = (real)sqrt(v / (real)numbers->bias2);
         w[i] = keep * w[i] - lr * (mean / (root + (real)update->eps));
     }
 }
@@ -405,14 +426,17 @@ static void ref_momentum(const struct muon_update *update, int index)
 {
     const struct update_item *item = &update->items[index];
     int64_t count = plx_tensor_count(item->value);
-    real *direction = (real *)update->directions->data + index * count, *moment = item->m->data;
+    real *direction = (real *)update->directions->data + index * count;
     const real *gradient = item->grad->data;
     real factor = (real) * (const double *)update->factor->data;
     real keep = (real)update->momentum, take = (real)(update->ema ? 1.0 - update->momentum : 1.0);
+    const struct step_numbers *numbers = update->numbers->data;
+    const uint32_t key = rounding_key(numbers->step, item->number);
     for (int64_t i = 0; i < count; i++) {
         real slope = factor * gradient[i];
-        moment[i] = keep * moment[i] + take * slope;
-        direction[i] = update->nesterov ? take * slope + keep * moment[i] : moment[i];
+        real moment = keep * ref_moment(item->m, i) + take * slope;
+        ref_keep_moment(item->m, i, moment, rounding_word(key, (uint32_t)i));
+        direction[i] = update->nesterov ? take * slope + keep * moment : moment;
     }
 }
 

@@ -11,7 +11,7 @@
 struct replay {
     bool prepared;       /* it has run once, so what operations prepare for new shapes is there */
     device_graph graph;  /* NULL: none is captured */
-    const void *scratch; /* where the backend's was then */
+    const void *scratch; /* where the backend's free part of it began then */
 };
 
 typedef plx_status (*replay_work)(void *user);
@@ -19,6 +19,8 @@ typedef plx_status (*replay_work)(void *user);
 /* Queues the work on the backend's stream: as it is the first time and where the device has no
  * graphs, then as a graph, which is captured anew where scratch has moved. */
 plx_status replay_run(struct replay *replay, struct backend *be, replay_work work, void *user);
+/* Whether there is a graph that the next run would replace. */
+bool replay_is_stale(const struct replay *replay, const struct backend *be);
 /* Drops the graph; the next run captures another. */
 void replay_forget(struct replay *replay, const struct backend *be);
 

@@ -224,6 +224,7 @@ static void optim_batch_add(struct optim *optim, struct optim_batch *batch, int 
         .v = slot->rule->states > 1 ? &slot->states[1] : NULL,
         .lr = optim_group_lr(config, param->group),
         .weight_decay = optim_group_decays(config, param->group),
+        .number = (uint32_t)row,
     };
     optim->item_count++;
     batch->count++;
@@ -250,9 +251,10 @@ static void optim_carve_states(struct optim *optim, struct arena *arena, bool re
     for (int i = 0; i < optim->slot_count; i++) {
         struct optim_slot *slot = &optim->slots[i];
         const struct plx_tensor *value = &optim->params->items[i].value;
+        const plx_dtype dtype = optim->config.bf16_moments ? PLX_BF16 : value->dtype;
         if (slot->rule == NULL || slot->remote != remote) continue;
         for (int s = 0; s < slot->rule->states; s++)
-            slot->states[s] = arena_tensor(arena, value->dtype, value->rank, value->shape);
+            slot->states[s] = arena_tensor(arena, dtype, value->rank, value->shape);
     }
 }
 

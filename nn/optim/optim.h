@@ -40,6 +40,8 @@ struct optim_config {
     bool decay_norms; /* weight decay also on norms, biases and embeddings; matrices, thin ones and
                          an untied head always decay */
     double clip;      /* largest global gradient norm; 0: no clipping */
+    bool
+        bf16_moments; /* momentum, m and v in bf16 (ops/rounding.h), not in the parameters' dtype */
 };
 
 /* The recipe of the paper's language models (arXiv 2605.29157): adamw lr 3e-4, betas 0.9, 0.95, eps

@@ -1,9 +1,9 @@
 /* update.h: what optim.c and the update rules agree on; internal to this folder.
  *
  * An update rule turns the gradients of a batch of parameters into their next values. It says which
- * tensors of state it keeps for each, all of the parameter's shape and dtype, and optim.c
- * allocates, names and enumerates them. A new rule is one file with one const struct, and a mention
- * in a row of optim.c's table. */
+ * tensors of state it keeps for each, all of the parameter's shape, and optim.c allocates, names
+ * and enumerates them. A new rule is one file with one const struct, and a mention in a row of
+ * optim.c's table. */
 #ifndef NN_OPTIM_UPDATE_H
 #define NN_OPTIM_UPDATE_H
 

@@ -10,26 +10,33 @@
 
 /* ---- A run ---- */
 
-enum { STEPS = 30, MICRO = 2, MOST_TOKENS = 96, MOST_SEQUENCES = 8, KINDS = 10 };
+enum { OFTEN = 6, KINDS = 13, STEPS = 8 * OFTEN + 2 * KINDS };
+enum { MICRO = 2, MOST_TOKENS = 96, MOST_SEQUENCES = 8, FILLED = 1, UNEVEN = 2, APART = 4 };
 
-/* Batches of a kind have these lengths, the last with empty sequences behind them: more kinds than
- * a model keeps graphs of, and two that differ in nothing but where sequences end. */
-static const int64_t kinds[KINDS][MOST_SEQUENCES] = {
-    {48, 48},   {20, 28, 48}, {48, 20, 28}, {96},         {24, 24, 24},
-    {7, 1, 40}, {32, 32, 32}, {50, 40},     {11, 12, 13}, {30, 5, 61},
+/* Batches of a kind have these lengths. FILLED: with empty sequences behind them. UNEVEN: as which
+ * they count though they are alike. APART: launched as micro-batches that are not alike are. */
+static const struct {
+    int64_t lengths[MOST_SEQUENCES];
+    int how;
+} kinds[KINDS] = {
+    {{48, 48}, 0}, {{20, 28, 48}, 0}, {{48, 20, 28}, 0}, {{30, 5, 61}, FILLED}, {{40, 40}, UNEVEN},
+    {{96}, 0},     {{24, 24, 24}, 0}, {{7, 1, 40}, 0},   {{50, 40}, APART},     {{11, 12, 13}, 0},
+    {{90}, 0},     {{1, 80, 10}, 0},  {{9, 9, 9, 9}, 0},
 };
 
 static int64_t sequences_of(int kind)
 {
     int64_t count = 0;
-    while (count < MOST_SEQUENCES && kinds[kind][count] > 0) count++;
-    return kind == KINDS - 1 ? MOST_SEQUENCES : count;
+    while (count < MOST_SEQUENCES && kinds[kind].lengths[count] > 0) count++;
+    return kinds[kind].how == FILLED ? MOST_SEQUENCES : count;
 }
 
-/* The first kind comes most often, as it does in training. */
+/* Some kinds come often, the first most, as in training; then come more than a model keeps graphs
+ * of. */
 static int kind_of(int step)
 {
-    return step % 2 == 0 ? 0 : step / 2 % KINDS;
+    if (step >= 8 * OFTEN) return step % KINDS;
+    return step % 2 == 0 ? 0 : step / 2 % OFTEN;
 }
 
 struct run {
@@ -43,11 +50,15 @@ struct run {
 static const struct {
     const char *mixer, *optimizer;
     int64_t width, head_dim;
-    bool rounds, fp8; /* products in bf16, those of linear layers in fp8 */
+    bool rounds, halved, fp8; /* products in bf16, the optimiser's states, linear layers in fp8 */
+    enum recompute recompute;
 } variants[] = {
-    {"parallax", "adamw", 32, 8, false, false}, {"softmax", "muon", 32, 8, false, false},
-    {"parallax", "muon", 256, 64, true, false}, {"parallax", "adamw", 256, 128, true, false},
-    {"softmax", "adamw", 256, 64, true, false}, {"parallax", "muon", 256, 128, true, true},
+    {"parallax", "adamw", 32, 8, false, false, false, RECOMPUTE_NONE},
+    {"softmax", "muon", 32, 8, false, false, false, RECOMPUTE_FULL},
+    {"parallax", "muon", 256, 64, true, true, false, RECOMPUTE_SELECTIVE},
+    {"parallax", "adamw", 256, 128, true, false, false, RECOMPUTE_NONE},
+    {"softmax", "adamw", 256, 64, true, true, false, RECOMPUTE_FULL},
+    {"parallax", "muon", 256, 128, true, false, true, RECOMPUTE_SELECTIVE},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -62,10 +73,11 @@ static void run_open(struct run *run, int variant, bool graphs)
     backend.fp8_linear = variants[variant].fp8;
     if (variants[variant].rounds) backend.compute = PLX_BF16, backend.bf16_activations = true;
     struct optim_config optim = optim_config_default(variants[variant].optimizer);
+    optim.bf16_moments = variants[variant].halved;
     case_open_on(&run->m, &config, &backend, 3);
     struct param_list *params = model_params(run->m.model);
-    CASE_OK(&run->m,
-            model_reserve(run->m.model, MOST_TOKENS, MOST_SEQUENCES, true, RECOMPUTE_NONE, NULL));
+    CASE_OK(&run->m, model_reserve(run->m.model, MOST_TOKENS, MOST_SEQUENCES, true,
+                                   variants[variant].recompute, NULL));
     CASE_OK(&run->m, sharding_create(&run->sharding, NULL, &run->m.be, params, &optim));
     CASE_OK(&run->m, optim_create(&run->m.be, &optim, params, &run->optim));
     run->step = train_step_make(run->m.model, &run->sharding, run->optim, graphs);
@@ -121,11 +133,11 @@ static void run_step(struct run *run, int step, bool bad)
 {
     const int kind = kind_of(step);
     struct rng rng = rng_make(11, (uint64_t)step);
-    CASE_OK(&run->m, train_step_begin(&run->step));
+    CASE_OK(&run->m, train_step_begin(&run->step, kinds[kind].how != APART));
     for (int i = 0; i < MICRO; i++) {
         struct case_batch *b = &run->batches[i];
-        case_batch_fill(b, kinds[kind], sequences_of(kind), 61, &rng);
-        b->batch.uneven = kind == 6;
+        case_batch_fill(b, kinds[kind].lengths, sequences_of(kind), 61, &rng);
+        b->batch.uneven = kinds[kind].how == UNEVEN;
         CASE_OK(&run->m,
                 train_step_add(&run->step, &b->batch, bad ? (double)NAN : 0.01, i == MICRO - 1));
     }

@@ -73,11 +73,17 @@ static void operands_adamw(struct operand *o, int64_t n, int64_t e)
     }
 }
 
+static void operands_adamw_halved(struct operand *o, int64_t n, int64_t e)
+{
+    operands_adamw(o, n, e);
+    o[1].halved = o[2].halved = o[5].halved = o[6].halved = true;
+}
+
 static plx_status adamw(struct backend *be, const struct plx_tensor *v, int64_t step, double factor)
 {
     const struct update_item items[2] = {
-        {&v[0], &v[0], &v[3], &v[1], &v[2], .lr = 0.06, .weight_decay = 0.5},
-        {&v[4], &v[4], &v[7], &v[5], &v[6], .lr = 0.02, .weight_decay = 0.0}};
+        {&v[0], &v[0], &v[3], &v[1], &v[2], .lr = 0.06, .weight_decay = 0.5, .number = 7},
+        {&v[4], &v[4], &v[7], &v[5], &v[6], .lr = 0.02, .weight_decay = 0.0, .number = 70}};
     struct plx_tensor number, numbers;
     TRY(doubles_create(be, 1, &factor, &number));
     TRY(numbers_create(be, step, &numbers));
@@ -117,13 +123,19 @@ static void operands_muon(struct operand *o, int64_t n, int64_t e)
     o[3].role = o[6].role = ROLE_IN;
 }
 
+static void operands_muon_halved(struct operand *o, int64_t n, int64_t e)
+{
+    operands_muon(o, n, e);
+    o[2].halved = o[5].halved = true;
+}
+
 static plx_status muon(struct backend *be, const struct plx_tensor *v,
                        plx_status (*op)(struct backend *be, const struct muon_update *update),
                        bool nesterov, bool ema, double factor)
 {
     const struct update_item items[2] = {
-        {&v[1], &v[1], &v[3], &v[2], .lr = 0.06, .weight_decay = 0.5},
-        {&v[4], &v[4], &v[6], &v[5], .lr = 0.02, .weight_decay = 1.0}};
+        {&v[1], &v[1], &v[3], &v[2], .lr = 0.06, .weight_decay = 0.5, .number = 7},
+        {&v[4], &v[4], &v[6], &v[5], .lr = 0.02, .weight_decay = 1.0, .number = 70}};
     struct plx_tensor number, numbers;
     TRY(doubles_create(be, 1, &factor, &number));
     TRY(numbers_create(be, 3, &numbers));

@@ -128,12 +128,19 @@ static void check_shapes(struct backend *be)
                    "3 elements", "[2,3]", NULL);
     double one = 1.0;
     struct plx_tensor factor = plx_tensor_dense(&one, PLX_F64, 1, (const int64_t[]){1});
-    struct update_item item = {&small, &small, &small, &small, &small, 0.1, 0.0};
-    struct adamw_update update = {.items = &item, .count = 1, .factor = &factor};
-    expect_failure(ops->adamw(be, &update), PLX_INTERNAL, "adamw", "step is 0", NULL);
+    struct update_item item = {&small, &small, &small, &small, &small, .lr = 1};
+    struct adamw_update update = {
+        .items = &item, .count = 1, .factor = &factor, .numbers = &factor};
+    expect_failure(ops->adamw(be, &update), PLX_INTERNAL, "adamw", "numbers [1]", NULL);
     struct plx_tensor directions = plx_tensor_dense(data, PLX_F32, 3, (const int64_t[]){1, 2, 4});
-    struct muon_update muon = {
-        .items = &item, .count = 1, .factor = &factor, .directions = &directions};
+    struct step_numbers told = {.step = 1};
+    struct plx_tensor numbers =
+        plx_tensor_dense(&told, PLX_F64, 1, (const int64_t[]){STEP_NUMBERS});
+    struct muon_update muon = {.items = &item,
+                               .count = 1,
+                               .factor = &factor,
+                               .numbers = &numbers,
+                               .directions = &directions};
     expect_failure(ops->momentum(be, &muon), PLX_INTERNAL, "momentum", "[1,2,4]", "1 values", NULL);
     item.m = &large;
     expect_failure(ops->apply(be, &muon), PLX_INTERNAL, "apply", "m [2,4]", "value [2,3]", NULL);

@@ -19,14 +19,16 @@ extern "C" {
 /* Arguments of a kernel have 4 KiB. */
 enum { UPDATE_LIST = 60 };
 
-/* A parameter: tensors of count elements, float all but active, which is bf16 or NULL. */
+/* A parameter: tensors of count elements, float all but active, which is bf16 or NULL, and m and v,
+ * which are of dtype M. */
 struct update_entry {
     float *value;
     void *active;
     const float *grad;
-    float *m, *v;
+    void *m, *v;
     float lr, weight_decay; /* as multiples of the step's */
     int32_t first; /* block of the launch, for lists of unequal counts: set by the launcher */
+    uint32_t number;
     int64_t count;
 };
 
@@ -49,14 +51,19 @@ const char *launch_clip(plx_stream stream, struct clip_state *state, const doubl
 struct adamw_factors {
     float beta1, rest1, beta2, rest2, eps;
 };
-const char *launch_adamw(plx_stream stream, struct update_list *list,
+const char *launch_adamw(plx_stream stream, plx_dtype M, struct update_list *list,
                          const struct adamw_factors *factors, const double *factor,
                          const struct step_numbers *numbers);
 
 /* Entries of one count and directions behind each other, of dtype T. */
-const char *launch_momentum(plx_stream stream, plx_dtype T, const struct update_list *list,
-                            void *directions, float keep, float take, bool nesterov,
-                            const double *factor);
+struct momentum_factors {
+    float keep, take;
+    bool nesterov;
+};
+const char *launch_momentum(plx_stream stream, plx_dtype T, plx_dtype M,
+                            const struct update_list *list, void *directions,
+                            const struct momentum_factors *by, const double *factor,
+                            const struct step_numbers *numbers);
 const char *launch_apply(plx_stream stream, plx_dtype T, const struct update_list *list,
                          const void *directions, double scale, const double *factor,
                          const struct step_numbers *numbers);

@@ -71,6 +71,7 @@ static struct update_list update_list_of(const struct update_item *items, int co
             .v = item->v != NULL ? item->v->data : NULL,
             .lr = (float)item->lr,
             .weight_decay = (float)item->weight_decay,
+            .number = item->number,
             .count = plx_tensor_count(item->value),
         };
     }
@@ -105,8 +106,8 @@ plx_status cuda_adamw(struct backend *be, const struct adamw_update *update)
     for (int begin = 0; begin < update->count; begin += UPDATE_LIST) {
         struct update_list list = update_list_of(update->items, update->count, begin);
         TRY(cuda_launched(be, "adamw",
-                          launch_adamw(be->stream, &list, &factors, update->factor->data,
-                                       update->numbers->data)));
+                          launch_adamw(be->stream, update->items[begin].m->dtype, &list, &factors,
+                                       update->factor->data, update->numbers->data)));
     }
     return PLX_OK;
 }
@@ -124,14 +125,18 @@ static void *directions_from(const struct muon_update *update, int begin)
 plx_status cuda_momentum(struct backend *be, const struct muon_update *update)
 {
     TRY(check_momentum(be, update));
-    float keep = (float)update->momentum;
-    float take = (float)(update->ema ? 1.0 - update->momentum : 1.0);
+    const struct momentum_factors by = {
+        .keep = (float)update->momentum,
+        .take = (float)(update->ema ? 1.0 - update->momentum : 1.0),
+        .nesterov = update->nesterov,
+    };
     for (int begin = 0; begin < update->count; begin += UPDATE_LIST) {
         struct update_list list = update_list_of(update->items, update->count, begin);
         TRY(cuda_launched(be, "momentum",
-                          launch_momentum(be->stream, update->directions->dtype, &list,
-                                          directions_from(update, begin), keep, take,
-                                          update->nesterov, update->factor->data)));
+                          launch_momentum(be->stream, update->directions->dtype,
+                                          update->items[begin].m->dtype, &list,
+                                          directions_from(update, begin), &by, update->factor->data,
+                                          update->numbers->data)));
     }
     return PLX_OK;
 }
