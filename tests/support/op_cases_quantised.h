@@ -114,6 +114,7 @@ static plx_status unfold(struct backend *be, const struct plx_tensor *y,
                          const struct quantised *stored)
 {
     struct quantised fold;
+    if (plx_tensor_count(y) == 0) return PLX_OK;
     TRY(fold_create(be, stored->values.shape[1], &fold));
     plx_status status = multiply_quantised(be, y, stored, &fold, 0, NULL);
     quantised_release(be, &fold);
