@@ -106,7 +106,7 @@ static void setup(struct fixture *f, const struct ops *ops, const char *optimize
     assert_int_equal(arena_create(&f->values, &device_cpu, NULL, room, &f->err), PLX_OK);
     assert_int_equal(arena_create(&f->grads, &device_cpu, NULL, room, &f->err), PLX_OK);
     param_list_carve_values(&f->params, &f->values);
-    param_list_carve_active(&f->params, PLX_F32, &f->values);
+    param_list_carve_active(&f->params, backend_precision(&f->be), &f->values);
     param_list_carve_grads(&f->params, &f->grads);
     assert_int_equal(optim_create(&f->be, &config, &f->params, &f->optim), PLX_OK);
 }
