@@ -68,6 +68,14 @@ printf '{"prompt": "the "}\n{"prompt": "a quick brown"}\n{"prompt": "fox"}\n' >p
 cmp side.1 side.2 || fail "the company of a prompt changes its text: $(cat side.1 side.2)"
 [ "$(wc -l <side.1)" -eq 3 ] || fail "three prompts gave $(cat side.1)"
 "$parallax" sample halves --prompts prompts.txt --max-tokens 12 --threads 1 --temperature 0 >side.3
+# Few places, or a small cache, change when a text goes on, not how; what was taken is said.
+"$parallax" sample halves --prompts prompts.txt --batch 3 --cache-tokens 130 --max-tokens 12 --threads 1 --seed 5 --stats \
+    >side.4 2>stats
+cmp side.1 side.4 || fail "the cache of a prompt changes its text: $(cat side.1 side.4)"
+grep -q '^3 texts in .* s: .* prompt tokens, ' stats || fail "no counts in $(cat stats)"
+grep -q '^cache: 2 pages of 64 tokens, .* MB, 2 of them taken at most; ' stats || fail "no cache in $(cat stats)"
+refuses 2 '--cache-tokens: 63 tokens are 0 pages of 64, but prompt 1 of 4 tokens may take 1 with 12 new ones' \
+    "$parallax" sample halves --prompts prompts.txt --max-tokens 12 --cache-tokens 63
 alone=$("$parallax" sample halves "fox" --max-tokens 12 --threads 1 --temperature 0)
 [[ "$(tail -n 1 side.3)" == *"\"prompt\":\"fox\",\"text\":\"$alone\","* ]] || fail "alone $alone, together $(cat side.3)"
 refuses 2 '--prompts: prompts.txt holds all prompts' "$parallax" sample halves "x" --prompts prompts.txt

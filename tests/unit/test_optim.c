@@ -97,7 +97,7 @@ static void setup_rows(struct fixture *f, const struct setting *setting,
     assert_int_equal(arena_create(&f->values, &device_cpu, NULL, room, &f->err), PLX_OK);
     assert_int_equal(arena_create(&f->grads, &device_cpu, NULL, room, &f->err), PLX_OK);
     param_list_carve_values(&f->params, &f->values);
-    param_list_carve_active(&f->params, setting->storage, &f->values);
+    param_list_carve_active(&f->params, backend_precision(&f->be), &f->values);
     for (int i = 0; i < PARAMS; i++) {
         fill(&f->params.items[i].value, (uint64_t)i, 0.5);
         f->params.items[i].frozen = frozen >> i & 1;

@@ -207,12 +207,61 @@ plx_status cuda_gemm_has_fp8(struct backend *be)
     return PLX_OK;
 }
 
+/* Rows first .. first + count - 1 of a matrix. */
+static struct plx_tensor rows_of(const struct plx_tensor *matrix, int64_t first, int64_t count)
+{
+    struct plx_tensor rows = *matrix;
+    rows.shape[0] = count;
+    rows.data =
+        (char *)matrix->data + (size_t)(first * matrix->stride[0]) * plx_dtype_size(matrix->dtype);
+    return rows;
+}
+
+static plx_status gemm_few_rows(struct backend *be, const struct gemm *gemm, int64_t first,
+                                int64_t count)
+{
+    const struct plx_tensor *add = gemm->add != NULL ? gemm->add : gemm->c;
+    const struct quantised_few few = {.c = rows_of(gemm->c, first, count).data,
+                                      .a = rows_of(gemm->a, first, count).data,
+                                      .b = gemm->b->data,
+                                      .add = rows_of(add, first, count).data,
+                                      .a_scale = (const float *)gemm->a_scale->data + first,
+                                      .b_scale = gemm->b_scale->data,
+                                      .N = gemm->b->shape[0],
+                                      .K = gemm->b->shape[1],
+                                      .c_stride = gemm->c->stride[0],
+                                      .add_stride = add->stride[0],
+                                      .rows = (int)count,
+                                      .alpha = (float)gemm->alpha,
+                                      .beta = (float)gemm->beta};
+    return cuda_launched(be, "gemm", launch_quantised_few(be->stream, gemm->c->dtype, &few));
+}
+
+/* cuBLASLt wants multiples of 16 rows; the few that are left are a kernel's. */
+static plx_status gemm_quantised(struct backend *be, const struct gemm *gemm, void *workspace)
+{
+    const int64_t M = gemm->a->shape[0], few = M % QUANTISED_UNIT, most = M - few;
+    if (few > 0) TRY(gemm_few_rows(be, gemm, most, few));
+    if (most == 0) return PLX_OK;
+    struct gemm product = *gemm;
+    const struct plx_tensor a = rows_of(gemm->a, 0, most), c = rows_of(gemm->c, 0, most);
+    struct plx_tensor add;
+    product.a = &a;
+    product.c = &c;
+    if (gemm->add != NULL) {
+        add = rows_of(gemm->add, 0, most);
+        product.add = &add;
+    }
+    return gemm_run(be, &product, workspace);
+}
+
 /* ---- The operation --------------------------------------------------------------------------- */
 
 static plx_status gemm_dispatch(struct backend *be, const struct gemm *gemm, void *workspace)
 {
     struct gemv few;
     if (plx_tensor_count(gemm->c) == 0) return PLX_OK;
+    if (gemm->a_scale != NULL) return gemm_quantised(be, gemm, workspace);
     if (cuda_gemv_takes(gemm, &few))
         return cuda_launched(be, "gemm", launch_gemv(be->stream, &few));
     return gemm_run(be, gemm, workspace);

@@ -8,7 +8,6 @@ bool cuda_gemv_takes(const struct gemm *gemm, struct gemv *call)
     const struct plx_tensor *x = gemm->a, *weight = gemm->b, *y = gemm->c, *add = gemm->add;
     const bool adds = gemm->beta != 0;
     if (x->rank != 2 || gemm->transpose_a || !gemm->transpose_b) return false;
-    if (gemm->a_scale != NULL) return false;
     if (gemm->alpha != 1 || (adds && gemm->beta != 1)) return false;
     if (add == NULL) add = y;
     if (!check_is_dense(x) || !check_is_dense(weight) || !check_is_dense(y)) return false;

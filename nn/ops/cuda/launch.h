@@ -115,6 +115,17 @@ struct quantise_both {
     uint32_t *largest;
 };
 const char *launch_quantise_both(plx_stream stream, plx_dtype T, const struct quantise_both *call);
+/* c = alpha a b^T + beta add of fewer than 16 rows of a, both quantised: a [rows,K], b [N,K] on
+ * addresses of 16, c and add [rows,N] of T with a stride. */
+struct quantised_few {
+    void *c;
+    const void *a, *b, *add;
+    const float *a_scale, *b_scale;
+    int64_t N, K, c_stride, add_stride;
+    int rows;
+    float alpha, beta;
+};
+const char *launch_quantised_few(plx_stream stream, plx_dtype T, const struct quantised_few *call);
 
 /* ---- gemv_cuda.cu ---- */
 /* y = x weight^T + add, all dense: x [rows,K], weight [N,K], y and add (or NULL) [rows,N]. */

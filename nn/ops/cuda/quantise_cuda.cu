@@ -4,6 +4,7 @@
  * Magnitudes are compared as the integers of their bits: the order is the same, infinity and NaN
  * come last, and the largest of several blocks can be found by an atomic without rounding or a
  * fixed order. */
+#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include "norm.cuh"
@@ -115,107 +116,181 @@ __global__ void __launch_bounds__(THREADS)
 
 /* ---- Rows and columns ------------------------------------------------------------------------ */
 
-/* A block has a tile of the matrix, a warp every eighth row of it, a lane two columns. */
-enum { TILE = 64, WARPS = THREADS / 32, HELD = TILE / WARPS };
+/* A block has a tile of 128 rows and 64 columns, half of it at a time. A warp has 16 rows and 32
+ * columns of that, a lane four of each: so it reads whole lines, and what a lane has of a column is
+ * a word of the transpose. Extents are multiples of 16, so no lane crosses the border. */
+enum { ROWS = 128, COLUMNS = 64, HALF = ROWS / 2, WARPS = THREADS / 32 };
 
-struct tile {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int64_t row = (int64_t)blockIdx.y * TILE, column = (int64_t)blockIdx.x * TILE;
+struct patch {
+    float v[4][4];
 
-    __device__ __forceinline__ int64_t row_of(int i) const
-    {
-        return row + i * WARPS + warp;
-    }
-    __device__ __forceinline__ int64_t column_of(int j) const
-    {
-        return column + j * 32 + lane;
-    }
-    /* Zeros beyond the matrix. */
-    template <class T>
-    __device__ __forceinline__ void load(float (&v)[HELD][2], const T *x, int64_t M,
-                                         int64_t K) const
+    template <bool WIDE, class T>
+    __device__ __forceinline__ void load(const T *x, int64_t row, int64_t column, int64_t M,
+                                         int64_t K)
     {
 #pragma unroll
-        for (int i = 0; i < HELD; i++)
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const bool inside = row_of(i) < M && column_of(j) < K;
-                v[i][j] = inside ? number(x[row_of(i) * K + column_of(j)]) : 0;
-            }
+        for (int i = 0; i < 4; i++) {
+            const T *from = x + (row + i) * K + column;
+            const bool inside = row < M && column < K;
+            float4 four = {0, 0, 0, 0};
+            if (WIDE && inside) four = load_four(from);
+            if (!WIDE && inside)
+                four = {number(from[0]), number(from[1]), number(from[2]), number(from[3])};
+            v[i][0] = four.x, v[i][1] = four.y, v[i][2] = four.z, v[i][3] = four.w;
+        }
+    }
+
+    static __device__ __forceinline__ float4 load_four(const float *from)
+    {
+        return *(const float4 *)from;
+    }
+    static __device__ __forceinline__ float4 load_four(const bf16 *from)
+    {
+        const uint2 words = *(const uint2 *)from;
+        return {__uint_as_float(words.x << 16), __uint_as_float(words.x & 0xffff0000u),
+                __uint_as_float(words.y << 16), __uint_as_float(words.y & 0xffff0000u)};
     }
 };
 
-template <class T>
+/* Where a thread is in the tile. */
+struct place {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int row = warp / 2 * 16 + lane / 8 * 4, column = warp % 2 * 32 + lane % 8 * 4;
+};
+
+template <class T, bool WIDE>
 __global__ void __launch_bounds__(THREADS)
     largest_kernel(uint32_t *of_row, uint32_t *of_column, const T *x, int64_t M, int64_t K)
 {
-    const tile at;
-    float v[HELD][2];
-    uint32_t column[2] = {0, 0};
-    __shared__ uint32_t columns[WARPS][TILE];
-    at.load(v, x, M, K);
+    const place at;
+    const int64_t first = (int64_t)blockIdx.y * ROWS, column = blockIdx.x * COLUMNS + at.column;
+    uint32_t columns[4] = {0, 0, 0, 0};
+    __shared__ uint32_t of_warps[WARPS / 2][COLUMNS];
 #pragma unroll
-    for (int i = 0; i < HELD; i++) {
-        const uint32_t left = magnitude(v[i][0]), right = magnitude(v[i][1]);
-        column[0] = larger(column[0], left);
-        column[1] = larger(column[1], right);
-        const uint32_t row = team_largest<32>(larger(left, right));
-        if (at.lane == 0 && at.row_of(i) < M) atomicMax(&of_row[at.row_of(i)], row);
+    for (int half = 0; half < 2; half++) {
+        const int64_t row = first + half * HALF + at.row;
+        patch in;
+        in.load<WIDE>(x, row, column, M, K);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            uint32_t line = 0;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                line = larger(line, magnitude(in.v[i][j]));
+                columns[j] = larger(columns[j], magnitude(in.v[i][j]));
+            }
+            line = team_largest<8>(line);
+            if (at.lane % 8 == 0 && row < M) atomicMax(&of_row[row + i], line);
+        }
     }
-    columns[at.warp][at.lane] = column[0];
-    columns[at.warp][at.lane + 32] = column[1];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        columns[j] = larger(columns[j], __shfl_xor_sync(0xffffffffu, columns[j], 8));
+        columns[j] = larger(columns[j], __shfl_xor_sync(0xffffffffu, columns[j], 16));
+        if (at.lane < 8) of_warps[at.warp / 2][at.column + j] = columns[j];
+    }
     __syncthreads();
-    if (threadIdx.x >= TILE || at.column + threadIdx.x >= K) return;
+    const int64_t mine = blockIdx.x * COLUMNS + threadIdx.x;
+    if (threadIdx.x >= COLUMNS || mine >= K) return;
     uint32_t largest = 0;
-    for (int warp = 0; warp < WARPS; warp++) largest = larger(largest, columns[warp][threadIdx.x]);
-    atomicMax(&of_column[at.column + threadIdx.x], largest);
+#pragma unroll
+    for (int warp = 0; warp < WARPS / 2; warp++)
+        largest = larger(largest, of_warps[warp][threadIdx.x]);
+    atomicMax(&of_column[mine], largest);
 }
 
-/* Lines of 64 bytes of a tile to a matrix with rows of length bytes: 16 bytes a thread. */
-__device__ __forceinline__ void store_lines(uint8_t *to, const uint32_t (*lines)[TILE / 4 + 1],
-                                            int64_t first, int64_t count, int64_t begin,
-                                            int64_t length)
-{
-    const int line = threadIdx.x / 4, part = threadIdx.x % 4;
-    if (first + line >= count || begin + part * 16 >= length) return;
-    const uint32_t *word = &lines[line][part * 4];
-    *(uint4 *)(to + (first + line) * length + begin + part * 16) =
-        make_uint4(word[0], word[1], word[2], word[3]);
-}
-
-template <class T>
+/* From the last tile to the first: what was read last is still in the cache. */
+template <class T, bool WIDE>
 __global__ void __launch_bounds__(THREADS) quantise_both_kernel(quantise_both call)
 {
-    const tile at;
-    float v[HELD][2];
-    __shared__ uint32_t rows[TILE][TILE / 4 + 1], columns[TILE][TILE / 4 + 1];
-    at.load(v, (const T *)call.x, call.M, call.K);
-    const uint32_t *of_column = call.largest + call.M;
-    factors by_column[2];
+    const place at;
+    const int64_t first = (int64_t)(gridDim.y - 1 - blockIdx.y) * ROWS,
+                  left = (int64_t)(gridDim.x - 1 - blockIdx.x) * COLUMNS, column = left + at.column;
+    __shared__ uint32_t transposed[COLUMNS][ROWS / 4 + 1];
+    factors by_column[4];
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-        const int64_t k = at.column_of(j);
-        by_column[j] = factors_of(k < call.K ? of_column[k] : 0);
-        if (blockIdx.y == 0 && at.warp == 0 && k < call.K)
-            call.column_scale[k] = by_column[j].scale;
+    for (int j = 0; j < 4; j++) {
+        by_column[j] = factors_of(column < call.K ? call.largest[call.M + column + j] : 0);
+        if (first == 0 && at.row == 0 && column < call.K)
+            call.column_scale[column + j] = by_column[j].scale;
     }
 #pragma unroll
-    for (int i = 0; i < HELD; i++) {
-        const int64_t m = at.row_of(i);
-        const int line = i * WARPS + at.warp;
-        const factors by_row = factors_of(m < call.M ? call.largest[m] : 0);
-        if (blockIdx.x == 0 && at.lane == 0 && m < call.M) call.row_scale[m] = by_row.scale;
+    for (int half = 0; half < 2; half++) {
+        const int64_t row = first + half * HALF + at.row;
+        const bool inside = row < call.M && column < call.K;
+        patch in;
+        in.load<WIDE>((const T *)call.x, row, column, call.M, call.K);
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-            const int column = at.lane + 32 * j;
-            ((uint8_t *)rows[line])[column] = (uint8_t)stored_pair(v[i][j] * by_row.inverse, 0);
-            ((uint8_t *)columns[column])[line] =
-                (uint8_t)stored_pair(v[i][j] * by_column[j].inverse, 0);
+        for (int i = 0; i < 4; i++) {
+            const factors by_row = factors_of(inside ? call.largest[row + i] : 0);
+            float line[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) line[j] = in.v[i][j] * by_row.inverse;
+            if (!inside) continue;
+            *(uint32_t *)((uint8_t *)call.rows + (row + i) * call.K + column) = stored_four(line);
+            if (column == 0) call.row_scale[row + i] = by_row.scale;
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            float line[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) line[i] = in.v[i][j] * by_column[j].inverse;
+            transposed[at.column + j][(half * HALF + at.row) / 4] = stored_four(line);
         }
     }
     __syncthreads();
-    store_lines((uint8_t *)call.rows, rows, at.row, call.M, at.column, call.K);
-    store_lines((uint8_t *)call.columns, columns, at.column, call.K, at.row, call.M);
+    if (first + at.lane * 4 >= call.M) return;
+    for (int line = at.warp; line < COLUMNS && left + line < call.K; line += WARPS)
+        *(uint32_t *)((uint8_t *)call.columns + (left + line) * call.M + first + at.lane * 4) =
+            transposed[line][at.lane];
+}
+
+/* ---- Products of a few rows ------------------------------------------------------------------ */
+
+enum { FEW = 15 };
+
+/* Sixteen numbers, exactly. */
+__device__ __forceinline__ void widen(float (&v)[16], const void *from)
+{
+    const uint4 in = *(const uint4 *)from;
+    const uint32_t words[4] = {in.x, in.y, in.z, in.w};
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(
+            (__nv_fp8x2_storage_t)(words[i / 2] >> i % 2 * 16), __NV_E4M3);
+        const float2 two = __half22float2(__half2(pair));
+        v[2 * i] = two.x;
+        v[2 * i + 1] = two.y;
+    }
+}
+
+/* A warp has a row of b, and so a column of c. */
+template <class T>
+__global__ void __launch_bounds__(THREADS) quantised_few_kernel(quantised_few call)
+{
+    const int lane = threadIdx.x % 32;
+    const int64_t n = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, K = call.K;
+    float sums[FEW] = {};
+    if (n >= call.N) return;
+    for (int64_t k = lane * 16; k < K; k += 32 * 16) {
+        float weight[16], x[16];
+        widen(weight, (const uint8_t *)call.b + n * K + k);
+#pragma unroll
+        for (int m = 0; m < FEW; m++) {
+            if (m >= call.rows) continue;
+            widen(x, (const uint8_t *)call.a + m * K + k);
+#pragma unroll
+            for (int i = 0; i < 16; i++) sums[m] += weight[i] * x[i];
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < FEW; m++) {
+        if (m >= call.rows) continue;
+        float sum = call.alpha * team_sum<32>(sums[m]) * call.a_scale[m] * call.b_scale[n];
+        if (call.beta != 0)
+            sum += call.beta * number(((const T *)call.add)[m * call.add_stride + n]);
+        if (lane == 0) ((T *)call.c)[m * call.c_stride + n] = rounded<T>(sum);
+    }
 }
 
 } // namespace
@@ -245,12 +320,26 @@ const char *launch_quantise_rows(plx_stream stream, plx_dtype dtype, void *y, fl
 const char *launch_quantise_both(plx_stream stream, plx_dtype dtype,
                                  const struct quantise_both *call)
 {
-    const dim3 grid(blocks_for(call->K, TILE), blocks_for(call->M, TILE));
+    const dim3 grid(blocks_for(call->K, COLUMNS), blocks_for(call->M, ROWS));
     for_dtype(dtype, [&](auto zero) {
         typedef decltype(zero) T;
-        largest_kernel<T><<<grid, THREADS, 0, (cudaStream_t)stream>>>(
-            call->largest, call->largest + call->M, (const T *)call->x, call->M, call->K);
-        quantise_both_kernel<T><<<grid, THREADS, 0, (cudaStream_t)stream>>>(*call);
+        const bool wide = (uintptr_t)call->x % 16 == 0;
+        auto largest = wide ? largest_kernel<T, true> : largest_kernel<T, false>;
+        auto store = wide ? quantise_both_kernel<T, true> : quantise_both_kernel<T, false>;
+        largest<<<grid, THREADS, 0, (cudaStream_t)stream>>>(call->largest, call->largest + call->M,
+                                                            (const T *)call->x, call->M, call->K);
+        store<<<grid, THREADS, 0, (cudaStream_t)stream>>>(*call);
+    });
+    return launched();
+}
+
+const char *launch_quantised_few(plx_stream stream, plx_dtype dtype,
+                                 const struct quantised_few *call)
+{
+    for_dtype(dtype, [&](auto zero) {
+        typedef decltype(zero) T;
+        quantised_few_kernel<T>
+            <<<blocks_for(call->N, THREADS / 32), THREADS, 0, (cudaStream_t)stream>>>(*call);
     });
     return launched();
 }
