@@ -1,10 +1,11 @@
 /* attention_decode_sm90_join.cuh: from the sums of warps to outputs.
  *
- * The warps of a block, and of up to sixteen blocks of a cluster, join in shared memory: every
- * block joins some of the channels, a lane for each block and channel. If the cluster has seen all
- * keys of the pair, that is the result; otherwise it leaves a partial result in the workspace, and
- * the block that arrives last joins them, in the order of the keys whoever is last: results repeat
- * bit for bit.
+ * The warps of a block join in shared memory, and so do up to sixteen blocks of a cluster: every
+ * block has some of the channels, which the others store in its memory, where a barrier counts the
+ * bytes; a lane for each block and channel joins them. If the cluster has seen all keys of the
+ * pair, that is the result; otherwise it leaves a partial result in the workspace, and the block
+ * that arrives last joins them, in the order of the keys whoever is last: results repeat bit for
+ * bit.
  *
  * The workspace holds anything when a launch begins, so a counter is a word whose upper 48 bits
  * must be a number made from its own address; with any other content it counts as zero. */
@@ -12,6 +13,7 @@
 #define PLX_ATTENTION_DECODE_SM90_JOIN_CUH
 
 #include "attention/attention_decode_sm90_tile.cuh"
+#include "cuda/ptx_sm90.cuh"
 
 /* A row of a partial result: state, A1, A2. */
 template <int D> struct decode_partial {
@@ -24,6 +26,13 @@ template <int D> struct decode_partial {
 template <int D, int ROWS> struct decode_left {
     struct decode_state state[ROWS];
     float a[ROWS][2 * D + 8]; /* A1, A2 */
+};
+
+/* What a block of a cluster gets of a row: the state of each block, and of each of its own channels
+ * A1 and A2 of each block. */
+template <int D> struct decode_brought {
+    struct decode_state state[1 << DECODE_MAX_CLUSTER];
+    float2 a[D];
 };
 
 /* One channel of one row. */
@@ -195,16 +204,49 @@ static __device__ __forceinline__ struct decode_channel decode_join_lanes(struct
     return x;
 }
 
-/* All threads of the block, or of the cluster where there is more than one block, have come here.
- */
-static __device__ __forceinline__ void decode_meet(const struct decode_arguments &p)
+/* The block's place in its cluster. */
+static __device__ __forceinline__ int decode_rank(const struct decode_arguments &p)
 {
-    if (p.cluster == 0) {
-        __syncthreads();
-        return;
+    return (int)blockIdx.y & (1 << p.cluster) - 1;
+}
+
+/* Logarithm of how many channels a block of a cluster joins. */
+template <class KIND>
+static __device__ __forceinline__ int decode_own_channels(const struct decode_arguments &p)
+{
+    return (KIND::D == 128 ? 7 : 6) - p.cluster;
+}
+
+/* Other blocks of the cluster may store here as soon as all have arrived. */
+template <class KIND>
+static __device__ __forceinline__ void decode_cluster_begin(const struct decode_arguments &p,
+                                                            uint64_t *brought)
+{
+    if (p.cluster == 0) return;
+    if (threadIdx.x == 0) {
+        int row = (int)sizeof(struct decode_state) << p.cluster, channels = KIND::D * 8;
+        mbarrier_init(shared_address(brought), 1);
+        mbarrier_expect(shared_address(brought),
+                        KIND::HEADS * decode_rows_of(p) * (row + channels));
+        mbarrier_init_fence();
     }
     cluster_arrive();
-    cluster_wait();
+}
+
+/* Stores a channel of a row, and with its first the state, in the block that joins it. */
+template <class KIND>
+static __device__ __forceinline__ void
+decode_bring(const struct decode_arguments &p, struct decode_brought<KIND::D> *to,
+             uint64_t *brought, int d, const struct decode_channel &x)
+{
+    int owner = d >> decode_own_channels<KIND>(p), rank = decode_rank(p);
+    int own = d - (owner << decode_own_channels<KIND>(p));
+    uint32_t barrier = cluster_address(shared_address(brought), owner);
+    cluster_store(cluster_address(shared_address(&to->a[(own << p.cluster) + rank]), owner),
+                  float2{x.a1, x.a2}, barrier);
+    if (own == 0)
+        cluster_store(cluster_address(shared_address(&to->state[rank]), owner),
+                      float4{x.state.maximum, x.state.sum, x.state.shift, x.state.c}, barrier);
 }
 
 /* ---- Between clusters ------------------------------------------------------------------------ */
