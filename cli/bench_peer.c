@@ -1,11 +1,12 @@
 /* bench_peer.c: see bench_peer.h. */
 #include "bench_peer.h"
 
-#include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/file.h"
+#include "io/jsonl.h"
 
 /* A line is a few hundred bytes; what is larger than this is some other file. */
 #define FILE_LIMIT ((size_t)16 << 20)
@@ -42,7 +43,6 @@ static plx_status add_line(struct bench_peers *peers, json_t *line, const char *
                            struct error *err)
 {
     const bool decode = is_text(line, "what", "decode");
-    REQUIRE(err, json_is_object(line), PLX_BAD_DATA, "%s: is not a JSON object", where);
     if (!(decode || is_text(line, "what", "train")) || !is_text(line, "layout", "bthd"))
         return PLX_OK;
     struct bench_peer_row row = {.decode = decode,
@@ -60,23 +60,28 @@ static plx_status add_line(struct bench_peers *peers, json_t *line, const char *
     return PLX_OK;
 }
 
+static plx_status add_lines(struct bench_peers *peers, struct jsonl *lines, struct error *err)
+{
+    for (;;) {
+        char where[512];
+        json_t *object;
+        TRY(jsonl_next(lines, &object, err));
+        if (object == NULL) return PLX_OK;
+        snprintf(where, sizeof where, "%.400s:%lld", lines->name, lines->line);
+        plx_status status = add_line(peers, object, where, err);
+        json_decref(object);
+        TRY(status);
+    }
+}
+
 plx_status bench_peers_read(struct bench_peers *peers, const char *path, struct error *err)
 {
-    char *text, *rest, where[512];
+    char *text;
     size_t size;
-    plx_status status = PLX_OK;
     *peers = (struct bench_peers){0};
     TRY(file_read_all(path, FILE_LIMIT, &text, &size, err));
-    char *line = rest = text;
-    for (int number = 1; status == PLX_OK && (line = strsep(&rest, "\n")); number++) {
-        json_error_t problem;
-        if (line[strspn(line, " \t\r")] == '\0') continue;
-        snprintf(where, sizeof where, "%.400s: line %d", path, number);
-        json_t *object = json_loads(line, 0, &problem);
-        status = object ? add_line(peers, object, where, err)
-                        : error_set(err, PLX_BAD_DATA, "%s: %s", where, problem.text);
-        json_decref(object);
-    }
+    struct jsonl lines = {.data = text, .size = size, .name = path};
+    plx_status status = add_lines(peers, &lines, err);
     free(text);
     if (status != PLX_OK) bench_peers_destroy(peers);
     return status;

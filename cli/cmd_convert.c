@@ -9,7 +9,6 @@
 struct convert_values {
     char *to, *attention, *probe;
     bool drop_probe;
-    double proof_memory;
     struct convert_storage storage;
 };
 
@@ -33,8 +32,6 @@ static const struct option_row rows[] = {
      false, "of the random W_R"},
     {NULL, "drop_probe", OPTION_BOOL, offsetof(struct convert_values, drop_probe), "false", NULL, 0,
      0, false, "with --attention softmax: yes, lose what the probes have learned"},
-    {"Proof", "proof_memory", OPTION_REAL, offsetof(struct convert_values, proof_memory), "0", "GB",
-     0, 1e9, true, "most that the proof by logits may take; 0: half of what is available"},
 };
 
 static const struct option_table *convert_table(void)
@@ -59,7 +56,6 @@ static plx_status read_options(const struct option_settings *settings,
                      : strcmp(values->probe, "zero-weight") == 0 ? CONVERT_ZERO_WEIGHT
                                                                  : CONVERT_ZERO_GAIN;
     options->drop_probe = values->drop_probe;
-    options->proof_memory = (size_t)(values->proof_memory * 1e9);
     for (int f = 0; f < MODEL_FAMILIES; f++) {
         if (strcmp(values->to, model_family_name((enum model_family)f)) != 0) continue;
         options->to_family = true;
@@ -82,22 +78,18 @@ static void print_change(const struct convert_report *report)
 
 static void print_proof(const struct convert_report *report)
 {
-    char needed[32], available[32];
+    char seconds[32];
+    format_duration(report->proof_seconds, seconds);
     switch (report->proof) {
     case CONVERT_LOGITS_EQUAL:
         printf("proof: the logits of a prompt of %lld tokens equal the source's bit for bit (f32, "
-               "CPU)\n",
-               (long long)report->prompt_tokens);
+               "CPU; %s)\n",
+               (long long)report->prompt_tokens, seconds);
         break;
     case CONVERT_LOGITS_DIFFER:
         printf("checked: the logits of a prompt of %lld tokens differ from the source's by at most "
-               "%.2g of the largest\n",
-               (long long)report->prompt_tokens, report->logit_difference);
-        break;
-    case CONVERT_TENSORS_EQUAL:
-        printf("checked: every tensor reads back as it was to be written; no logits were compared, "
-               "because that takes %s of memory and %s may be used\n",
-               format_bytes(report->needed, needed), format_bytes(report->available, available));
+               "%.2g of the largest (f32, CPU; %s)\n",
+               (long long)report->prompt_tokens, report->logit_difference, seconds);
         break;
     case CONVERT_NOTHING_TO_COMPARE:
         break;
@@ -143,9 +135,9 @@ const struct command command_convert = {
         "Weights go through tensor by tensor, adapters of --train lora merged into them; DST "
         "appears "
         "whole or not at all and\n"
-        "must not exist. Where nothing that is computed may change, the logits of a prompt are "
-        "compared with the source's\n"
-        "before it is called done.",
+        "must not exist. Before it is called done both models run a prompt, a layer in memory at a "
+        "time; where nothing that is\n"
+        "computed may change their logits must be the same bit for bit.",
     .examples = {"parallax convert Qwen3-0.6B-Base qwen3-parallax --attention parallax",
                  "parallax convert run exported --dtype bf16 --shard-size 2"},
     .table = convert_table,

@@ -2,13 +2,12 @@
  * another implementation. */
 #include "cli.h"
 
-#include <jansson.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/utf8.h"
 #include "io/file.h"
+#include "io/jsonl.h"
 #include "model_run.h"
 
 enum { SHOWN = 10 };
@@ -131,18 +130,12 @@ static plx_status check_cases(struct check_case *check, const char *text, size_t
                               const char *name, struct error *err)
 {
     int64_t cases = 0, differ = 0;
-    long long line = 1;
-    for (size_t at = 0; at < size; line++) {
-        const char *end = memchr(text + at, '\n', size - at);
-        size_t length = end != NULL ? (size_t)(end - (text + at)) : size - at;
-        json_error_t reason;
-        json_t *object = json_loadb(text + at, length, JSON_ALLOW_NUL, &reason);
-        at += length + 1;
-        if (length == 0) continue;
-        if (object == NULL) utf8_make_printable(reason.text);
-        REQUIRE(err, object != NULL, PLX_BAD_DATA, "%s:%lld: not valid JSON: %s", name, line,
-                reason.text);
-        plx_status status = check_line(check, object, name, line, &differ, err);
+    struct jsonl lines = {.data = text, .size = size, .name = name, .may_hold_nul = true};
+    for (;;) {
+        json_t *object;
+        TRY(jsonl_next(&lines, &object, err));
+        if (object == NULL) break;
+        plx_status status = check_line(check, object, name, lines.line, &differ, err);
         json_decref(object);
         TRY(status);
         cases++;

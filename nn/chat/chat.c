@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/utf8.h"
+#include "io/fields.h"
 #include "io/file.h"
 
 enum { MAX_MARKS = 5, MAX_TEMPLATE_BYTES = 1 << 20, MAX_CONFIG_BYTES = 16 << 20 };
@@ -97,19 +98,14 @@ static plx_status find_configured(const char *path, const struct chat_template *
 {
     char *text;
     size_t size;
-    json_error_t reason;
+    json_t *root;
     TRY(file_read_all(path, MAX_CONFIG_BYTES, &text, &size, err));
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &reason);
+    plx_status status = fields_parse(text, size, path, &root, err);
     free(text);
-    if (root == NULL) {
-        utf8_make_printable(reason.text);
-        return error_set(err, PLX_BAD_DATA, "%s:%d: not valid JSON: %s", path, reason.line,
-                         reason.text);
-    }
+    TRY(status);
     const char *program = configured_text(root);
-    plx_status status = program != NULL
-                            ? chat_template_by_text(program, path, found, err)
-                            : error_set(err, PLX_BAD_DATA, "%s: has no text chat_template", path);
+    status = program != NULL ? chat_template_by_text(program, path, found, err)
+                             : error_set(err, PLX_BAD_DATA, "%s: has no text chat_template", path);
     json_decref(root);
     return status;
 }

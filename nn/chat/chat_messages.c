@@ -6,8 +6,7 @@
 #include <string.h>
 
 #include "data/utf8.h"
-
-#define MESSAGES_LIMIT ((size_t)64 << 20)
+#include "io/fields.h"
 
 /* ---- Checking ---- */
 
@@ -91,15 +90,8 @@ plx_status chat_parse(const char *json, size_t size, const char *name, struct ch
                       struct error *err)
 {
     *chat = (struct chat){0};
-    REQUIRE(err, size <= MESSAGES_LIMIT, PLX_BAD_DATA, "%s: has %zu bytes but may have %zu", name,
-            size, MESSAGES_LIMIT);
-    json_error_t reason;
-    json_t *root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &reason);
-    if (root == NULL) {
-        utf8_make_printable(reason.text);
-        return error_set(err, PLX_BAD_DATA, "%s:%d: not valid JSON: %s", name, reason.line,
-                         reason.text);
-    }
+    json_t *root;
+    TRY(fields_parse_value(json, size, name, &root, err));
     plx_status status = chat_read(root, name, chat, err);
     json_decref(root);
     return status;

@@ -44,8 +44,7 @@ static plx_status write_and_prove(struct run *run, struct error *err)
     run->report->seconds = process_seconds() - started;
     run->report->proof = CONVERT_NOTHING_TO_COMPARE;
     if (run->source != NULL)
-        TRY(convert_prove(&run->plan, &run->source_config, run->source, run->partial, run->options,
-                          run->report, err));
+        TRY(convert_prove(&run->plan, run->source, run->partial, run->options, run->report, err));
     return file_rename(run->partial, run->target, err);
 }
 

@@ -4,8 +4,9 @@
  * are stored in, and the attention: adding Parallax's probe to a softmax model, or taking it away.
  * Adapters are merged into their weights: W + (alpha / rank) B A, summed in double, rounded to f32
  * once and from there to the type stored.
- * Weights go through tensor by tensor, so a model need not fit memory. The target folder appears
- * whole or not at all: it is written as TARGET.partial, flushed, and renamed. */
+ * Weights go through tensor by tensor, and the proof runs both models layer by layer, so neither
+ * need fit memory. The target folder appears whole or not at all: it is written as TARGET.partial,
+ * flushed, proven and renamed. */
 #ifndef NN_CONVERT_H
 #define NN_CONVERT_H
 
@@ -26,10 +27,9 @@ struct convert_options {
     bool drop_probe; /* agrees that what the probe has learned is lost */
     bool to_family;  /* the target must have this family's layout */
     enum model_family family;
-    const char *dtype;   /* "F32", "BF16", "F16" of every tensor; NULL: as in the source */
-    size_t shard_bytes;  /* most of a file, one tensor at least; 0: one file */
-    uint64_t seed;       /* of random numbers */
-    size_t proof_memory; /* most that the proof by logits may take; 0: half of what is available */
+    const char *dtype;  /* "F32", "BF16", "F16" of every tensor; NULL: as in the source */
+    size_t shard_bytes; /* most of a file, one tensor at least; 0: one file */
+    uint64_t seed;      /* of random numbers */
     /* Hears how many bytes of tensors are done; may be NULL. */
     void (*progress)(void *user, const char *what, size_t done, size_t total);
     void *user;
@@ -39,7 +39,6 @@ struct convert_options {
 enum convert_proof {
     CONVERT_LOGITS_EQUAL,  /* the logits of a prompt are the source's, bit for bit */
     CONVERT_LOGITS_DIFFER, /* they need not be, and logit_difference says by how much they differ */
-    CONVERT_TENSORS_EQUAL, /* every tensor was read back; the model does not fit memory */
     CONVERT_NOTHING_TO_COMPARE /* there is no source */
 };
 
@@ -51,8 +50,8 @@ struct convert_report {
     double seconds; /* of writing */
     enum convert_proof proof;
     int64_t prompt_tokens;
-    double logit_difference;  /* largest, relative to the source's largest logit */
-    size_t needed, available; /* memory of the proof by logits, whether it was made or not */
+    double logit_difference; /* largest, relative to the source's largest logit */
+    double proof_seconds;
 };
 
 /* Fails with a sentence, leaving no target, where anything does, the proof included. */

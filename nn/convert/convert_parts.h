@@ -25,6 +25,7 @@ struct convert_tensor {
     const struct weights_row *down, *up; /* A and B of the adapter; NULL: none */
     struct lora lora;
     const struct param *param;
+    uint64_t sum; /* XXH64 of what was written */
 };
 
 struct convert_plan {
@@ -59,15 +60,15 @@ plx_status convert_stream_merged(const struct convert_tensor *tensor, convert_si
 
 /* ---- convert_write.c ---- */
 
-/* Everything that the target folder holds; source NULL: no tokenizer to copy. */
-plx_status convert_write(const struct convert_plan *plan, const struct model_config *config,
+/* Everything that the target folder holds; source NULL: no tokenizer to copy. Sums are set. */
+plx_status convert_write(struct convert_plan *plan, const struct model_config *config,
                          const char *source, const char *folder,
                          const struct convert_options *options, struct error *err);
 
 /* ---- convert_prove.c ---- */
 
-plx_status convert_prove(const struct convert_plan *plan, const struct model_config *source_config,
-                         const char *source, const char *folder,
+/* Fails where the target is not what was written, or computes something else than it should. */
+plx_status convert_prove(const struct convert_plan *plan, const char *source, const char *folder,
                          const struct convert_options *options, struct convert_report *report,
                          struct error *err);
 

@@ -1,10 +1,11 @@
 /* convert_prove.c: what a conversion has to show before it may say done.
  *
- * Where the model fits memory, source and target run a prompt one after the other, in f32 on the
- * CPU; matrices that both folders hold in bf16 may stay so, which loses nothing and takes half.
- * Where the conversion changes no number and adds at most a silent probe, every logit must be the
- * same, bit for bit; elsewhere the difference is reported. A model that does not fit is proven by
- * its tensors: the target is read back and compared with what was to be written. */
+ * Source and target run a prompt one after the other, in f32 on the CPU, layer by layer, so that a
+ * model of any size takes the memory of one layer. Where the conversion changes no number and adds
+ * at most a silent probe, every logit must be the same, bit for bit; elsewhere the difference is
+ * reported. What a prompt cannot see, such as the W_R of a silent probe and rows of the embedding
+ * that it does not use, is seen too: every tensor of the target goes by, and must have the XXH64 of
+ * what was written. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +14,82 @@
 #include "io/file.h"
 #include "io/model_file.h"
 #include "process.h"
+/* For the size of the hash state. */
+#define XXH_STATIC_LINKING_ONLY
+#include <xxhash.h>
 
-enum { PROMPT = 24 };
+enum { PROMPT = 24, PIECE_ELEMENTS = 1 << 22 };
 
-/* ---- By logits ------------------------------------------------------------------------------- */
+/* ---- Reading --------------------------------------------------------------------------------- */
+
+/* A folder as its model is run. */
+struct reading {
+    const char *folder;
+    const struct convert_plan *plan; /* of what was written there; NULL: nothing is known */
+    const struct convert_options *options;
+    struct weights *weights;
+    XXH64_state_t sum;  /* of the tensor being read */
+    size_t done, total; /* bytes */
+    struct error *err;
+};
+
+static plx_status check_sum(const struct reading *reading, const struct param *param,
+                            const char *path)
+{
+    const struct convert_plan *plan = reading->plan;
+    for (int i = 0; plan != NULL && i < plan->count; i++)
+        REQUIRE(reading->err,
+                strcmp(plan->tensors[i].spec.name, param->name) != 0 ||
+                    plan->tensors[i].sum == XXH64_digest(&reading->sum),
+                PLX_IO_ERROR, "%s: tensor %.200s does not read back as it was written", path,
+                param->name);
+    return PLX_OK;
+}
+
+/* A model_read_rows; the pages of the file are let go as they are done. */
+static plx_status read_rows(void *user, const struct param *param, int64_t first, int64_t count,
+                            void *values)
+{
+    struct reading *reading = user;
+    const struct weights_row *row = weights_find(reading->weights, param->name);
+    const size_t width = safetensors_float_bytes(row->entry->dtype);
+    const int64_t rows = param->value.shape[0], columns = plx_tensor_count(&param->value) / rows;
+    const int64_t begin = first * columns, end = (first + count) * columns;
+    if (first == 0) XXH64_reset(&reading->sum, 0);
+    for (int64_t at = begin; at < end; at += PIECE_ELEMENTS) {
+        const int64_t some = end - at < PIECE_ELEMENTS ? end - at : PIECE_ELEMENTS;
+        const unsigned char *data = row->entry->data + (size_t)at * width;
+        const size_t bytes = (size_t)some * width;
+        if (reading->plan != NULL) XXH64_update(&reading->sum, data, bytes);
+        TRY(safetensors_convert(row->entry, row->path, at, some, "F32",
+                                (float *)values + (at - begin), reading->err));
+        file_map_forget(data, bytes);
+        reading->done += bytes;
+        if (reading->options->progress != NULL)
+            reading->options->progress(reading->options->user,
+                                       reading->plan != NULL ? "running the target"
+                                                             : "running the source",
+                                       reading->done, reading->total);
+    }
+    return first + count == rows ? check_sum(reading, param, row->path) : PLX_OK;
+}
+
+/* The folder's weights are those that its configuration asks for; counts the bytes to read. */
+static plx_status check_weights(struct reading *reading, const struct model_config *config)
+{
+    struct param_list params;
+    TRY(model_describe(config, &params, reading->err));
+    plx_status status = model_check_weights(&params, reading->weights, true, reading->err);
+    for (int i = 0; status == PLX_OK && i < params.count; i++) {
+        const bool twice = params.items[i].group == PARAM_EMBEDDING && config->tie_embeddings;
+        const size_t bytes = weights_find(reading->weights, params.items[i].name)->entry->bytes;
+        reading->total += twice ? 2 * bytes : bytes;
+    }
+    param_list_destroy(&params);
+    return status;
+}
+
+/* ---- Running --------------------------------------------------------------------------------- */
 
 struct prompt {
     int32_t ids[PROMPT], positions[PROMPT], offsets[2];
@@ -41,33 +114,30 @@ static void fill_prompt(struct prompt *prompt, const struct model_config *config
                                    .offsets = prompt->offsets};
 }
 
-static plx_status run_prompt(struct backend *be, const char *folder, float *values,
-                             struct error *err)
+static plx_status run_reading(struct reading *reading, struct backend *be,
+                              const struct plx_tensor *logits)
 {
-    struct model *model;
+    struct model_config config;
     struct prompt prompt;
-    TRY(model_open(be, folder, &model, err));
-    fill_prompt(&prompt, model_get_config(model));
-    const int64_t shape[2] = {prompt.batch.tokens, model_get_config(model)->vocab_size};
-    struct plx_tensor logits = plx_tensor_dense(values, PLX_F32, 2, shape);
-    plx_status status = model_reserve(model, prompt.batch.tokens, 1, false, RECOMPUTE_NONE, NULL);
-    if (status == PLX_OK) status = model_logits(model, &prompt.batch, &logits);
-    model_destroy(model);
+    TRY(model_folder_config(reading->folder, &config, reading->err));
+    TRY(check_weights(reading, &config));
+    fill_prompt(&prompt, &config);
+    return model_stream_logits(be, &config, &prompt.batch, read_rows, reading, logits);
+}
+
+static plx_status run_folder(struct reading *reading, const struct plx_tensor *logits)
+{
+    const struct backend_config config = {.ops = &ops_cpu, .storage = PLX_F32, .compute = PLX_F32};
+    struct backend be;
+    TRY(weights_open(reading->folder, &reading->weights, reading->err));
+    plx_status status = backend_create(&be, &config, reading->err);
+    if (status == PLX_OK) status = run_reading(reading, &be, logits);
+    backend_destroy(&be);
+    weights_close(reading->weights);
     return status;
 }
 
-/* A backend of its own for each model, because scratch keeps the size of the largest. */
-static plx_status folder_logits(const char *folder, enum packing packing, float *values,
-                                struct error *err)
-{
-    const struct backend_config config = {
-        .ops = &ops_cpu, .storage = PLX_F32, .compute = PLX_F32, .packing = packing};
-    struct backend be;
-    TRY(backend_create(&be, &config, err));
-    plx_status status = run_prompt(&be, folder, values, err);
-    backend_destroy(&be);
-    return status;
-}
+/* ---- Comparing ------------------------------------------------------------------------------- */
 
 /* Largest difference relative to the largest logit; 0 for equal bits, whatever they are. */
 static double compare_logits(const float *source, const float *target, int64_t count)
@@ -84,74 +154,26 @@ static double compare_logits(const float *source, const float *target, int64_t c
     return relative == 0 ? 0x1p-149 : relative;
 }
 
-static plx_status prove_by_logits(const struct convert_plan *plan, enum packing packing,
-                                  const char *source, const char *folder, bool silent,
+static plx_status compare_folders(struct reading *source, struct reading *target,
                                   struct convert_report *report, struct error *err)
 {
-    const int64_t V = report->config.vocab_size;
-    float *logits = calloc((size_t)(2 * PROMPT * V), sizeof *logits);
-    REQUIRE(err, logits != NULL, PLX_OUT_OF_MEMORY, "out of memory for the logits of a prompt");
-    int64_t tokens = report->config.max_position < PROMPT ? report->config.max_position : PROMPT;
-    plx_status status = folder_logits(source, packing, logits, err);
-    if (status == PLX_OK) status = folder_logits(folder, packing, logits + PROMPT * V, err);
-    report->prompt_tokens = tokens;
-    if (status == PLX_OK)
-        report->logit_difference = compare_logits(logits, logits + PROMPT * V, tokens * V);
-    free(logits);
-    if (status != PLX_OK) return status;
+    const struct model_config *config = &report->config;
+    const int64_t N = config->max_position < PROMPT ? config->max_position : PROMPT;
+    const int64_t shape[2] = {N, config->vocab_size};
+    struct plx_tensor logits = plx_tensor_dense(NULL, PLX_F32, 2, shape), other = logits;
+    const int64_t count = plx_tensor_count(&logits);
+    float *values = calloc((size_t)(2 * count), sizeof *values);
+    REQUIRE(err, values != NULL, PLX_OUT_OF_MEMORY, "out of memory for the logits of a prompt");
+    logits.data = values;
+    other.data = values + count;
+    plx_status status = run_folder(source, &logits);
+    if (status == PLX_OK) status = run_folder(target, &other);
+    report->prompt_tokens = N;
+    if (status == PLX_OK) report->logit_difference = compare_logits(values, values + count, count);
     report->proof = report->logit_difference == 0 ? CONVERT_LOGITS_EQUAL : CONVERT_LOGITS_DIFFER;
-    REQUIRE(err, report->logit_difference == 0 || !silent || !plan->exact, PLX_INTERNAL,
-            "%s: the logits of a prompt of %lld tokens differ from those of %s by %g of the "
-            "largest, but they must be the same",
-            folder, (long long)tokens, source, report->logit_difference);
-    return PLX_OK;
-}
-
-/* ---- By tensors ------------------------------------------------------------------------------ */
-
-struct comparing {
-    const struct weights_row *written;
-    size_t at;
-};
-
-static plx_status compare_piece(void *user, const void *data, size_t bytes, struct error *err)
-{
-    struct comparing *comparing = user;
-    const struct safetensors_entry *entry = comparing->written->entry;
-    REQUIRE(err,
-            bytes <= entry->bytes - comparing->at &&
-                memcmp(entry->data + comparing->at, data, bytes) == 0,
-            PLX_IO_ERROR, "%s: tensor %.200s does not read back as it was written",
-            comparing->written->path, entry->name);
-    file_map_forget(entry->data + comparing->at, bytes);
-    comparing->at += bytes;
-    return PLX_OK;
-}
-
-static plx_status prove_by_tensors(const struct convert_plan *plan, const char *folder,
-                                   const struct convert_options *options, struct error *err)
-{
-    struct weights *weights;
-    size_t done = 0;
-    TRY(weights_open(folder, &weights, err));
-    plx_status status = PLX_OK;
-    for (int i = 0; status == PLX_OK && i < plan->count; i++) {
-        const struct safetensors_spec *spec = &plan->tensors[i].spec;
-        struct comparing comparing = {.written = weights_find(weights, spec->name)};
-        status =
-            comparing.written != NULL
-                ? convert_stream(&plan->tensors[i], options->seed, compare_piece, &comparing, err)
-                : error_set(err, PLX_IO_ERROR, "%s: tensor %.200s is missing after writing", folder,
-                            spec->name);
-        done += safetensors_spec_bytes(spec);
-        if (options->progress != NULL)
-            options->progress(options->user, "comparing", done, plan->bytes);
-    }
-    weights_close(weights);
+    free(values);
     return status;
 }
-
-/* ---- Which ----------------------------------------------------------------------------------- */
 
 /* Whether the target must compute what the source does: nothing changed, or a probe added that
  * starts silent. */
@@ -168,45 +190,18 @@ static bool is_silent(const struct convert_options *options)
     return false;
 }
 
-/* Whether every matrix is copied as the bf16 that it is; added ones must be made in it, too. */
-static bool is_bf16(const struct convert_plan *plan)
-{
-    for (int i = 0; i < plan->count; i++) {
-        const struct convert_tensor *tensor = &plan->tensors[i];
-        if (tensor->spec.rank < 2) continue;
-        if (strcmp(tensor->spec.dtype, "BF16") != 0 || tensor->down != NULL) return false;
-        if (tensor->source != NULL && strcmp(tensor->source->entry->dtype, "BF16") != 0)
-            return false;
-    }
-    return true;
-}
-
-/* The weights of one model at a time, the logits of both, and some room for activations. */
-static size_t memory_needed(const struct convert_report *report, int64_t weights, size_t width)
-{
-    return (size_t)weights * width +
-           (size_t)(2 * PROMPT * report->config.vocab_size) * sizeof(float) + ((size_t)64 << 20);
-}
-
-plx_status convert_prove(const struct convert_plan *plan, const struct model_config *source_config,
-                         const char *source, const char *folder,
+plx_status convert_prove(const struct convert_plan *plan, const char *source, const char *folder,
                          const struct convert_options *options, struct convert_report *report,
                          struct error *err)
 {
-    struct param_list own;
-    enum packing packing = PACKING_NONE;
-    TRY(model_describe(source_config, &own, err));
-    int64_t larger = param_list_elements(&own);
-    param_list_destroy(&own);
-    if (param_list_elements(&plan->params) > larger) larger = param_list_elements(&plan->params);
-    report->needed = memory_needed(report, larger, sizeof(float));
-    report->available = options->proof_memory > 0 ? options->proof_memory : process_available() / 2;
-    if (report->needed > report->available && is_bf16(plan)) {
-        packing = PACKING_BF16;
-        report->needed = memory_needed(report, larger, sizeof(uint16_t));
-    }
-    if (report->needed <= report->available)
-        return prove_by_logits(plan, packing, source, folder, is_silent(options), report, err);
-    report->proof = CONVERT_TENSORS_EQUAL;
-    return prove_by_tensors(plan, folder, options, err);
+    struct reading from = {.folder = source, .options = options, .err = err},
+                   to = {.folder = folder, .plan = plan, .options = options, .err = err};
+    const double started = process_seconds();
+    TRY(compare_folders(&from, &to, report, err));
+    report->proof_seconds = process_seconds() - started;
+    REQUIRE(err, report->logit_difference == 0 || !is_silent(options) || !plan->exact, PLX_INTERNAL,
+            "%s: the logits of a prompt of %lld tokens differ from those of %s by %g of the "
+            "largest, but they must be the same",
+            folder, (long long)report->prompt_tokens, source, report->logit_difference);
+    return PLX_OK;
 }

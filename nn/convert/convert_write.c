@@ -12,6 +12,9 @@
 #include "io/fields.h"
 #include "io/file.h"
 #include "io/model_file.h"
+/* For the size of the hash state. */
+#define XXH_STATIC_LINKING_ONLY
+#include <xxhash.h>
 
 enum { PATH_SIZE = 4096 };
 
@@ -102,12 +105,14 @@ static plx_status write_modeling(const char *folder, struct error *err)
 struct writing {
     const struct convert_options *options;
     struct safetensors_writer writer;
+    XXH64_state_t sum; /* of the tensor being written */
     size_t done, total;
 };
 
 static plx_status write_piece(void *user, const void *data, size_t bytes, struct error *err)
 {
     struct writing *writing = user;
+    XXH64_update(&writing->sum, data, bytes);
     TRY(safetensors_writer_data(&writing->writer, data, bytes, err));
     writing->done += bytes;
     if (writing->options->progress != NULL)
@@ -124,7 +129,16 @@ static void shard_name(const struct convert_plan *plan, int shard, char name[64]
         snprintf(name, 64, "model-%05d-of-%05d.safetensors", shard + 1, plan->shards);
 }
 
-static plx_status write_tensors(struct writing *writing, const struct convert_tensor *tensors,
+static plx_status write_tensor(struct writing *writing, struct convert_tensor *tensor,
+                               struct error *err)
+{
+    XXH64_reset(&writing->sum, 0);
+    TRY(convert_stream(tensor, writing->options->seed, write_piece, writing, err));
+    tensor->sum = XXH64_digest(&writing->sum);
+    return PLX_OK;
+}
+
+static plx_status write_tensors(struct writing *writing, struct convert_tensor *tensors,
                                 const struct safetensors_spec *specs, int count, const char *path,
                                 struct error *err)
 {
@@ -132,13 +146,13 @@ static plx_status write_tensors(struct writing *writing, const struct convert_te
     plx_status status =
         safetensors_writer_open(&writing->writer, path, specs, count, metadata, 1, err);
     for (int i = 0; status == PLX_OK && i < count; i++)
-        status = convert_stream(&tensors[i], writing->options->seed, write_piece, writing, err);
+        status = write_tensor(writing, &tensors[i], err);
     if (status == PLX_OK) status = safetensors_writer_close(&writing->writer, err);
     if (status != PLX_OK) safetensors_writer_abandon(&writing->writer);
     return status;
 }
 
-static plx_status write_shard(const struct convert_plan *plan, int shard, const char *folder,
+static plx_status write_shard(struct convert_plan *plan, int shard, const char *folder,
                               struct writing *writing, struct error *err)
 {
     char name[64], path[PATH_SIZE];
@@ -177,7 +191,7 @@ static plx_status write_index(const struct convert_plan *plan, const char *folde
     return status;
 }
 
-plx_status convert_write(const struct convert_plan *plan, const struct model_config *config,
+plx_status convert_write(struct convert_plan *plan, const struct model_config *config,
                          const char *source, const char *folder,
                          const struct convert_options *options, struct error *err)
 {

@@ -25,8 +25,8 @@ static plx_status parse_once(const char *json, size_t size, const char *where, j
 
 /* Parsed twice: where jansson's buffer for a token cannot grow, it drops a character and goes on.
  */
-plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root,
-                        struct error *err)
+plx_status fields_parse_value(const char *json, size_t size, const char *where, json_t **root,
+                              struct error *err)
 {
     json_t *parsed, *again;
     *root = NULL;
@@ -37,13 +37,21 @@ plx_status fields_parse(const char *json, size_t size, const char *where, json_t
     if (status == PLX_OK && !json_equal(parsed, again))
         status = error_set(err, PLX_OUT_OF_MEMORY, "%s: out of memory", where);
     json_decref(again);
-    if (status == PLX_OK && !json_is_object(parsed))
-        status = error_set(err, PLX_BAD_DATA, "%s: is not a JSON object", where);
     if (status == PLX_OK)
         *root = parsed;
     else
         json_decref(parsed);
     return status;
+}
+
+plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root,
+                        struct error *err)
+{
+    TRY(fields_parse_value(json, size, where, root, err));
+    if (json_is_object(*root)) return PLX_OK;
+    json_decref(*root);
+    *root = NULL;
+    return error_set(err, PLX_BAD_DATA, "%s: is not a JSON object", where);
 }
 
 /* json_dumps would drop a member's name where its buffer cannot grow, and report success; so the

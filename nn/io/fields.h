@@ -24,6 +24,9 @@ struct fields {
  * *root. */
 plx_status fields_parse(const char *json, size_t size, const char *where, json_t **root,
                         struct error *err);
+/* The same for an object or an array. */
+plx_status fields_parse_value(const char *json, size_t size, const char *where, json_t **root,
+                              struct error *err);
 
 /* Malloc'd text of a value, in jansson's flags; NULL when out of memory. */
 char *fields_print(const json_t *value, size_t flags);

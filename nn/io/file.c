@@ -64,6 +64,7 @@ static bool call_fails(void)
         return true;
     case FILE_FAULT_NONE:
     case FILE_FAULT_SHORT_WRITE:
+    case FILE_FAULT_FLIP:
         break;
     }
     return false;
@@ -75,6 +76,16 @@ static int call_open(const char *path, int flags)
     do descriptor = call_fails() ? -1 : open(path, flags | O_CLOEXEC, 0666);
     while (descriptor < 0 && errno == EINTR);
     return descriptor;
+}
+
+/* The first half, and one byte more with a wrong bit; the rest is left for the next call. */
+static ssize_t write_flipped(int descriptor, const unsigned char *data, size_t bytes)
+{
+    const size_t middle = bytes / 2;
+    const unsigned char wrong = data[middle] ^ 1;
+    ssize_t written = write(descriptor, data, middle);
+    if (written == (ssize_t)middle) written += write(descriptor, &wrong, 1);
+    return written;
 }
 
 static ssize_t call_write(int descriptor, const void *data, size_t bytes)
@@ -93,6 +104,8 @@ static ssize_t call_write(int descriptor, const void *data, size_t bytes)
         return -1;
     case FILE_FAULT_SHORT_WRITE:
         return write(descriptor, data, bytes - bytes / 2);
+    case FILE_FAULT_FLIP:
+        return write_flipped(descriptor, data, bytes);
     case FILE_FAULT_KILL:
         if (!killed && write(descriptor, data, bytes / 2) < 0) return -1;
         errno = EIO;

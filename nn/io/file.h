@@ -60,6 +60,7 @@ enum file_fault {
                              */
     FILE_FAULT_IO,          /* the call fails with EIO */
     FILE_FAULT_INTERRUPT,   /* the call is interrupted by a signal once (EINTR) */
+    FILE_FAULT_FLIP,        /* a write changes a bit and says nothing; other calls succeed */
     FILE_FAULT_KILL /* a write stops half-way, and neither it nor any later call reaches the disk,
                        which is left as if the process had been killed there; until the next
                        file_fault_after */

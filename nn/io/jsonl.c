@@ -14,7 +14,8 @@ static plx_status parse_line(const struct jsonl *lines, const char *line, size_t
                              json_t **object, struct error *err)
 {
     json_error_t reason;
-    *object = json_loadb(line, size, JSON_REJECT_DUPLICATES, &reason);
+    const size_t flags = JSON_REJECT_DUPLICATES | (lines->may_hold_nul ? JSON_ALLOW_NUL : 0);
+    *object = json_loadb(line, size, flags, &reason);
     REQUIRE(err, *object != NULL || reason.text[0] != '\0', PLX_OUT_OF_MEMORY,
             "%s:%lld: out of memory", lines->name, lines->line);
     REQUIRE(err, *object != NULL, PLX_BAD_DATA, "%s:%lld: not valid JSON at byte %d: %s",

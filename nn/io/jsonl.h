@@ -19,9 +19,10 @@
 struct jsonl {
     const char *data;
     size_t size;
-    const char *name; /* of the file, for messages */
-    size_t at;        /* where the next line begins */
-    long long line;   /* number of the line that was read last, from 1 */
+    const char *name;  /* of the file, for messages */
+    bool may_hold_nul; /* texts with U+0000 are read; otherwise they are refused */
+    size_t at;         /* where the next line begins */
+    long long line;    /* number of the line that was read last, from 1 */
 };
 
 /* The object of the next line that is not blank, which the caller json_decrefs; NULL at the end.

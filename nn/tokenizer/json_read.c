@@ -2,6 +2,7 @@
  * merges, which make up nearly all of it. The rest is json_rules.c. */
 #include "tokenizer/alphabet.h"
 #include "tokenizer/json_merges.h"
+#include "tokenizer/json_vocab.h"
 #include "tokenizer/parts.h"
 
 #include <stdlib.h>
@@ -16,48 +17,55 @@ enum { MAX_FILE_BYTES = 64 << 20, CACHED_BYTES = 1 << 18 };
 
 /* ---- Tokens ---- */
 
-static plx_status read_id(const json_t *value, const char *token, const char *name, int32_t *id,
-                          struct error *err)
+static plx_status check_id(const char *token, int64_t id, const char *name, struct error *err)
 {
-    REQUIRE(err, json_is_integer(value), PLX_BAD_DATA,
-            "%s: model.vocab: the id of '%s' is not an integer", name, utf8_quote(token).text);
-    json_int_t number = json_integer_value(value);
-    REQUIRE(err, number >= 0 && number < VOCAB_MAX_TOKENS, PLX_BAD_DATA,
+    REQUIRE(err, id >= 0 && id < VOCAB_MAX_TOKENS, PLX_BAD_DATA,
             "%s: model.vocab: the id of '%s' is %lld but must be 0..%d", name,
-            utf8_quote(token).text, (long long)number, VOCAB_MAX_TOKENS - 1);
-    *id = (int32_t)number;
+            utf8_quote(token).text, (long long)id, VOCAB_MAX_TOKENS - 1);
     return PLX_OK;
 }
 
 /* The bytes of a key that is written in the alphabet; any other key, such as an added token's, is
  * its own bytes, and no text is merged into it. */
-static plx_status add_token(struct vocab_builder *builder, const char *key, int32_t id,
+static plx_status add_token(struct vocab_builder *builder, const struct vocab_row *row,
                             const char *name, struct error *err)
 {
     char bytes[JSON_MAX_KEY];
-    size_t size = strlen(key);
-    REQUIRE(err, size <= sizeof bytes, PLX_BAD_DATA,
-            "%s: model.vocab: the token '%s...' has %zu bytes but may have %d", name,
-            utf8_quote(key).text, size, JSON_MAX_KEY);
-    bool fresh, mapped = size > 0 && alphabet_decode(key, size, bytes, &size);
-    const char *text = mapped ? bytes : key;
-    TRY(vocab_add(builder, id, text, mapped ? size : strlen(key), mapped, &fresh, err));
+    size_t size = row->size;
+    bool fresh;
+    TRY(check_id(row->key, row->id, name, err));
+    const bool mapped = size > 0 && alphabet_decode(row->key, size, bytes, &size);
+    const int32_t id = (int32_t)row->id;
+    TRY(vocab_add(builder, id, mapped ? bytes : row->key, mapped ? size : row->size, mapped, &fresh,
+                  err));
     REQUIRE(err, fresh, PLX_BAD_DATA, "%s: two tokens have the id %d", name, id);
     return PLX_OK;
 }
 
-static plx_status read_vocab(json_t *vocab, const char *name, struct vocab_builder *builder,
-                             struct error *err)
+/* What keeps a vocabulary from being read from the text; vocab is its tree. */
+static plx_status refuse_vocab(json_t *vocab, const char *name, struct error *err)
 {
-    REQUIRE(err, json_is_object(vocab), PLX_BAD_DATA, "%s: model.vocab must be an object", name);
     const char *key;
     json_t *value;
+    REQUIRE(err, json_is_object(vocab), PLX_BAD_DATA, "%s: model.vocab must be an object", name);
     json_object_foreach(vocab, key, value)
     {
-        int32_t id = -1;
-        TRY(read_id(value, key, name, &id, err));
-        TRY(add_token(builder, key, id, name, err));
+        REQUIRE(err, json_is_integer(value), PLX_BAD_DATA,
+                "%s: model.vocab: the id of '%s' is not an integer", name, utf8_quote(key).text);
+        TRY(check_id(key, json_integer_value(value), name, err));
+        REQUIRE(err, strlen(key) <= JSON_MAX_KEY, PLX_BAD_DATA,
+                "%s: model.vocab: the token '%s...' has %zu bytes but may have %d", name,
+                utf8_quote(key).text, strlen(key), JSON_MAX_KEY);
     }
+    return error_set(err, PLX_BAD_DATA,
+                     "%s: model.vocab may have at most %d tokens, and its name no escape sequence",
+                     name, VOCAB_MAX_TOKENS);
+}
+
+static plx_status add_tokens(const struct vocab_rows *rows, const char *name,
+                             struct vocab_builder *builder, struct error *err)
+{
+    for (int64_t i = 0; i < rows->count; i++) TRY(add_token(builder, &rows->rows[i], name, err));
     TRY(vocab_index(builder, err));
     for (int byte = 0; byte < 256; byte++) {
         char single = (char)byte;
@@ -68,16 +76,16 @@ static plx_status read_vocab(json_t *vocab, const char *name, struct vocab_build
 }
 
 /* A token that is in both lists must have one id, and an id one token. */
-static plx_status check_added(const json_t *vocab, const struct vocab_builder *builder,
+static plx_status check_added(const struct vocab_rows *rows, const struct vocab_builder *builder,
                               const struct rules *rules, const char *name, struct error *err)
 {
     for (int i = 0; i < rules->added_count; i++) {
         const struct added_token *added = &rules->added[i];
-        const json_t *value = json_object_get(vocab, added->content);
-        REQUIRE(err, value == NULL || json_integer_value(value) == added->id, PLX_BAD_DATA,
+        const struct vocab_row *row = vocab_rows_find(rows, added->content, added->size);
+        REQUIRE(err, row == NULL || row->id == added->id, PLX_BAD_DATA,
                 "%s: the id of '%s' is %lld in model.vocab but %d in added_tokens", name,
-                utf8_quote(added->content).text, (long long)json_integer_value(value), added->id);
-        bool taken = value == NULL && added->id < builder->tokens &&
+                utf8_quote(added->content).text, (long long)row->id, added->id);
+        bool taken = row == NULL && added->id < builder->tokens &&
                      builder->spans[added->id].start != UINT32_MAX;
         REQUIRE(err, !taken, PLX_BAD_DATA, "%s: two tokens have the id %d", name, added->id);
     }
@@ -111,7 +119,7 @@ static plx_status add_merge(const struct merge_halves *h, size_t index, const ch
     return vocab_add_merge(builder, left, right, (int32_t)index, both, err);
 }
 
-static plx_status read_merges(struct merges_text merges, const char *name,
+static plx_status read_merges(struct json_text merges, const char *name,
                               struct vocab_builder *builder, struct error *err)
 {
     REQUIRE(err, merges.at != NULL, PLX_BAD_DATA, "%s: model.merges must be an array", name);
@@ -148,17 +156,43 @@ static char *rules_text(const json_t *root)
     return text;
 }
 
-static plx_status read_root(const json_t *root, struct merges_text merges, const char *json,
+/* What is read from the text, and the text that is left. */
+struct parts {
+    struct vocab_rows tokens;
+    struct json_text merges;
+    char *rest;
+    size_t rest_size;
+};
+
+static void clear_parts(struct parts *parts)
+{
+    vocab_rows_clear(&parts->tokens);
+    free(parts->rest);
+}
+
+static plx_status cut_parts(const char *json, size_t size, struct parts *parts, struct error *err)
+{
+    struct json_text tokens = json_text_find(json, size, "vocab", '{');
+    *parts = (struct parts){.merges = json_text_find(json, size, "merges", '[')};
+    TRY(vocab_rows_read(tokens, &parts->tokens, err));
+    if (parts->tokens.rows == NULL) tokens.at = NULL;
+    parts->rest = json_text_without(json, size, tokens, parts->merges, &parts->rest_size);
+    REQUIRE(err, parts->rest != NULL, PLX_OUT_OF_MEMORY, "no memory for %zu bytes of JSON", size);
+    return PLX_OK;
+}
+
+static plx_status read_root(const json_t *root, const struct parts *parts, const char *json,
                             size_t size, const char *name, struct rules *rules, struct vocab *vocab,
                             struct error *err)
 {
+    const struct vocab_rows *tokens = &parts->tokens;
     TRY(rules_read(root, name, rules, err));
-    const json_t *model = json_object_get(root, "model");
-    json_t *tokens = json_object_get(model, "vocab");
+    if (tokens->rows == NULL)
+        return refuse_vocab(json_object_get(json_object_get(root, "model"), "vocab"), name, err);
     struct vocab_builder builder = {0};
-    plx_status status = read_vocab(tokens, name, &builder, err);
+    plx_status status = add_tokens(tokens, name, &builder, err);
     if (status == PLX_OK) status = check_added(tokens, &builder, rules, name, err);
-    if (status == PLX_OK) status = read_merges(merges, name, &builder, err);
+    if (status == PLX_OK) status = read_merges(parts->merges, name, &builder, err);
     char *text = status == PLX_OK ? rules_text(root) : NULL;
     if (status == PLX_OK)
         status = text != NULL ? vocab_build(&builder, text, json, size, vocab, err)
@@ -172,18 +206,15 @@ plx_status tokenizer_parse(const char *json, size_t size, const char *name,
                            struct tokenizer **tokenizer, struct error *err)
 {
     *tokenizer = NULL;
-    json_t *root;
-    struct merges_text merges;
+    json_t *root = NULL;
+    struct parts parts;
     struct rules rules = {0};
     struct vocab vocab = {0};
-    char *rest;
-    size_t rest_size;
-    TRY(merges_cut(json, size, &merges, &rest, &rest_size, err));
-    plx_status status = fields_parse(rest, rest_size, name, &root, err);
-    free(rest);
-    TRY(status);
-    status = read_root(root, merges, json, size, name, &rules, &vocab, err);
+    plx_status status = cut_parts(json, size, &parts, err);
+    if (status == PLX_OK) status = fields_parse(parts.rest, parts.rest_size, name, &root, err);
+    if (status == PLX_OK) status = read_root(root, &parts, json, size, name, &rules, &vocab, err);
     json_decref(root);
+    clear_parts(&parts);
     if (status == PLX_OK)
         return tokenizer_assemble(&vocab, &rules, json, size, name, tokenizer, err);
     rules_clear(&rules);

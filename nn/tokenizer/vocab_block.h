@@ -14,6 +14,8 @@ size_t vocab_block_size(const struct vocab_header *header);
 void vocab_place(struct vocab *vocab);
 uint64_t vocab_block_hash(const struct vocab_header *header, size_t block_size);
 
+/* Slots of a table of so many entries: a power of two, at least half of them empty. */
+uint32_t vocab_slots(int64_t count);
 /* Where the search for a text or for two neighbours begins. */
 uint32_t vocab_text_slot(const char *bytes, size_t size, uint32_t slots);
 static inline uint32_t vocab_merge_slot(int32_t left, int32_t right, uint32_t slots)

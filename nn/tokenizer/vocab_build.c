@@ -9,8 +9,7 @@ static plx_status out_of_memory(struct error *err)
     return error_set(err, PLX_OUT_OF_MEMORY, "cannot allocate a vocabulary");
 }
 
-/* The smallest power of two that is at least twice count. */
-static uint32_t slots_for(int64_t count)
+uint32_t vocab_slots(int64_t count)
 {
     uint32_t slots = 4;
     while (slots < 2 * count) slots *= 2;
@@ -94,7 +93,7 @@ static uint32_t find_slot(const struct vocab_builder *builder, const char *bytes
 
 plx_status vocab_index(struct vocab_builder *builder, struct error *err)
 {
-    builder->lookup_slots = slots_for(builder->tokens);
+    builder->lookup_slots = vocab_slots(builder->tokens);
     builder->lookup = malloc(builder->lookup_slots * sizeof *builder->lookup);
     if (builder->lookup == NULL) return out_of_memory(err);
     memset(builder->lookup, -1, builder->lookup_slots * sizeof *builder->lookup);
@@ -170,7 +169,7 @@ plx_status vocab_build(struct vocab_builder *builder, const char *rules, const c
                                   .source_hash = vocab_source_hash(source, source_size),
                                   .source_size = source_size,
                                   .tokens = (uint32_t)builder->tokens,
-                                  .merge_slots = slots_for(builder->merge_count),
+                                  .merge_slots = vocab_slots(builder->merge_count),
                                   .lookup_slots = builder->lookup_slots,
                                   .text_bytes = (uint32_t)builder->text_bytes,
                                   .rules_bytes = (uint32_t)strlen(rules)};

@@ -51,7 +51,7 @@ more<|im_end|>
 # Refusals.
 echo '[{"role": "human", "content": "hi"}]' >bad.json
 refuses 1 'bad.json: messages\[0\].role is human' "${sample[@]}" --chat --file bad.json
-refuses 1 'standard input:1: not valid JSON' "${sample[@]}" --chat -
+refuses 1 'standard input: line 1, column ' "${sample[@]}" --chat -
 refuses 2 '--system: messages in JSON hold their own' "${sample[@]}" --chat --file messages.json --system "x"
 refuses 2 '--turns: reads standard input' "${sample[@]}" --turns "hi"
 refuses 1 'absent.json' "${sample[@]}" --chat --file absent.json

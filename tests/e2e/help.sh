@@ -41,7 +41,7 @@ echo '{"what": "train", "layout": "bthd", "b": 1, "hq": 2, "hkv": 1, "l": 64, "d
 "$parallax" bench attention "${small[@]}" --peer peer.jsonl --pass forward >table
 [ "$(grep -c 'x cuDNN' table)" -eq 2 ] || fail "the causal forwards alone have a peer: $(cat table)"
 echo '{"what": "decode", "layout": "bthd", "b": "one"}' >peer.jsonl
-refuses 1 'peer.jsonl: line 1: "b" is not' "$parallax" bench attention "${small[@]}" --peer peer.jsonl
+refuses 1 'peer.jsonl:1: "b" is not' "$parallax" bench attention "${small[@]}" --peer peer.jsonl
 "$parallax" bench attention "${small[@]}" --pass decode --plan >plan
 grep -q 'workspace' plan || fail "no plan"
 "$parallax" bench attention "${small[@]}" --pass decode --peer none --page 16 --json - | grep '"mechanism"' >lines

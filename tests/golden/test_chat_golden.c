@@ -200,7 +200,7 @@ static void folders_tell_their_template(void **state)
         {"{\"chat_template\": 7}", "has no text chat_template"},
         {"{\"chat_template\": [{\"name\": \"rag\", \"template\": \"x\"}]}",
          "has no text chat_template"},
-        {"[", "not valid JSON"},
+        {"[", "line 1, column 1: "},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         io_write_text(config, bad[i][0]);
@@ -219,10 +219,10 @@ static void wrong_messages_are_refused(void **state)
     static const struct {
         const char *json, *says;
     } rows[] = {
-        {"", "FILE:1: not valid JSON"},
-        {"[{\"role\": \"user\", \"content\": \"a\"}", "not valid JSON"},
-        {"[{\"role\": \"user\", \"role\": \"user\", \"content\": \"a\"}]", "not valid JSON"},
-        {"[{\"role\": \"user\", \"content\": \"a\\u0000\"}]", "not valid JSON"},
+        {"", "FILE: line 1, column 0: "},
+        {"[{\"role\": \"user\", \"content\": \"a\"}", "expected near end of file"},
+        {"[{\"role\": \"user\", \"role\": \"user\", \"content\": \"a\"}]", "duplicate object key"},
+        {"[{\"role\": \"user\", \"content\": \"a\\u0000\"}]", "\\u0000 is not allowed"},
         {"[]", "must be a list of messages that is not empty"},
         {"{}", "must be a list of messages that is not empty"},
         {"{\"messages\": {}}", "must be a list of messages that is not empty"},

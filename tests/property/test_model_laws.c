@@ -16,7 +16,8 @@ static void check_decode(struct case_model *m, const struct case_batch *b,
     enum { S = 3, T = 29 };
     const int64_t V = full->shape[1];
     struct model_cache *cache;
-    CASE_OK(m, model_cache_create(m->model, S, T, &cache));
+    CASE_OK(m, model_cache_create(
+                   m->model, &(struct model_cache_config){.sequences = S, .capacity = T}, &cache));
     struct plx_tensor logits = case_tensor(m->be.storage, 2, (int64_t[]){S, V});
     int64_t at = 0;
     for (int p = 0; at < T; p++) {
@@ -55,7 +56,8 @@ static void check_uneven(struct case_model *m, const struct case_batch *b,
                                              {1, 0, 1},  {1, 1, 1}, {18, 12, 15}};
     const int64_t V = full->shape[1];
     struct model_cache *cache;
-    CASE_OK(m, model_cache_create(m->model, S, 29, &cache));
+    CASE_OK(m, model_cache_create(
+                   m->model, &(struct model_cache_config){.sequences = S, .capacity = 29}, &cache));
     struct plx_tensor logits = case_tensor(m->be.storage, 2, (int64_t[]){S, V});
     for (int step = 0; step < STEPS; step++) {
         int32_t ids[S * 29], *next = ids;
@@ -109,11 +111,11 @@ static void test_decode(void **state)
     }
 }
 
-/* A prompt longer than one internal piece. */
+/* A prompt longer than one pass. */
 static void test_long_prefill(void **state)
 {
     const struct model_config config = setup_config(*state);
-    enum { T = 500 };
+    enum { T = 1100 };
     uint64_t seed = case_seed("long prefill");
     struct rng rng = rng_make(seed, 8);
     struct case_model m;
@@ -125,9 +127,10 @@ static void test_long_prefill(void **state)
                       logits = case_tensor(PLX_F64, 2, (int64_t[]){1, config.vocab_size}),
                       last = rows_of(&full, T - 1, 1);
     struct model_cache *cache;
-    CASE_OK(&m, model_cache_create(m.model, 1, T, &cache));
+    CASE_OK(&m, model_cache_create(
+                    m.model, &(struct model_cache_config){.sequences = 1, .capacity = T}, &cache));
     CASE_OK(&m, model_decode(m.model, cache, b.ids, &(int64_t){T}, &logits));
-    assert_close("prefill in internal pieces", &logits, &last, 1e-12);
+    assert_close("prefill in passes", &logits, &last, 1e-12);
     model_cache_destroy(cache);
     free(full.data);
     free(logits.data);
@@ -385,12 +388,95 @@ static void test_scores(void **state)
     }
 }
 
+/* ---- Streaming ---- */
+
+/* A read of a model that is in memory, which must go through every parameter without a gap. */
+struct source {
+    struct param_list *params;
+    const struct param *last;
+    int64_t next; /* row of the last parameter */
+    int64_t most; /* numbers of a table that were read at once */
+};
+
+static plx_status read_source(void *user, const struct param *param, int64_t first, int64_t count,
+                              void *values)
+{
+    struct source *source = user;
+    const struct plx_tensor *value = &param_find(source->params, param->name)->value;
+    const int64_t rows = value->shape[0], columns = plx_tensor_count(value) / rows;
+    const size_t row_bytes = (size_t)columns * plx_dtype_size(value->dtype);
+    if (first > 0) {
+        assert_ptr_equal(param, source->last);
+        assert_int_equal(first, source->next);
+    } else if (source->last != NULL) {
+        assert_int_equal(source->next, source->last->value.shape[0]);
+    }
+    source->last = param;
+    source->next = first + count;
+    bool table = param->group == PARAM_EMBEDDING || param->group == PARAM_HEAD;
+    if (table && count * columns > source->most) source->most = count * columns;
+    memcpy(values, (const char *)value->data + (size_t)first * row_bytes,
+           (size_t)count * row_bytes);
+    return PLX_OK;
+}
+
+static void check_streaming(struct case_model *m, const struct batch *batch)
+{
+    const struct model_config *config = model_get_config(m->model);
+    struct source source = {.params = model_params(m->model)};
+    struct plx_tensor whole = logits_of(m, batch),
+                      streamed = case_tensor(whole.dtype, 2, whole.shape);
+    int64_t block = 0, tables = 0;
+    for (int i = 0; i < source.params->count; i++) {
+        const struct param *param = &source.params->items[i];
+        const int64_t count = plx_tensor_count(&param->value);
+        if (strstr(param->name, "layers.1.") != NULL) block += count;
+        if (strstr(param->name, "embed_tokens") != NULL) tables += count;
+    }
+    CASE_OK(m, model_stream_logits(&m->be, config, batch, read_source, &source, &streamed));
+    case_assert_same_bits(&whole, &streamed);
+    assert_int_equal(source.next, config->vocab_size);
+    assert_true(source.most == tables || source.most <= block);
+    free(whole.data);
+    free(streamed.data);
+}
+
+/* A model of which one block is in memory at a time computes the same bits, and the table goes
+ * through in pieces that are no larger. */
+static void test_streaming(void **state)
+{
+    static const struct {
+        const struct ops *ops;
+        plx_dtype storage;
+        int64_t vocab;
+        bool tied;
+    } cases[] = {{&ops_cpu, PLX_F32, 61, true},
+                 {&ops_cpu, PLX_F32, 61, false},
+                 {&ops_ref, PLX_F32, 1000, true},
+                 {&ops_ref, PLX_F64, 1000, false}};
+    struct model_config config = setup_config(*state);
+    uint64_t seed = case_seed("streaming");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct case_model m;
+        struct case_batch b;
+        struct rng rng = rng_make(seed, 9);
+        config.vocab_size = cases[i].vocab;
+        config.tie_embeddings = cases[i].tied;
+        case_open(&m, &config, cases[i].ops, cases[i].storage, seed);
+        case_batch_fill(&b, (int64_t[]){13, 1, 8}, 3, config.vocab_size, &rng);
+        CASE_OK(&m, model_reserve(m.model, 22, 3, false, RECOMPUTE_NONE, NULL));
+        check_streaming(&m, &b.batch);
+        case_close(&m);
+    }
+}
+
 int main(void)
 {
     static const struct law laws[] = {
         {"decoding equals forward", test_decode},
         {"long prefill equals forward", test_long_prefill},
         {"scores are the logits' log-probabilities", test_scores},
+        {"streaming changes no bit", test_streaming},
         {"micro-batches add up", test_accumulation},
         {"fast operations keep to the tolerance rule", test_fast_operations},
         {"recomputation changes no bit", test_recompute}};

@@ -296,6 +296,24 @@ static void foreign_files_are_refused(void **state)
         {"\"A\": 65", "\"A\": 1048576", "the id of 'A' is 1048576 but must be 0..1048575"},
         {"\"A\": 65", "\"A\": 65.0", "the id of 'A' is not an integer"},
         {"\"A\": 65", "\"A\": 99999999999999999999", "too big integer"},
+        {"\"A\": 65", "\"A\": 1000000000000000000", "the id of 'A' is 1000000000000000000 but"},
+        {"\"A\": 65", "\"A\": 6.5e1", "the id of 'A' is not an integer"},
+        {"\"A\": 65", "\"A\": \"65\"", "the id of 'A' is not an integer"},
+        {"\"A\": 65", "\"A\": [65]", "the id of 'A' is not an integer"},
+        {"\"A\": 65", "\"A\": null", "the id of 'A' is not an integer"},
+        {"\"A\": 65", "\"A\": -", "invalid token near '-'"},
+        {"\"A\": 65", "\"A\": 065", "invalid token near '0'"},
+        {"\"A\": 65", "\"A\" 65", "':' expected near '65'"},
+        {"\"A\": 65", "\"A\": 65,", "string or '}' expected near ','"},
+        {"\"A\": 65", "\"A\": 65 7", "'}' expected near '7'"},
+        {"\"A\": 65", "\"A\": 65, \"\\u0041\": 300", "duplicate object key near '\"\\u0041\"'"},
+        {"\"A\": 65", "\"A\\ud83d\": 65", "invalid Unicode"},
+        {"\"A\": 65", "\"A\tb\": 65", "control character 0x9"},
+        {"\"vocab\": {", "\"vocab\": [{", "line "},
+        {"\"vocab\": {", "\"vocab\": {}, \"w\": {", "no token for byte 0x00"},
+        {"\"vocab\": {", "\"vocab\": 7, \"w\": {", "model.vocab must be an object"},
+        {"\"vocab\": {", "\"vocab\": {}, \"vocab\": {", "duplicate object key near '\"vocab\"'"},
+        {"\"vocab\": {", "\"vo\\u0063ab\": {", "model.vocab may have at most"},
         {"\"A\": 65", "\"A\": 65, \"<|endoftext|>\": 300", "is 300 in model.vocab but 256"},
         {"\"id\": 256", "\"id\": 2000000", "added_tokens: the id of '<|endoftext|>' is 2000000"},
         {"\"id\": 256", "\"no\": 256", "added_tokens: the id of '<|endoftext|>' is not an integer"},
@@ -319,6 +337,19 @@ static void foreign_files_are_refused(void **state)
         assert_refused(status, PLX_BAD_DATA, rows[i].says, &err);
         free(json);
     }
+    free(text);
+}
+
+static void long_tokens_are_refused(void **state)
+{
+    (void)state;
+    char *text = saved_text(), token[5100];
+    struct tokenizer *tokenizer;
+    snprintf(token, sizeof token, "\"A\": 65, \"%05000d\": 300", 7);
+    char *json = edited(text, "\"A\": 65", token);
+    assert_refused(tokenizer_parse(json, strlen(json), "FILE", &tokenizer, &err), PLX_BAD_DATA,
+                   "00...' has 5000 bytes but may have 4096", &err);
+    free(json);
     free(text);
 }
 
@@ -467,6 +498,7 @@ int main(void)
         cmocka_unit_test(other_assignments_are_read),
         cmocka_unit_test(file_may_lack_end_of_text),
         cmocka_unit_test(foreign_files_are_refused),
+        cmocka_unit_test(long_tokens_are_refused),
         cmocka_unit_test(broken_text_is_refused),
         cmocka_unit_test(too_many_added_tokens_are_refused),
         cmocka_unit_test(messages_hold_no_control_bytes),
