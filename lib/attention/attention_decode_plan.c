@@ -11,11 +11,11 @@ enum {
     DECODE_JOINED = 16,        /* partial results that are joined as fast as they are summed */
     DECODE_PLACED = 2,         /* units of a part that it has whatever the length */
     DECODE_TURNS = 4,          /* tiles of a warp, where more blocks would pay */
-    DECODE_LONG = 64,          /* units of a sequence that is worth so many blocks */
     DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
-    DECODE_STAY = 16 << 20,    /* bytes of them that it keeps from one launch to the next */
-    DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay */
-    DECODE_TWO_PAIRS = 512,    /* or pairs */
+    DECODE_STAY = 18 << 20,    /* bytes of them that it keeps from one launch to the next */
+    DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay, where */
+    DECODE_TWO_FEW = 1 << 21,  /* there are many heads, and where there are few; */
+    DECODE_TWO_PAIRS = 512,    /* or so many heads */
     DECODE_WORKSPACE = 256,    /* what the counters are rounded up to */
     DECODE_MAX_GRID = 65535,   /* along y and z */
 };
@@ -71,12 +71,16 @@ static int decode_power(int64_t x)
     return power;
 }
 
-/* A block of four warps on each multiprocessor, or two: a cache that is read from memory. */
-static struct decode_share decode_share_large(int64_t pairs, int64_t units)
+/* A cache that is read from memory: blocks of eight warps on half of the chip are enough to keep
+ * it busy, or of four warps on all of it, which blocks of two heads have. */
+static struct decode_share decode_share_large(int64_t pairs, int heads, int64_t bytes)
 {
-    int64_t room = 2 * pairs <= DECODE_CHIP ? DECODE_ROOM / pairs : 1;
-    int64_t most = decode_least(units, DECODE_JOINED);
-    return (struct decode_share){DECODE_WARPS, decode_power(decode_least(room, most)), 0};
+    int64_t blocks = heads == 1 ? DECODE_HALF : 2 * DECODE_HALF;
+    int warps = heads == 1 ? DECODE_WIDE_WARPS : DECODE_WARPS;
+    struct decode_share share = {warps, decode_power(decode_most(blocks / pairs, 1)), 0};
+    bool joined = share.parts == 2 && (heads == 2 || bytes < 2 * (int64_t)DECODE_LARGE);
+    if (joined) share.cluster = 1;
+    return share;
 }
 
 /* One cluster for all keys of a pair: as many blocks as fill half of the chip and leave the other
@@ -97,13 +101,13 @@ static struct decode_share decode_share_joined(int64_t pairs, int64_t tiles)
 }
 
 /* Blocks of eight warps: the fewest parts that leave a warp few tiles. A second part pays where it
- * takes three tiles off a warp; very long sequences of one or two pairs are worth so many that they
- * join in clusters first. */
+ * takes three tiles off a warp; very long sequences of a few pairs are worth so many that they join
+ * in clusters first. */
 static struct decode_share decode_share_wide(int64_t pairs, int64_t units)
 {
     struct decode_share share = {DECODE_WIDE_WARPS, 1, 0};
     int64_t most = decode_least(decode_least(DECODE_CHIP / pairs, units), DECODE_JOINED);
-    if (units >= DECODE_LONG && DECODE_LONG / pairs > most) most = DECODE_LONG / pairs;
+    if (pairs <= 4 && units >= DECODE_HALF / 2 * pairs) most = DECODE_HALF / 2;
     int parts = decode_power(most);
     if (units - (units + parts - 1) / parts >= 3) share.parts = parts;
     while (share.parts >> share.cluster > DECODE_JOINED) share.cluster++;
@@ -113,21 +117,25 @@ static struct decode_share decode_share_wide(int64_t pairs, int64_t units)
 /* The one pair of a long sequence: eight clusters of eight blocks. */
 static struct decode_share decode_share_single(int64_t units)
 {
-    int warps = units > DECODE_TURNS * DECODE_LONG ? DECODE_WIDE_WARPS : DECODE_WARPS;
-    return (struct decode_share){warps, DECODE_LONG, 3};
+    bool wide = units >= DECODE_TURNS * DECODE_HALF;
+    return (struct decode_share){wide ? DECODE_WIDE_WARPS : DECODE_WARPS, DECODE_HALF, 3};
 }
 
-/* bytes: of all keys and values. */
-static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int64_t bytes)
+/* keys: of a tile; bytes: of all keys and values. */
+static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int keys, int heads,
+                                           int64_t bytes)
 {
     int64_t units = (tiles + DECODE_WARPS - 1) / DECODE_WARPS;
-    bool tiny = units == 1 || (units == 2 && 2 * pairs > DECODE_HALF);
-    if (pairs > DECODE_CHIP || tiny) return (struct decode_share){DECODE_WARPS, 1, 0};
-    if (bytes >= DECODE_LARGE && pairs >= 8) return decode_share_large(pairs, units);
-    if (pairs == 1 && units >= DECODE_LONG) return decode_share_single(units);
+    int64_t wide = (tiles + DECODE_WIDE_WARPS - 1) / DECODE_WIDE_WARPS;
+    bool few = 2 * pairs <= DECODE_HALF; /* that a block of four warps leaves the chip idle */
+    if (pairs > DECODE_CHIP || units == 1 || (units == 2 && !few) ||
+        (units <= DECODE_TURNS && pairs > DECODE_HALF))
+        return (struct decode_share){DECODE_WARPS, 1, 0};
+    if (bytes >= DECODE_LARGE && pairs >= 8) return decode_share_large(pairs, heads, bytes);
+    if (units == 2 && keys > DECODE_MIN_BOX) return decode_share_wide(pairs, wide);
+    if (pairs == 1 && units >= DECODE_HALF) return decode_share_single(units);
     struct decode_share share = decode_share_joined(pairs, tiles);
-    if (share.parts > 0) return share;
-    return decode_share_wide(pairs, (tiles + DECODE_WIDE_WARPS - 1) / DECODE_WIDE_WARPS);
+    return share.parts > 0 ? share : decode_share_wide(pairs, wide);
 }
 
 /* True where that would leave much of the chip idle in the end: the last of few rounds of blocks
@@ -152,9 +160,10 @@ static int64_t decode_ranges(int64_t pairs, int64_t B)
  * pairs, so it is for caches that are large, or have pairs enough. */
 static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
 {
-    bool worth =
-        p->B * p->G * p->S >= DECODE_TWO_KEYS || p->B * p->G * row_blocks >= DECODE_TWO_PAIRS;
-    if (p->D != 64 || p->kv_dtype == PLX_F8E4M3 || p->G % 2 != 0 || !worth) return 1;
+    int64_t pairs = p->B * p->G * row_blocks, keys = p->B * p->G * p->S;
+    bool worth = keys >= (pairs > DECODE_HALF ? DECODE_TWO_KEYS : DECODE_TWO_FEW);
+    if (p->D != 64 || p->kv_dtype == PLX_F8E4M3 || p->G % 2 != 0) return 1;
+    if (!worth && pairs < DECODE_TWO_PAIRS) return 1;
     return decode_box(p, 2) > 0 ? 2 : 1;
 }
 
@@ -185,7 +194,7 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
     } else {
         int64_t tiles = decode_keys_of((int)p->T, (int)p->S, p->window, keys).units;
         int64_t bytes = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
-        struct decode_share share = decode_share_of(p->B * pairs, tiles, bytes);
+        struct decode_share share = decode_share_of(p->B * pairs, tiles, keys, plan.heads, bytes);
         plan.warps = share.warps, plan.parts = share.parts, plan.cluster = share.cluster;
         int units = decode_keys_of((int)p->T, (int)p->S, p->window, share.warps * keys).units;
         bool same = alike || (p->window == 0 && units <= DECODE_PLACED * plan.parts);
