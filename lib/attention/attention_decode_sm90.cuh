@@ -162,15 +162,15 @@ struct decode_target {
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_finish_channel(const struct decode_arguments &p, const struct decode_target &target,
-                      int head, int row, int d, const struct decode_channel &x)
+                      int head, int row, int d, const struct decode_channels<1> &x)
 {
     if (target.whole) {
         decode_write<E, PROBE>(p, target.batch, decode_row_of<KIND::HEADS>(p, head, row), d, x);
         return;
     }
     struct decode_partial<KIND::D> *to = decode_part<KIND>(p, target.slot, head, row);
-    to->a[0][d] = x.a1;
-    if (PROBE) to->a[1][d] = x.a2;
+    to->a[0][d] = x.a1[0];
+    if (PROBE) to->a[1][d] = x.a2[0];
     if (d == 0) to->state = x.state;
 }
 
@@ -197,7 +197,7 @@ decode_finish_block(const struct decode_arguments &p, const struct decode_target
         for (int i = threadIdx.x; i < HEADS * here * D; i += KIND::THREADS) {
             int place = i / D, d = i % D, head = HEADS > 1 && place >= here;
             int row = place - head * here;
-            struct decode_channel x =
+            struct decode_channels<1> x =
                 decode_join_warps<KIND, PROBE>(left + head * sizeof(left_rows), apart, row, d);
             if (!KIND::LIST && p.cluster > 0)
                 decode_bring<KIND>(p, &shared->rows[place], &shared->brought, d, x);
@@ -222,7 +222,12 @@ static __device__ __forceinline__ void decode_finish_cluster(const struct decode
         int head = KIND::HEADS > 1 && place >= rows;
         const struct decode_brought<KIND::D> *from = &shared->rows[place];
         float2 a = from->a[(own << p.cluster) + lane];
-        struct decode_channel x = {from->state[lane], a.x, a.y};
+        struct decode_channels<1> x = {
+            from->state[lane], {a.x},
+            {
+                a.y
+            }
+        };
         x = decode_join_lanes<PROBE>(x, blocks);
         if (lane == 0)
             decode_finish_channel<E, KIND, PROBE>(p, target, head, place - head * rows, first + own,
@@ -241,11 +246,17 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
     if (threadIdx.x == 0) *last = decode_arrive(counter, seen, parts.count << p.cluster);
     __syncthreads();
     if (!*last) return;
-    int rows = decode_rows_of(p);
-    for (int i = threadIdx.x; i < HEADS * rows * D; i += KIND::THREADS) {
-        int head = HEADS > 1 && i / D >= rows, row = i / D - head * rows;
-        decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, row), i % D,
-                               decode_join_parts<KIND, PROBE>(p, parts, head, row, i % D));
+    int rows = decode_rows_of(p), lane = threadIdx.x % DECODE_JOINING;
+    for (int i = threadIdx.x / DECODE_JOINING; i < HEADS * rows * (D / 4);
+         i += KIND::THREADS / DECODE_JOINING) {
+        int place = i / (D / 4), d = i % (D / 4) * 4, head = HEADS > 1 && place >= rows;
+        int row = place - head * rows;
+        struct decode_channels<4> x = decode_join_parts<KIND, PROBE>(p, parts, head, row, d);
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+            if (lane == n)
+                decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, row), d + n,
+                                       {x.state, {x.a1[n]}, {x.a2[n]}});
     }
 }
 
@@ -361,7 +372,7 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
     if (lengths || p.pages != NULL) dependency_wait();
     struct decode_ahead ahead;
     ahead.head = decode_kv_head<KIND::HEADS>(p);
-    ahead.block = decode_first_block<KIND>(p, at);
+    decode_first_pages<KIND>(p, ahead, at);
     struct decode_segment segment = decode_segment_of<KIND>(p, at);
     computed_here(segment.begin), computed_here(segment.end), computed_here(segment.key);
     computed_here(at.left);
@@ -371,6 +382,7 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
     dependency_release();
     if (at.left == 0 && (KIND::LIST || (int)blockIdx.y >> p.cluster << p.cluster >= parts)) return;
     decode_ahead_enter(ahead, at.batch, segment);
+    decode_ahead_look<KIND>(p, ahead);
     struct decode_cursor *next = &shared->next[threadIdx.x / 32];
     if (KIND::LIST) {
         shared->cut[threadIdx.x / 32] = cut;

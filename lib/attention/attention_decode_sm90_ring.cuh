@@ -34,6 +34,7 @@ struct decode_kind
  * batch entry, or its page, which is looked up one turn before it is needed. */
 struct decode_ahead {
     int batch, head, begin, end, key, turns, block;
+    int pages, place; /* lane n: the page of one of 32 tiles that follow each other; the next */
 };
 
 static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
@@ -49,25 +50,44 @@ static __device__ __forceinline__ int decode_block_of(const struct decode_argume
     return p.pages[batch * p.table + decode_divide(p.page, key)];
 }
 
+/* Lane n looks up the page of the n-th tile from `key` on, long before most of them are needed. */
+template <class KIND>
+static __device__ __forceinline__ void decode_ahead_pages(const struct decode_arguments &p,
+                                                          struct decode_ahead &ahead, int batch,
+                                                          int key, int end)
+{
+    int further = threadIdx.x % 32 * KIND::UNIT;
+    ahead.pages = further < end - key ? decode_block_of(p, batch, key + further) : 0;
+    ahead.place = 0;
+}
+
+/* The block of the next tile. */
+template <class KIND>
 static __device__ __forceinline__ void decode_ahead_look(const struct decode_arguments &p,
                                                          struct decode_ahead &ahead)
 {
-    if (ahead.key < ahead.end) ahead.block = decode_block_of(p, ahead.batch, ahead.key);
+    ahead.block = ahead.batch;
+    if (p.pages == NULL) return;
+    if (ahead.place == 32) decode_ahead_pages<KIND>(p, ahead, ahead.batch, ahead.key, ahead.end);
+    ahead.block = __shfl_sync(0xffffffffu, ahead.pages, ahead.place++);
 }
 
-/* The block of this warp's first tile, looked up while the lengths are read: where a window moves
- * with the length, behind them. */
+/* The pages of this warp's first tiles, asked for before the lengths are read, unless a window
+ * moves with the length. */
 template <class KIND>
-static __device__ __forceinline__ int decode_first_block(const struct decode_arguments &p,
-                                                         const struct decode_cursor &at)
+static __device__ __forceinline__ void decode_first_pages(const struct decode_arguments &p,
+                                                          struct decode_ahead &ahead,
+                                                          const struct decode_cursor &at)
 {
+    if (p.pages == NULL) return;
     int first = 0;
     if (p.window > 0) {
         struct decode_lengths lengths = decode_lengths_of(p, at.batch);
         first = decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).first / KIND::UNIT;
     }
     int key = (first + at.unit) * KIND::UNIT + uniform_warp() * KIND::KEYS;
-    return key < p.S ? decode_block_of(p, at.batch, key) : 0;
+    decode_ahead_pages<KIND>(p, ahead, at.batch, key, p.S);
+    asm volatile("" ::: "memory");
 }
 
 static __device__ __forceinline__ void decode_ahead_enter(struct decode_ahead &ahead, int batch,
@@ -86,7 +106,7 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
 {
     ahead.key += KIND::UNIT;
     if (!KIND::LIST || --ahead.turns > 0) {
-        decode_ahead_look(p, ahead);
+        decode_ahead_look<KIND>(p, ahead);
         return;
     }
     struct decode_cursor at = *next;
@@ -96,7 +116,8 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
     }
     struct decode_segment segment = decode_segment_of<KIND>(p, at);
     decode_ahead_enter(ahead, at.batch, segment);
-    decode_ahead_look(p, ahead);
+    ahead.place = 32;
+    decode_ahead_look<KIND>(p, ahead);
     decode_next(segment, at);
     __syncwarp();
     *next = at;
