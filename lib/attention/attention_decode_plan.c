@@ -7,11 +7,15 @@
 enum {
     DECODE_CHIP = 132,
     DECODE_ROOM = 2 * DECODE_CHIP,
+    DECODE_HALF = 64,          /* blocks that fill half of it */
     DECODE_JOINED = 16,        /* partial results that are joined as fast as they are summed */
-    DECODE_LONG = 64,          /* units of a sequence that is worth so many blocks */
+    DECODE_PLACED = 2,         /* units of a part that it has whatever the length */
+    DECODE_TURNS = 4,          /* tiles of a warp, where more blocks would pay */
     DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
-    DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay */
-    DECODE_TWO_PAIRS = 512,    /* or pairs */
+    DECODE_STAY = 18 << 20,    /* bytes of them that it keeps from one launch to the next */
+    DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay, where */
+    DECODE_TWO_FEW = 1 << 21,  /* there are many heads, and where there are few; */
+    DECODE_TWO_PAIRS = 512,    /* or so many heads */
     DECODE_WORKSPACE = 256,    /* what the counters are rounded up to */
     DECODE_MAX_GRID = 65535,   /* along y and z */
 };
@@ -67,51 +71,71 @@ static int decode_power(int64_t x)
     return power;
 }
 
-/* A block of four warps on each multiprocessor, or two: a cache that is read from memory. */
-static struct decode_share decode_share_large(int64_t pairs, int64_t units)
+/* A cache that is read from memory: blocks of eight warps on half of the chip are enough to keep
+ * it busy, or of four warps on all of it, which blocks of two heads have. */
+static struct decode_share decode_share_large(int64_t pairs, int heads, int64_t bytes)
 {
-    int64_t room = 2 * pairs <= DECODE_CHIP ? DECODE_ROOM / pairs : 1;
-    int64_t most = decode_least(units, DECODE_JOINED);
-    return (struct decode_share){DECODE_WARPS, decode_power(decode_least(room, most)), 0};
+    int64_t blocks = heads == 1 ? DECODE_HALF : 2 * DECODE_HALF;
+    int warps = heads == 1 ? DECODE_WIDE_WARPS : DECODE_WARPS;
+    struct decode_share share = {warps, decode_power(decode_most(blocks / pairs, 1)), 0};
+    bool joined = share.parts == 2 && (heads == 2 || bytes < 2 * (int64_t)DECODE_LARGE);
+    if (joined) share.cluster = 1;
+    return share;
 }
 
-/* Few keys: a cluster in which every warp of four has a tile, or two of those that hold many keys;
- * its blocks leave half of the chip to the next launch. A cluster of two saves too little. Parts is
- * 0 where it does not fit. */
-static struct decode_share decode_share_short(int64_t pairs, int64_t units, int keys)
+/* One cluster for all keys of a pair: as many blocks as fill half of the chip and leave the other
+ * half to the next launch, or two where there are more pairs than that. Parts is 0 where a warp
+ * would have too many tiles. */
+static struct decode_share decode_share_joined(int64_t pairs, int64_t tiles)
 {
+    bool few = 2 * pairs <= DECODE_HALF, wide = few && 4 * pairs > DECODE_HALF;
     struct decode_share share = {DECODE_WARPS, 0, 0};
-    int64_t room = decode_least(DECODE_CHIP / 2 / pairs, 8), turns = keys > DECODE_MIN_BOX ? 2 : 1;
-    if (room < 4 || units > turns * decode_power(room)) return share;
-    share.parts = decode_power(room);
+    if (wide && tiles > DECODE_TURNS * DECODE_WARPS) share.warps = DECODE_WIDE_WARPS;
+    int64_t units = (tiles + share.warps - 1) / share.warps;
+    int parts = few ? decode_power(decode_least(DECODE_HALF / pairs, 1 << DECODE_MAX_CLUSTER)) : 2;
+    if (pairs > DECODE_HALF || (few && units > DECODE_TURNS * parts)) return share;
+    share.parts = parts;
     while (share.parts / 2 >= units) share.parts /= 2;
     while (1 << share.cluster < share.parts) share.cluster++;
     return share;
 }
 
 /* Blocks of eight warps: the fewest parts that leave a warp few tiles. A second part pays where it
- * takes three tiles off a warp; very long sequences of one or two pairs are worth so many that they
- * join in clusters first. */
+ * takes three tiles off a warp; very long sequences of a few pairs are worth so many that they join
+ * in clusters first. */
 static struct decode_share decode_share_wide(int64_t pairs, int64_t units)
 {
     struct decode_share share = {DECODE_WIDE_WARPS, 1, 0};
     int64_t most = decode_least(decode_least(DECODE_CHIP / pairs, units), DECODE_JOINED);
-    if (units >= DECODE_LONG && DECODE_LONG / pairs > most) most = DECODE_LONG / pairs;
+    if (pairs <= 4 && units >= DECODE_HALF / 2 * pairs) most = DECODE_HALF / 2;
     int parts = decode_power(most);
     if (units - (units + parts - 1) / parts >= 3) share.parts = parts;
     while (share.parts >> share.cluster > DECODE_JOINED) share.cluster++;
     return share;
 }
 
-/* bytes: of all keys and values; keys: of a tile. */
-static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int keys, int64_t bytes)
+/* The one pair of a long sequence: eight clusters of eight blocks. */
+static struct decode_share decode_share_single(int64_t units)
+{
+    bool wide = units >= DECODE_TURNS * DECODE_HALF;
+    return (struct decode_share){wide ? DECODE_WIDE_WARPS : DECODE_WARPS, DECODE_HALF, 3};
+}
+
+/* keys: of a tile; bytes: of all keys and values. */
+static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int keys, int heads,
+                                           int64_t bytes)
 {
     int64_t units = (tiles + DECODE_WARPS - 1) / DECODE_WARPS;
     int64_t wide = (tiles + DECODE_WIDE_WARPS - 1) / DECODE_WIDE_WARPS;
-    if (pairs > DECODE_CHIP || units == 1) return (struct decode_share){DECODE_WARPS, 1, 0};
-    if (bytes >= DECODE_LARGE && pairs >= 8) return decode_share_large(pairs, units);
-    struct decode_share share = decode_share_short(pairs, units, keys);
-    return wide > 1 && share.parts > 0 ? share : decode_share_wide(pairs, wide);
+    bool few = 2 * pairs <= DECODE_HALF; /* that a block of four warps leaves the chip idle */
+    if (pairs > DECODE_CHIP || units == 1 || (units == 2 && !few) ||
+        (units <= DECODE_TURNS && pairs > DECODE_HALF))
+        return (struct decode_share){DECODE_WARPS, 1, 0};
+    if (bytes >= DECODE_LARGE && pairs >= 8) return decode_share_large(pairs, heads, bytes);
+    if (units == 2 && keys > DECODE_MIN_BOX) return decode_share_wide(pairs, wide);
+    if (pairs == 1 && units >= DECODE_HALF) return decode_share_single(units);
+    struct decode_share share = decode_share_joined(pairs, tiles);
+    return share.parts > 0 ? share : decode_share_wide(pairs, wide);
 }
 
 /* True where that would leave much of the chip idle in the end: the last of few rounds of blocks
@@ -136,10 +160,21 @@ static int64_t decode_ranges(int64_t pairs, int64_t B)
  * pairs, so it is for caches that are large, or have pairs enough. */
 static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
 {
-    bool worth =
-        p->B * p->G * p->S >= DECODE_TWO_KEYS || p->B * p->G * row_blocks >= DECODE_TWO_PAIRS;
-    if (p->D != 64 || p->kv_dtype == PLX_F8E4M3 || p->G % 2 != 0 || !worth) return 1;
+    int64_t pairs = p->B * p->G * row_blocks, keys = p->B * p->G * p->S;
+    bool worth = keys >= (pairs > DECODE_HALF ? DECODE_TWO_KEYS : DECODE_TWO_FEW);
+    if (p->D != 64 || p->kv_dtype == PLX_F8E4M3 || p->G % 2 != 0) return 1;
+    if (!worth && pairs < DECODE_TWO_PAIRS) return 1;
     return decode_box(p, 2) > 0 ? 2 : 1;
+}
+
+/* Of a cache that does not fit the L2 cache, which would drop every line before it is read again,
+ * some tiles are read to stay there and the others to pass through; but where several blocks of
+ * rows read a tile one after another, all of them stay. */
+static uint32_t decode_stay(const struct attention_problem *p, int64_t row_blocks)
+{
+    int64_t bytes = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
+    if (bytes < DECODE_LARGE || row_blocks > 1) return UINT32_MAX;
+    return (uint32_t)(UINT32_MAX / (double)bytes * DECODE_STAY);
 }
 
 struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxes)
@@ -159,11 +194,13 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
     } else {
         int64_t tiles = decode_keys_of((int)p->T, (int)p->S, p->window, keys).units;
         int64_t bytes = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
-        struct decode_share share = decode_share_of(p->B * pairs, tiles, keys, bytes);
+        struct decode_share share = decode_share_of(p->B * pairs, tiles, keys, plan.heads, bytes);
         plan.warps = share.warps, plan.parts = share.parts, plan.cluster = share.cluster;
         int units = decode_keys_of((int)p->T, (int)p->S, p->window, share.warps * keys).units;
-        if (alike) plan.cut = decode_cut_of(units, plan.parts);
+        bool same = alike || (p->window == 0 && units <= DECODE_PLACED * plan.parts);
+        if (same) plan.cut = decode_cut_of(units, plan.parts);
     }
+    plan.stay = decode_stay(p, row_blocks);
     int64_t results = plan.list ? 2 * (int64_t)plan.parts : p->B * (plan.parts >> plan.cluster);
     int64_t bytes = decode_least(rows, DECODE_ROWS) * plan.heads * (4 + 2 * p->D) * 4;
     plan.counters =

@@ -24,8 +24,8 @@ enum {
     DECODE_ROWS = 8,          /* rows of a block */
     DECODE_MAX_ROWS = 64,     /* rows of a key/value head */
     DECODE_TILE_BYTES = 8192, /* keys and values of a tile */
-    DECODE_MIN_BOX = 16, /* keys of a tile of 128 channels, and of the smallest page that copies
-                            of boxes take */
+    DECODE_MAX_CLUSTER = 4,   /* blocks of a cluster: 2 to this */
+    DECODE_MIN_BOX = 16,      /* keys of the smallest box, a tile of 128 channels; divides pages */
 };
 
 /* Keys of a tile; bytes: of a key, of both heads where two lie side by side. A unit is a tile of
@@ -108,8 +108,9 @@ struct decode_plan {
     int pairs;                 /* G / heads times row_blocks */
     int parts;                 /* even: blocks that share a sequence; list: ranges */
     int cluster;               /* 2 to this: parts that join in shared memory; divides parts */
-    struct decode_cut cut;     /* of a sequence, if even and all are alike; else 0 */
+    struct decode_cut cut;     /* of a sequence, if even and all are cut alike; else 0 */
     int box;                   /* keys that one copy brings; 0: each chunk of a key by itself */
+    uint32_t stay;             /* share of the tiles that stay in the L2 cache, of 2^32 - 1 */
     size_t counters, partials; /* bytes of the workspace: 8 a sequence and pair, and results */
 };
 

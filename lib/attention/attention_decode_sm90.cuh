@@ -17,9 +17,8 @@
 
 #include <type_traits>
 
-#include "attention/attention_decode_sm90_f8.cuh"
+#include "attention/attention_decode_sm90_begin.cuh"
 #include "attention/attention_decode_sm90_join.cuh"
-#include "attention/attention_decode_sm90_ring.cuh"
 
 template <class KIND> struct decode_shared {
     unsigned char ring[KIND::WARPS][KIND::STAGES][DECODE_TILE_BYTES];
@@ -28,81 +27,14 @@ template <class KIND> struct decode_shared {
     struct decode_cursor current[KIND::WARPS], next[KIND::WARPS];
     struct decode_cut cut[KIND::WARPS];
     bool last;
+    /* Of a cluster. */
+    uint64_t brought;
+    struct decode_brought<KIND::D> rows[KIND::LIST ? 1 : KIND::HEADS * DECODE_ROWS];
     /* Of a list. */
     struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[KIND::WARPS][KIND::HEADS];
 };
 
-/* ---- Queries --------------------------------------------------------------------------------- */
-
-/* A row of q (which = 0) or r (which = 1) into left operands; it need not be aligned. */
-template <int D>
-static __device__ __forceinline__ void decode_query(const uint16_t *row, int which,
-                                                    uint32_t (&operands)[D / 16][4])
-{
-    const uint16_t *from = row + 2 * (threadIdx.x % 4);
-    if ((uintptr_t)from % 4 == 0) {
-#pragma unroll
-        for (int i = 0; i < D / 8; i++)
-            operands[i / 2][i % 2 * 2 + which] = *(const uint32_t *)(from + 8 * i);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < D / 8; i++)
-        operands[i / 2][i % 2 * 2 + which] = from[8 * i] | (uint32_t)from[8 * i + 1] << 16;
-}
-
-/* [q; r] of each head as left operands of D / 16 products; of f8e4m3 keys also what scores and u
- * are to be multiplied with. */
-template <class KIND> struct decode_operands {
-    uint32_t of[KIND::HEADS][KIND::D / 16][4];
-    float factors[KIND::HEADS][2];
-};
-
-template <class E, class KIND>
-static __device__ __forceinline__ void
-decode_query_of(const struct decode_arguments &p, const struct decode_view &view, int batch,
-                int head, int local, int which, struct decode_operands<KIND> &q)
-{
-    struct decode_row row = decode_row_of<KIND::HEADS>(p, head, local);
-    const uint16_t *from = (const uint16_t *)view.data + batch * view.batch + row.time * view.time +
-                           row.head * view.head;
-    if constexpr (!KIND::F8) {
-        decode_query<KIND::D>(from, which, q.of[head]);
-    } else {
-        float factor = decode_query_f8<E, KIND::D>(from, which, q.of[head]);
-        if (p.k_scales != NULL) factor *= p.k_scales[decode_kv_head<KIND::HEADS>(p) + head];
-        q.factors[head][which] = factor;
-    }
-}
-
-/* The block's rows of q and r; zeros where there is none. */
-template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ void decode_queries(const struct decode_arguments &p, int batch,
-                                                      struct decode_operands<KIND> &q)
-{
-    int local = threadIdx.x % 32 / 4;
-#pragma unroll
-    for (int head = 0; head < KIND::HEADS; head++) {
-        q.factors[head][0] = q.factors[head][1] = 1.0f;
-#pragma unroll
-        for (int i = 0; i < KIND::D / 16; i++)
-            q.of[head][i][0] = q.of[head][i][1] = q.of[head][i][2] = q.of[head][i][3] = 0;
-    }
-    if (local >= decode_rows_of(p)) return;
-#pragma unroll
-    for (int head = 0; head < KIND::HEADS; head++) {
-        decode_query_of<E, KIND>(p, p.q, batch, head, local, 0, q);
-        if (PROBE) decode_query_of<E, KIND>(p, p.r, batch, head, local, 1, q);
-    }
-}
-
 /* ---- Through the keys ------------------------------------------------------------------------ */
-
-/* A warp's place in its ring. */
-struct decode_ring {
-    uint32_t tiles, full;
-    int stage, phase;
-};
 
 /* Keys that all rows of a pair see; only lanes of its rows count. */
 static __device__ __forceinline__ struct decode_range
@@ -220,48 +152,87 @@ static __device__ __forceinline__ float decode_value_scale(const struct decode_a
     return p.v_scales[decode_kv_head<KIND::HEADS>(p) + head];
 }
 
-/* Joins the warps of the block or cluster and writes the result, or leaves it in the workspace at
- * `slot`. left: where the warps of a block leave theirs, `apart` bytes apart. */
+/* Where a result belongs: outputs, or a slot of the workspace. */
+struct decode_target {
+    int batch, slot;
+    bool whole;
+};
+
+/* A channel of a row: a result, or a part of one. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
-decode_finish_cluster(const struct decode_arguments &p, int batch, bool whole, int slot,
-                      unsigned char *left, int apart, const struct decode_results<KIND> &sums)
+decode_finish_channel(const struct decode_arguments &p, const struct decode_target &target,
+                      int head, int row, int d, const struct decode_channels<1> &x)
+{
+    if (target.whole) {
+        decode_write<E, PROBE>(p, target.batch, decode_row_of<KIND::HEADS>(p, head, row), d, x);
+        return;
+    }
+    struct decode_partial<KIND::D> *to = decode_part<KIND>(p, target.slot, head, row);
+    to->a[0][d] = x.a1[0];
+    if (PROBE) to->a[1][d] = x.a2[0];
+    if (d == 0) to->state = x.state;
+}
+
+/* Joins the warps of the block, which leave their sums at `left`, `apart` bytes apart. */
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ void
+decode_finish_block(const struct decode_arguments &p, const struct decode_target &target,
+                    unsigned char *left, int apart, struct decode_shared<KIND> *shared,
+                    const struct decode_results<KIND> &sums)
 {
     constexpr int D = KIND::D, HEADS = KIND::HEADS, ROWS = KIND::ROWS;
     typedef struct decode_left<D, ROWS> left_rows;
     typedef typename std::conditional<KIND::F8, decode_f16, E>::type product;
-    int rows = decode_rows_of(p), blocks = 1 << p.cluster;
-    int shift = (D == 128 ? 7 : 6) - p.cluster; /* of a block's channels */
-    int lane = threadIdx.x & (blocks - 1), own = (int)blockIdx.y & (blocks - 1);
-    const unsigned char *from = p.cluster == 0 ? left : cluster_address(left, lane);
+    int rows = decode_rows_of(p);
     for (int first = 0; first < rows; first += ROWS) {
         int here = min(ROWS, rows - first);
-        if (first > 0) decode_meet(p); /* the rows before have been read */
+        if (first > 0) __syncthreads(); /* the rows before have been read */
 #pragma unroll
         for (int head = 0; head < HEADS; head++)
             decode_leave<product, KIND, PROBE>(
                 (left_rows *)(left + threadIdx.x / 32 * apart) + head, sums.of[head],
                 decode_value_scale<KIND>(p, head), first, here);
-        decode_meet(p);
-        for (int i = threadIdx.x >> p.cluster; i < HEADS * here << shift;
-             i += KIND::THREADS >> p.cluster) {
-            int place = i >> shift, head = HEADS > 1 && place >= here, row = place - head * here;
-            int d = (own - place << shift) + i;
-            struct decode_channel x =
-                decode_join_warps<KIND, PROBE>(from + head * sizeof(left_rows), apart, row, d);
-            x = decode_join_lanes<PROBE>(x, blocks);
-            if (lane != 0) continue;
-            if (whole) {
-                decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, first + row), d, x);
-                continue;
-            }
-            struct decode_partial<D> *to = decode_part<KIND>(p, slot, head, first + row);
-            to->a[0][d] = x.a1;
-            if (PROBE) to->a[1][d] = x.a2;
-            if (d == 0) to->state = x.state;
+        __syncthreads();
+        for (int i = threadIdx.x; i < HEADS * here * D; i += KIND::THREADS) {
+            int place = i / D, d = i % D, head = HEADS > 1 && place >= here;
+            int row = place - head * here;
+            struct decode_channels<1> x =
+                decode_join_warps<KIND, PROBE>(left + head * sizeof(left_rows), apart, row, d);
+            if (!KIND::LIST && p.cluster > 0)
+                decode_bring<KIND>(p, &shared->rows[place], &shared->brought, d, x);
+            else
+                decode_finish_channel<E, KIND, PROBE>(p, target, head, first + row, d, x);
         }
     }
-    if (p.cluster > 0) cluster_arrive(); /* see decode_even */
+}
+
+/* Joins the blocks of the cluster: the channels that are this block's. */
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ void decode_finish_cluster(const struct decode_arguments &p,
+                                                             const struct decode_target &target,
+                                                             struct decode_shared<KIND> *shared)
+{
+    int rows = decode_rows_of(p), blocks = 1 << p.cluster, shift = decode_own_channels<KIND>(p);
+    int lane = threadIdx.x & (blocks - 1), first = decode_rank(p) << shift;
+    mbarrier_wait_cluster(shared_address(&shared->brought), 0);
+    for (int i = threadIdx.x >> p.cluster; i < KIND::HEADS * rows << shift;
+         i += KIND::THREADS >> p.cluster) {
+        int place = i >> shift, own = i - (place << shift);
+        int head = KIND::HEADS > 1 && place >= rows;
+        const struct decode_brought<KIND::D> *from = &shared->rows[place];
+        float2 a = from->a[(own << p.cluster) + lane];
+        struct decode_channels<1> x = {
+            from->state[lane], {a.x},
+            {
+                a.y
+            }
+        };
+        x = decode_join_lanes<PROBE>(x, blocks);
+        if (lane == 0)
+            decode_finish_channel<E, KIND, PROBE>(p, target, head, place - head * rows, first + own,
+                                                  x);
+    }
 }
 
 /* Joins the clusters of a pair, if this block is the last of theirs. */
@@ -275,11 +246,17 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
     if (threadIdx.x == 0) *last = decode_arrive(counter, seen, parts.count << p.cluster);
     __syncthreads();
     if (!*last) return;
-    int rows = decode_rows_of(p);
-    for (int i = threadIdx.x; i < HEADS * rows * D; i += KIND::THREADS) {
-        int head = HEADS > 1 && i / D >= rows, row = i / D - head * rows;
-        decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, row), i % D,
-                               decode_join_parts<KIND, PROBE>(p, parts, head, row, i % D));
+    int rows = decode_rows_of(p), lane = threadIdx.x % DECODE_JOINING;
+    for (int i = threadIdx.x / DECODE_JOINING; i < HEADS * rows * (D / 4);
+         i += KIND::THREADS / DECODE_JOINING) {
+        int place = i / (D / 4), d = i % (D / 4) * 4, head = HEADS > 1 && place >= rows;
+        int row = place - head * rows;
+        struct decode_channels<4> x = decode_join_parts<KIND, PROBE>(p, parts, head, row, d);
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+            if (lane == n)
+                decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, row), d + n,
+                                       {x.state, {x.a1[n]}, {x.a2[n]}});
     }
 }
 
@@ -300,7 +277,9 @@ decode_segment_run(const struct decode_arguments &p, const struct decode_maps &m
                                sums);
     unsigned char *left = KIND::LIST ? (unsigned char *)shared->left : shared->ring[0][0];
     constexpr int APART = KIND::LIST ? sizeof shared->left[0] : sizeof shared->ring[0];
-    decode_finish_cluster<E, KIND, PROBE>(p, batch, whole, slot, left, APART, sums);
+    const struct decode_target target = {batch, slot, whole};
+    decode_finish_block<E, KIND, PROBE>(p, target, left, APART, shared, sums);
+    if (!KIND::LIST && p.cluster > 0) decode_finish_cluster<E, KIND, PROBE>(p, target, shared);
     if (!whole) decode_finish_pair<E, KIND, PROBE>(p, batch, parts, counter, seen, &shared->last);
 }
 
@@ -326,7 +305,7 @@ decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
                                      2 * pairs, last - first + 1};
         int slot = (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair;
         struct decode_operands<KIND> q;
-        decode_queries<E, KIND, PROBE>(p, at.batch, q);
+        decode_queries<E, KIND, PROBE>(p, decode_places_of<KIND>(p, at.batch), q);
         decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q, parts, slot, shared, ring,
                                            ahead);
         decode_next(segment, at);
@@ -340,7 +319,7 @@ template <class KIND>
 static __device__ __forceinline__ struct decode_ring
 decode_ring_begin(struct decode_shared<KIND> *shared)
 {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int warp = uniform_warp(), lane = threadIdx.x % 32;
     struct decode_ring ring = {shared_address(shared->ring[warp]),
                                shared_address(shared->full[warp]), 0, 0};
     if (lane < KIND::STAGES)
@@ -363,7 +342,6 @@ decode_even(const struct decode_arguments &p, const struct decode_maps &maps,
     decode_segment_run<E, KIND, PROBE>(
         p, maps, at.batch, segment, q, {slot, slot + pairs, pairs, clusters},
         slot + ((int)blockIdx.y >> p.cluster) * pairs, shared, ring, ahead);
-    if (p.cluster > 0) cluster_wait(); /* nobody reads the memory of a block that is gone */
 }
 
 /* Even: grid (pairs, parts, batch). List: grid (pairs, ranges). */
@@ -379,19 +357,32 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
         tma_prefetch_map(&maps.k);
         tma_prefetch_map(&maps.v);
     }
+    if (!KIND::LIST) decode_cluster_begin<KIND>(p, &shared->brought);
     /* Whatever does not look at device memory is done while the launch before us drains. */
-    if (KIND::LIST || p.k_lengths != NULL || p.q_lengths != NULL) dependency_wait();
+    bool lengths = p.k_lengths != NULL || p.q_lengths != NULL;
+    if (KIND::LIST || (lengths && p.cut.each == 0)) dependency_wait();
     int parts = 0;
     struct decode_cut cut = {};
     struct decode_cursor at =
         KIND::LIST ? decode_begin_list<KIND>(p, &cut) : decode_begin_even<KIND>(p, &parts);
+    struct decode_places places = {};
+    if (!KIND::LIST) places = decode_places_of<KIND>(p, at.batch);
+    computed_here(places.q), computed_here(places.r), computed_here(at.unit);
+    if (!KIND::LIST && p.cluster > 0) cluster_wait();
+    if (lengths || p.pages != NULL) dependency_wait();
+    struct decode_ahead ahead;
+    ahead.head = decode_kv_head<KIND::HEADS>(p);
+    decode_first_pages<KIND>(p, ahead, at);
+    struct decode_segment segment = decode_segment_of<KIND>(p, at);
+    computed_here(segment.begin), computed_here(segment.end), computed_here(segment.key);
+    computed_here(at.left);
+    const bool plain = KIND::FEED == DECODE_BOXES && !KIND::LIST && p.pages == NULL;
+    if (plain) decode_fill_expect<KIND>(segment, ring);
     dependency_wait();
     dependency_release();
     if (at.left == 0 && (KIND::LIST || (int)blockIdx.y >> p.cluster << p.cluster >= parts)) return;
-    struct decode_segment segment = decode_segment_of<KIND>(p, at);
-    struct decode_ahead ahead;
-    ahead.head = decode_kv_head<KIND::HEADS>(p);
-    decode_ahead_enter(p, ahead, at.batch, segment);
+    decode_ahead_enter(ahead, at.batch, segment);
+    decode_ahead_look<KIND>(p, ahead);
     struct decode_cursor *next = &shared->next[threadIdx.x / 32];
     if (KIND::LIST) {
         shared->cut[threadIdx.x / 32] = cut;
@@ -400,23 +391,12 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
         *next = at;
         __syncwarp();
     }
-    /* Queries are read before the first copies, which would keep them waiting where a
-     * multiprocessor has many; where it has few, behind those of the first stage, which are waited
-     * for longer. */
-    const int late = KIND::WARPS == DECODE_WIDE_WARPS || p.cluster > 0;
-    struct decode_operands<KIND> q; /* of a list: read with each segment */
-#pragma unroll 1
-    for (int stage = 0; stage < KIND::STAGES; stage++) {
-        if (!KIND::LIST && stage == late) decode_queries<E, KIND, PROBE>(p, at.batch, q);
-        decode_ask<KIND>(p, maps, ahead, ring.tiles + stage * DECODE_TILE_BYTES,
-                         ring.full + stage * 8);
-        decode_ahead_step<KIND>(p, ahead, next);
-    }
-    if (KIND::LIST) {
+    struct decode_operands<KIND> q;
+    decode_begin_reading<E, KIND, PROBE>(p, maps, plain, places, ring, ahead, next, q);
+    if (KIND::LIST)
         decode_list<E, KIND, PROBE>(p, maps, shared, ring, ahead);
-        return;
-    }
-    decode_even<E, KIND, PROBE>(p, maps, at, segment, parts, q, shared, ring, ahead);
+    else
+        decode_even<E, KIND, PROBE>(p, maps, at, segment, parts, q, shared, ring, ahead);
 }
 
 #endif

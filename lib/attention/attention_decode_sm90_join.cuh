@@ -1,10 +1,11 @@
 /* attention_decode_sm90_join.cuh: from the sums of warps to outputs.
  *
- * The warps of a block, and of up to sixteen blocks of a cluster, join in shared memory: every
- * block joins some of the channels, a lane for each block and channel. If the cluster has seen all
- * keys of the pair, that is the result; otherwise it leaves a partial result in the workspace, and
- * the block that arrives last joins them, in the order of the keys whoever is last: results repeat
- * bit for bit.
+ * The warps of a block join in shared memory, and so do up to sixteen blocks of a cluster: every
+ * block has some of the channels, which the others store in its memory, where a barrier counts the
+ * bytes; a lane for each block and channel joins them. If the cluster has seen all keys of the
+ * pair, that is the result; otherwise it leaves a partial result in the workspace, and the block
+ * that arrives last joins them, in the order of the keys whoever is last: results repeat bit for
+ * bit.
  *
  * The workspace holds anything when a launch begins, so a counter is a word whose upper 48 bits
  * must be a number made from its own address; with any other content it counts as zero. */
@@ -12,6 +13,7 @@
 #define PLX_ATTENTION_DECODE_SM90_JOIN_CUH
 
 #include "attention/attention_decode_sm90_tile.cuh"
+#include "cuda/ptx_sm90.cuh"
 
 /* A row of a partial result: state, A1, A2. */
 template <int D> struct decode_partial {
@@ -26,11 +28,21 @@ template <int D, int ROWS> struct decode_left {
     float a[ROWS][2 * D + 8]; /* A1, A2 */
 };
 
-/* One channel of one row. */
-struct decode_channel {
-    struct decode_state state;
-    float a1, a2;
+/* What a block of a cluster gets of a row: the state of each block, and of each of its own channels
+ * A1 and A2 of each block. */
+template <int D> struct decode_brought {
+    struct decode_state state[1 << DECODE_MAX_CLUSTER];
+    float2 a[D];
 };
+
+/* N channels of one row. */
+template <int N> struct decode_channels {
+    struct decode_state state;
+    float a1[N], a2[N];
+};
+
+/* Lanes that join partial results together. */
+enum { DECODE_JOINING = 8 };
 
 /* Where the `count` partial results of a pair and sequence lie: the first by itself. */
 struct decode_parts {
@@ -51,13 +63,13 @@ static __device__ __forceinline__ void decode_store(const struct decode_view &vi
 template <class E, bool PROBE>
 static __device__ __forceinline__ void decode_write(const struct decode_arguments &p, int batch,
                                                     const struct decode_row &row, int d,
-                                                    const struct decode_channel &x)
+                                                    const struct decode_channels<1> &x)
 {
     bool seen = x.state.sum != 0.0f;
     float inverse = seen ? 1.0f / x.state.sum : 0.0f;
-    float mean = x.a1 * inverse, shift = x.state.shift * inverse;
+    float mean = x.a1[0] * inverse, shift = x.state.shift * inverse;
     decode_store<E>(p.o, batch, row.time, row.head, d,
-                    PROBE ? mean * (1.0f + shift) - x.a2 * inverse : mean);
+                    PROBE ? mean * (1.0f + shift) - x.a2[0] * inverse : mean);
     if (PROBE && p.value_mean.data != NULL)
         decode_store<E>(p.value_mean, batch, row.time, row.head, d, mean);
     if (d != 0) return;
@@ -118,12 +130,16 @@ static __device__ __forceinline__ void decode_leave(struct decode_left<KIND::D, 
 /* The block's sum of a channel over its warps, with the c of the first that has keys; what they
  * left lies `apart` bytes apart. */
 template <class KIND, bool PROBE>
-static __device__ __forceinline__ struct decode_channel decode_join_warps(const unsigned char *left,
-                                                                          int apart, int row, int d)
-{
+static __device__ __forceinline__ struct decode_channels<1>
+decode_join_warps(const unsigned char *left, int apart, int row, int d) {
     constexpr int D = KIND::D, ROWS = KIND::ROWS;
     struct decode_state part[KIND::WARPS];
-    struct decode_channel x = {{-INFINITY, 0.0f, 0.0f, 0.0f}, 0.0f, 0.0f};
+    struct decode_channels<1> x = {
+        {-INFINITY, 0.0f, 0.0f, 0.0f}, {0.0f},
+        {
+            0.0f
+        }
+    };
 #pragma unroll
     for (int w = KIND::WARPS - 1; w >= 0; w--) {
         part[w] = ((const struct decode_left<D, ROWS> *)(left + w * apart))->state[row];
@@ -137,8 +153,8 @@ static __device__ __forceinline__ struct decode_channel decode_join_warps(const 
         float weight = decode_weight(part[w], x.state.maximum), dc = part[w].c - x.state.c;
         x.state.sum += weight * part[w].sum;
         x.state.shift += weight * (part[w].shift + dc * part[w].sum);
-        x.a1 += weight * from->a[row][d];
-        if (PROBE) x.a2 += weight * (from->a[row][D + d] + dc * from->a[row][d]);
+        x.a1[0] += weight * from->a[row][d];
+        if (PROBE) x.a2[0] += weight * (from->a[row][D + d] + dc * from->a[row][d]);
     }
     return x;
 }
@@ -147,64 +163,103 @@ static __device__ __forceinline__ struct decode_channel decode_join_warps(const 
 
 /* The sum of two parts, with the c of that which has the earlier keys, unless it has none. Sums do
  * not depend on which is which: both lanes get the same bits. */
-template <bool PROBE>
-static __device__ __forceinline__ struct decode_channel
-decode_join_two(const struct decode_channel &x, const struct decode_channel &y, bool y_is_earlier)
-{
+template <bool PROBE, int N>
+static __device__ __forceinline__ struct decode_channels<N>
+decode_join_two(const struct decode_channels<N> &x, const struct decode_channels<N> &y,
+                bool y_is_earlier) {
     float maximum = fmaxf(x.state.maximum, y.state.maximum);
     bool take_y = y_is_earlier ? y.state.sum != 0.0f : x.state.sum == 0.0f;
     float c = take_y ? y.state.c : x.state.c;
     float a = decode_weight(x.state, maximum), da = x.state.c - c;
     float b = decode_weight(y.state, maximum), db = y.state.c - c;
-    struct decode_channel z;
+    struct decode_channels<N> z;
     z.state.maximum = maximum, z.state.c = c;
     z.state.sum = __fmul_rn(a, x.state.sum) + __fmul_rn(b, y.state.sum);
     z.state.shift = __fmul_rn(a, x.state.shift + da * x.state.sum) +
                     __fmul_rn(b, y.state.shift + db * y.state.sum);
-    z.a1 = __fmul_rn(a, x.a1) + __fmul_rn(b, y.a1);
-    z.a2 = 0.0f;
-    if (PROBE) z.a2 = __fmul_rn(a, x.a2 + da * x.a1) + __fmul_rn(b, y.a2 + db * y.a1);
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        z.a1[n] = __fmul_rn(a, x.a1[n]) + __fmul_rn(b, y.a1[n]);
+        z.a2[n] = 0.0f;
+        if (PROBE)
+            z.a2[n] = __fmul_rn(a, x.a2[n] + da * x.a1[n]) + __fmul_rn(b, y.a2[n] + db * y.a1[n]);
+    }
     return z;
 }
 
 /* The neighbour's, at the distance of `step` lanes. */
-template <bool PROBE>
-static __device__ __forceinline__ struct decode_channel
-decode_exchange(const struct decode_channel &x, int step)
-{
-    struct decode_channel y;
+template <bool PROBE, int N>
+static __device__ __forceinline__ struct decode_channels<N>
+decode_exchange(const struct decode_channels<N> &x, int step) {
+    struct decode_channels<N> y;
     y.state.maximum = __shfl_xor_sync(0xffffffffu, x.state.maximum, step);
     y.state.sum = __shfl_xor_sync(0xffffffffu, x.state.sum, step);
     y.state.shift = __shfl_xor_sync(0xffffffffu, x.state.shift, step);
     y.state.c = __shfl_xor_sync(0xffffffffu, x.state.c, step);
-    y.a1 = __shfl_xor_sync(0xffffffffu, x.a1, step);
-    y.a2 = PROBE ? __shfl_xor_sync(0xffffffffu, x.a2, step) : 0.0f;
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        y.a1[n] = __shfl_xor_sync(0xffffffffu, x.a1[n], step);
+        y.a2[n] = PROBE ? __shfl_xor_sync(0xffffffffu, x.a2[n], step) : 0.0f;
+    }
     return y;
 }
 
 /* The sum over `lanes` lanes in a row, a power of two; the earlier lane has the earlier keys. */
-template <bool PROBE>
-static __device__ __forceinline__ struct decode_channel decode_join_lanes(struct decode_channel x,
-                                                                          int lanes)
-{
+template <bool PROBE, int N>
+static __device__ __forceinline__ struct decode_channels<N>
+decode_join_lanes(struct decode_channels<N> x, int lanes) {
 #pragma unroll 1
     for (int step = 1; step < lanes; step *= 2) {
-        struct decode_channel other = decode_exchange<PROBE>(x, step);
+        struct decode_channels<N> other = decode_exchange<PROBE>(x, step);
         x = decode_join_two<PROBE>(x, other, threadIdx.x & step);
     }
     return x;
 }
 
-/* All threads of the block, or of the cluster where there is more than one block, have come here.
- */
-static __device__ __forceinline__ void decode_meet(const struct decode_arguments &p)
+/* The block's place in its cluster. */
+static __device__ __forceinline__ int
+decode_rank(const struct decode_arguments &p)
 {
-    if (p.cluster == 0) {
-        __syncthreads();
-        return;
+    return (int)blockIdx.y & (1 << p.cluster) - 1;
+}
+
+/* Logarithm of how many channels a block of a cluster joins. */
+template <class KIND>
+static __device__ __forceinline__ int decode_own_channels(const struct decode_arguments &p)
+{
+    return (KIND::D == 128 ? 7 : 6) - p.cluster;
+}
+
+/* Other blocks of the cluster may store here as soon as all have arrived. */
+template <class KIND>
+static __device__ __forceinline__ void decode_cluster_begin(const struct decode_arguments &p,
+                                                            uint64_t *brought)
+{
+    if (p.cluster == 0) return;
+    if (threadIdx.x == 0) {
+        int row = (int)sizeof(struct decode_state) << p.cluster, channels = KIND::D * 8;
+        mbarrier_init(shared_address(brought), 1);
+        mbarrier_expect(shared_address(brought),
+                        KIND::HEADS * decode_rows_of(p) * (row + channels));
+        mbarrier_init_fence();
     }
     cluster_arrive();
-    cluster_wait();
+}
+
+/* Stores a channel of a row, and with its first the state, in the block that joins it. */
+template <class KIND>
+static __device__ __forceinline__ void
+decode_bring(const struct decode_arguments &p, struct decode_brought<KIND::D> *to,
+             uint64_t *brought, int d, const struct decode_channels<1> &x)
+{
+    int owner = d >> decode_own_channels<KIND>(p), rank = decode_rank(p);
+    int own = d - (owner << decode_own_channels<KIND>(p));
+    uint32_t barrier = cluster_address(shared_address(brought), owner);
+    cluster_store(cluster_address(shared_address(&to->a[(own << p.cluster) + rank]), owner),
+                  float2{x.a1[0], x.a2[0]}, barrier);
+    if (own == 0)
+        cluster_store(cluster_address(shared_address(&to->state[rank]), owner),
+                      float4{x.state.maximum, x.state.sum, x.state.shift, x.state.c}, barrier);
 }
 
 /* ---- Between clusters ------------------------------------------------------------------------ */
@@ -237,54 +292,47 @@ decode_part(const struct decode_arguments &p, int slot, int head, int row) {
     return (struct decode_partial<KIND::D> *)p.partials + (slot * KIND::HEADS + head) * rows + row;
 }
 
-/* Adds parts base .. base + COUNT - 1; all loads are begun before the first is needed. What lies
- * behind the last part is the last again, with weight 0. */
-template <class KIND, bool PROBE, int COUNT>
+/* Four numbers that lie side by side. */
 static __device__ __forceinline__ void
-decode_join_some(const struct decode_arguments &p, const struct decode_parts &parts, int base,
-                 int head, int row, int d, struct decode_channel &x)
+decode_load_four(const float *from, float (&x)[4])
 {
-    struct decode_state part[COUNT];
-    float a1[COUNT], a2[COUNT];
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-        int n = min(base + i, parts.count - 1);
-        int slot = n == 0 ? parts.first : parts.second + (n - 1) * parts.step;
-        const struct decode_partial<KIND::D> *from = decode_part<KIND>(p, slot, head, row);
-        *(float4 *)&part[i] = __ldcg((const float4 *)&from->state);
-        a1[i] = __ldcg(&from->a[0][d]);
-        if (PROBE) a2[i] = __ldcg(&from->a[1][d]);
-        if (base + i >= parts.count) part[i].sum = 0.0f;
-    }
-    float maximum = x.state.maximum;
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) maximum = fmaxf(maximum, part[i].maximum);
-    float old = decode_weight(x.state, maximum);
-    x.state.maximum = maximum;
-    x.state.sum *= old, x.state.shift *= old, x.a1 *= old, x.a2 *= old;
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-        if (x.state.sum == 0.0f) x.state.c = part[i].c;
-        float weight = decode_weight(part[i], maximum), dc = part[i].c - x.state.c;
-        x.state.sum += weight * part[i].sum;
-        x.state.shift += weight * (part[i].shift + dc * part[i].sum);
-        x.a1 += weight * a1[i];
-        if (PROBE) x.a2 += weight * (a2[i] + dc * a1[i]);
-    }
+    float4 four = __ldcg((const float4 *)from);
+    x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
 }
 
-/* The sum of a channel over partial results. */
+/* The first part's state and channels d .. d + 3 of its row: nothing where there is no such part.
+ */
 template <class KIND, bool PROBE>
-static __device__ __forceinline__ struct decode_channel
-decode_join_parts(const struct decode_arguments &p, const struct decode_parts &parts, int head,
-                  int row, int d)
-{
-    struct decode_channel x = {{-INFINITY, 0.0f, 0.0f, 0.0f}, 0.0f, 0.0f};
-    int base = 0;
-    for (; parts.count - base > 8; base += 16)
-        decode_join_some<KIND, PROBE, 16>(p, parts, base, head, row, d, x);
-    if (base < parts.count) decode_join_some<KIND, PROBE, 8>(p, parts, base, head, row, d, x);
+static __device__ __forceinline__ struct decode_channels<4>
+decode_load_part(const struct decode_arguments &p, const struct decode_parts &parts, int n,
+                 int head, int row, int d) {
+    struct decode_channels<4> x = {
+        {-INFINITY, 0.0f, 0.0f, 0.0f}, {},
+        {
+        }
+    };
+    if (n >= parts.count) return x;
+    int slot = n == 0 ? parts.first : parts.second + (n - 1) * parts.step;
+    const struct decode_partial<KIND::D> *from = decode_part<KIND>(p, slot, head, row);
+    *(float4 *)&x.state = __ldcg((const float4 *)&from->state);
+    decode_load_four(&from->a[0][d], x.a1);
+    if (PROBE) decode_load_four(&from->a[1][d], x.a2);
     return x;
+}
+
+/* The sum of four channels over partial results, by eight lanes, each of which has some that follow
+ * each other: usually one or two, which are loaded together. All lanes get it. */
+template <class KIND, bool PROBE>
+static __device__ __forceinline__ struct decode_channels<4>
+decode_join_parts(const struct decode_arguments &p, const struct decode_parts &parts, int head,
+                  int row, int d) {
+    int lane = threadIdx.x % DECODE_JOINING, each = (parts.count - 1) / DECODE_JOINING + 1;
+    int n = lane * each, end = n + each;
+    struct decode_channels<4> x = decode_load_part<KIND, PROBE>(p, parts, n, head, row, d);
+    for (n++; n < end; n++)
+        x = decode_join_two<PROBE>(x, decode_load_part<KIND, PROBE>(p, parts, n, head, row, d),
+                                   false);
+    return decode_join_lanes<PROBE>(x, DECODE_JOINING);
 }
 
 #endif

@@ -78,7 +78,9 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     a.B = (int)p->B, a.T = (int)p->T, a.S = (int)p->S, a.G = (int)p->G;
     a.group = (int)(p->H / p->G), a.rows = (int)p->T * a.group;
     a.row_blocks = plan->row_blocks;
+    a.by_parts = decode_divisor_of(plan->parts);
     a.parts = plan->parts, a.cluster = plan->cluster, a.cut = plan->cut;
+    a.stay = plan->stay;
     a.causal = p->causal, a.window = p->window;
     a.scale = (float)(p->scale * 1.4426950408889634);
     a.masked = a.scale < 0 ? INFINITY : -INFINITY;

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "cuda/instructions.cuh"
+
 extern "C" {
 #include "attention/attention_decode_plan.h"
 }
@@ -28,7 +30,9 @@ struct decode_arguments {
     int chunks; /* keys and values lie on multiples of 16 bytes */
     int B, T, S, G, group, rows, row_blocks, causal;
     int parts, cluster;
+    struct decode_divisor by_parts;
     struct decode_cut cut; /* these three: of the plan */
+    uint32_t stay;         /* and this */
     int64_t window;        /* 0: unlimited */
     float scale, masked;   /* scale is in units of log 2; masked times scale is -infinity */
     void *partials;
@@ -76,7 +80,7 @@ decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &
     segment.turns = min(keys.units - at.unit, at.left);
     segment.begin = max(keys.first, key);
     segment.end = min(keys.end, key + segment.turns * KIND::UNIT);
-    segment.key = key + threadIdx.x / 32 * KIND::KEYS;
+    segment.key = key + uniform_warp() * KIND::KEYS;
     return segment;
 }
 
@@ -104,7 +108,8 @@ decode_begin_even(const struct decode_arguments &p, int *parts)
     if (cut.each == 0) {
         int units = decode_units_of<KIND>(p, at.batch);
         *parts = min(p.parts, units);
-        cut = decode_cut_of(units, *parts);
+        cut.each = units <= p.parts ? 1 : decode_divide(p.by_parts, units);
+        cut.longer = units - *parts * cut.each;
     }
     at.unit = decode_cut_begin(cut, part);
     if (part < *parts) at.left = decode_cut_begin(cut, part + 1) - at.unit;

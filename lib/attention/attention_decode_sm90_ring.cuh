@@ -34,6 +34,7 @@ struct decode_kind
  * batch entry, or its page, which is looked up one turn before it is needed. */
 struct decode_ahead {
     int batch, head, begin, end, key, turns, block;
+    int pages, place; /* lane n: the page of one of 32 tiles that follow each other; the next */
 };
 
 static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
@@ -49,20 +50,52 @@ static __device__ __forceinline__ int decode_block_of(const struct decode_argume
     return p.pages[batch * p.table + decode_divide(p.page, key)];
 }
 
+/* Lane n looks up the page of the n-th tile from `key` on, long before most of them are needed. */
+template <class KIND>
+static __device__ __forceinline__ void decode_ahead_pages(const struct decode_arguments &p,
+                                                          struct decode_ahead &ahead, int batch,
+                                                          int key, int end)
+{
+    int further = threadIdx.x % 32 * KIND::UNIT;
+    ahead.pages = further < end - key ? decode_block_of(p, batch, key + further) : 0;
+    ahead.place = 0;
+}
+
+/* The block of the next tile. */
+template <class KIND>
 static __device__ __forceinline__ void decode_ahead_look(const struct decode_arguments &p,
                                                          struct decode_ahead &ahead)
 {
-    if (ahead.key < ahead.end) ahead.block = decode_block_of(p, ahead.batch, ahead.key);
+    ahead.block = ahead.batch;
+    if (p.pages == NULL) return;
+    if (ahead.place == 32) decode_ahead_pages<KIND>(p, ahead, ahead.batch, ahead.key, ahead.end);
+    ahead.block = __shfl_sync(0xffffffffu, ahead.pages, ahead.place++);
 }
 
-static __device__ __forceinline__ void decode_ahead_enter(const struct decode_arguments &p,
-                                                          struct decode_ahead &ahead, int batch,
+/* The pages of this warp's first tiles, asked for before the lengths are read, unless a window
+ * moves with the length. */
+template <class KIND>
+static __device__ __forceinline__ void decode_first_pages(const struct decode_arguments &p,
+                                                          struct decode_ahead &ahead,
+                                                          const struct decode_cursor &at)
+{
+    if (p.pages == NULL) return;
+    int first = 0;
+    if (p.window > 0) {
+        struct decode_lengths lengths = decode_lengths_of(p, at.batch);
+        first = decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).first / KIND::UNIT;
+    }
+    int key = (first + at.unit) * KIND::UNIT + uniform_warp() * KIND::KEYS;
+    decode_ahead_pages<KIND>(p, ahead, at.batch, key, p.S);
+    asm volatile("" ::: "memory");
+}
+
+static __device__ __forceinline__ void decode_ahead_enter(struct decode_ahead &ahead, int batch,
                                                           const struct decode_segment &segment)
 {
     ahead.batch = batch;
     ahead.begin = segment.begin, ahead.end = segment.end;
     ahead.key = segment.key, ahead.turns = segment.turns;
-    decode_ahead_look(p, ahead);
 }
 
 /* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. */
@@ -73,7 +106,7 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
 {
     ahead.key += KIND::UNIT;
     if (!KIND::LIST || --ahead.turns > 0) {
-        decode_ahead_look(p, ahead);
+        decode_ahead_look<KIND>(p, ahead);
         return;
     }
     struct decode_cursor at = *next;
@@ -82,7 +115,9 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
         return;
     }
     struct decode_segment segment = decode_segment_of<KIND>(p, at);
-    decode_ahead_enter(p, ahead, at.batch, segment);
+    decode_ahead_enter(ahead, at.batch, segment);
+    ahead.place = 32;
+    decode_ahead_look<KIND>(p, ahead);
     decode_next(segment, at);
     __syncwarp();
     *next = at;
@@ -95,15 +130,22 @@ static __device__ __forceinline__ int decode_key_row(const struct decode_argumen
     return p.pages == NULL ? key : key - decode_divide(p.page, key) * p.page.divisor;
 }
 
-/* A box of keys and one of values, the first of which is `key`. */
-static __device__ __forceinline__ void decode_ask_box(const struct decode_arguments &p,
-                                                      const struct decode_maps &maps, int head,
-                                                      int block, int key, uint32_t target,
-                                                      uint32_t full)
+/* How a tile is kept in the L2 cache. Those that stay are always the same, as many in every part of
+ * a sequence. */
+template <class KIND>
+static __device__ __forceinline__ uint64_t decode_policy(const struct decode_arguments &p, int key)
 {
-    int row = decode_key_row(p, key);
-    tma_load(target, &maps.k, 0, row, 0, head, block, full);
-    tma_load(target + DECODE_TILE_BYTES / 2, &maps.v, 0, row, 0, head, block, full);
+    bool stays = (uint32_t)(key / KIND::KEYS) * 0x9e3779b9u <= p.stay;
+    return stays ? CACHE_USUAL : CACHE_FIRST;
+}
+
+/* A box of keys and one of values, the first of which is row `row` of its block; by one lane. */
+static __device__ __forceinline__ void decode_copy(const struct decode_maps &maps, int head,
+                                                   int block, int row, uint32_t target,
+                                                   uint32_t full, uint64_t policy)
+{
+    tma_load(target, &maps.k, 0, row, 0, head, block, full, policy);
+    tma_load(target + DECODE_TILE_BYTES / 2, &maps.v, 0, row, 0, head, block, full, policy);
 }
 
 /* The boxes of a tile: one, unless its keys may lie in two pages. By one lane. */
@@ -113,9 +155,11 @@ decode_ask_boxes(const struct decode_arguments &p, const struct decode_maps &map
                  const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
 {
     constexpr int KEYS = KIND::KEYS, BOX = DECODE_MIN_BOX;
+    uint64_t policy = decode_policy<KIND>(p, ahead.key);
     if (KEYS == BOX || p.box == KEYS) {
         mbarrier_expect(full, DECODE_TILE_BYTES);
-        decode_ask_box(p, maps, ahead.head, ahead.block, ahead.key, tile, full);
+        decode_copy(maps, ahead.head, ahead.block, decode_key_row(p, ahead.key), tile, full,
+                    policy);
         return;
     }
     int bytes = 0;
@@ -123,10 +167,12 @@ decode_ask_boxes(const struct decode_arguments &p, const struct decode_maps &map
         if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end))
             bytes += BOX * KIND::ROW * 2;
     mbarrier_expect(full, bytes);
-    for (int i = 0; i < KEYS; i += BOX)
-        if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end))
-            decode_ask_box(p, maps, ahead.head, decode_block_of(p, ahead.batch, ahead.key + i),
-                           ahead.key + i, tile + i * 128, full);
+    for (int i = 0; i < KEYS; i += BOX) {
+        int key = ahead.key + i;
+        if (decode_has_keys(key, BOX, ahead.begin, ahead.end))
+            decode_copy(maps, ahead.head, decode_block_of(p, ahead.batch, key),
+                        decode_key_row(p, key), tile + i * 128, full, policy);
+    }
 }
 
 /* Eight elements to shared memory, or zeros. */

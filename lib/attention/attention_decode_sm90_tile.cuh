@@ -109,14 +109,16 @@ static __device__ __forceinline__ float quad_max(float x)
 /* Weights may be as large as 2 to this: a maximum that grows by less stays as it is. */
 static constexpr float DECODE_SLACK = 4.0f;
 
-/* Raises the maximum to that of a tile and brings the sums along. */
+/* Raises the maximum to that of a tile and brings the sums along, if there are any. */
 template <int D>
-static __device__ __forceinline__ void decode_raise(struct decode_sums<D> &sums, float tile)
+static __device__ __forceinline__ void decode_raise(struct decode_sums<D> &sums, float tile,
+                                                    bool begun)
 {
     struct decode_state &state = sums.state;
     float next = fmaxf(state.maximum, tile);
     float factor = next == state.maximum ? 1.0f : power_of_two(state.maximum - next);
     state.maximum = next;
+    if (!begun) return;
     state.sum *= factor;
     state.shift *= factor;
 #pragma unroll
@@ -139,7 +141,7 @@ static __device__ __forceinline__ void decode_weigh(struct decode_scores<SHAPE> 
     for (int n = 0; n < N; n++) tile = fmaxf(tile, fmaxf(x.s[n][0] * scale, x.s[n][1] * scale));
     tile = quad_max(tile);
     bool raise = __any_sync(0xffffffffu, tile > state.maximum + DECODE_SLACK);
-    if (raise) decode_raise<SHAPE::D>(sums, tile);
+    if (raise) decode_raise<SHAPE::D>(sums, tile, __any_sync(0xffffffffu, !fresh));
     /* A row that has seen no key yet: all weights 0, or NaN where a score is. */
     float maximum = state.maximum == -INFINITY ? 0.0f : state.maximum;
 #pragma unroll

@@ -151,13 +151,33 @@ static __device__ __forceinline__ void cluster_wait(void)
     asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
 }
 
-/* Where block `rank` of the cluster has what this block has at an address of shared memory. */
-static __device__ __forceinline__ const unsigned char *cluster_address(const unsigned char *own,
-                                                                       int rank)
+/* Where block `rank` of the cluster has what this block has at `own`, in the window of the cluster.
+ */
+static __device__ __forceinline__ uint32_t cluster_address(uint32_t own, int rank)
 {
-    uint64_t address;
-    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(own), "r"(rank));
-    return (const unsigned char *)address;
+    uint32_t address;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(own), "r"(rank));
+    return address;
+}
+
+/* ---- What the compiler should know --------------------------------------------------------------
+ */
+
+/* The number of this warp in its block, known to be the same in all its lanes. */
+static __device__ __forceinline__ int uniform_warp(void)
+{
+    return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0);
+}
+
+/* The compiler has this number computed here, not where it is needed. */
+static __device__ __forceinline__ void computed_here(int &x)
+{
+    asm volatile("" : "+r"(x));
+}
+
+static __device__ __forceinline__ void computed_here(int64_t &x)
+{
+    asm volatile("" : "+l"(x));
 }
 
 /* ---- Dependent launches

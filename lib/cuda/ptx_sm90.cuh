@@ -60,6 +60,34 @@ PTX_INLINE void mbarrier_wait(uint32_t barrier, uint32_t parity)
                  : "memory");
 }
 
+/* The same where other blocks of the cluster have stored what is waited for. */
+PTX_INLINE void mbarrier_wait_cluster(uint32_t barrier, uint32_t parity)
+{
+    asm volatile("{\n.reg .pred done;\nAGAIN:\n"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra.uni AGAIN;\n}" ::"r"(barrier),
+                 "r"(parity)
+                 : "memory");
+}
+
+/* Stores 8 or 16 bytes in the memory of a block of the cluster, which counts on that block's
+ * barrier. */
+PTX_INLINE void cluster_store(uint32_t target, float2 x, uint32_t barrier)
+{
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, "
+                 "[%3];" ::"r"(target),
+                 "f"(x.x), "f"(x.y), "r"(barrier)
+                 : "memory");
+}
+
+PTX_INLINE void cluster_store(uint32_t target, float4 x, uint32_t barrier)
+{
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, "
+                 "%4}, [%5];" ::"r"(target),
+                 "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(barrier)
+                 : "memory");
+}
+
 /* Barrier number `name` of the block, for `threads` threads in all. */
 PTX_INLINE void barrier_sync(int name, int threads)
 {
@@ -112,15 +140,19 @@ PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, 
                  : "memory");
 }
 
-/* The same for a tensor of five axes. */
+/* The same for a tensor of five axes, kept in the L2 cache by a policy. */
 PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, int z, int w, int a,
-                         uint32_t barrier)
+                         uint32_t barrier, uint64_t policy)
 {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(target),
-                 "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(a)
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(target),
+                 "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(a), "l"(policy)
                  : "memory");
 }
+
+/* Policies of the L2 cache, as createpolicy makes them: what a copy without one has, and lines that
+ * leave before all others. */
+static constexpr uint64_t CACHE_USUAL = 0x1000000000000000, CACHE_FIRST = 0x12f0000000000000;
 
 /* Bytes in a row, a multiple of 16 at a multiple of 16; completes on barrier. */
 PTX_INLINE void bulk_load(uint32_t target, const void *source, int bytes, uint32_t barrier)

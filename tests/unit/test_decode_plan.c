@@ -46,18 +46,22 @@ static void measured_shapes_get_the_fastest_plan(void **state)
     const struct {
         int64_t B, H, G, S, D;
         int warps, heads, parts, cluster;
-    } cases[] = {{1, 8, 8, 128, 128, 8, 1, 1, 0},    {1, 8, 8, 256, 128, 4, 1, 4, 2},
-                 {4, 8, 8, 256, 128, 8, 1, 1, 0},    {1, 8, 8, 512, 128, 4, 1, 8, 3},
-                 {4, 8, 8, 512, 128, 8, 1, 4, 0},    {1, 8, 8, 1024, 128, 8, 1, 8, 0},
-                 {1, 8, 8, 4096, 128, 8, 1, 16, 0},  {1, 8, 8, 16384, 128, 4, 1, 16, 0},
-                 {1, 1, 1, 16384, 128, 8, 1, 64, 2}, {1, 2, 2, 32768, 128, 8, 1, 32, 1},
-                 {32, 8, 8, 512, 128, 4, 1, 1, 0},   {32, 8, 8, 16384, 128, 4, 1, 1, 0},
-                 {8, 16, 8, 4096, 128, 4, 1, 4, 0},  {1, 16, 8, 32768, 128, 4, 1, 16, 0},
-                 {64, 32, 8, 4096, 128, 4, 1, 1, 0}, {1, 8, 8, 128, 64, 4, 1, 1, 0},
+    } cases[] = {{1, 8, 8, 128, 128, 4, 1, 2, 1},    {1, 8, 8, 256, 128, 4, 1, 4, 2},
+                 {4, 8, 8, 256, 128, 4, 1, 2, 1},    {1, 8, 8, 512, 128, 4, 1, 8, 3},
+                 {2, 8, 8, 512, 128, 4, 1, 4, 2},    {4, 8, 8, 512, 128, 8, 1, 2, 1},
+                 {8, 8, 8, 512, 128, 4, 1, 2, 1},    {16, 8, 8, 256, 128, 4, 1, 1, 0},
+                 {16, 8, 8, 512, 128, 8, 1, 1, 0},   {1, 4, 4, 1024, 128, 4, 1, 16, 4},
+                 {1, 8, 8, 1024, 128, 4, 1, 8, 3},   {1, 8, 8, 4096, 128, 8, 1, 16, 0},
+                 {1, 8, 8, 16384, 128, 8, 1, 8, 0},  {1, 1, 1, 4096, 128, 4, 1, 64, 3},
+                 {1, 1, 1, 32768, 128, 8, 1, 64, 3}, {1, 2, 2, 32768, 128, 8, 1, 32, 1},
+                 {1, 4, 4, 16384, 128, 8, 1, 32, 1}, {4, 8, 8, 4096, 128, 8, 1, 2, 1},
+                 {8, 8, 8, 2048, 128, 8, 1, 1, 0},   {32, 8, 8, 512, 128, 4, 1, 1, 0},
+                 {32, 8, 8, 16384, 128, 4, 1, 1, 0}, {1, 8, 8, 128, 64, 4, 1, 1, 0},
                  {1, 8, 8, 256, 64, 8, 1, 1, 0},     {1, 8, 8, 512, 64, 4, 1, 4, 2},
-                 {1, 8, 8, 2048, 64, 4, 1, 8, 3},    {32, 8, 8, 1024, 64, 4, 1, 1, 0},
-                 {32, 8, 8, 4096, 64, 4, 2, 1, 0},   {8, 8, 8, 16384, 64, 4, 2, 8, 0},
-                 {1, 8, 8, 4096, 64, 8, 1, 16, 0},   {200, 8, 8, 1024, 128, 4, 1, 1, 0}};
+                 {1, 8, 8, 2048, 64, 4, 1, 8, 3},    {2, 8, 8, 32768, 64, 8, 1, 4, 0},
+                 {4, 8, 8, 1024, 64, 8, 1, 2, 1},    {16, 8, 8, 4096, 64, 4, 2, 2, 1},
+                 {32, 8, 8, 1024, 64, 4, 1, 1, 0},   {32, 8, 8, 4096, 64, 4, 2, 1, 0},
+                 {8, 8, 8, 16384, 64, 8, 1, 1, 0}};
     for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
         struct decode_plan plan =
             plan_of(cases[n].B, cases[n].H, cases[n].G, cases[n].S, cases[n].D);
@@ -78,9 +82,22 @@ static void uneven_work_becomes_a_list(void **state)
     struct decode_plan plan = decode_plan_make(&p, true);
     assert_true(plan.list);
     assert_int_equal(plan.parts, 32); /* room for 33, but sequences of one length stay whole */
-    p.B = 1;
-    assert_false(decode_plan_make(&p, true).list);
-    assert_int_equal(decode_plan_make(&p, true).cut.each, 0); /* its length is read on the device */
+}
+
+/* Where a block finds its keys without the length, it looks its page up while that is read. */
+static void a_short_sequence_is_cut_whatever_its_length(void **state)
+{
+    (void)state;
+    struct attention_problem p = problem(1, 1, 8, 8, 4096, 128);
+    p.k_lengths.rank = 1;
+    struct decode_plan plan = decode_plan_make(&p, true);
+    assert_false(plan.list);
+    assert_int_equal(plan.cut.each, 2);
+    assert_int_equal(plan.cut.longer, 0);
+    p.window = 1000; /* the first key depends on the length */
+    assert_int_equal(decode_plan_make(&p, true).cut.each, 0);
+    p.window = 0, p.S = 32768; /* most blocks would have nothing to do if it were short */
+    assert_int_equal(decode_plan_make(&p, true).cut.each, 0);
 }
 
 static void two_heads_of_64_channels_share_a_block(void **state)
@@ -194,6 +211,22 @@ static void pages_are_found_by_a_product(void **state)
     }
 }
 
+/* Whatever the cache, about as many bytes stay as the second cache holds beside its other lines. */
+static void a_share_of_a_large_cache_stays(void **state)
+{
+    (void)state;
+    assert_true(plan_of(32, 8, 8, 256, 128).stay == UINT32_MAX);    /* 32 MiB: all of it */
+    assert_true(plan_of(32, 128, 8, 4096, 128).stay == UINT32_MAX); /* read by two blocks of rows */
+    for (int64_t S = 512; S <= 32768; S *= 2) {
+        struct attention_problem p = problem(32, 1, 8, 8, S, 128);
+        const double bytes = 4.0 * 32 * 8 * 128 * (double)S;
+        double stays = decode_plan_make(&p, true).stay / 4294967295.0 * bytes;
+        assert_true(stays > 17.9 * 1048576 && stays < 18.1 * 1048576);
+        p.page = 16, p.k_lengths.rank = 1;
+        assert_true(decode_plan_make(&p, true).stay == decode_plan_make(&p, false).stay);
+    }
+}
+
 static void check_plan(int64_t B, int64_t G, int64_t group, int64_t S, int64_t D)
 {
     struct decode_plan plan = plan_of(B, G * group, G, S, D);
@@ -204,7 +237,7 @@ static void check_plan(int64_t B, int64_t G, int64_t group, int64_t S, int64_t D
     assert_int_equal(G % plan.heads, 0);
     assert_int_equal(plan.pairs, G / plan.heads * plan.row_blocks);
     assert_true(plan.parts >= 1 && plan.parts <= 65535);
-    assert_true(plan.cluster >= 0 && plan.cluster <= 3);
+    assert_true(plan.cluster >= 0 && plan.cluster <= DECODE_MAX_CLUSTER);
     assert_int_equal(clusters << plan.cluster, plan.parts);
     assert_true(!plan.list || plan.cluster == 0);
     /* Blocks that have nothing to do are fewer than those that have. */
@@ -229,12 +262,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measured_shapes_get_the_fastest_plan),
         cmocka_unit_test(uneven_work_becomes_a_list),
+        cmocka_unit_test(a_short_sequence_is_cut_whatever_its_length),
         cmocka_unit_test(two_heads_of_64_channels_share_a_block),
         cmocka_unit_test(boxes_lie_in_one_page),
         cmocka_unit_test(rows_make_blocks_of_eight),
         cmocka_unit_test(cuts_cover_every_unit_once),
         cmocka_unit_test(units_hold_the_keys_that_are_seen),
         cmocka_unit_test(pages_are_found_by_a_product),
+        cmocka_unit_test(a_share_of_a_large_cache_stays),
         cmocka_unit_test(every_plan_can_be_launched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
