@@ -84,11 +84,11 @@ static const struct option_row rows[] = {
      "auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU without one"},
     {NULL, "dtype", OPTION_STRING, offsetof(struct sample_values, run.dtype), NULL, "f32|bf16", 0,
      0, false, "operands of matrix products, and on a GPU activations [f32, on a GPU bf16]"},
-    {NULL, "weights", OPTION_STRING, offsetof(struct sample_values, run.weights), "f32",
+    {NULL, "weights", OPTION_STRING, offsetof(struct sample_values, run.weights), NULL,
      "f32|bf16|int8", 0, 0, false,
      "how matrices are held in memory: bf16 is exact for checkpoints of that type, int8 has a "
-     "scale "
-     "a row; what a token costs is reading them"},
+     "scale a row; what a token costs is reading them [f32; bf16 on a GPU where it computes in "
+     "bf16]"},
     {NULL, "kernel", OPTION_STRING, offsetof(struct sample_values, run.kernel), NULL, "NAME", 0, 0,
      false, "force an attention kernel (parallax info lists them)"},
     {NULL, "portable", OPTION_BOOL, offsetof(struct sample_values, run.portable), "false", NULL, 0,

@@ -33,10 +33,16 @@ static plx_status find_policy(const struct device *device, const char *dtype,
     return error_set(err, PLX_INVALID_ARGUMENT, "--dtype: \"%s\" is none of f32, bf16, fp8", dtype);
 }
 
-static plx_status find_packing(const char *name, enum packing *packing, struct error *err)
+/* "" holds matrices as products read them, where that takes less. */
+static plx_status find_packing(const char *name, const struct policy *policy, enum packing *packing,
+                               struct error *err)
 {
     *packing = PACKING_NONE;
     if (name == NULL || strcmp(name, "f32") == 0) return PLX_OK;
+    if (name[0] == '\0') {
+        if (policy->bf16_activations) *packing = PACKING_BF16;
+        return PLX_OK;
+    }
     for (int p = 0; p < PACKINGS; p++) {
         *packing = (enum packing)p;
         if (strcmp(name, packing_name(*packing)) == 0) return PLX_OK;
@@ -63,7 +69,7 @@ plx_status computing_config(const struct computing *computing, struct backend_co
     int index;
     TRY(device_choose(computing->device, &device, &index, err));
     TRY(find_policy(device, computing->dtype, &policy, err));
-    TRY(find_packing(computing->weights, &packing, err));
+    TRY(find_packing(computing->weights, policy, &packing, err));
     TRY(check_options(computing, device, err));
     *config = (struct backend_config){.ops = policy->ops,
                                       .storage = PLX_F32,

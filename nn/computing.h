@@ -8,7 +8,8 @@
 struct computing {
     const char *device;  /* auto, cpu, cuda, cuda:N */
     const char *dtype;   /* f32, bf16, fp8; "": the device's default */
-    const char *weights; /* f32, bf16, int8: how matrices are held; NULL: f32 */
+    const char *weights; /* f32, bf16, int8: how matrices are held; "": as they are read, for a
+                            model that is not trained; NULL: f32 */
     const char *kernel;  /* forced, or "" */
     bool portable, deterministic;
     int64_t threads; /* 0: all */

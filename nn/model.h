@@ -110,9 +110,10 @@ plx_status model_logits(struct model *model, const struct batch *batch,
  * backend's storage dtype. */
 typedef plx_status (*model_read_rows)(void *user, const struct param *param, int64_t first,
                                       int64_t count, void *values);
-/* The same of a model that need not fit memory: the values of one block are there at a time, or as
- * many of a table. Every parameter is read from its first row to its last without a gap, a table
- * that is also the head twice. The backend is the CPU's, without packing. */
+/* The same of a model that need not fit memory: the values of one block are there at a time, or a
+ * megabyte or so of a table. Every parameter is read from its first row to its last without a gap,
+ * a table that is also the head twice. Models that compute the same give the same bits here, even
+ * if model_logits may round otherwise. The backend is the CPU's, without packing. */
 plx_status model_stream_logits(struct backend *be, const struct model_config *config,
                                const struct batch *batch, model_read_rows read, void *user,
                                const struct plx_tensor *logits);

@@ -12,6 +12,7 @@
  *   - Activations and their gradients have the backend's activation dtype, and so have the weights
  *     that products and embed read. Gains, biases, statistics (rstd, losses), parameter gradients,
  *     master weights and optimiser state have its storage dtype. The two differ on CUDA only.
+ *     Quantised matrices (core/quantised.h) are made by quantise and read by gemm alone.
  *   - Work is queued on the backend's stream: only what returns a number to the host waits.
  *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several
  *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs,

@@ -12,8 +12,9 @@
 #include "io/model_file.h"
 
 /* Elements that go through memory at once where they are converted or made, and bytes that are
- * handed on at once where they are not. */
-enum { PIECE_ELEMENTS = 1 << 22, PIECE_BYTES = 1 << 26 };
+ * handed on at once where they are not: few enough to be in the cache still when they are hashed
+ * and copied to the system. */
+enum { PIECE_ELEMENTS = 1 << 19, PIECE_BYTES = 1 << 20 };
 
 /* ---- Tensors --------------------------------------------------------------------------------- */
 

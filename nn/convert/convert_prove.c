@@ -18,7 +18,7 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
-enum { PROMPT = 24, PIECE_ELEMENTS = 1 << 22 };
+enum { PROMPT = 24, PIECE_ELEMENTS = 1 << 19 };
 
 /* ---- Reading --------------------------------------------------------------------------------- */
 

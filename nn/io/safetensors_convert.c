@@ -141,16 +141,18 @@ size_t safetensors_float_bytes(const char *dtype)
 
 /* ---- The two kinds of copy ------------------------------------------------------------------- */
 
-/* One block; returns the index of the first value that the target cannot hold, or count. */
+/* One block; returns the index of the first value that the target cannot hold, or count. Where the
+ * target's limit is no lower than the source's, no finite value is beyond it. */
 static int convert_block(const struct float_type *source, const struct float_type *target,
                          const unsigned char *data, int count, void *out)
 {
     double values[BLOCK];
     source->decode(data, count, values);
+    target->encode(values, count, out);
+    if (source->limit <= target->limit) return count;
     int beyond = 0;
     for (int i = 0; i < count; i++)
         beyond += (fabs(values[i]) >= target->limit) & (fabs(values[i]) <= 0x1.fffffffffffffp1023);
-    target->encode(values, count, out);
     if (beyond == 0) return count;
     int at = 0;
     while (!(fabs(values[at]) >= target->limit) || isinf(values[at])) at++;

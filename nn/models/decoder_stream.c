@@ -7,10 +7,14 @@
  *
  * The hidden states of a prompt are small, so all that takes memory is the values in use. They
  * share one arena, as large as the largest block: a block is carved anew in it before it runs, and
- * tables go through it in as many rows as it holds. */
+ * tables go through it some rows at a time. How many depends on their width alone: a matrix product
+ * cut elsewhere may round elsewhere, and models that differ in their blocks must be comparable. */
 #include "models/decoder.h"
 
 #include <string.h>
+
+/* Numbers of a table that are read at once, or one row: few enough to stay in the cache. */
+enum { TABLE_NUMBERS = 1 << 20 };
 
 struct streaming {
     struct model *model; /* without values */
@@ -48,24 +52,11 @@ static struct plx_tensor carve_rows(const struct model *model, int64_t count, st
                         (int64_t[]){count, model->config.hidden_size});
 }
 
-/* As many rows of a table as there are numbers in the largest block. */
-static int64_t choose_table_rows(const struct model *model)
-{
-    int64_t most = 0;
-    for (int64_t l = 0; l < model->config.layers; l++) {
-        const struct param_list part = block_part(model, l);
-        const int64_t elements = param_list_elements(&part);
-        if (elements > most) most = elements;
-    }
-    const int64_t rows = most / model->config.hidden_size;
-    return rows < model->config.vocab_size ? rows : model->config.vocab_size;
-}
-
 static plx_status reserve(struct streaming *streaming, const struct batch *batch)
 {
     struct model *model = streaming->model;
     struct arena measuring = arena_measuring(model->be->device);
-    streaming->table_rows = choose_table_rows(model);
+    streaming->table_rows = 1 + (TABLE_NUMBERS - 1) / model->config.hidden_size;
     for (int64_t l = 0; l < model->config.layers; l++) {
         struct param_list part = block_part(model, l);
         carve_part(model, &part, &measuring);

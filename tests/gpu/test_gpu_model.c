@@ -14,6 +14,7 @@
 #include "../unit/io_files.h"
 #include "device_memory.h"
 #include "io/checkpoint.h"
+#include "op_backends.h"
 #include "parity.h"
 
 /* ---- Backends ---- */
@@ -35,19 +36,7 @@ static struct backend_config backend_of(int which)
     return config;
 }
 
-/* No GPU but a Hopper and no old cuBLASLt have 8-bit products. */
 static bool has_fp8;
-
-static bool find_fp8(void)
-{
-    const struct backend_config config = backend_of(GPU_FP8);
-    struct error err = {0};
-    struct backend be;
-    plx_status status = backend_create(&be, &config, &err);
-    if (status != PLX_OK) print_message("skipped, fp8: %s\n", err.text);
-    if (status == PLX_OK) backend_destroy(&be);
-    return status == PLX_OK;
-}
 
 static bool is_missing(int which)
 {
@@ -458,7 +447,7 @@ int main(void)
         printf("skipped, no GPU\n");
         return 77;
     }
-    has_fp8 = find_fp8();
+    has_fp8 = op_backend_has_fp8();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_models),
         cmocka_unit_test(losses_follow_the_cpu),

@@ -87,26 +87,11 @@ static bool is_quantised(const struct op_case *c)
     return strstr(c->name, "quantise") != NULL;
 }
 
-/* What no GPU but a Hopper and no old cuBLASLt multiply. */
-static bool has_fp8(void)
-{
-    struct backend_config config = backends[CUDA_BF16].config;
-    struct error err = {0};
-    struct backend be;
-    config.fp8_linear = true;
-    if (backend_create(&be, &config, &err) != PLX_OK) {
-        printf("skipped, 8-bit products: %s\n", err.text);
-        return false;
-    }
-    backend_destroy(&be);
-    return true;
-}
-
-static bool skips_fp8;
+static bool has_fp8;
 
 static bool is_chosen(const struct op_case *c)
 {
-    return test_options_match(&options, c->name) && !(skips_fp8 && is_quantised(c));
+    return test_options_match(&options, c->name) && (has_fp8 || !is_quantised(c));
 }
 
 /* Attention's backward in bf16 reads what its forward rounded, which only test_gpu_conformance
@@ -188,7 +173,7 @@ int main(int argc, char **argv)
     printf("%s\n", text);
     if (argc == 2 && strcmp(argv[1], "--time") == 0) return op_times_print();
     options = test_options_read(argc, argv);
-    skips_fp8 = !has_fp8();
+    has_fp8 = op_backend_has_fp8();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_matches_the_oracle),
         cmocka_unit_test(sizes_of_the_kernels_match_too),

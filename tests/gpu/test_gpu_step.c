@@ -5,6 +5,7 @@
 #include "../model_case.h"
 
 #include "device_memory.h"
+#include "op_backends.h"
 #include "train_step.h"
 
 /* ---- A run ---- */
@@ -49,14 +50,15 @@ struct run {
 static const struct {
     const char *mixer, *optimizer;
     int64_t width, head_dim;
-    bool rounds, halved; /* products in bf16, and the optimiser's states */
+    bool rounds, halved, fp8; /* products in bf16, the optimiser's states, linear layers in fp8 */
     enum recompute recompute;
 } variants[] = {
-    {"parallax", "adamw", 32, 8, false, false, RECOMPUTE_NONE},
-    {"softmax", "muon", 32, 8, false, false, RECOMPUTE_FULL},
-    {"parallax", "muon", 256, 64, true, true, RECOMPUTE_SELECTIVE},
-    {"parallax", "adamw", 256, 128, true, false, RECOMPUTE_NONE},
-    {"softmax", "adamw", 256, 64, true, true, RECOMPUTE_FULL},
+    {"parallax", "adamw", 32, 8, false, false, false, RECOMPUTE_NONE},
+    {"softmax", "muon", 32, 8, false, false, false, RECOMPUTE_FULL},
+    {"parallax", "muon", 256, 64, true, true, false, RECOMPUTE_SELECTIVE},
+    {"parallax", "adamw", 256, 128, true, false, false, RECOMPUTE_NONE},
+    {"softmax", "adamw", 256, 64, true, true, false, RECOMPUTE_FULL},
+    {"parallax", "muon", 256, 128, true, false, true, RECOMPUTE_SELECTIVE},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -66,7 +68,9 @@ static void run_open(struct run *run, int variant, bool graphs)
     config.hidden_size = variants[variant].width;
     config.head_dim = variants[variant].head_dim;
     config.initializer_range = 0.06;
+    config.intermediate_size = 48; /* a multiple of 16, as fp8 asks */
     struct backend_config backend = {.ops = &ops_cuda, .deterministic = true};
+    backend.fp8_linear = variants[variant].fp8;
     if (variants[variant].rounds) backend.compute = PLX_BF16, backend.bf16_activations = true;
     struct optim_config optim = optim_config_default(variants[variant].optimizer);
     optim.bf16_moments = variants[variant].halved;
@@ -169,13 +173,18 @@ static struct record record_of(int variant, bool graphs)
 static void graphs_change_no_bit(void **state)
 {
     (void)state;
+    const bool has_fp8 = op_backend_has_fp8();
     for (int variant = 0; variant < VARIANTS; variant++) {
+        if (variants[variant].fp8 && !has_fp8) continue;
         struct record one_by_one = record_of(variant, false), graphs = record_of(variant, true);
         assert_int_equal(one_by_one.size, graphs.size);
         assert_memory_equal(one_by_one.bytes, graphs.bytes, graphs.size);
         print_message("%s, %s, %s: %d steps, %zu bytes\n", variants[variant].mixer,
-                      variants[variant].optimizer, variants[variant].rounds ? "bf16" : "f32", STEPS,
-                      graphs.size);
+                      variants[variant].optimizer,
+                      variants[variant].fp8      ? "fp8"
+                      : variants[variant].rounds ? "bf16"
+                                                 : "f32",
+                      STEPS, graphs.size);
         free(one_by_one.bytes);
         free(graphs.bytes);
     }

@@ -198,6 +198,24 @@ static void a_silent_probe_changes_nothing(void **state)
     }
 }
 
+/* The same where the head goes through in pieces, which must be those of a model without probes. */
+static void a_silent_probe_changes_no_large_vocabulary(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct convert_report report;
+    const char *source = absent("source");
+    struct model_config config = family_config(&families[2]);
+    config.vocab_size = 40000;
+    assert_ok(convert_init(&config, source,
+                           &(struct convert_options){.seed = case_seed("vocabulary")}, &report,
+                           &err),
+              &err);
+    report = convert_to(source, absent("target"),
+                        (struct convert_options){.attention = CONVERT_TO_PARALLAX});
+    assert_int_equal(report.proof, CONVERT_LOGITS_EQUAL);
+}
+
 /* flash-linear-attention's layout and ours say the same model where both can. */
 static void layouts_of_parallax_agree(void **state)
 {
@@ -351,6 +369,7 @@ int main(void)
         cmocka_unit_test(shards_join_to_the_same_file),
         cmocka_unit_test(widening_comes_back),
         cmocka_unit_test(a_silent_probe_changes_nothing),
+        cmocka_unit_test(a_silent_probe_changes_no_large_vocabulary),
         cmocka_unit_test(layouts_of_parallax_agree),
         cmocka_unit_test(copy_q_copies),
         cmocka_unit_test(flipped_bits_are_noticed),

@@ -426,23 +426,16 @@ static void check_streaming(struct case_model *m, const struct batch *batch)
     struct source source = {.params = model_params(m->model)};
     struct plx_tensor whole = logits_of(m, batch),
                       streamed = case_tensor(whole.dtype, 2, whole.shape);
-    int64_t block = 0, tables = 0;
-    for (int i = 0; i < source.params->count; i++) {
-        const struct param *param = &source.params->items[i];
-        const int64_t count = plx_tensor_count(&param->value);
-        if (strstr(param->name, "layers.1.") != NULL) block += count;
-        if (strstr(param->name, "embed_tokens") != NULL) tables += count;
-    }
     CASE_OK(m, model_stream_logits(&m->be, config, batch, read_source, &source, &streamed));
     case_assert_same_bits(&whole, &streamed);
     assert_int_equal(source.next, config->vocab_size);
-    assert_true(source.most == tables || source.most <= block);
+    assert_true(source.most <= 1 << 20);
     free(whole.data);
     free(streamed.data);
 }
 
-/* A model of which one block is in memory at a time computes the same bits, and the table goes
- * through in pieces that are no larger. */
+/* A model of which one block is in memory at a time computes the same bits; a table of 40,000 rows
+ * of 32 numbers goes through in two pieces. */
 static void test_streaming(void **state)
 {
     static const struct {
@@ -452,8 +445,8 @@ static void test_streaming(void **state)
         bool tied;
     } cases[] = {{&ops_cpu, PLX_F32, 61, true},
                  {&ops_cpu, PLX_F32, 61, false},
-                 {&ops_ref, PLX_F32, 1000, true},
-                 {&ops_ref, PLX_F64, 1000, false}};
+                 {&ops_ref, PLX_F32, 40000, true},
+                 {&ops_ref, PLX_F64, 40000, false}};
     struct model_config config = setup_config(*state);
     uint64_t seed = case_seed("streaming");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

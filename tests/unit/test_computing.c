@@ -90,8 +90,17 @@ static void test_weights(void **state)
     computing.weights = "int4";
     assert_int_equal(computing_config(&computing, &config, &err), PLX_INVALID_ARGUMENT);
     assert_string_equal(err.text, "--weights: \"int4\" is none of f32, bf16, int8");
-    if (!has_gpu()) return;
     error_clear(&err);
+    computing.weights = "";
+    assert_int_equal(computing_config(&computing, &config, &err), PLX_OK);
+    assert_int_equal(config.packing, PACKING_NONE);
+    if (!has_gpu()) return;
+    computing.device = "cuda";
+    assert_int_equal(computing_config(&computing, &config, &err), PLX_OK);
+    assert_int_equal(config.packing, PACKING_BF16);
+    computing.dtype = "f32";
+    assert_int_equal(computing_config(&computing, &config, &err), PLX_OK);
+    assert_int_equal(config.packing, PACKING_NONE);
     computing.device = "cuda", computing.weights = "int8";
     assert_int_equal(computing_config(&computing, &config, &err), PLX_OK);
     assert_int_equal(config.packing, PACKING_INT8);

@@ -237,21 +237,23 @@ static plx_status gemm_few_rows(struct backend *be, const struct gemm *gemm, int
     return cuda_launched(be, "gemm", launch_quantised_few(be->stream, gemm->c->dtype, &few));
 }
 
-/* cuBLASLt wants multiples of 16 rows; the few that are left are a kernel's. */
+/* cuBLASLt wants multiples of 16 rows, and c on addresses of 16; a kernel does what is left. */
 static plx_status gemm_quantised(struct backend *be, const struct gemm *gemm, void *workspace)
 {
-    const int64_t M = gemm->a->shape[0], few = M % QUANTISED_UNIT, most = M - few;
-    if (few > 0) TRY(gemm_few_rows(be, gemm, most, few));
+    const struct plx_tensor *place = gemm->add != NULL ? gemm->add : gemm->c;
+    const bool aligned = gemm_alignment(gemm->c) == 16 && gemm_alignment(place) == 16;
+    const int64_t M = gemm->a->shape[0], most = aligned ? M - M % QUANTISED_UNIT : 0;
+    for (int64_t first = most; first < M; first += QUANTISED_UNIT - 1) {
+        const int64_t left = M - first;
+        TRY(gemm_few_rows(be, gemm, first, left < QUANTISED_UNIT ? left : QUANTISED_UNIT - 1));
+    }
     if (most == 0) return PLX_OK;
+    const struct plx_tensor a = rows_of(gemm->a, 0, most), c = rows_of(gemm->c, 0, most),
+                            add = rows_of(place, 0, most);
     struct gemm product = *gemm;
-    const struct plx_tensor a = rows_of(gemm->a, 0, most), c = rows_of(gemm->c, 0, most);
-    struct plx_tensor add;
     product.a = &a;
     product.c = &c;
-    if (gemm->add != NULL) {
-        add = rows_of(gemm->add, 0, most);
-        product.add = &add;
-    }
+    product.add = gemm->add != NULL ? &add : NULL;
     return gemm_run(be, &product, workspace);
 }
 

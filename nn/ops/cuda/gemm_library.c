@@ -148,8 +148,8 @@ static cublasStatus_t gemm_point_scales(const struct gemm_functions *call,
     return status;
 }
 
-/* A factor a row of either operand. Fast accumulation rounds sums to 14 bits, which is nothing
- * beside factors of four bits, and takes a seventh off the time. */
+/* A factor a row of either operand. Fast accumulation keeps fewer bits of a sum than a float has,
+ * which is nothing beside operands of four bits, and takes an eighth to a quarter off the time. */
 static cublasStatus_t gemm_describe_scales(const struct gemm_functions *call,
                                            const struct gemm_plan *plan)
 {

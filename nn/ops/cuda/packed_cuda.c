@@ -134,7 +134,9 @@ plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
                                 size_t *block, size_t *product)
 {
     const bool plain = is_plain(weight, x->dtype), many = x->shape[0] > PROJECT_FEW;
-    (void)be, (void)y;
+    (void)be;
+    *block = *product = 0;
+    if (plx_tensor_count(y) == 0) return PLX_OK;
     *block = plain || !many ? 0
                             : wide_bytes(weight, x->dtype) +
                                   (size_t)(x->shape[0] * tile_rows(weight)) * sizeof(float);
