@@ -7,6 +7,7 @@
 
 #include "flops.h"
 #include "process.h"
+#include "train_step.h"
 
 enum { BYTES_AND_END = 257 };
 
@@ -14,6 +15,7 @@ enum { BYTES_AND_END = 257 };
 struct step {
     struct backend backend;
     struct train_parts parts;
+    struct train_step queue;
     int32_t *numbers;
     struct batch batch;
 };
@@ -72,6 +74,8 @@ static plx_status build_parts(struct step *step, const struct train_options *opt
     TRY(train_memory_check(be, options, NULL, &shape, &measurement->memory, device.available));
     TRY(backend_reserve(be, measurement->memory.scratch));
     TRY(train_parts_create(be, options, NULL, &shape, &step->parts, &taken));
+    step->queue = train_step_make(step->parts.model, &step->parts.sharding, step->parts.optim,
+                                  options->cuda_graphs);
     return model_init(step->parts.model, (uint64_t)options->seed);
 }
 
@@ -91,6 +95,7 @@ static plx_status open_step(struct step *step, const struct train_options *optio
 
 static void close_step(struct step *step)
 {
+    train_step_forget(&step->queue);
     train_parts_destroy(&step->parts);
     backend_destroy(&step->backend);
     free(step->numbers);
@@ -98,13 +103,13 @@ static void close_step(struct step *step)
 
 static plx_status run_step(struct step *step, const struct train_options *options)
 {
-    TRY(model_zero_grads(step->parts.model));
-    for (int64_t i = 0; i < options->accumulate; i++) {
-        double scale = 1.0 / (double)(step->batch.tokens * options->accumulate);
-        TRY(model_loss_backward(step->parts.model, &step->batch, scale, NULL));
-    }
+    const double scale = 1.0 / (double)(step->batch.tokens * options->accumulate);
+    const int64_t last = options->accumulate - 1;
+    TRY(train_step_begin(&step->queue, true));
+    for (int64_t i = 0; i <= last; i++)
+        TRY(train_step_add(&step->queue, &step->batch, scale, i == last));
     timed_ops_optimiser(true);
-    plx_status status = optim_step(step->parts.optim, 1, 1);
+    plx_status status = train_step_update(&step->queue, 1, 1);
     timed_ops_optimiser(false);
     double loss;
     return status == PLX_OK ? model_loss_read(step->parts.model, &loss) : status;
@@ -138,13 +143,16 @@ static plx_status time_steps(struct step *step, const struct train_options *opti
     return status;
 }
 
-/* As many steps again, with a clock around every operation. */
+/* As many steps again, with a clock around every operation, each launched by itself. */
 static plx_status divide_steps(struct step *step, const struct train_options *options,
                                const struct step_method *method,
                                struct step_measurement *measurement)
 {
     const double share = 1.0 / (double)method->repeat;
     plx_status status = PLX_OK;
+    train_step_forget(&step->queue);
+    step->queue =
+        train_step_make(step->parts.model, &step->parts.sharding, step->parts.optim, false);
     step->backend.ops = timed_ops(step->backend.ops);
     timed_ops_start();
     double start = process_seconds();

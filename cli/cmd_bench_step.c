@@ -50,7 +50,8 @@ static const struct option_row own_rows[] = {
 /* Rows of train's table that make no sense for a step on random tokens. */
 static bool is_foreign(const struct option_row *row, const char *group)
 {
-    static const char *const running[] = {"device", "dtype", "kernel", "threads", "vocab_size"};
+    static const char *const running[] = {"device",      "dtype",   "kernel",
+                                          "cuda_graphs", "threads", "vocab_size"};
     if (strcmp(group, "Model") == 0 || strcmp(group, "Optimisation") == 0) return false;
     for (int i = 0; i < COUNT_OF(running); i++)
         if (strcmp(row->key, running[i]) == 0) return false;

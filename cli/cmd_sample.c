@@ -23,7 +23,7 @@ struct sample_values {
     double temperature;
     int64_t top_k;
     double top_p, min_p, repetition_penalty;
-    int64_t seed, max_tokens;
+    int64_t seed, max_tokens, cache_tokens;
     struct text_list stop;
     bool ignore_end, echo, raw, stats;
     struct model_run_options run;
@@ -38,7 +38,7 @@ static const struct option_row rows[] = {
      "continue every line of a text file, or \"prompt\" of every line of a .jsonl file, and print "
      "a JSON object for each; number i draws by seed + i"},
     {NULL, "batch", OPTION_INT, offsetof(struct sample_values, batch), "8", "N", 1, 65536, false,
-     "how many of them side by side"},
+     "how many of them side by side; where one ends, the next begins"},
     {NULL, "echo", OPTION_BOOL, offsetof(struct sample_values, echo), "false", NULL, 0, 0, false,
      "print the prompt before its continuation"},
     {"Chat", "chat", OPTION_BOOL, offsetof(struct sample_values, chat), "false", NULL, 0, 0, false,
@@ -70,6 +70,11 @@ static const struct option_row rows[] = {
      0, false, "go on after the model ends its text"},
     {NULL, "stop", OPTION_LIST, offsetof(struct sample_values, stop), NULL, "TEXT...", 0, 0, false,
      "texts that end the answer where they appear; they are not printed"},
+    {"Cache", "cache_tokens", OPTION_INT, offsetof(struct sample_values, cache_tokens), "0", "N", 0,
+     1e12, false,
+     "tokens that all texts side by side may hold together, in pages of 64; others wait; 0: as "
+     "many "
+     "as they may become"},
     {"Output", "raw", OPTION_BOOL, offsetof(struct sample_values, raw), "false", NULL, 0, 0, false,
      "write the model's bytes as they are; otherwise invalid UTF-8 becomes U+FFFD"},
     {NULL, "stats", OPTION_BOOL, offsetof(struct sample_values, stats), "false", NULL, 0, 0, false,
@@ -79,11 +84,11 @@ static const struct option_row rows[] = {
      "auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU without one"},
     {NULL, "dtype", OPTION_STRING, offsetof(struct sample_values, run.dtype), NULL, "f32|bf16", 0,
      0, false, "operands of matrix products, and on a GPU activations [f32, on a GPU bf16]"},
-    {NULL, "weights", OPTION_STRING, offsetof(struct sample_values, run.weights), "f32",
+    {NULL, "weights", OPTION_STRING, offsetof(struct sample_values, run.weights), NULL,
      "f32|bf16|int8", 0, 0, false,
      "how matrices are held in memory: bf16 is exact for checkpoints of that type, int8 has a "
-     "scale "
-     "a row; what a token costs is reading them"},
+     "scale a row; what a token costs is reading them [f32; bf16 on a GPU where it computes in "
+     "bf16]"},
     {NULL, "kernel", OPTION_STRING, offsetof(struct sample_values, run.kernel), NULL, "NAME", 0, 0,
      false, "force an attention kernel (parallax info lists them)"},
     {NULL, "portable", OPTION_BOOL, offsetof(struct sample_values, run.portable), "false", NULL, 0,
@@ -140,6 +145,7 @@ static void print_stats(const struct sample_report *report)
             report->ended     ? ", ended by the model"
             : report->stopped ? ", ended by --stop"
                               : "");
+    print_cache_use(&report->cache);
 }
 
 /* What a prompt is, apart from its text. */
@@ -159,6 +165,8 @@ static struct sample_options make_options(const struct sample_values *values,
                                    .repetition_penalty = values->repetition_penalty,
                                    .seed = (uint64_t)values->seed,
                                    .max_tokens = values->max_tokens,
+                                   .side = values->batch,
+                                   .cache_tokens = values->cache_tokens,
                                    .ignore_end = values->ignore_end,
                                    .framed = request->framed,
                                    .stop_id = request->stop_id,
@@ -331,7 +339,7 @@ static plx_status run_prompts(struct model_run *run, const struct option_setting
     plx_status status = prompts_read(values->prompts, &prompts, err);
     for (int64_t i = 0; i < prompts.count; i++)
         fit_context(run, settings, prompts.items[i], prompts.sizes[i], &options);
-    if (status == PLX_OK) status = prompts_sample(run, &prompts, values->batch, &options, err);
+    if (status == PLX_OK) status = prompts_sample(run, &prompts, &options, values->stats, err);
     prompts_clear(&prompts);
     return status;
 }

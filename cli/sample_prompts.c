@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "io/jsonl.h"
+#include "process.h"
 #include "text_input.h"
 #include "utf8_stream.h"
 
@@ -95,6 +96,17 @@ void prompts_clear(struct prompts *prompts)
 
 /* ---- Answers ---- */
 
+void print_cache_use(const struct sample_cache *cache)
+{
+    const double page = (double)cache->bytes / (double)cache->pages * 1e-6;
+    fprintf(
+        stderr,
+        "cache: %lld pages of %lld tokens, %.1f MB, %lld of them taken at most; %.1f MB if each "
+        "text had room for the longest\n",
+        (long long)cache->pages, (long long)cache->page, page * (double)cache->pages,
+        (long long)cache->taken, page * (double)cache->apart);
+}
+
 /* A text that grows in memory as valid UTF-8. The stream knows where it is, so it must not move. */
 struct answer {
     char *text;
@@ -138,13 +150,13 @@ static json_t *printable(const char *text, size_t size)
     return answer_close(&copy);
 }
 
-static plx_status print_answer(const struct sample_request *text, struct answer *answer,
-                               struct error *err)
+/* Called when the text is over, in the order of the prompts. */
+static plx_status print_answer(struct sample_request *text, struct error *err)
 {
     const struct sample_report *report = &text->report;
     json_t *object =
         json_pack("{s:o, s:o, s:I, s:b, s:b}", "prompt", printable(text->prompt, text->size),
-                  "text", answer_close(answer), "new_tokens", (json_int_t)report->new_tokens,
+                  "text", answer_close(text->user), "new_tokens", (json_int_t)report->new_tokens,
                   "ended", (int)report->ended, "stopped", (int)report->stopped);
     REQUIRE(err, object != NULL, PLX_OUT_OF_MEMORY, "no memory for an answer");
     int failed = json_dumpf(object, stdout, JSON_COMPACT);
@@ -154,40 +166,48 @@ static plx_status print_answer(const struct sample_request *text, struct answer 
     return PLX_OK;
 }
 
-/* Prompts first .. first + count - 1. */
-static plx_status sample_some(const struct model_run *run, const struct prompts *prompts,
-                              int64_t first, int64_t count, struct sample_request *texts,
-                              struct answer *answers, struct sample_options options,
-                              struct error *err)
+static plx_status open_texts(const struct prompts *prompts, struct sample_request *texts,
+                             struct answer *answers, struct error *err)
 {
-    options.seed += (uint64_t)first;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < prompts->count; i++) {
         TRY(answer_open(&answers[i], err));
-        texts[i] = (struct sample_request){.prompt = prompts->items[first + i],
-                                           .size = prompts->sizes[first + i],
+        texts[i] = (struct sample_request){.prompt = prompts->items[i],
+                                           .size = prompts->sizes[i],
                                            .sink = add_bytes,
-                                           .user = &answers[i]};
+                                           .user = &answers[i],
+                                           .done = print_answer};
     }
-    TRY(sample_requests(run->model, run->tokenizer, texts, count, &options, err));
-    for (int64_t i = 0; i < count; i++) TRY(print_answer(&texts[i], &answers[i], err));
     return PLX_OK;
 }
 
-plx_status prompts_sample(const struct model_run *run, const struct prompts *prompts, int64_t side,
-                          const struct sample_options *options, struct error *err)
+static void print_totals(const struct sample_request *texts, int64_t count, double seconds)
 {
-    struct sample_request *texts = calloc((size_t)side, sizeof *texts);
-    struct answer *answers = calloc((size_t)side, sizeof *answers);
+    int64_t prompt_tokens = 0, new_tokens = 0;
+    for (int64_t i = 0; i < count; i++) {
+        prompt_tokens += texts[i].report.prompt_tokens;
+        new_tokens += texts[i].report.new_tokens;
+    }
+    fprintf(stderr, "%lld texts in %.3f s: %lld prompt tokens, %lld new tokens (%.0f tokens/s)\n",
+            (long long)count, seconds, (long long)prompt_tokens, (long long)new_tokens,
+            (double)new_tokens / seconds);
+    print_cache_use(&texts[count - 1].report.cache);
+}
+
+plx_status prompts_sample(const struct model_run *run, const struct prompts *prompts,
+                          const struct sample_options *options, bool stats, struct error *err)
+{
+    const int64_t count = prompts->count;
+    struct sample_request *texts = calloc((size_t)count, sizeof *texts);
+    struct answer *answers = calloc((size_t)count, sizeof *answers);
     plx_status status =
         texts != NULL && answers != NULL
-            ? PLX_OK
-            : error_set(err, PLX_OUT_OF_MEMORY, "no memory for %lld texts", (long long)side);
-    for (int64_t first = 0; status == PLX_OK && first < prompts->count; first += side) {
-        const int64_t left = prompts->count - first;
-        status = sample_some(run, prompts, first, left < side ? left : side, texts, answers,
-                             *options, err);
-    }
-    for (int64_t i = 0; answers != NULL && i < side; i++) json_decref(answer_close(&answers[i]));
+            ? open_texts(prompts, texts, answers, err)
+            : error_set(err, PLX_OUT_OF_MEMORY, "no memory for %lld texts", (long long)count);
+    const double start = process_seconds();
+    if (status == PLX_OK)
+        status = sample_requests(run->model, run->tokenizer, texts, count, options, err);
+    if (status == PLX_OK && stats) print_totals(texts, count, process_seconds() - start);
+    for (int64_t i = 0; answers != NULL && i < count; i++) json_decref(answer_close(&answers[i]));
     free(answers);
     free(texts);
     return status;

@@ -16,10 +16,12 @@ struct prompts {
 plx_status prompts_read(const char *path, struct prompts *prompts, struct error *err);
 void prompts_clear(struct prompts *prompts);
 
-/* Continues them, side at a time, and prints one JSON object a line, in their order: prompt, text,
- * new_tokens, ended (by the model), stopped (by a stop string). Prompt number i draws by seed + i,
- * whatever side is. */
-plx_status prompts_sample(const struct model_run *run, const struct prompts *prompts, int64_t side,
-                          const struct sample_options *options, struct error *err);
+/* Continues them, options->side at a time, and prints one JSON object a line, in their order:
+ * prompt, text, new_tokens, ended (by the model), stopped (by a stop string). stats: counts and
+ * speed on stderr. */
+plx_status prompts_sample(const struct model_run *run, const struct prompts *prompts,
+                          const struct sample_options *options, bool stats, struct error *err);
+/* The line of --stats about the cache. */
+void print_cache_use(const struct sample_cache *cache);
 
 #endif

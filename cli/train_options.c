@@ -132,6 +132,10 @@ static const struct option_row rows[] = {
      false, "the same of biases and of matrices too thin for Muon"},
     {NULL, "clip", OPTION_REAL, offsetof(struct train_options, clip), "1", "X", 0, 1e15, false,
      "largest norm of the whole gradient; 0: no clipping"},
+    {NULL, "moments", OPTION_STRING, offsetof(struct train_options, moments), "f32", "f32|bf16", 0,
+     0, false,
+     "the optimiser's momentum and moments; in bf16, half as large, they are rounded at random, so "
+     "that small changes are not lost"},
     {NULL, "steps", OPTION_INT, offsetof(struct train_options, steps), "1000", "N", 1, 1e15, false,
      "optimiser steps of the run"},
     {NULL, "batch", OPTION_INT, offsetof(struct train_options, batch), "8", "ROWS", 1, 1048576,
@@ -155,10 +159,11 @@ static const struct option_row rows[] = {
      "its options hold unless a flag says otherwise"},
     {NULL, "device", OPTION_STRING, offsetof(struct train_options, device), "auto", "DEVICE", 0, 0,
      true, "auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU without one"},
-    {NULL, "dtype", OPTION_STRING, offsetof(struct train_options, dtype), NULL, "f32|bf16", 0, 0,
-     false,
+    {NULL, "dtype", OPTION_STRING, offsetof(struct train_options, dtype), NULL, "f32|bf16|fp8", 0,
+     0, false,
      "operands of matrix products, and on a GPU activations; sums and the weights that are trained "
-     "are f32 [f32, on a GPU bf16]"},
+     "are f32; fp8: as bf16, with 8-bit operands in the blocks' linear layers, which the CPU only "
+     "imitates [f32, on a GPU bf16]"},
     {NULL, "kernel", OPTION_STRING, offsetof(struct train_options, kernel), NULL, "NAME", 0, 0,
      false, "force an attention kernel (parallax info lists them)"},
     {NULL, "portable", OPTION_BOOL, offsetof(struct train_options, portable), "false", NULL, 0, 0,
@@ -171,6 +176,10 @@ static const struct option_row rows[] = {
      NULL, 0, 0, false,
      "on a GPU: the same bits on every run, which costs attention's backward time; the CPU always "
      "gives them"},
+    {NULL, "cuda_graphs", OPTION_BOOL, offsetof(struct train_options, cuda_graphs), "true", NULL, 0,
+     0, true,
+     "launch a GPU's steps as graphs instead of one operation after another; the bits are the "
+     "same"},
     {NULL, "threads", OPTION_INT, offsetof(struct train_options, threads), "0", "N", 0, 4096, false,
      "CPU threads; 0: all"},
     {NULL, "eval_every", OPTION_INT, offsetof(struct train_options, eval_every), "100", "STEPS", 0,

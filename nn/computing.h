@@ -7,8 +7,9 @@
 
 struct computing {
     const char *device;  /* auto, cpu, cuda, cuda:N */
-    const char *dtype;   /* f32, bf16; "": the device's default */
-    const char *weights; /* f32, bf16, int8: how matrices are held; NULL: f32 */
+    const char *dtype;   /* f32, bf16, fp8; "": the device's default */
+    const char *weights; /* f32, bf16, int8: how matrices are held; "": as they are read, for a
+                            model that is not trained; NULL: f32 */
     const char *kernel;  /* forced, or "" */
     bool portable, deterministic;
     int64_t threads; /* 0: all */
@@ -21,7 +22,7 @@ plx_status computing_config(const struct computing *computing, struct backend_co
                             struct error *err);
 /* "cuda:0", "cpu": the device of a configuration as --device would name it. */
 const char *computing_device_name(const struct backend_config *config, char *text, size_t size);
-/* "f32", "bf16": the word of --dtype that a configuration stands for. */
+/* "f32", "bf16", "fp8": the word of --dtype that a configuration stands for. */
 const char *computing_dtype_name(const struct backend_config *config);
 
 #endif

@@ -32,7 +32,12 @@ struct batch {
      * own: texts that begin alike share what they begin with. Forward passes only. */
     const int32_t *keys;
     const int32_t *key_offsets; /* [sequences + 1], from 0 */
+    /* Sequences count as of unlike lengths even where all are alike, so that batches of a kind run
+     * the same way. */
+    bool uneven;
 };
+/* Whether its sequences are taken for rows of one length. */
+bool batch_is_even(const struct batch *batch);
 
 enum recompute {
     RECOMPUTE_NONE,      /* every activation of every block is kept */
@@ -86,6 +91,11 @@ plx_status model_loss_backward(struct model *model, const struct batch *batch, d
  * blocks' first. NULL: nobody is told. */
 typedef plx_status (*model_gradients_queued)(void *user, int first, int count);
 void model_tell_gradients(struct model *model, model_gradients_queued queued, void *user);
+/* Whether model_loss_backward, from when a shape of batch comes for the second time, launches a
+ * graph of it where the device has graphs (ops/replay.h); parameters and their gradients must stay
+ * as they are laid out. model_forget_graphs: the next ones are captured anew. */
+void model_replay(struct model *model, bool replaying);
+void model_forget_graphs(struct model *model);
 /* The sum of losses since it was last read; waits for the device. */
 plx_status model_loss_read(struct model *model, double *sum);
 /* The same without waiting: queues that this sum goes to f64 [1] on the device and begins anew. */
@@ -128,18 +138,35 @@ plx_status model_score(struct model *model, const struct batch *batch,
 /* What a sequence in progress needs: per layer, keys and values seen so far. */
 struct model_cache;
 
-/* For sequences of at most capacity tokens each. */
-plx_status model_cache_create(struct model *model, int64_t sequences, int64_t capacity,
+/* Keys and values lie in pages of one pool. A sequence takes pages as it grows and gives them back
+ * when it ends, so that the pool need only be as large as all sequences together. */
+struct model_cache_config {
+    int64_t sequences; /* side by side */
+    int64_t capacity;  /* most tokens of one */
+    int64_t pages;     /* of the pool; 0: as many as all sequences can take */
+    int64_t page;      /* tokens of a page; 0: MODEL_CACHE_PAGE */
+};
+/* Decode kernels of GPUs lose a few hundredths to such pages; those of the CPU read tiles of 64. */
+enum { MODEL_CACHE_PAGE = 64 };
+plx_status model_cache_create(struct model *model, const struct model_cache_config *config,
                               struct model_cache **cache);
 void model_cache_destroy(struct model_cache *cache);
-size_t model_cache_bytes(const struct model_cache *cache);
+struct model_cache_use {
+    size_t bytes;        /* of the pool, and what passes read beside it */
+    int64_t page, pages; /* of the pool, and ... */
+    int64_t taken;       /* ... how many of them sequences hold */
+};
+struct model_cache_use model_cache_use(const struct model_cache *cache);
 /* Tokens held now of a sequence. */
 int64_t model_cache_length(const struct model_cache *cache, int64_t sequence);
+/* Gives the pages of a sequence back: it is empty, and another text may take its place. */
+void model_cache_end(struct model_cache *cache, int64_t sequence);
 void model_cache_clear(struct model_cache *cache);
 /* Appends counts[s] new tokens to each sequence s (0: none; ids holds them sequence by sequence)
  * and writes the logits that follow its last one into row s of logits, [sequences, V] in the host's
  * memory and the storage dtype; rows of sequences without new tokens stay as they are. Prefill is
- * the same call with many tokens. Equal counts are fastest. */
+ * the same call with many tokens. Equal counts are fastest. Where the pool has too few pages left,
+ * nothing is done. */
 plx_status model_decode(struct model *model, struct model_cache *cache, const int32_t *ids,
                         const int64_t *counts, const struct plx_tensor *logits);
 

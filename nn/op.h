@@ -12,6 +12,7 @@
  *   - Activations and their gradients have the backend's activation dtype, and so have the weights
  *     that products and embed read. Gains, biases, statistics (rstd, losses), parameter gradients,
  *     master weights and optimiser state have its storage dtype. The two differ on CUDA only.
+ *     Quantised matrices (core/quantised.h) are made by quantise and read by gemm alone.
  *   - Work is queued on the backend's stream: only what returns a number to the host waits.
  *   - Backward overwrites input gradients and ACCUMULATES parameter gradients. Where several
  *     paths meet in one input gradient, the caller says so: gemm has beta, add has two inputs,
@@ -25,6 +26,7 @@
 #include "core/param.h"
 #include "core/rope.h"
 #include "ops/clip_state.h"
+#include "ops/step_numbers.h"
 
 struct ops;
 struct ops_scratch;
@@ -42,6 +44,7 @@ struct backend {
     plx_dtype storage;    /* of parameters and statistics: f32, or f64 with ops_ref */
     plx_dtype activation; /* of activations and active weights: storage, or bf16 on CUDA */
     plx_dtype compute;    /* of matrix products: f32, bf16 (operands rounded, f32 sums), f64 */
+    bool fp8_linear;      /* products of linear layers, but for dW, of 8-bit operands */
     bool deterministic;   /* of attention's backward */
     enum packing packing; /* of weight matrices of the models made on it; not for training */
     int threads;
@@ -51,43 +54,47 @@ struct backend {
 
 /* c = alpha op(a) op(b) + beta add with op(a) [M,K], op(b) [K,N], add and c [M,N]; add NULL means c
  * itself. Rows may be strided, last stride 1. beta 0 reads neither. Operands of rank 3 are as many
- * products as their first axis is long. a and b have one dtype, c and add may have another. */
+ * products as their first axis is long. a and b have one dtype, c and add may have another. With
+ * scales a [M,K] and b [N,K], which is transposed, are the values of quantised matrices. */
 struct gemm {
     const struct plx_tensor *a, *b, *c;
     bool transpose_a, transpose_b;
     double alpha, beta;
     const struct plx_tensor *add;
+    const struct plx_tensor *a_scale, *b_scale; /* [M], [N], or both NULL */
     bool weight; /* b is a parameter: no operation that is still under way writes it */
 };
 
 /* Gradient clipping that the host takes no part in. squares f64 [n] are the sums of squares of n
  * gradients, added in order; state, a struct clip_state, zero before the first step, receives the
  * norm and the gradients' factor: limit / norm where limit is positive and smaller than the norm, 1
- * otherwise. The first step (counted from 1) whose norm is not finite leaves its number, the index
- * of the gradient to blame and the factor 0, which tells updates to change nothing; from then on
- * the state stays. */
+ * otherwise. The first step whose norm is not finite leaves its number, the index of the gradient
+ * to blame and the factor 0, which tells updates to change nothing; from then on the state stays.
+ * numbers: a struct step_numbers, as in the updates. */
 struct clip {
-    const struct plx_tensor *squares, *state;
+    const struct plx_tensor *squares, *state, *numbers;
     double limit;
-    int64_t step;
 };
 
 /* One parameter in an update: its tensors, where m and v are state of the update and active is as
- * in struct param, and its rates. */
+ * in struct param, and what its rates are as multiples of the step's. m and v have the storage
+ * dtype or bf16, all of a list the same; in bf16 the update computes with them as they are before
+ * they are rounded by the step, the parameter's number and the element's (ops/rounding.h). */
 struct update_item {
     const struct plx_tensor *value, *active, *grad, *m, *v;
     double lr, weight_decay;
+    uint32_t number;
 };
 
 /* AdamW for a list of parameters. First decay: w *= 1 - lr * weight_decay; then w -= lr *
- * mhat/(sqrt(vhat) + eps) with bias correction for step (1-based). In this and the next, gradients
- * are taken times factor, f64 [1]; where that is 0 nothing is written. */
+ * mhat/(sqrt(vhat) + eps) with mhat = m / bias1, vhat = v / bias2. In this and the next, numbers
+ * are a struct step_numbers, and gradients are taken times factor, f64 [1]; where that is 0 nothing
+ * is written. */
 struct adamw_update {
     const struct update_item *items;
     int count;
-    const struct plx_tensor *factor;
+    const struct plx_tensor *factor, *numbers;
     double beta1, beta2, eps;
-    int64_t step;
 };
 
 /* Both halves of a Muon update of count matrices of one shape [A,B]: momentum writes their
@@ -95,7 +102,7 @@ struct adamw_update {
 struct muon_update {
     const struct update_item *items; /* without v */
     int count;
-    const struct plx_tensor *factor, *directions;
+    const struct plx_tensor *factor, *numbers, *directions;
     double momentum;
     bool nesterov, ema;
     double scale;
@@ -136,6 +143,9 @@ struct ops {
     plx_status (*sum_squares)(struct backend *be, const struct plx_tensor *sums,
                               const struct plx_tensor *const *xs);
     plx_status (*gemm)(struct backend *be, const struct gemm *gemm);
+    /* rows = x, and, unless NULL, columns = its transpose, both quantised; x [M,K] dense. */
+    plx_status (*quantise)(struct backend *be, const struct plx_tensor *x,
+                           const struct quantised *rows, const struct quantised *columns);
 
     /* Rows of x [R,E]: rstd = 1/sqrt(mean x^2 + eps) [R], y = x rstd gain [E]. */
     plx_status (*rmsnorm)(struct backend *be, const struct plx_tensor *y,
@@ -150,10 +160,12 @@ struct ops {
                                    const struct plx_tensor *rstd,
                                    const struct plx_tensor *residual);
 
-    /* y = x W^T with packed W [N,K], x [M,K], y [M,N] dense. Sums are in float over x as it is,
-     * or exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
+    /* y = x W^T + residual with packed W [N,K], x [M,K], y and residual (NULL: none) [M,N] dense
+     * and of one dtype, the activation or the storage dtype. Sums are in float over x as it is, or
+     * exact over x rounded to 32 bits of its row's largest: only W is rounded to its packing. */
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
-                          const struct plx_tensor *x, const struct packed *weight);
+                          const struct plx_tensor *x, const struct packed *weight,
+                          const struct plx_tensor *residual);
     /* y[n,:] = table[ids[n],:] of a packed table [V,E]. */
     plx_status (*unpack)(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                          const struct plx_tensor *ids);
@@ -208,10 +220,11 @@ struct ops {
 
     /* losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]], 0 where targets[n] < 0; losses
      * [N]. Logits may have the storage dtype too. dlogits (optional, data NULL otherwise; in place
-     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero. */
+     * on logits allowed) = scale (softmax - one-hot), rows with a negative target zero; scale f64
+     * [1], or NULL without dlogits. */
     plx_status (*cross_entropy)(struct backend *be, const struct plx_tensor *losses,
                                 const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                                const struct plx_tensor *targets, double scale);
+                                const struct plx_tensor *targets, const struct plx_tensor *scale);
     /* ids[n] = the index of the largest number of row n of x [N,V], the first of equal ones, and 0
      * where all are NaN; x of the storage dtype, ids i32 [N]. */
     plx_status (*argmax)(struct backend *be, const struct plx_tensor *ids,
@@ -247,6 +260,7 @@ struct backend_config {
     uint32_t disabled_features;
     enum packing packing;
     bool bf16_activations; /* otherwise activations have the storage dtype */
+    bool fp8_linear;
     bool deterministic; /* attention's backward gives the same bits on every run; so does all else
                            anyway */
     int device_index;
@@ -258,9 +272,12 @@ void backend_destroy(struct backend *be);
 plx_status backend_arena(const struct backend *be, size_t bytes, struct arena *arena);
 /* Makes scratch at least bytes large. Only while scratch is unused. */
 plx_status backend_reserve(struct backend *be, size_t bytes);
-/* Copies the values of parameters into their active copies, where they have one: after every change
- * of values. */
+/* Copies the values of parameters into their active and quantised copies, where they have any:
+ * after every change of values. */
 plx_status backend_refresh(struct backend *be, const struct param_list *params);
+/* The quantised ones alone, which updates do not write: of parameters that are updated here, or of
+ * those that another process updates. */
+plx_status backend_requantise(struct backend *be, const struct param_list *params, bool remote);
 /* The dtypes of the models made on it. */
 struct precision backend_precision(const struct backend *be);
 /* A backend that measures: ops_dry over measuring arenas, same dtypes, sharing the context of be

@@ -292,7 +292,9 @@ static plx_status compare_greedy(struct parity *parity, const struct safetensors
     if (ids == NULL || counts == NULL || parity->logits.data == NULL)
         status = error_set(parity->err, PLX_OUT_OF_MEMORY, "out of memory for %s", entry->name);
     if (status == PLX_OK) status = read_ids(parity, entry->name, B, total, ids);
-    if (status == PLX_OK) status = model_cache_create(parity->model, B, total, &cache);
+    if (status == PLX_OK)
+        status = model_cache_create(
+            parity->model, &(struct model_cache_config){.sequences = B, .capacity = total}, &cache);
     if (status == PLX_OK)
         status = decode_rows(parity, cache, ids, prompt, total, ids + B * total, counts, result);
     model_cache_destroy(cache);

@@ -59,8 +59,10 @@ static plx_status run_log_put(struct run_log *log, json_t *object, struct error 
 }
 
 /* What the rates of the steps that follow are measured against. */
-static void put_meter(json_t **object, const struct train_meter *meter)
+static void put_meter(json_t **object, const struct run_log_facts *facts)
 {
+    const struct train_meter *meter = facts->meter;
+    put(object, "cuda_graphs", json_boolean(facts->cuda_graphs));
     put(object, "device", json_string(meter->device_name));
     put(object, "devices", json_integer(meter->devices));
     put(object, "flops_per_token", json_real(meter->flops.total));
@@ -80,7 +82,7 @@ static plx_status run_log_header(struct run_log *log, const struct run_log_facts
     json_t *object = json_pack("{s:s, s:s, s:I}", "kind", "run", "version", plx_build(),
                                "parameters", (json_int_t)facts->parameters);
     put(&object, "options", options);
-    put_meter(&object, facts->meter);
+    put_meter(&object, facts);
     return run_log_put(log, object, err);
 }
 
@@ -159,7 +161,7 @@ plx_status run_log_resume(struct run_log *log, const char *run, int64_t step,
         TRY(append_open(&log->file, err));
     }
     json_t *object = json_pack("{s:s, s:I}", "kind", "resume", "after_step", (json_int_t)step);
-    put_meter(&object, facts->meter);
+    put_meter(&object, facts);
     return run_log_put(log, object, err);
 }
 

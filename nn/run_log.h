@@ -29,6 +29,7 @@ struct run_log_facts {
     const char *options_json;
     int64_t parameters;
     const struct train_meter *meter;
+    bool cuda_graphs; /* steps are launched as graphs */
     bool tensorboard;
 };
 

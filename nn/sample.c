@@ -39,6 +39,9 @@ plx_status sample_options_check(const struct sample_options *options, struct err
     REQUIRE(err, options->max_tokens >= 0, PLX_INVALID_ARGUMENT,
             "the number of new tokens is %lld but must be 0 or above",
             (long long)options->max_tokens);
+    REQUIRE(err, options->side >= 0 && options->cache_tokens >= 0, PLX_INVALID_ARGUMENT,
+            "%lld texts side by side with %lld tokens in the cache: must be 0 (all) or above",
+            (long long)options->side, (long long)options->cache_tokens);
     return PLX_OK;
 }
 

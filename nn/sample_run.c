@@ -1,26 +1,30 @@
 /* sample_run.c: the loop that continues prompts, one or several side by side.
  *
- * Prompts may differ in length: the cache counts each sequence's tokens by itself. A text that has
- * ended is fed its last token again until the others have ended too, so that every step is the same
- * pass, which costs little more than one without it and can be replayed as a graph on a GPU.
+ * Every text has a place in the cache while it is in progress. A step takes the next token of all
+ * of them, and the prompt of one that has just got its place; where a text ends, its pages go back
+ * and the next one that waits takes the place. It gets it when the cache has pages for all that it
+ * may become, so that no text runs out of them half-way; until it takes them they serve nobody.
  *
  * Called by cli/cmd_sample.c, and by train.c for the samples it shows. */
 #include <math.h>
 #include <stdlib.h>
 
+#include "models/cache_pages.h"
 #include "process.h"
 #include "sample.h"
 
 /* Stream number of a sampling seed (see rng_make): any constant of its own will do. */
 static const uint64_t sample_stream = 0x73616d706c65;
 
-/* A text in progress. */
-struct sequence {
+/* A text: waiting, in progress, or over. */
+struct text {
     struct sample_request *request;
     int32_t *ids;  /* prompt, then what was drawn */
     int64_t count; /* of ids */
+    int64_t pages; /* that it takes when all new tokens are there */
     struct rng rng;
     struct stop_filter stops;
+    double begun, prefilled; /* in seconds; 0: not yet */
     bool over;
 };
 
@@ -30,27 +34,34 @@ struct sampling {
     const struct tokenizer *tokenizer;
     const struct sample_options *options;
     struct error *err;
-    struct sequence *sequences;
-    int64_t count; /* of sequences */
-    int64_t vocab; /* ids that may be drawn */
+    struct text *texts;
+    int64_t count;    /* of texts */
+    int64_t waiting;  /* the first that has not begun */
+    int64_t told;     /* the first that `done` has not been called for */
+    int64_t vocab;    /* ids that may be drawn */
+    int64_t side;     /* places in the cache, and of the next lists */
+    int64_t *at;      /* [side]: the text in each place; -1: none */
+    int64_t *counts;  /* [side]: how many ids of each make the next step */
+    int64_t reserved; /* pages that the texts in progress may take */
     struct model_cache *cache;
-    int32_t *ids;             /* of one step, sequence by sequence */
-    int64_t *counts;          /* [count]: how many of each */
-    struct plx_tensor logits; /* [count,V] in the storage dtype */
-    float *row;               /* [vocab] logits of one sequence */
+    struct sample_cache report;
+    int32_t *ids;             /* of one step, place by place */
+    struct plx_tensor logits; /* [side,V] in the storage dtype */
+    float *row;               /* [vocab] logits of one text */
     struct sample_candidate *work;
 };
 
 static void run_release(struct sampling *run)
 {
-    for (int64_t s = 0; run->sequences != NULL && s < run->count; s++) {
-        stop_filter_close(&run->sequences[s].stops);
-        free(run->sequences[s].ids);
+    for (int64_t t = 0; run->texts != NULL && t < run->count; t++) {
+        stop_filter_close(&run->texts[t].stops);
+        free(run->texts[t].ids);
     }
     model_cache_destroy(run->cache);
-    free(run->sequences);
-    free(run->ids);
+    free(run->texts);
+    free(run->at);
     free(run->counts);
+    free(run->ids);
     free(run->logits.data);
     free(run->row);
     free(run->work);
@@ -77,9 +88,9 @@ static plx_status count_prompt(const struct sampling *run, const struct sample_r
 }
 
 /* The prompt's ids, with room for max_tokens more. */
-static plx_status encode(const struct sampling *run, struct sequence *sequence)
+static plx_status encode(const struct sampling *run, struct text *text)
 {
-    const struct sample_request *request = sequence->request;
+    const struct sample_request *request = text->request;
     const unsigned how = run->options->framed ? SAMPLE_FRAMED : SAMPLE_ENCODING;
     const int64_t max_tokens = run->options->max_tokens;
     const int64_t context = model_get_config(run->model)->max_position;
@@ -92,87 +103,167 @@ static plx_status encode(const struct sampling *run, struct sequence *sequence)
     REQUIRE(run->err, max_tokens <= context - length, PLX_INVALID_ARGUMENT,
             "the prompt's %lld tokens and %lld new ones are more than the model's context of %lld",
             (long long)length, (long long)max_tokens, (long long)context);
-    sequence->ids = malloc((size_t)(length + max_tokens) * sizeof *sequence->ids);
-    REQUIRE(run->err, sequence->ids != NULL, PLX_OUT_OF_MEMORY, "no memory for %lld tokens",
+    text->ids = malloc((size_t)(length + max_tokens) * sizeof *text->ids);
+    REQUIRE(run->err, text->ids != NULL, PLX_OUT_OF_MEMORY, "no memory for %lld tokens",
             (long long)(length + max_tokens));
-    sequence->ids[0] = tokenizer_end_of_text(run->tokenizer);
-    sequence->count = length;
+    text->ids[0] = tokenizer_end_of_text(run->tokenizer);
+    text->count = length;
     if (count == 0) return PLX_OK;
-    return tokenizer_encode_as(run->tokenizer, request->prompt, request->size, how, sequence->ids,
+    return tokenizer_encode_as(run->tokenizer, request->prompt, request->size, how, text->ids,
                                length, &count, run->err);
 }
 
-static plx_status check_ids(const struct sampling *run, const struct sequence *sequence)
+static plx_status check_ids(const struct sampling *run, const struct text *text)
 {
     const int64_t V = model_get_config(run->model)->vocab_size;
-    for (int64_t i = 0; i < sequence->count; i++)
-        REQUIRE(run->err, sequence->ids[i] >= 0 && sequence->ids[i] < V, PLX_INVALID_ARGUMENT,
-                "token %d of the prompt is not in the model's vocabulary of %lld", sequence->ids[i],
+    for (int64_t i = 0; i < text->count; i++)
+        REQUIRE(run->err, text->ids[i] >= 0 && text->ids[i] < V, PLX_INVALID_ARGUMENT,
+                "token %d of the prompt is not in the model's vocabulary of %lld", text->ids[i],
                 (long long)V);
     return PLX_OK;
 }
 
-static plx_status open_sequences(struct sampling *run, struct sample_request *requests)
+static plx_status open_texts(struct sampling *run, struct sample_request *requests)
 {
     const struct sample_options *options = run->options;
-    run->sequences = calloc((size_t)run->count, sizeof *run->sequences);
-    REQUIRE(run->err, run->sequences != NULL, PLX_OUT_OF_MEMORY, "no memory for %lld texts",
+    run->texts = calloc((size_t)run->count, sizeof *run->texts);
+    REQUIRE(run->err, run->texts != NULL, PLX_OUT_OF_MEMORY, "no memory for %lld texts",
             (long long)run->count);
-    for (int64_t s = 0; s < run->count; s++) {
-        struct sequence *sequence = &run->sequences[s];
-        sequence->request = &requests[s];
-        sequence->rng = rng_make(options->seed + (uint64_t)s, sample_stream);
-        TRY(encode(run, sequence));
-        TRY(check_ids(run, sequence));
-        TRY(stop_filter_open(&sequence->stops, options->stops, options->stop_count, run->err));
-        requests[s].report.prompt_tokens = sequence->count;
+    for (int64_t t = 0; t < run->count; t++) {
+        struct text *text = &run->texts[t];
+        text->request = &requests[t];
+        text->rng = rng_make(options->seed + (uint64_t)t, sample_stream);
+        TRY(encode(run, text));
+        TRY(check_ids(run, text));
+        TRY(stop_filter_open(&text->stops, options->stops, options->stop_count, run->err));
+        requests[t].report.prompt_tokens = text->count;
     }
     return PLX_OK;
 }
 
+static int more_pages_first(const void *left, const void *right)
+{
+    const int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
+    return (a < b) - (a > b);
+}
+
+/* The pages that no choice of texts side by side exceeds: those of the largest. */
+static plx_status most_pages(const struct sampling *run, int64_t *pages)
+{
+    int64_t *needs = malloc((size_t)run->count * sizeof *needs);
+    REQUIRE(run->err, needs != NULL, PLX_OUT_OF_MEMORY, "no memory for %lld texts",
+            (long long)run->count);
+    for (int64_t t = 0; t < run->count; t++) needs[t] = run->texts[t].pages;
+    qsort(needs, (size_t)run->count, sizeof *needs, more_pages_first);
+    *pages = 0;
+    for (int64_t i = 0; i < run->side; i++) *pages += needs[i];
+    free(needs);
+    return PLX_OK;
+}
+
+/* A pool for the texts that are side by side, or of --cache-tokens, which must hold each alone. */
+static plx_status size_cache(struct sampling *run, struct model_cache_config *config)
+{
+    const int64_t max_tokens = run->options->max_tokens, limit = run->options->cache_tokens;
+    config->sequences = run->side;
+    config->page = MODEL_CACHE_PAGE;
+    for (int64_t t = 0; t < run->count; t++) {
+        struct text *text = &run->texts[t];
+        const int64_t tokens = text->count + max_tokens;
+        text->pages = cache_pages_for(tokens, config->page);
+        if (tokens > config->capacity) config->capacity = tokens;
+        REQUIRE(
+            run->err, limit == 0 || text->pages <= limit / config->page, PLX_INVALID_ARGUMENT,
+            "--cache-tokens: %lld tokens are %lld pages of %lld, but prompt %lld of %lld tokens "
+            "may take %lld with %lld new ones",
+            (long long)limit, (long long)(limit / config->page), (long long)config->page,
+            (long long)t + 1, (long long)text->count, (long long)text->pages,
+            (long long)max_tokens);
+    }
+    TRY(most_pages(run, &config->pages));
+    if (limit > 0 && limit / config->page < config->pages) config->pages = limit / config->page;
+    return PLX_OK;
+}
+
+static plx_status create_cache(struct sampling *run)
+{
+    struct model_cache_config config = {0};
+    TRY(size_cache(run, &config));
+    plx_status status = model_cache_create(run->model, &config, &run->cache);
+    REQUIRE(run->err, status == PLX_OK, status, "cannot create the key-value cache");
+    const struct model_cache_use use = model_cache_use(run->cache);
+    run->report =
+        (struct sample_cache){.bytes = use.bytes,
+                              .page = use.page,
+                              .pages = use.pages,
+                              .apart = run->side * cache_pages_for(config.capacity, use.page)};
+    return PLX_OK;
+}
+
+/* Ids of the largest step: all prompts that can begin at once, which are those of the first texts
+ * or, later, of any. */
 static plx_status allocate(struct sampling *run)
 {
     const int64_t V = model_get_config(run->model)->vocab_size;
     const plx_dtype dtype = model_backend(run->model)->storage;
-    const int64_t shape[2] = {run->count, V};
+    const int64_t side = run->side, shape[2] = {side, V};
     /* Rows beyond the tokenizer's size only pad the embedding; they have no text and are never
      * drawn. */
     const int64_t known = tokenizer_vocab_size(run->tokenizer);
-    int64_t tokens = 0, longest = 0;
-    for (int64_t s = 0; s < run->count; s++) {
-        tokens += run->sequences[s].count;
-        if (run->sequences[s].count > longest) longest = run->sequences[s].count;
-    }
+    int64_t longest = 0;
+    for (int64_t t = 0; t < run->count; t++)
+        if (run->texts[t].count > longest) longest = run->texts[t].count;
     run->vocab = known < V ? known : V;
-    run->ids = calloc((size_t)tokens, sizeof *run->ids);
-    run->counts = calloc((size_t)run->count, sizeof *run->counts);
+    run->at = malloc((size_t)side * sizeof *run->at);
+    run->counts = calloc((size_t)side, sizeof *run->counts);
+    run->ids = calloc((size_t)(side * longest), sizeof *run->ids);
     run->logits =
-        plx_tensor_dense(calloc((size_t)(run->count * V), plx_dtype_size(dtype)), dtype, 2, shape);
+        plx_tensor_dense(calloc((size_t)(side * V), plx_dtype_size(dtype)), dtype, 2, shape);
     run->row = calloc((size_t)run->vocab, sizeof *run->row);
     run->work = calloc((size_t)run->vocab, sizeof *run->work);
     REQUIRE(run->err,
-            run->ids != NULL && run->counts != NULL && run->logits.data != NULL &&
-                run->row != NULL && run->work != NULL,
+            run->at != NULL && run->counts != NULL && run->ids != NULL &&
+                run->logits.data != NULL && run->row != NULL && run->work != NULL,
             PLX_OUT_OF_MEMORY, "no memory for the logits of %lld tokens", (long long)V);
-    plx_status status =
-        model_cache_create(run->model, run->count, longest + run->options->max_tokens, &run->cache);
-    return status == PLX_OK ? PLX_OK
-                            : error_set(run->err, status, "cannot create the key-value cache");
+    for (int64_t s = 0; s < side; s++) run->at[s] = -1;
+    return create_cache(run);
 }
 
 /* ---- Steps ---- */
 
-/* The last counts[s] ids of every sequence go through the model. */
+/* The text in a place. */
+static struct text *text_at(const struct sampling *run, int64_t s)
+{
+    return run->at[s] < 0 ? NULL : &run->texts[run->at[s]];
+}
+
+/* Gives free places to texts that wait, in their order, while the cache has pages for them. */
+static void begin_texts(struct sampling *run)
+{
+    for (int64_t s = 0; s < run->side && run->waiting < run->count; s++) {
+        struct text *text = &run->texts[run->waiting];
+        if (run->at[s] >= 0) continue;
+        if (text->pages > run->report.pages - run->reserved) return;
+        run->reserved += text->pages;
+        run->counts[s] = text->count;
+        run->at[s] = run->waiting++;
+        text->begun = process_seconds();
+    }
+}
+
+/* The last counts[s] ids of every text go through the model. */
 static plx_status feed(struct sampling *run)
 {
     int64_t n = 0;
-    for (int64_t s = 0; s < run->count; s++) {
-        const struct sequence *sequence = &run->sequences[s];
-        for (int64_t i = sequence->count - run->counts[s]; i < sequence->count; i++)
-            run->ids[n++] = sequence->ids[i];
+    for (int64_t s = 0; s < run->side; s++) {
+        const struct text *text = text_at(run, s);
+        for (int64_t i = run->counts[s]; i > 0; i--) run->ids[n++] = text->ids[text->count - i];
     }
     plx_status status = model_decode(run->model, run->cache, run->ids, run->counts, &run->logits);
-    return status == PLX_OK ? PLX_OK : error_set(run->err, status, "decoding failed");
+    REQUIRE(run->err, status == PLX_OK, status, "decoding failed");
+    const int64_t taken = model_cache_use(run->cache).taken;
+    if (taken > run->report.taken) run->report.taken = taken;
+    return PLX_OK;
 }
 
 /* Refuses what no distribution can be made of, naming the token. */
@@ -184,7 +275,7 @@ static plx_status read_logits(const struct sampling *run, int64_t s)
                                                     : ((const float *)run->logits.data)[first + i];
         REQUIRE(run->err, isfinite((float)logit), PLX_BAD_DATA,
                 "after %lld tokens the logit of token %lld is not finite (%g)",
-                (long long)run->sequences[s].count, (long long)i, logit);
+                (long long)text_at(run, s)->count, (long long)i, logit);
         run->row[i] = (float)logit;
     }
     return PLX_OK;
@@ -198,58 +289,77 @@ static bool ends_text(const struct sampling *run, int32_t id)
            model_config_ends(model_get_config(run->model), id);
 }
 
-/* Draws the next token of a text and hands its bytes on. */
+/* Draws the next token of the text in a place and hands its bytes on. */
 static plx_status draw(struct sampling *run, int64_t s)
 {
-    struct sequence *sequence = &run->sequences[s];
-    struct sample_report *report = &sequence->request->report;
-    sequence->over = report->new_tokens == run->options->max_tokens;
-    if (sequence->over) return PLX_OK;
+    struct text *text = text_at(run, s);
+    struct sample_report *report = &text->request->report;
+    text->over = report->new_tokens == run->options->max_tokens;
+    if (text->over) return PLX_OK;
     TRY(read_logits(run, s));
-    int32_t id = sample_token(run->row, run->vocab, sequence->ids, sequence->count, run->options,
-                              &sequence->rng, run->work);
+    int32_t id = sample_token(run->row, run->vocab, text->ids, text->count, run->options,
+                              &text->rng, run->work);
     report->ended = ends_text(run, id);
     if (!report->ended) {
         size_t size = 0;
         const char *bytes = tokenizer_token(run->tokenizer, id, &size);
-        sequence->ids[sequence->count++] = id;
+        text->ids[text->count++] = id;
         report->new_tokens++;
-        sequence->over = !stop_filter_write(&sequence->stops, bytes, size, sequence->request->sink,
-                                            sequence->request->user);
+        text->over =
+            !stop_filter_write(&text->stops, bytes, size, text->request->sink, text->request->user);
     }
-    report->stopped = sequence->stops.found;
-    sequence->over =
-        sequence->over || report->ended || report->new_tokens == run->options->max_tokens;
+    report->stopped = text->stops.found;
+    text->over = text->over || report->ended || report->new_tokens == run->options->max_tokens;
     return PLX_OK;
 }
 
-static plx_status run_steps(struct sampling *run)
+/* The text in a place is over: what was held back is handed on, and the place is free. */
+static void end_text(struct sampling *run, int64_t s)
 {
-    for (;;) {
-        bool over = true;
-        for (int64_t s = 0; s < run->count; s++) {
-            run->counts[s] = 1;
-            if (!run->sequences[s].over) TRY(draw(run, s));
-            over = over && run->sequences[s].over;
-        }
-        if (over) return PLX_OK;
-        TRY(feed(run));
+    struct text *text = text_at(run, s);
+    struct sample_request *request = text->request;
+    stop_filter_end(&text->stops, request->sink, request->user);
+    request->report.prefill_seconds = text->prefilled - text->begun;
+    request->report.decode_seconds = process_seconds() - text->prefilled;
+    model_cache_end(run->cache, s);
+    run->reserved -= text->pages;
+    run->counts[s] = 0;
+    run->at[s] = -1;
+}
+
+static plx_status tell(struct sampling *run)
+{
+    for (; run->told < run->waiting && run->texts[run->told].over; run->told++) {
+        struct sample_request *request = run->texts[run->told].request;
+        request->report.cache = run->report;
+        if (request->done != NULL) TRY(request->done(request, run->err));
     }
+    return PLX_OK;
+}
+
+/* The model's answer to what was fed: a token for every text, or its end. */
+static plx_status advance(struct sampling *run)
+{
+    const double now = process_seconds();
+    for (int64_t s = 0; s < run->side; s++) {
+        struct text *text = text_at(run, s);
+        if (text == NULL) continue;
+        if (text->prefilled == 0) text->prefilled = now;
+        run->counts[s] = 1;
+        TRY(draw(run, s));
+        if (text->over) end_text(run, s);
+    }
+    return tell(run);
 }
 
 static plx_status run_all(struct sampling *run, struct sample_request *requests)
 {
-    TRY(open_sequences(run, requests));
+    TRY(open_texts(run, requests));
     TRY(allocate(run));
-    const double start = process_seconds();
-    for (int64_t s = 0; s < run->count; s++) run->counts[s] = run->sequences[s].count;
-    TRY(feed(run));
-    const double prefilled = process_seconds();
-    TRY(run_steps(run));
-    for (int64_t s = 0; s < run->count; s++) {
-        stop_filter_end(&run->sequences[s].stops, requests[s].sink, requests[s].user);
-        requests[s].report.prefill_seconds = prefilled - start;
-        requests[s].report.decode_seconds = process_seconds() - prefilled;
+    while (run->told < run->count) {
+        begin_texts(run);
+        TRY(feed(run));
+        TRY(advance(run));
     }
     return PLX_OK;
 }
@@ -258,8 +368,13 @@ plx_status sample_requests(struct model *model, const struct tokenizer *tokenize
                            struct sample_request *requests, int64_t count,
                            const struct sample_options *options, struct error *err)
 {
-    struct sampling run = {
-        .model = model, .tokenizer = tokenizer, .options = options, .err = err, .count = count};
+    struct sampling run = {.model = model,
+                           .tokenizer = tokenizer,
+                           .options = options,
+                           .err = err,
+                           .count = count,
+                           .side = count};
+    if (options->side > 0 && options->side < count) run.side = options->side;
     for (int64_t s = 0; s < count; s++) requests[s].report = (struct sample_report){0};
     TRY(sample_options_check(options, err));
     if (count == 0) return PLX_OK;

@@ -2,10 +2,10 @@
  *
  * A step: fetch the micro-batches, add up their gradients with every token weighing 1 / scored
  * tokens of the whole step (so accumulation equals a larger batch), clip and update, then evaluate,
- * sample, log and checkpoint where it is their turn. Everything up to the update is queued; a GPU
- * is waited for once in --log-every steps, and where something else needs it. All that a step
- * depends on (weights, optimiser state, data position, random numbers) is in a checkpoint, so a
- * resumed run computes the same bits as one never interrupted.
+ * sample, log and checkpoint where it is their turn. Everything up to the update is queued
+ * (train_step.h); a GPU is waited for once in --log-every steps, and where something else needs it.
+ * All that a step depends on (weights, optimiser state, data position, random numbers) is in a
+ * checkpoint, so a resumed run computes the same bits as one never interrupted.
  *
  * A loss or a gradient that is not finite ends the run; such a gradient changes nothing. A
  * checkpoint is only written of weights whose loss on the step's last micro-batch is finite, so the
@@ -102,26 +102,17 @@ static plx_status diverged(struct train_session *session, int64_t step, const ch
                      (long long)step, what);
 }
 
-static plx_status queue_gradients(struct train_session *session)
+static plx_status queue_step(struct train_session *session, struct train_progress *progress)
 {
     const double scale = 1.0 / (double)session->count.scored;
-    TRY(model_zero_grads(session->model));
-    const int64_t last = session->options->accumulate - 1;
-    for (int64_t i = 0; i <= last; i++) {
-        bool complete = i == last && session->comm != NULL;
-        model_tell_gradients(session->model, complete ? sharding_reduce : NULL, &session->sharding);
-        TRY(model_loss_backward(session->model, &session->micro[i].batch, scale, NULL));
-    }
-    return sharding_join(&session->sharding);
-}
-
-static plx_status queue_update(struct train_session *session, struct train_progress *progress)
-{
-    int64_t step = session->state.step;
-    double factor = schedule_lr(&session->schedule, step);
+    const int64_t step = session->state.step, last = session->options->accumulate - 1;
+    const double factor = schedule_lr(&session->schedule, step);
     progress->lr = factor * session->peak_lr;
-    return sharding_step(&session->sharding, session->optim, factor,
-                         schedule_weight_decay(&session->schedule, step));
+    TRY(train_step_begin(&session->step, session->count.alike));
+    for (int64_t i = 0; i <= last; i++)
+        TRY(train_step_add(&session->step, &session->micro[i].batch, scale, i == last));
+    return train_step_update(&session->step, factor,
+                             schedule_weight_decay(&session->schedule, step));
 }
 
 static plx_status run_step(struct train_session *session)
@@ -132,8 +123,7 @@ static plx_status run_step(struct train_session *session)
     if (readings->count == 0) readings->began = start;
     TRY(train_session_fetch(session));
     progress.data_seconds = process_seconds() - start;
-    TRY(queue_gradients(session));
-    TRY(queue_update(session, &progress));
+    TRY(queue_step(session, &progress));
     progress.step = ++session->state.step;
     progress.tokens = session->state.tokens += session->count.tokens;
     session->state.position = loader_position(session->loader);
@@ -293,14 +283,17 @@ static plx_status after_steps(struct train_session *session, struct train_result
     return PLX_OK;
 }
 
-/* Where one rank must, all stop after the same step. */
+/* Where one rank must, all stop after the same step, and forget their graphs. */
 static plx_status must_stop(struct train_session *session, bool *stop)
 {
+    enum { STOP, STALE };
     const double limit = session->options->max_seconds;
     bool asked = session->hooks->stop && session->hooks->stop(session->hooks->user);
-    double wanted = asked || (limit > 0 && process_seconds() - session->meter.start >= limit);
-    TRY(comm_sum(session->comm, &wanted, 1));
-    *stop = wanted > 0;
+    bool late = limit > 0 && process_seconds() - session->meter.start >= limit;
+    double wanted[] = {[STOP] = asked || late, [STALE] = train_step_is_stale(&session->step)};
+    TRY(comm_sum(session->comm, wanted, 2));
+    if (wanted[STALE] > 0) train_step_forget(&session->step);
+    *stop = wanted[STOP] > 0;
     return PLX_OK;
 }
 
@@ -347,6 +340,6 @@ plx_status train_run(const struct train_options *options, const char *options_js
     struct train_session session;
     TRY(train_session_open(&session, options, options_json, comm, hooks ? hooks : &silent, err));
     plx_status status = run_session(&session, result);
-    train_session_close(&session);
+    train_session_close(&session, status == PLX_OK);
     return status;
 }

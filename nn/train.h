@@ -89,15 +89,17 @@ struct train_options {
     int64_t steps, warmup, batch, context, accumulate;
     double decay_ratio, min_lr;
     char *recompute; /* none, selective, full */
+    char *moments;   /* f32, bf16: of the optimiser's state */
     int64_t seed;
     /* running */
     char *out;           /* run folder */
     char *resume;        /* "", or the checkpoint folder that train_find_checkpoint named */
     char *device;        /* auto, cpu, cuda, cuda:N */
-    char *dtype;         /* f32, bf16; "": the device's default */
+    char *dtype;         /* f32, bf16, fp8; "": the device's default */
     char *kernel;        /* forced, or "" */
     bool portable;       /* portable kernels only, for comparison */
     bool deterministic;  /* the same bits on every run of a GPU */
+    bool cuda_graphs;    /* steps are launched as graphs where they can be */
     int64_t gpus, ranks; /* processes to start (cli/launch.h); nothing here reads them */
     int64_t threads, eval_every, eval_tokens, checkpoint_every, keep, log_every, sample_every;
     int64_t sample_tokens;

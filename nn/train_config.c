@@ -179,8 +179,11 @@ plx_status train_optim_config(const struct train_options *options, struct optim_
                                                {"polar-express", MUON_POLAR_EXPRESS},
                                                {"polar-modded", MUON_POLAR_MODDED},
                                                {"opt", MUON_OPT}};
+    static const struct word moments[] = {{"f32", false}, {"bf16", true}};
     *config = optim_config_default(options->optimizer);
     int value;
+    TRY(word_find(moments, WORD_COUNT(moments), "--moments", options->moments, &value, err));
+    config->bf16_moments = value;
     TRY(word_find(scales, WORD_COUNT(scales), "--muon-scale", options->muon_scale, &value, err));
     config->scale = (enum muon_scale)value;
     TRY(word_find(coefficients, WORD_COUNT(coefficients), "--muon-coefficients",

@@ -97,8 +97,19 @@ static void report_kernels(const struct train_session *session)
                  config->layer[i].mixer->name, kernel_of(session, &config->layer[i], PLX_FORWARD),
                  kernel_of(session, &config->layer[i], PLX_BACKWARD));
     }
-    train_session_say(session->hooks, "kernels: %smatrix products in %s; %d threads", text,
-                      plx_dtype_name(session->backend.compute), session->backend.threads);
+    train_session_say(session->hooks, "kernels: %smatrix products in %s%s; %d threads", text,
+                      plx_dtype_name(session->backend.compute),
+                      session->backend.fp8_linear ? ", of linear layers in fp8" : "",
+                      session->backend.threads);
+}
+
+static void report_launches(const struct train_session *session)
+{
+    if (session->backend.device->kind == PLX_CPU) return;
+    train_session_say(session->hooks, session->step.replaying
+                                          ? "launches: a step's operations as CUDA graphs"
+                                          : "launches: one operation after another, no CUDA graphs "
+                                            "(--no-cuda-graphs)");
 }
 
 static void report_device(const struct train_session *session)
@@ -132,5 +143,6 @@ void train_report_plan(const struct train_session *session)
     report_data(session);
     report_device(session);
     report_kernels(session);
+    report_launches(session);
     report_flops(session);
 }

@@ -181,6 +181,18 @@ static void micro_batch_copy(struct micro_batch *micro, const struct batch *batc
                                   .offsets = micro->offsets};
 }
 
+static void count_batch(struct step_count *count, const struct batch *batch)
+{
+    if (count->tokens == 0)
+        *count = (struct step_count){
+            .first = batch->tokens, .sequences = batch->sequences, .alike = true, .even = true};
+    count->alike &= batch->tokens == count->first;
+    count->even &= batch_is_even(batch) && batch->sequences == count->sequences;
+    if (batch->sequences > count->sequences) count->sequences = batch->sequences;
+    count->tokens += batch->tokens;
+    for (int64_t n = 0; n < batch->tokens; n++) count->scored += batch->targets[n] >= 0;
+}
+
 /* One micro-batch of every rank, in the order of ranks: together they are what a single rank with
  * as many times the rows would read. Every rank reads them all, which costs little beside a step,
  * so each knows the counts of all and where the data stands, and a run can go on with another
@@ -193,18 +205,33 @@ static plx_status fetch_micro_batch(struct train_session *session, struct micro_
         TRY(loader_next(session->loader, &batch, &more, session->err));
         REQUIRE(session->err, more, PLX_INTERNAL, "the training data ended, though it loops");
         if (r == comm_rank(session->comm)) micro_batch_copy(micro, &batch);
-        session->count.tokens += batch.tokens;
-        for (int64_t n = 0; n < batch.tokens; n++) session->count.scored += batch.targets[n] >= 0;
+        count_batch(&session->count, &batch);
     }
     return PLX_OK;
 }
 
 static plx_status fetch_once(struct train_session *session)
 {
-    session->count = (struct step_count){0};
+    session->count = (struct step_count){.tokens = 0};
     for (int64_t i = 0; i < session->options->accumulate; i++)
         TRY(fetch_micro_batch(session, &session->micro[i]));
     return PLX_OK;
+}
+
+/* Where steps may be graphs, the micro-batches of one step, on all ranks, are of one shape, and
+ * those of many steps are. With graphs turned off they are too, so that the bits are the same. */
+static void fill_up(const struct train_session *session)
+{
+    if (session->backend.device->capture_begin == NULL || session->count.even) return;
+    int64_t sequences = train_step_sequences(session->count.sequences);
+    if (sequences > session->max_sequences) sequences = session->max_sequences;
+    for (int64_t i = 0; i < session->options->accumulate; i++) {
+        struct micro_batch *micro = &session->micro[i];
+        for (int64_t s = micro->batch.sequences; s < sequences; s++)
+            micro->offsets[s + 1] = (int32_t)micro->batch.tokens;
+        micro->batch.sequences = sequences;
+        micro->batch.uneven = true;
+    }
 }
 
 plx_status train_session_fetch(struct train_session *session)
@@ -213,6 +240,7 @@ plx_status train_session_fetch(struct train_session *session)
      * refuses a corpus in which that would never end. */
     do TRY(fetch_once(session));
     while (session->count.scored == 0);
+    fill_up(session);
     return PLX_OK;
 }
 
@@ -276,6 +304,8 @@ static plx_status build_parts(struct train_session *session, const struct model_
     session->sharding = parts.sharding;
     session->optim = parts.optim;
     session->peak_lr = shape.optim.lr;
+    session->step =
+        train_step_make(session->model, &session->sharding, session->optim, options->cuda_graphs);
     return train_readings_create(&session->readings, be,
                                  train_readings_depth(be->device, options->log_every));
 }
@@ -370,6 +400,7 @@ static plx_status open_state(struct train_session *session, const char *options_
                                         .parameters =
                                             param_list_elements(model_params(session->model)),
                                         .meter = &session->meter,
+                                        .cuda_graphs = session->step.replaying,
                                         .tensorboard = options->tensorboard};
     if (options->resume[0])
         return run_log_resume(&session->log, options->out, session->state.step, &facts,
@@ -402,13 +433,15 @@ plx_status train_session_open(struct train_session *session, const struct train_
                                       .log = RUN_LOG_CLOSED,
                                       .last_checkpoint_step = -1};
     plx_status status = open_parts(session, options_json);
-    if (status != PLX_OK) train_session_close(session);
+    if (status != PLX_OK) train_session_close(session, false);
     return status;
 }
 
-void train_session_close(struct train_session *session)
+void train_session_close(struct train_session *session, bool orderly)
 {
     run_log_close(&session->log);
+    train_step_forget(&session->step);
+    if (!orderly) comm_abandon(session->comm);
     free(session->state.options_json);
     train_readings_destroy(&session->readings);
     optim_destroy(session->optim);

@@ -6,6 +6,7 @@
 #include "run_log.h"
 #include "train_memory.h"
 #include "train_readings.h"
+#include "train_step.h"
 
 /* One micro-batch in memory of its own: a loader's arrays hold only until its next call, and a step
  * looks at all of its micro-batches (to count scored tokens) before the first is computed. */
@@ -18,6 +19,10 @@ struct micro_batch {
 /* What all ranks draw for a step, together. */
 struct step_count {
     int64_t tokens, scored; /* scored: tokens that have a target */
+    int64_t first;          /* tokens of the first micro-batch */
+    int64_t sequences;      /* of the micro-batch that has most */
+    bool alike;             /* all have as many tokens, which an epoch's last row may lack */
+    bool even;              /* and are as many rows of one length */
 };
 
 struct train_session {
@@ -47,6 +52,7 @@ struct train_session {
     struct sharding sharding;
     struct train_readings readings; /* of steps that are queued */
     struct optim *optim;
+    struct train_step step;
     struct eval_options eval;
     struct train_meter meter;
 
@@ -61,7 +67,8 @@ struct train_session {
 plx_status train_session_open(struct train_session *session, const struct train_options *options,
                               const char *options_json, struct comm *comm,
                               const struct train_hooks *hooks, struct error *err);
-void train_session_close(struct train_session *session);
+/* orderly: the run has not failed, so no rank waits for another that is gone. */
+void train_session_close(struct train_session *session, bool orderly);
 /* Passes one sentence to the message hook. */
 void train_session_say(const struct train_hooks *hooks, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

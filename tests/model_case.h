@@ -164,7 +164,7 @@ static inline void case_close(struct case_model *m)
 
 /* ---- Batches ---- */
 
-enum { CASE_MAX_TOKENS = 512, CASE_MAX_SEQUENCES = 16 };
+enum { CASE_MAX_TOKENS = 1280, CASE_MAX_SEQUENCES = 16 };
 
 struct case_batch {
     int32_t ids[CASE_MAX_TOKENS], targets[CASE_MAX_TOKENS], positions[CASE_MAX_TOKENS];

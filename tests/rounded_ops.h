@@ -83,9 +83,13 @@ ROUNDED(gate_backward, (be, dx, dz, dy, x, z), dx, dz, rounded_view dx, rounded_
         rounded_view dy, rounded_view x, rounded_view z)
 ROUNDED(embed, (be, y, table, ids), y, ROUNDED_NONE, rounded_view y, rounded_view table,
         rounded_view ids)
+ROUNDED(project, (be, y, x, weight, residual), y, ROUNDED_NONE, rounded_view y, rounded_view x,
+        const struct packed *weight, rounded_view residual)
+ROUNDED(unpack, (be, y, table, ids), y, ROUNDED_NONE, rounded_view y, const struct packed *table,
+        rounded_view ids)
 ROUNDED(cross_entropy, (be, losses, dlogits, logits, targets, scale), dlogits, ROUNDED_NONE,
         rounded_view losses, rounded_view dlogits, rounded_view logits, rounded_view targets,
-        double scale)
+        rounded_view scale)
 
 /* Gradients of weights are the products that transpose their first operand; they stay f32. */
 static inline plx_status rounded_gemm(struct backend *be, const struct gemm *gemm)
@@ -129,6 +133,8 @@ static inline const struct ops *rounded_ops(void)
     table.name = "rounded";
     table.add = rounded_add;
     table.gemm = rounded_gemm;
+    table.project = rounded_project;
+    table.unpack = rounded_unpack;
     table.rmsnorm = rounded_rmsnorm;
     table.rmsnorm_backward = rounded_rmsnorm_backward;
     table.bias = rounded_bias;

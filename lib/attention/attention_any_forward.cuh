@@ -44,6 +44,19 @@ static __device__ void any_write(const struct attention_problem &p,
         element_store(p.probe_mean, element_row(p.probe_mean, batch, time, head), t);
 }
 
+/* A sum over tiles that keeps what its rounding lost: equal tiles added to a large sum would all be
+ * rounded the same way. */
+struct any_sum {
+    float value, lost;
+};
+
+static __device__ void any_sum_join(struct any_sum &sum, float factor, float tile)
+{
+    float earlier = sum.value * factor, added = fmaf(sum.lost, factor, tile);
+    sum.value = earlier + added;
+    sum.lost = added - (sum.value - earlier);
+}
+
 template <bool PROBE>
 __global__ void __launch_bounds__(ANY_THREADS)
     any_forward_kernel(const __grid_constant__ struct attention_problem p,
@@ -77,10 +90,12 @@ __global__ void __launch_bounds__(ANY_THREADS)
     any_load(queries, p.q, s.q_batch, s.q_start, head, tile.first, s.T, ANY_QUERIES, D);
     if (PROBE) any_load(probes, p.r, s.q_batch, s.q_start, head, tile.first, s.T, ANY_QUERIES, D);
 
-    float maximum[ANY_WARP_ROWS], sum[ANY_WARP_ROWS], shift_sum[ANY_WARP_ROWS], c[ANY_WARP_ROWS];
+    float maximum[ANY_WARP_ROWS], c[ANY_WARP_ROWS];
+    struct any_sum sum[ANY_WARP_ROWS], shift_sum[ANY_WARP_ROWS];
     for (int i = 0; i < ANY_WARP_ROWS; i++) {
         maximum[i] = -INFINITY;
-        sum[i] = shift_sum[i] = c[i] = 0.0f;
+        sum[i] = shift_sum[i] = (struct any_sum){0.0f, 0.0f};
+        c[i] = 0.0f;
     }
     float a1[ANY_SLICES][ANY_QUERIES], a2[ANY_SLICES][ANY_QUERIES];
 #pragma unroll
@@ -110,12 +125,12 @@ __global__ void __launch_bounds__(ANY_THREADS)
             float tile_sum = warp_sum(w);
             if (PROBE) {
                 float tile_u = warp_sum(visible ? w * u[i] : 0.0f);
-                if (sum[i] == 0.0f && tile_sum > 0.0f) c[i] = tile_u / tile_sum;
+                if (sum[i].value == 0.0f && tile_sum > 0.0f) c[i] = tile_u / tile_sum;
                 float wu = visible ? w * (u[i] - c[i]) : 0.0f;
-                shift_sum[i] = shift_sum[i] * factor + warp_sum(wu);
+                any_sum_join(shift_sum[i], factor, warp_sum(wu));
                 probe_weight[lane][row0 + i] = wu;
             }
-            sum[i] = sum[i] * factor + tile_sum;
+            any_sum_join(sum[i], factor, tile_sum);
             maximum[i] = next;
             weight[lane][row0 + i] = w;
             if (lane == 0) row_scale[row0 + i] = factor;
@@ -147,11 +162,12 @@ __global__ void __launch_bounds__(ANY_THREADS)
     if (lane == 0)
         for (int i = 0; i < ANY_WARP_ROWS; i++) {
             /* Not "> 0": the sum of a row with a NaN score is NaN and must stay it. */
-            bool seen = sum[i] != 0.0f;
-            row_sum[row0 + i] = seen ? 1.0f / sum[i] : 0.0f;
-            row_shift[row0 + i] = seen ? shift_sum[i] / sum[i] : 0.0f;
-            row_t[row0 + i] = seen ? c[i] + shift_sum[i] / sum[i] : 0.0f;
-            row_lse[row0 + i] = seen ? maximum[i] + logf(sum[i]) : -INFINITY;
+            bool seen = sum[i].value != 0.0f;
+            float shift = seen ? shift_sum[i].value / sum[i].value : 0.0f;
+            row_sum[row0 + i] = seen ? 1.0f / sum[i].value : 0.0f;
+            row_shift[row0 + i] = shift;
+            row_t[row0 + i] = seen ? c[i] + shift : 0.0f;
+            row_lse[row0 + i] = seen ? maximum[i] + logf(sum[i].value) : -INFINITY;
         }
     __syncthreads();
 #pragma unroll

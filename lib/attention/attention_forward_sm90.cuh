@@ -18,8 +18,9 @@
  * issuing the first three (ORDER barriers).
  *
  * A tile may reach past the end of its sequence: into zeros where the tensor ends, otherwise into
- * memory that may hold NaN. Scores there are masked, and as 0 * NaN is NaN, U becomes 0 where P is,
- * and the rows of V are overwritten with zeros in shared memory. */
+ * memory that may hold NaN, or, of a paged cache, into what the stage held before. Scores there are
+ * masked, and as 0 * NaN is NaN, U becomes 0 where P is, and the rows of V are overwritten with
+ * zeros in shared memory. */
 #ifndef PLX_ATTENTION_FORWARD_SM90_CUH
 #define PLX_ATTENTION_FORWARD_SM90_CUH
 
@@ -49,7 +50,8 @@ static __device__ bool forward_describe(const struct attention_problem &p,
     item->begin = span.begin / keys;
     item->end = span.end > span.begin ? (span.end + keys - 1) / keys : item->begin;
     *k_batch = (int)tile.sequence.k_batch, *k_start = (int)tile.sequence.k_start;
-    item->dirty = item->end > item->begin && item->end * keys > item->S && *k_start + item->S < p.S;
+    item->dirty = item->end > item->begin && item->end * keys > item->S &&
+                  (*k_start + item->S < p.S || p.page > 0);
     return true;
 }
 
@@ -86,6 +88,28 @@ static __device__ __forceinline__ void forward_load_rows(const struct forward_sm
                         F::r_full());
 }
 
+/* The tile of keys or values that begins at `key` of a sequence of `end`: one copy of all of it, or
+ * one of every box that lies in a page and holds a key. */
+template <class F>
+PTX_INLINE void forward_copy_keys(const struct attention_problem &p, uint32_t target,
+                                  const CUtensorMap *map, int head, int key, int end, int batch,
+                                  uint32_t barrier)
+{
+    if (p.page == 0) {
+        mbarrier_expect(barrier, F::KEYS_BYTES);
+        forward_copy<F>(target, F::KEYS_BOX_BYTES, map, head, key, batch, barrier);
+        return;
+    }
+    const int32_t *table = (const int32_t *)p.k_pages.data + batch * p.k_pages.stride[0];
+    int boxes = (min(F::KEYS, end - key) + FORWARD_PAGE_BOX - 1) / FORWARD_PAGE_BOX;
+    mbarrier_expect(barrier, boxes * FORWARD_PAGE_BOX * F::CHANNELS * 2);
+    for (int box = 0; box < boxes; box++, key += FORWARD_PAGE_BOX) {
+        int entry = key / p.page;
+        forward_copy<F>(target + box * FORWARD_PAGE_BOX * 128, F::KEYS_BOX_BYTES, map, head,
+                        key - entry * p.page, table[entry], barrier);
+    }
+}
+
 /* Keys and values of an item, as far ahead as the ring allows. */
 template <class F>
 static __device__ __forceinline__ void forward_load_keys(const struct forward_sm90_args &args,
@@ -97,13 +121,11 @@ static __device__ __forceinline__ void forward_load_keys(const struct forward_sm
         int stage = *count % F::STAGES, parity = ~(*count / F::STAGES) & 1;
         int key = k_start + tile * F::KEYS;
         mbarrier_wait(F::k_empty(stage), parity);
-        mbarrier_expect(F::k_full(stage), F::KEYS_BYTES);
-        forward_copy<F>(F::keys(stage), F::KEYS_BOX_BYTES, &args.k, kv_head, key, k_batch,
-                        F::k_full(stage));
+        forward_copy_keys<F>(args.problem, F::keys(stage), &args.k, kv_head, key, item.S, k_batch,
+                             F::k_full(stage));
         mbarrier_wait(F::v_empty(stage), parity);
-        mbarrier_expect(F::v_full(stage), F::KEYS_BYTES);
-        forward_copy<F>(F::values(stage), F::KEYS_BOX_BYTES, &args.v, kv_head, key, k_batch,
-                        F::v_full(stage));
+        forward_copy_keys<F>(args.problem, F::values(stage), &args.v, kv_head, key, item.S, k_batch,
+                             F::v_full(stage));
     }
 }
 

@@ -40,8 +40,9 @@ static plx_status forward_sm90_maps(plx_context *context, struct forward_sm90_ar
     const struct attention_problem *p = &args->problem;
     TRY(forward_sm90_map(context, &args->q, &p->q, F::ROWS));
     if (F::PROBE) TRY(forward_sm90_map(context, &args->r, &p->r, F::ROWS));
-    TRY(forward_sm90_map(context, &args->k, &p->k, F::KEYS));
-    return forward_sm90_map(context, &args->v, &p->v, F::KEYS);
+    const int keys = p->page > 0 ? FORWARD_PAGE_BOX : F::KEYS;
+    TRY(forward_sm90_map(context, &args->k, &p->k, keys));
+    return forward_sm90_map(context, &args->v, &p->v, keys);
 }
 
 template <class F>

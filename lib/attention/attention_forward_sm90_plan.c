@@ -36,8 +36,8 @@ static int64_t head_pairs(const struct attention_problem *p)
 const char *forward_sm90_refuse(const struct attention_problem *p)
 {
     if (p->dtype != PLX_BF16 && p->dtype != PLX_F16) return "it takes bf16 and f16";
-    if (!attention_keys_are_plain(p)) return "it takes neither pages nor f8e4m3 keys";
-    if (!attention_keys_are_plain(p)) return "it takes neither pages nor f8e4m3 keys";
+    if (p->kv_dtype == PLX_F8E4M3) return "it takes no f8e4m3 keys";
+    if (p->page % FORWARD_PAGE_BOX != 0) return "it takes pages of multiples of 32";
     if (p->D != 64 && p->D != 128) return "it takes 64 or 128 head channels";
     if (!(p->scale > 0)) return "it takes positive scales";
     const struct plx_tensor *copied[] = {&p->q, &p->k, &p->v, &p->r};

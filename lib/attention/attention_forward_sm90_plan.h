@@ -12,6 +12,9 @@
 
 #include "attention/attention.h"
 
+/* Keys of a box that is copied from a page: it divides the key tiles of all instances. */
+enum { FORWARD_PAGE_BOX = 32 };
+
 /* What an instance of the kernel is made for. */
 struct forward_sm90_tiles {
     int rows, keys; /* of a query tile and a key tile */

@@ -31,7 +31,7 @@ struct forward_sm90_args {
     struct attention_problem problem;
     struct forward_sm90_plan plan;
     float log2_scale;
-    CUtensorMap q, r, k, v;
+    CUtensorMap q, r, k, v; /* k, v: the last axis is the batch, or the pages */
 };
 
 /* An item as the loading thread describes it to the computing ones. */
@@ -96,6 +96,7 @@ struct forward_shape {
      * the bytes of the copies, empty barriers one arrival of each computing warpgroup. */
     static constexpr int BARRIERS = ITEMS + 2 * sizeof(struct forward_item);
     /* The plan gives 512 bytes beside the tiles; a block may have 227 KB. */
+    static_assert(KEYS % FORWARD_PAGE_BOX == 0, "a key tile is no whole number of boxes");
     static_assert(BARRIERS + 32 + 32 * STAGES <= ITEMS + 512 && ITEMS + 512 <= 232448,
                   "the tiles do not fit shared memory");
 

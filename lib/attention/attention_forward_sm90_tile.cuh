@@ -134,17 +134,21 @@ PTX_INLINE void forward_shift(const float (&weights)[SCORES], const float (&u)[S
     }
 }
 
-/* u becomes W = P (U - c) and joins the sums. */
+/* u becomes W = P (U - c) and joins the sums, a tile at a time: equal terms added one by one to a
+ * large sum would all be rounded the same way. */
 template <int N>
 PTX_INLINE void forward_probe_weights(const float (&weights)[N], float (&u)[N],
                                       struct forward_rows &rows)
 {
+    float sum[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int n = 0; n < N; n++) {
         int r = n / 2 % 2;
         u[n] = weights[n] * (u[n] - rows.shift[r]);
-        rows.probe_sum[r] += u[n];
+        sum[r] += u[n];
     }
+#pragma unroll
+    for (int r = 0; r < 2; r++) rows.probe_sum[r] += sum[r];
 }
 
 template <class F>

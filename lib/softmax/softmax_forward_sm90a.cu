@@ -7,7 +7,7 @@ extern "C" {
 }
 
 template <int FORMAT> using wide = forward_shape<128, 128, 2, false, 2, FORMAT>;
-template <int FORMAT> using narrow = forward_shape<64, 128, 4, false, 2, FORMAT>;
+template <int FORMAT> using narrow = forward_shape<64, 64, 5, false, 3, FORMAT>;
 
 const struct kernel_row softmax_forward_sm90 = {
     "cuda_sm90", forward_sm90_row_refuse, forward_sm90_workspace, forward_sm90_run<wide, narrow>};

@@ -47,6 +47,13 @@ plx_status comm_attach(struct comm *comm, plx_device device)
                      (int)device);
 }
 
+void comm_abandon(struct comm *comm)
+{
+    if (comm == NULL || comm->ops == NULL) return;
+    comm->ops->close(comm, false);
+    comm->ops = NULL;
+}
+
 void comm_close(struct comm *comm, bool orderly)
 {
     if (comm == NULL) return;

@@ -50,6 +50,9 @@ struct comm {
 plx_status comm_open(struct comm **comm, struct error *err);
 /* Chooses the row for tensors on a kind of device. */
 plx_status comm_attach(struct comm *comm, plx_device device);
+/* Ends the exchange of tensors where a failure ends the run: what the device still waits for from
+ * other ranks may never come. */
+void comm_abandon(struct comm *comm);
 /* Orderly: waits for all ranks first, so that none loses another one early. */
 void comm_close(struct comm *comm, bool orderly);
 

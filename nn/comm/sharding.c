@@ -80,10 +80,10 @@ static plx_status fork_exchange(const struct sharding *sharding)
     return be->device->event_wait(sharding->begin, sharding->stream, be->err);
 }
 
-plx_status sharding_join(struct sharding *sharding)
+/* And the backend's stream for what is queued on it. */
+static plx_status join_exchange(const struct sharding *sharding)
 {
     const struct backend *be = sharding->be;
-    if (sharding->comm == NULL) return PLX_OK;
     TRY(be->device->event_record(sharding->end, sharding->stream, be->err));
     return be->device->event_wait(sharding->end, be->stream, be->err);
 }
@@ -110,7 +110,8 @@ static plx_status reduce_grad(const struct sharding *sharding, const struct para
 
 plx_status sharding_reduce(void *sharding, int first, int count)
 {
-    return exchange_all(sharding, first, count, reduce_grad);
+    TRY(exchange_all(sharding, first, count, reduce_grad));
+    return first == 0 ? join_exchange(sharding) : PLX_OK;
 }
 
 static plx_status spread_active(const struct sharding *sharding, const struct param *param,
@@ -131,18 +132,18 @@ static plx_status sum_squares(struct sharding *sharding, const struct plx_tensor
 {
     TRY(fork_exchange(sharding));
     TRY(sharding->comm->ops->all_reduce(sharding->comm, squares, sharding->stream));
-    return sharding_join(sharding);
+    return join_exchange(sharding);
 }
 
-plx_status sharding_step(struct sharding *sharding, struct optim *optim, double lr_factor,
-                         double decay_factor)
+plx_status sharding_step(struct sharding *sharding, struct optim *optim)
 {
-    if (sharding->comm == NULL) return optim_step(optim, lr_factor, decay_factor);
     TRY(optim_measure(optim));
+    if (sharding->comm == NULL) return optim_update(optim);
     TRY(sum_squares(sharding, optim_squares(optim)));
-    TRY(optim_update(optim, lr_factor, decay_factor));
+    TRY(optim_update(optim));
     TRY(exchange_all(sharding, 0, sharding->params->count, spread_active));
-    return sharding_join(sharding);
+    TRY(join_exchange(sharding));
+    return backend_requantise(sharding->be, sharding->params, true);
 }
 
 /* ---- For a checkpoint ---- */
@@ -187,6 +188,6 @@ plx_status sharding_collect(struct sharding *sharding, struct optim *optim)
 {
     if (sharding->comm == NULL) return PLX_OK;
     TRY(exchange_all(sharding, 0, sharding->params->count, spread_value));
-    TRY(sharding_join(sharding));
+    TRY(join_exchange(sharding));
     return collect_states(sharding, optim);
 }

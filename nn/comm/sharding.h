@@ -35,13 +35,12 @@ plx_status sharding_create(struct sharding *sharding, struct comm *comm, struct 
                            struct param_list *params, const struct optim_config *config);
 void sharding_destroy(struct sharding *sharding);
 
-/* A model_gradients_queued: begins to send these gradients to their owners. */
+/* A model_gradients_queued: begins to send these gradients to their owners. With the first
+ * parameters', which come last, what is queued from then on waits for all of them. */
 plx_status sharding_reduce(void *sharding, int first, int count);
-/* Where reductions are under way: what is queued from here on waits for them. */
-plx_status sharding_join(struct sharding *sharding);
-/* The update of a step between the ranks' gradients and the weights all of them read. */
-plx_status sharding_step(struct sharding *sharding, struct optim *optim, double lr_factor,
-                         double decay_factor);
+/* The update of a step that optim_begin has begun, between the ranks' gradients and the weights all
+ * of them read. */
+plx_status sharding_step(struct sharding *sharding, struct optim *optim);
 /* Makes rank 0's values whole, and on it borrows and fills the states of the others, which
  * optim_return releases. */
 plx_status sharding_collect(struct sharding *sharding, struct optim *optim);

@@ -58,6 +58,11 @@ static void cpu_release(void *memory, plx_stream stream)
     free(memory);
 }
 
+static plx_status cpu_host_allocate(void **memory, size_t bytes, struct error *err)
+{
+    return cpu_allocate(memory, bytes, NULL, err);
+}
+
 /* Upload, download and copy are one thing here. */
 static plx_status cpu_copy(void *to, const void *from, size_t bytes, plx_stream stream,
                            struct error *err)
@@ -118,6 +123,12 @@ static plx_status cpu_event_wait(device_event event, plx_stream stream, struct e
     return PLX_OK;
 }
 
+static plx_status cpu_event_finish(device_event event, struct error *err)
+{
+    (void)event, (void)err;
+    return PLX_OK;
+}
+
 static plx_status cpu_event_elapsed(device_event begin, device_event end, double *seconds,
                                     struct error *err)
 {
@@ -136,6 +147,8 @@ const struct device device_cpu = {
     .memory = cpu_memory,
     .allocate = cpu_allocate,
     .release = cpu_release,
+    .host_allocate = cpu_host_allocate,
+    .host_release = free,
     .upload = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,
@@ -147,6 +160,7 @@ const struct device device_cpu = {
     .event_destroy = free,
     .event_record = cpu_event_record,
     .event_wait = cpu_event_wait,
+    .event_finish = cpu_event_finish,
     .event_elapsed = cpu_event_elapsed,
 };
 

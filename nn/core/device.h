@@ -5,7 +5,7 @@
  * synchronous, streams are NULL and an event is the time at which it was recorded; there are no
  * graphs. CUDA's row is that of device_cuda.c in a build with CUDA and of device_none.c in one
  * without, whose `open` says so. Work is queued on a stream and ordered within it; `download`,
- * `wait` and `event_elapsed` are the calls that wait. */
+ * `wait`, `event_finish` and `event_elapsed` are the calls that wait; `upload` may. */
 #ifndef NN_DEVICE_H
 #define NN_DEVICE_H
 
@@ -42,7 +42,12 @@ struct device {
     /* Memory aligned at least so; released in stream order. release takes NULL. */
     plx_status (*allocate)(void **memory, size_t bytes, plx_stream stream, struct error *err);
     void (*release)(void *memory, plx_stream stream);
-    /* The host's bytes may change as soon as upload returns, and are there when download does. */
+    /* Memory of the host that the device reads by itself; release takes NULL. */
+    plx_status (*host_allocate)(void **memory, size_t bytes, struct error *err);
+    void (*host_release)(void *memory);
+    /* The host's bytes may change as soon as upload returns, and are there when download does. Only
+     * those in memory of host_allocate are read when the copy has its turn, so that nothing waits
+     * for it. */
     plx_status (*upload)(void *memory, const void *host, size_t bytes, plx_stream stream,
                          struct error *err);
     plx_status (*download)(void *host, const void *memory, size_t bytes, plx_stream stream,
@@ -61,6 +66,8 @@ struct device {
     plx_status (*event_record)(device_event event, plx_stream stream, struct error *err);
     /* What is queued on the stream from now on waits for what was queued before the event. */
     plx_status (*event_wait)(device_event event, plx_stream stream, struct error *err);
+    /* Waits until what was queued before the event is done. */
+    plx_status (*event_finish)(device_event event, struct error *err);
     /* Waits for the end and gives the seconds between the two. */
     plx_status (*event_elapsed)(device_event begin, device_event end, double *seconds,
                                 struct error *err);

@@ -97,6 +97,18 @@ static void cuda_release(void *memory, plx_stream stream)
     if (memory) cudaFreeAsync(memory, stream);
 }
 
+static plx_status cuda_host_allocate(void **memory, size_t bytes, struct error *err)
+{
+    *memory = NULL;
+    CUDA_TRY(err, cudaMallocHost(memory, bytes > 0 ? bytes : 1));
+    return PLX_OK;
+}
+
+static void cuda_host_release(void *memory)
+{
+    if (memory) cudaFreeHost(memory);
+}
+
 static plx_status cuda_upload(void *memory, const void *host, size_t bytes, plx_stream stream,
                               struct error *err)
 {
@@ -169,6 +181,12 @@ static plx_status cuda_event_wait(device_event event, plx_stream stream, struct 
     return PLX_OK;
 }
 
+static plx_status cuda_event_finish(device_event event, struct error *err)
+{
+    CUDA_TRY(err, cudaEventSynchronize(event));
+    return PLX_OK;
+}
+
 static plx_status cuda_event_elapsed(device_event begin, device_event end, double *seconds,
                                      struct error *err)
 {
@@ -218,6 +236,8 @@ const struct device device_cuda = {
     .memory = cuda_memory,
     .allocate = cuda_allocate,
     .release = cuda_release,
+    .host_allocate = cuda_host_allocate,
+    .host_release = cuda_host_release,
     .upload = cuda_upload,
     .download = cuda_download,
     .copy = cuda_copy,
@@ -229,6 +249,7 @@ const struct device device_cuda = {
     .event_destroy = cuda_event_destroy,
     .event_record = cuda_event_record,
     .event_wait = cuda_event_wait,
+    .event_finish = cuda_event_finish,
     .event_elapsed = cuda_event_elapsed,
     .capture_begin = cuda_capture_begin,
     .capture_end = cuda_capture_end,

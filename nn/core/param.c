@@ -74,15 +74,51 @@ void param_list_carve_values(struct param_list *list, struct arena *arena)
     }
 }
 
-void param_list_carve_active(struct param_list *list, plx_dtype activation, struct arena *arena)
+bool param_is_quantised(const struct param *param, struct precision precision)
+{
+    return precision.fp8_linear && param->group == PARAM_MATRIX && !param->adapts;
+}
+
+plx_status param_list_check_precision(const struct param_list *list, struct precision precision,
+                                      struct error *err)
+{
+    for (int i = 0; i < list->count; i++) {
+        const struct param *param = &list->items[i];
+        const int64_t *shape = param->value.shape;
+        if (!param_is_quantised(param, precision)) continue;
+        REQUIRE(err, param->packed.kind == PACKING_NONE, PLX_UNSUPPORTED,
+                "--dtype fp8: %s is packed in %s, and has no other copy in 8 bits", param->name,
+                packing_name(param->packed.kind));
+        REQUIRE(err, shape[0] % QUANTISED_UNIT == 0 && shape[1] % QUANTISED_UNIT == 0,
+                PLX_UNSUPPORTED,
+                "--dtype fp8: %s is [%lld,%lld], but both extents must be multiples of %d",
+                param->name, (long long)shape[0], (long long)shape[1], QUANTISED_UNIT);
+    }
+    return PLX_OK;
+}
+
+static void carve_quantised(struct quantised *quantised, plx_dtype storage, int64_t rows,
+                            int64_t columns, struct arena *arena)
+{
+    quantised->values = arena_tensor(arena, PLX_F8E4M3, 2, (int64_t[]){rows, columns});
+    quantised->scale = arena_tensor(arena, storage, 1, &rows);
+}
+
+void param_list_carve_active(struct param_list *list, struct precision precision,
+                             struct arena *arena)
 {
     for (int i = 0; i < list->count; i++) {
         struct param *param = &list->items[i];
+        const int64_t *shape = param->value.shape;
         param->active = param->value;
         if (param->packed.kind != PACKING_NONE || param->value.rank != 2) continue;
-        if (param->value.dtype == activation) continue;
-        param->active.dtype = activation;
-        carve(&param->active, arena);
+        if (param_is_quantised(param, precision)) {
+            carve_quantised(&param->rows, precision.storage, shape[0], shape[1], arena);
+            carve_quantised(&param->columns, precision.storage, shape[1], shape[0], arena);
+        } else if (param->value.dtype != precision.activation) {
+            param->active.dtype = precision.activation;
+            carve(&param->active, arena);
+        }
     }
 }
 

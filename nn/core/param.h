@@ -7,6 +7,7 @@
 #include "core/arena.h"
 #include "core/lora.h"
 #include "core/packed.h"
+#include "core/quantised.h"
 #include "core/random.h"
 
 enum param_init {
@@ -30,6 +31,7 @@ enum param_group {
 struct precision {
     plx_dtype storage;    /* of parameters, their gradients, and statistics of activations */
     plx_dtype activation; /* of activations and of the weights that products read */
+    bool fp8_linear;      /* products of linear layers read quantised matrices instead */
 };
 
 #define PARAM_NAME_MAX 128
@@ -47,6 +49,8 @@ struct param {
     struct plx_tensor active;  /* what products and embeddings read: value, or a matrix's copy in
                                   the activation dtype, which backend_refresh brings up to date */
     struct plx_tensor grad;    /* same shape; data NULL until gradients are reserved */
+    struct quantised rows;     /* where it is quantised, for y = x W^T: as it is */
+    struct quantised columns;  /* and for dx = dy W: its transpose */
     struct packed packed;      /* where it is packed: holds the values instead, and value.data is
                                   NULL; kind PACKING_NONE otherwise */
     enum param_init init;
@@ -79,8 +83,14 @@ void param_list_pack(struct param_list *list, enum packing packing);
 /* Carves every value (or every gradient but those of frozen matrices) from an arena. */
 void param_list_carve_values(struct param_list *list, struct arena *arena);
 /* Makes active views of the values, or, for matrices of another dtype, carves copies; after the
- * values. */
-void param_list_carve_active(struct param_list *list, plx_dtype activation, struct arena *arena);
+ * values. Matrices that are quantised get these two copies instead. */
+void param_list_carve_active(struct param_list *list, struct precision precision,
+                             struct arena *arena);
+/* Whether the precision has the matrix quantised: those of linear layers, but not adapters, whose
+ * products are thin. PLX_UNSUPPORTED where one of them cannot be. */
+bool param_is_quantised(const struct param *param, struct precision precision);
+plx_status param_list_check_precision(const struct param_list *list, struct precision precision,
+                                      struct error *err);
 void param_list_carve_grads(struct param_list *list, struct arena *arena);
 /* Each row draws from its own stream, derived from seed and name, so adding a parameter does not
  * change the start of the others. The values are in the device's memory. Packed rows have no start

@@ -37,9 +37,10 @@ static plx_status make_buffer(const struct plx_tensor *tensor, void **buffer, in
     return PLX_OK;
 }
 
-plx_status transfer_write(const struct device *device, plx_stream stream,
-                          const struct plx_tensor *tensor, transfer_piece fill, void *user,
-                          struct error *err)
+/* Piece by piece: from the device before `piece` is called, or to it behind that. */
+static plx_status move(const struct device *device, plx_stream stream,
+                       const struct plx_tensor *tensor, bool write, transfer_piece piece,
+                       void *user, struct error *err)
 {
     const size_t width = plx_dtype_size(tensor->dtype);
     const int64_t total = plx_tensor_count(tensor);
@@ -49,31 +50,26 @@ plx_status transfer_write(const struct device *device, plx_stream stream,
     plx_status status = PLX_OK;
     for (int64_t first = 0; status == PLX_OK && first < total; first += most) {
         const int64_t count = total - first < most ? total - first : most;
-        status = fill(user, buffer, first, count, err);
-        if (status == PLX_OK)
-            status = device->upload((char *)tensor->data + (size_t)first * width, buffer,
-                                    (size_t)count * width, stream, err);
+        const size_t bytes = (size_t)count * width;
+        char *place = (char *)tensor->data + (size_t)first * width;
+        if (!write) status = device->download(buffer, place, bytes, stream, err);
+        if (status == PLX_OK) status = piece(user, buffer, first, count, err);
+        if (status == PLX_OK && write) status = device->upload(place, buffer, bytes, stream, err);
     }
     free(buffer);
     return status;
+}
+
+plx_status transfer_write(const struct device *device, plx_stream stream,
+                          const struct plx_tensor *tensor, transfer_piece fill, void *user,
+                          struct error *err)
+{
+    return move(device, stream, tensor, true, fill, user, err);
 }
 
 plx_status transfer_read(const struct device *device, plx_stream stream,
                          const struct plx_tensor *tensor, transfer_piece show, void *user,
                          struct error *err)
 {
-    const size_t width = plx_dtype_size(tensor->dtype);
-    const int64_t total = plx_tensor_count(tensor);
-    void *buffer;
-    int64_t most;
-    TRY(make_buffer(tensor, &buffer, &most, err));
-    plx_status status = PLX_OK;
-    for (int64_t first = 0; status == PLX_OK && first < total; first += most) {
-        const int64_t count = total - first < most ? total - first : most;
-        status = device->download(buffer, (const char *)tensor->data + (size_t)first * width,
-                                  (size_t)count * width, stream, err);
-        if (status == PLX_OK) status = show(user, buffer, first, count, err);
-    }
-    free(buffer);
-    return status;
+    return move(device, stream, tensor, false, show, user, err);
 }

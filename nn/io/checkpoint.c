@@ -56,11 +56,11 @@ static plx_status save_optimizer(const char *folder, const struct backend *be, s
 
 /* A resumed run continues bit for bit only from values of its own type. */
 static plx_status check_dtype(const struct safetensors_entry *entry, const char *path,
-                              const struct plx_tensor *tensor, struct error *err)
+                              const struct plx_tensor *tensor, const char *why, struct error *err)
 {
     REQUIRE(err, strcmp(entry->dtype, safetensors_dtype(tensor->dtype)) == 0, PLX_BAD_DATA,
-            "%s: tensor %.200s is of dtype %s, but %s is expected", path, entry->name, entry->dtype,
-            safetensors_dtype(tensor->dtype));
+            "%s: tensor %.200s is of dtype %s, but %s is expected%s", path, entry->name,
+            entry->dtype, safetensors_dtype(tensor->dtype), why);
     return PLX_OK;
 }
 
@@ -74,7 +74,7 @@ static plx_status check_optimizer(const struct safetensors *file, const char *pa
         REQUIRE(err, entry != NULL, PLX_BAD_DATA,
                 "%s: tensor %s, which the optimiser needs, is missing", path, state.name);
         TRY(safetensors_check(entry, path, &state.tensor, err));
-        TRY(check_dtype(entry, path, &state.tensor, err));
+        TRY(check_dtype(entry, path, &state.tensor, " (--moments)", err));
     }
     REQUIRE(err, count == safetensors_count(file), PLX_BAD_DATA,
             "%s: holds %d tensors, but the optimiser has %d", path, safetensors_count(file), count);
@@ -221,7 +221,8 @@ static plx_status check_model_dtypes(const char *folder, struct param_list *para
     plx_status status = PLX_OK;
     for (int i = 0; status == PLX_OK && i < params->count; i++) {
         const struct weights_row *row = weights_find(weights, params->items[i].name);
-        if (row != NULL) status = check_dtype(row->entry, row->path, &params->items[i].value, err);
+        if (row != NULL)
+            status = check_dtype(row->entry, row->path, &params->items[i].value, "", err);
     }
     weights_close(weights);
     return status;

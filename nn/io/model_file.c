@@ -117,20 +117,40 @@ plx_status model_check_weights(struct param_list *params, const struct weights *
     return PLX_OK;
 }
 
+/* Rows of a matrix packed in host memory, on their way to the device. */
+static plx_status upload_packed(const struct backend *be, const struct packed *packed,
+                                int64_t first, const struct packed *some, struct error *err)
+{
+    const size_t bytes = packed_data_bytes(some), row = bytes / (size_t)some->rows;
+    TRY(be->device->upload((char *)packed->data + (size_t)first * row, some->data, bytes,
+                           be->stream, err));
+    if (packed_scale_bytes(some) == 0) return PLX_OK;
+    return be->device->upload(packed->scale + first, some->scale, packed_scale_bytes(some),
+                              be->stream, err);
+}
+
 /* Reads a matrix into its packing, some rows at a time. */
-static plx_status read_packed(const struct weights_row *row, const struct packed *packed,
-                              struct error *err)
+static plx_status read_packed(const struct backend *be, const struct weights_row *row,
+                              const struct packed *packed, struct error *err)
 {
     const int64_t K = packed->columns, piece = 1 + (1 << 20) / K;
+    struct packed some = {.kind = packed->kind, .rows = piece, .columns = K};
     float *values = malloc((size_t)(piece * K) * sizeof *values);
-    REQUIRE(err, values != NULL, PLX_OUT_OF_MEMORY, "%s: out of memory", row->path);
+    some.data = malloc(packed_data_bytes(&some));
+    some.scale = malloc(packed_scale_bytes(&some) + 1);
     plx_status status = PLX_OK;
+    if (values == NULL || some.data == NULL || some.scale == NULL)
+        status = error_set(err, PLX_OUT_OF_MEMORY, "%s: out of memory", row->path);
     for (int64_t first = 0; status == PLX_OK && first < packed->rows; first += piece) {
-        int64_t count = packed->rows - first < piece ? packed->rows - first : piece;
-        status =
-            safetensors_convert(row->entry, row->path, first * K, count * K, "F32", values, err);
-        if (status == PLX_OK) packed_store(packed, first, count, values);
+        some.rows = packed->rows - first < piece ? packed->rows - first : piece;
+        status = safetensors_convert(row->entry, row->path, first * K, some.rows * K, "F32", values,
+                                     err);
+        if (status != PLX_OK) break;
+        packed_store(&some, 0, some.rows, values);
+        status = upload_packed(be, packed, first, &some, err);
     }
+    free(some.scale);
+    free(some.data);
     free(values);
     return status;
 }
@@ -148,7 +168,7 @@ static plx_status read_values(struct model *model, const char *folder, bool adap
         if (param->adapts && !adapters) continue;
         const struct weights_row *row = weights_find(weights, param->name);
         status = param->packed.kind != PACKING_NONE
-                     ? read_packed(row, &param->packed, err)
+                     ? read_packed(be, row, &param->packed, err)
                      : safetensors_load(row->entry, row->path, &param->value, be->device,
                                         be->stream, err);
         file_map_forget(row->entry->data, row->entry->bytes);

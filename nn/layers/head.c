@@ -31,8 +31,9 @@ int64_t head_chunk(const struct backend *be, plx_dtype logits, int64_t vocab, in
 }
 
 plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
-                     const struct plx_tensor *x, const struct plx_tensor *targets, double scale,
-                     const struct plx_tensor *dx, const struct plx_tensor *sum)
+                     const struct plx_tensor *x, const struct plx_tensor *targets,
+                     const struct plx_tensor *scale, const struct plx_tensor *dx,
+                     const struct plx_tensor *sum)
 {
     int64_t N = x->shape[0], V = params->items[weight].value.shape[0];
     int64_t chunk = head_chunk(be, x->dtype, V, N);
@@ -112,7 +113,7 @@ static plx_status score_chunk_run(struct backend *be, int weight, const struct p
     TRY(be->ops->embed(be, &chunk->x, x, &at));
     TRY(linear_forward(be, weight, params, &chunk->x, &chunk->logits));
     TRY(be->ops->argmax(be, &chunk->likeliest, &chunk->logits));
-    return be->ops->cross_entropy(be, &chunk->losses, &absent, &chunk->logits, &tokens, 0);
+    return be->ops->cross_entropy(be, &chunk->losses, &absent, &chunk->logits, &tokens, NULL);
 }
 
 /* The host's side of a chunk. */

@@ -52,13 +52,20 @@ static plx_status finish(struct backend *be, const struct heads *heads,
     return be->ops->rope(be, &record->out, &record->out, positions, &heads->rope, false);
 }
 
+int heads_projections(const struct heads *heads, const struct heads_record *record,
+                      struct projection projections[2])
+{
+    projections[0] = (struct projection){.weight = heads->weight, .y = &record->raw};
+    if (heads->gate < 0) return 1;
+    projections[1] = (struct projection){.weight = heads->gate, .y = &record->z};
+    return 2;
+}
+
 plx_status heads_forward(struct backend *be, const struct heads *heads,
                          const struct param_list *params, const struct plx_tensor *positions,
-                         const struct plx_tensor *x, const struct heads_record *record)
+                         const struct heads_record *record)
 {
-    TRY(linear_forward(be, heads->weight, params, x, &record->raw));
     TRY(bias_forward(be, heads->bias, params, &record->raw));
-    if (heads->gate >= 0) TRY(linear_forward(be, heads->gate, params, x, &record->z));
     return finish(be, heads, params, positions, record);
 }
 

@@ -30,6 +30,14 @@ plx_status linear_forward(struct backend *be, int weight, const struct param_lis
 plx_status linear_residual(struct backend *be, int weight, const struct param_list *params,
                            const struct plx_tensor *x, const struct plx_tensor *residual,
                            const struct plx_tensor *y);
+/* Several projections of one x: what is done to it for their products is done once. */
+struct projection {
+    int weight;
+    const struct plx_tensor *y, *residual; /* residual NULL adds nothing */
+};
+plx_status linear_project(struct backend *be, const struct param_list *params,
+                          const struct plx_tensor *x, const struct projection *projections,
+                          int count);
 /* dW += dy^T x unless W is frozen; dx = dy W, or dx += dy W; of an adapter likewise. The two halves
  * of backward, whose operands need not be there at the same time, and both. */
 plx_status linear_gradient(struct backend *be, int weight, const struct param_list *params,
@@ -100,10 +108,13 @@ struct heads_record {
 
 void heads_carve(const struct heads *heads, int64_t tokens, enum record_parts parts,
                  struct arena *arena, struct heads_record *record);
-/* x [N,E]; fills the record. positions i32 [N]. */
+/* What linear_project is to fill raw and z by, at most two; returns how many. */
+int heads_projections(const struct heads *heads, const struct heads_record *record,
+                      struct projection projections[2]);
+/* Fills the rest of the record. positions i32 [N]. */
 plx_status heads_forward(struct backend *be, const struct heads *heads,
                          const struct param_list *params, const struct plx_tensor *positions,
-                         const struct plx_tensor *x, const struct heads_record *record);
+                         const struct heads_record *record);
 plx_status heads_recompute(struct backend *be, const struct heads *heads,
                            const struct param_list *params, const struct plx_tensor *positions,
                            const struct heads_record *record);
@@ -156,11 +167,12 @@ plx_status embedding_backward(struct backend *be, int table, const struct param_
 /* Tokens whose logits, of this dtype, exist at once. */
 int64_t head_chunk(const struct backend *be, plx_dtype logits, int64_t vocab, int64_t tokens);
 /* Adds to sum (f64 [1]) the cross-entropy of x W^T against targets (i32 [N], negative: not scored).
- * Where dx is given: dx = gradient of scale times that, and dW accumulated. weight is the index of
- * W [V,E]. */
+ * Where dx is given: dx = gradient of scale (f64 [1]) times that, and dW accumulated. weight is the
+ * index of W [V,E]. */
 plx_status head_loss(struct backend *be, int weight, const struct param_list *params,
-                     const struct plx_tensor *x, const struct plx_tensor *targets, double scale,
-                     const struct plx_tensor *dx, const struct plx_tensor *sum);
+                     const struct plx_tensor *x, const struct plx_tensor *targets,
+                     const struct plx_tensor *scale, const struct plx_tensor *dx,
+                     const struct plx_tensor *sum);
 /* Logits of rows of x [N,E] into host memory, [N,V] of the storage dtype; data NULL in a dry run.
  */
 plx_status head_logits(struct backend *be, int weight, const struct param_list *params,

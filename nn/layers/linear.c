@@ -7,7 +7,11 @@
  * Weights are [out,in], as checkpoints store them, so the forward product transposes its second
  * operand and nothing is ever copied. The r numbers a token of z are computed again for backward:
  * a record of every projection would save a product that is small beside W's. Biases come behind as
- * layers of their own: Qwen-2 alone has any. */
+ * layers of their own: Qwen-2 alone has any.
+ *
+ * Where W is quantised, so are the rows of x and dy that it is multiplied with. dW is not computed
+ * from 8 bits: its operands would have to be scaled by columns and transposed, which costs what the
+ * product would gain, and a weight's gradient is what training is most sensitive to. */
 #include "layers/layers.h"
 
 #include <math.h>
@@ -38,15 +42,50 @@ int linear_add(struct param_list *params, plx_dtype dtype, int64_t out, int64_t 
 
 /* ---- The weight ---- */
 
-/* residual may be NULL. */
-static plx_status weight_forward(struct backend *be, const struct param *weight,
-                                 const struct plx_tensor *x, const struct plx_tensor *residual,
-                                 const struct plx_tensor *y)
+/* What several weights are multiplied with. */
+struct source {
+    struct plx_tensor x;
+    struct quantised rows; /* where one of the weights is quantised */
+};
+
+static bool is_quantised(const struct param *weight)
 {
-    if (weight->packed.kind != PACKING_NONE) {
-        TRY(be->ops->project(be, y, x, &weight->packed));
-        return residual != NULL ? be->ops->add(be, y, residual, y) : PLX_OK;
-    }
+    return weight->rows.values.rank > 0;
+}
+
+/* x [N,in] quantised, in scratch. */
+static plx_status quantise_rows(struct backend *be, const struct plx_tensor *x,
+                                struct quantised *rows)
+{
+    rows->values = arena_tensor(&be->scratch, PLX_F8E4M3, 2, x->shape);
+    rows->scale = arena_tensor(&be->scratch, be->storage, 1, x->shape);
+    return be->ops->quantise(be, x, rows, NULL);
+}
+
+static plx_status quantised_forward(struct backend *be, const struct param *weight,
+                                    const struct quantised *x, const struct plx_tensor *residual,
+                                    const struct plx_tensor *y)
+{
+    const struct gemm product = {.a = &x->values,
+                                 .b = &weight->rows.values,
+                                 .c = y,
+                                 .transpose_b = true,
+                                 .alpha = 1,
+                                 .beta = residual != NULL ? 1 : 0,
+                                 .add = residual,
+                                 .a_scale = &x->scale,
+                                 .b_scale = &weight->rows.scale,
+                                 .weight = true};
+    return be->ops->gemm(be, &product);
+}
+
+/* residual may be NULL. */
+static plx_status plain_forward(struct backend *be, const struct param *weight,
+                                const struct plx_tensor *x, const struct plx_tensor *residual,
+                                const struct plx_tensor *y)
+{
+    if (weight->packed.kind != PACKING_NONE)
+        return be->ops->project(be, y, x, &weight->packed, residual);
     const struct gemm product = {.a = x,
                                  .b = &weight->active,
                                  .c = y,
@@ -68,10 +107,30 @@ static plx_status weight_gradient(struct backend *be, const struct param *weight
     return weight->frozen ? PLX_OK : be->ops->gemm(be, &product);
 }
 
-/* dx = dy W, or dx += dy W */
-static plx_status input_gradient(struct backend *be, const struct param *weight,
-                                 const struct plx_tensor *dy, const struct plx_tensor *dx,
-                                 double scale, bool accumulate)
+/* dx = dy W, or dx += dy W, of which the transpose of W is quantised. */
+static plx_status quantised_input(struct backend *be, const struct param *weight,
+                                  const struct plx_tensor *dy, const struct plx_tensor *dx,
+                                  bool accumulate)
+{
+    const size_t mark = arena_mark(&be->scratch);
+    struct quantised rows;
+    TRY(quantise_rows(be, dy, &rows));
+    const struct gemm product = {.a = &rows.values,
+                                 .b = &weight->columns.values,
+                                 .c = dx,
+                                 .transpose_b = true,
+                                 .alpha = 1,
+                                 .beta = accumulate ? 1 : 0,
+                                 .a_scale = &rows.scale,
+                                 .b_scale = &weight->columns.scale};
+    TRY(be->ops->gemm(be, &product));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+static plx_status plain_input(struct backend *be, const struct param *weight,
+                              const struct plx_tensor *dy, const struct plx_tensor *dx,
+                              double scale, bool accumulate)
 {
     const struct gemm product = {
         .a = dy, .b = &weight->active, .c = dx, .alpha = scale, .beta = accumulate ? 1 : 0};
@@ -95,7 +154,7 @@ static plx_status adapter_forward(struct backend *be, const struct adapter *adap
     const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
     const size_t mark = arena_mark(&be->scratch);
     struct plx_tensor z = adapter_inner(be, down, x);
-    TRY(weight_forward(be, down, x, NULL, &z));
+    TRY(plain_forward(be, down, x, NULL, &z));
     const struct gemm product = {
         .a = &z, .b = &up->active, .c = y, .transpose_b = true, .alpha = adapter->scale, .beta = 1};
     TRY(be->ops->gemm(be, &product));
@@ -111,9 +170,9 @@ static plx_status adapter_gradients(struct backend *be, const struct adapter *ad
     const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
     const size_t mark = arena_mark(&be->scratch);
     struct plx_tensor z = adapter_inner(be, down, x), dz = adapter_inner(be, down, x);
-    TRY(weight_forward(be, down, x, NULL, &z));
+    TRY(plain_forward(be, down, x, NULL, &z));
     TRY(weight_gradient(be, up, dy, &z, adapter->scale));
-    TRY(input_gradient(be, up, dy, &dz, adapter->scale, false));
+    TRY(plain_input(be, up, dy, &dz, adapter->scale, false));
     TRY(weight_gradient(be, down, &dz, x, 1));
     arena_release(&be->scratch, mark);
     return PLX_OK;
@@ -127,13 +186,41 @@ static plx_status adapter_input(struct backend *be, const struct adapter *adapte
     const struct param *down = &params->items[adapter->down], *up = &params->items[adapter->up];
     const size_t mark = arena_mark(&be->scratch);
     struct plx_tensor dz = adapter_inner(be, down, dx);
-    TRY(input_gradient(be, up, dy, &dz, adapter->scale, false));
-    TRY(input_gradient(be, down, &dz, dx, 1, true));
+    TRY(plain_input(be, up, dy, &dz, adapter->scale, false));
+    TRY(plain_input(be, down, &dz, dx, 1, true));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }
 
 /* ---- Both ---- */
+
+static plx_status project(struct backend *be, const struct param_list *params,
+                          const struct source *source, const struct projection *projection)
+{
+    const struct param *param = &params->items[projection->weight];
+    struct plx_tensor y = view_matrix(projection->y, source->x.shape[0]);
+    if (is_quantised(param))
+        TRY(quantised_forward(be, param, &source->rows, projection->residual, &y));
+    else
+        TRY(plain_forward(be, param, &source->x, projection->residual, &y));
+    if (param->adapter.down == 0) return PLX_OK;
+    return adapter_forward(be, &param->adapter, params, &source->x, &y);
+}
+
+plx_status linear_project(struct backend *be, const struct param_list *params,
+                          const struct plx_tensor *x, const struct projection *projections,
+                          int count)
+{
+    const size_t mark = arena_mark(&be->scratch);
+    struct source source = {.x = view_matrix(x, x->shape[0])};
+    bool quantised = false;
+    for (int i = 0; i < count; i++)
+        quantised = quantised || is_quantised(&params->items[projections[i].weight]);
+    if (quantised) TRY(quantise_rows(be, &source.x, &source.rows));
+    for (int i = 0; i < count; i++) TRY(project(be, params, &source, &projections[i]));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
 
 plx_status linear_forward(struct backend *be, int weight, const struct param_list *params,
                           const struct plx_tensor *x, const struct plx_tensor *y)
@@ -145,12 +232,8 @@ plx_status linear_residual(struct backend *be, int weight, const struct param_li
                            const struct plx_tensor *x, const struct plx_tensor *residual,
                            const struct plx_tensor *y)
 {
-    int64_t N = x->shape[0];
-    struct plx_tensor input = view_matrix(x, N), output = view_matrix(y, N);
-    const struct param *param = &params->items[weight];
-    TRY(weight_forward(be, param, &input, residual, &output));
-    if (param->adapter.down == 0) return PLX_OK;
-    return adapter_forward(be, &param->adapter, params, &input, &output);
+    const struct projection projection = {.weight = weight, .y = y, .residual = residual};
+    return linear_project(be, params, x, &projection, 1);
 }
 
 plx_status linear_gradient(struct backend *be, int weight, const struct param_list *params,
@@ -170,7 +253,10 @@ plx_status linear_input(struct backend *be, int weight, const struct param_list 
     int64_t N = dx->shape[0];
     struct plx_tensor d_output = view_matrix(dy, N), d_input = view_matrix(dx, N);
     const struct param *param = &params->items[weight];
-    TRY(input_gradient(be, param, &d_output, &d_input, 1, accumulate));
+    if (is_quantised(param))
+        TRY(quantised_input(be, param, &d_output, &d_input, accumulate));
+    else
+        TRY(plain_input(be, param, &d_output, &d_input, 1, accumulate));
     if (param->adapter.down == 0) return PLX_OK;
     return adapter_input(be, &param->adapter, params, &d_output, &d_input);
 }

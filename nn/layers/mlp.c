@@ -29,8 +29,9 @@ plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct p
                        const struct plx_tensor *x, const struct mlp_record *record,
                        const struct plx_tensor *residual, const struct plx_tensor *y)
 {
-    TRY(linear_forward(be, mlp->gate, params, x, &record->gate));
-    TRY(linear_forward(be, mlp->up, params, x, &record->up));
+    const struct projection projections[2] = {{.weight = mlp->gate, .y = &record->gate},
+                                              {.weight = mlp->up, .y = &record->up}};
+    TRY(linear_project(be, params, x, projections, 2));
     if (y == NULL) return PLX_OK;
     size_t mark = arena_mark(&be->scratch);
     struct plx_tensor product =

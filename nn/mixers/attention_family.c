@@ -37,7 +37,7 @@ struct attention_record {
 };
 
 struct attention_cache {
-    struct plx_tensor k, v; /* [sequences,capacity,G,D] */
+    struct plx_tensor k, v; /* [pages,page,G,D] */
 };
 
 static bool has_probe(const struct mixer *mixer)
@@ -172,11 +172,11 @@ static void attention_carve(const struct mixer *mixer, int64_t tokens, enum reco
     keep->value_mean = arena_tensor(arena, activation, 3, outputs);
 }
 
-static void attention_carve_cache(const struct mixer *mixer, plx_dtype dtype, int64_t sequences,
-                                  int64_t capacity, struct arena *arena, void *cache)
+static void attention_carve_cache(const struct mixer *mixer, plx_dtype dtype, int64_t pages,
+                                  int64_t page, struct arena *arena, void *cache)
 {
     struct attention_cache *keep = cache;
-    const int64_t shape[4] = {sequences, capacity, mixer->k.heads, mixer->k.channels};
+    const int64_t shape[4] = {pages, page, mixer->k.heads, mixer->k.channels};
     keep->k = arena_tensor(arena, dtype, 4, shape);
     keep->v = arena_tensor(arena, dtype, 4, shape);
 }
@@ -241,10 +241,15 @@ static plx_status project(struct backend *be, const struct mixer *mixer, struct 
                           const struct plx_tensor *positions, const struct plx_tensor *x,
                           const struct attention_record *keep)
 {
-    TRY(heads_forward(be, &mixer->q, params, positions, x, &keep->q));
-    TRY(heads_forward(be, &mixer->k, params, positions, x, &keep->k));
-    if (has_probe(mixer)) TRY(heads_forward(be, &mixer->r, params, positions, x, &keep->r));
-    TRY(linear_forward(be, mixer->value, params, x, &keep->v));
+    struct projection projections[7] = {{.weight = mixer->value, .y = &keep->v}};
+    int count = 1;
+    count += heads_projections(&mixer->q, &keep->q, projections + count);
+    count += heads_projections(&mixer->k, &keep->k, projections + count);
+    if (has_probe(mixer)) count += heads_projections(&mixer->r, &keep->r, projections + count);
+    TRY(linear_project(be, params, x, projections, count));
+    TRY(heads_forward(be, &mixer->q, params, positions, &keep->q));
+    TRY(heads_forward(be, &mixer->k, params, positions, &keep->k));
+    if (has_probe(mixer)) TRY(heads_forward(be, &mixer->r, params, positions, &keep->r));
     return bias_forward(be, mixer->value_bias, params, &keep->v);
 }
 
@@ -345,19 +350,19 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
     size_t mark = arena_mark(&be->scratch);
     attention_carve(mixer, x->shape[0], RECORD_ALL, &be->scratch, &keep);
     TRY(project(be, mixer, params, &step->positions, x, &keep));
-    const struct plx_attention attention = {
-        .causal = true, .window = mixer->window, .k_lengths = step->k_lengths};
-    const struct plx_tensor k_cache = view_rows(&cached->k, step->first, step->sequences),
-                            v_cache = view_rows(&cached->v, step->first, step->sequences);
+    const struct plx_attention attention = {.causal = true,
+                                            .window = mixer->window,
+                                            .k_lengths = step->k_lengths,
+                                            .k_pages = step->k_pages};
     const struct plx_cache_append_args rows = {.k = unpacked(&keep.k.out, step),
                                                .v = unpacked(&keep.v, step),
-                                               .k_cache = k_cache,
-                                               .v_cache = v_cache};
+                                               .k_cache = cached->k,
+                                               .v_cache = cached->v};
     TRY(be->ops->attend_append(be, &(struct append){&attention, &rows}));
     const struct plx_parallax_args args = {.q = unpacked(&keep.q.out, step),
                                            .r = unpacked(&keep.r.out, step),
-                                           .k = k_cache,
-                                           .v = v_cache,
+                                           .k = cached->k,
+                                           .v = cached->v,
                                            .o = unpacked(&keep.o, step)};
     const struct attend attend = {mixer->mechanism, &attention, &args};
     TRY(step->count > FEW_TOKENS ? be->ops->attend_forward(be, &attend)

@@ -24,11 +24,13 @@ struct batch_view {
     struct plx_tensor key_offsets; /* i32 [sequences + 1]; where there are keys */
 };
 
-/* New tokens, count of each of the sequences first .. first + sequences - 1 of a cache. */
+/* New tokens, count of each of some sequences of a cache. */
 struct decode_view {
-    int64_t first, sequences, count;
+    int64_t sequences, count;
     struct plx_tensor positions; /* i32 [sequences * count] */
-    struct plx_tensor k_lengths; /* i32 [sequences]: tokens held, the new ones counted */
+    struct plx_tensor k_lengths; /* i32 [sequences]: tokens held, the new ones counted; 0: the
+                                    sequence is only taken along */
+    struct plx_tensor k_pages;   /* i32 [sequences, P]: which pages hold them */
 };
 
 struct mixer_kind {
@@ -59,11 +61,11 @@ struct mixer_kind {
     plx_status (*backward)(struct backend *be, const struct mixer *mixer, struct param_list *params,
                            const struct batch_view *batch, const struct plx_tensor *x, void *record,
                            const struct plx_tensor *dy, const struct plx_tensor *dx);
-    /* Decode state of `sequences` sequences of at most capacity tokens, carved into a record
-     * likewise. */
+    /* Decode state: a pool of so many pages of so many tokens each, carved into a record likewise.
+     */
     size_t cache_record_size;
-    void (*carve_cache)(const struct mixer *mixer, plx_dtype dtype, int64_t sequences,
-                        int64_t capacity, struct arena *arena, void *cache);
+    void (*carve_cache)(const struct mixer *mixer, plx_dtype dtype, int64_t pages, int64_t page,
+                        struct arena *arena, void *cache);
     /* The same with x, residual, y [sequences * count, E], sequence by sequence; what later steps
      * need goes into cache. */
     plx_status (*decode)(struct backend *be, const struct mixer *mixer, struct param_list *params,

@@ -5,7 +5,7 @@
  * The array of blocks is the tape: backward walks it from the end, with one gradient [N,E] that
  * each block turns from that of its output into that of its input. Whether a block's record was
  * kept or is filled again is decided in decoder_memory.c and invisible here but for one call.
- * Batches come in as plain arrays and are checked once. */
+ * Batches come in by decoder_batch.c. */
 #include "models/decoder.h"
 
 #include <stdlib.h>
@@ -43,7 +43,7 @@ static void carve_params(struct model *model, struct arena *arena)
 {
     param_list_carve_values(&model->params, arena);
     model->value_bytes = arena->used;
-    param_list_carve_active(&model->params, model->be->activation, arena);
+    param_list_carve_active(&model->params, backend_precision(model->be), arena);
 }
 
 static plx_status build(struct model *model, bool with_values)
@@ -53,12 +53,15 @@ static plx_status build(struct model *model, bool with_values)
             "out of memory for the tables of a model of %lld layers",
             (long long)model->config.layers);
     param_list_pack(&model->params, model->be->packing);
+    TRY(param_list_check_precision(&model->params, backend_precision(model->be), err));
     struct arena measuring = arena_measuring(model->be->device);
     carve_params(model, &measuring);
     if (!with_values) return PLX_OK;
     TRY(backend_arena(model->be, measuring.used, &model->values));
     carve_params(model, &model->values);
-    return PLX_OK;
+    struct backend dry = backend_dry(model->be);
+    TRY(backend_refresh(&dry, &model->params));
+    return backend_reserve(model->be, dry.scratch.peak);
 }
 
 plx_status decoder_create(struct backend *be, const struct model_config *config, bool with_values,
@@ -90,7 +93,8 @@ plx_status model_describe(const struct model_config *config, struct param_list *
     TRY(model_config_check(config, "model", err));
     struct model *made = calloc(1, sizeof *made);
     if (made != NULL) made->config = *config;
-    bool complete = made != NULL && create_layers(made, (struct precision){PLX_F32, PLX_F32});
+    const struct precision precision = {.storage = PLX_F32, .activation = PLX_F32};
+    bool complete = made != NULL && create_layers(made, precision);
     if (complete) {
         *params = made->params;
         made->params = (struct param_list){0};
@@ -110,6 +114,8 @@ void model_destroy(struct model *model)
     free(model->blocks);
     arena_destroy(&model->values);
     arena_destroy(&model->grads);
+    model_forget_graphs(model);
+    staging_destroy(&model->inputs.staging);
     arena_destroy(&model->inputs.arena);
     arena_destroy(&model->keys.arena);
     param_list_destroy(&model->params);
@@ -140,134 +146,10 @@ plx_status model_init(struct model *model, uint64_t seed)
 
 plx_status model_zero_grads(struct model *model)
 {
-    REQUIRE(model->be->err, model->has_grads, PLX_INVALID_ARGUMENT,
-            "the model has no gradients reserved");
-    for (int i = 0; i < model->params.count; i++)
-        if (param_has_grad(&model->params.items[i]))
-            TRY(model->be->ops->zero(model->be, &model->params.items[i].grad));
-    return PLX_OK;
-}
-
-/* ---- Batches ---- */
-
-struct decoder_run decoder_run_make(const struct model *model, const struct batch_inputs *inputs,
-                                    const struct batch_keys *keys, enum decoder_task task,
-                                    const struct batch_shape *shape)
-{
-    const int64_t N = shape->tokens, logits[2] = {N, model->config.vocab_size};
-    struct decoder_run run = {
-        .task = task,
-        .view = {.tokens = N,
-                 .positions = view_rows(&inputs->positions, 0, N),
-                 .rows = shape->equal ? shape->sequences : 0,
-                 .offsets = view_rows(&inputs->offsets, 0, shape->sequences + 1)},
-        .ids = view_rows(&inputs->ids, 0, N),
-        .targets = view_rows(&inputs->targets, 0, N),
-        .loss = inputs->loss,
-        .logits = plx_tensor_dense(NULL, model->be->storage, 2, logits)};
-    if (shape->keys == 0) return run;
-    run.view.keys = view_rows(&keys->keys, 0, shape->keys);
-    run.view.key_offsets = view_rows(&keys->offsets, 0, shape->sequences + 1);
-    return run;
-}
-
-static plx_status upload(const struct backend *be, const struct plx_tensor *to, const int32_t *from)
-{
-    return be->device->upload(to->data, from, (size_t)plx_tensor_count(to) * sizeof *from,
-                              be->stream, be->err);
-}
-
-/* The batch on the device. Arrays that a task does not read may be NULL. */
-static plx_status upload_batch(const struct backend *be, const struct decoder_run *run,
-                               const struct batch *batch)
-{
-    TRY(upload(be, &run->ids, batch->ids));
-    TRY(upload(be, &run->view.positions, batch->positions));
-    if (batch->targets != NULL) TRY(upload(be, &run->targets, batch->targets));
-    if (batch->keys != NULL) {
-        TRY(upload(be, &run->view.keys, batch->keys));
-        TRY(upload(be, &run->view.key_offsets, batch->key_offsets));
-    }
-    return upload(be, &run->view.offsets, batch->offsets);
-}
-
-/* Whether all sequences have the same length. */
-static bool is_equal(const struct batch *batch)
-{
-    const int64_t length = batch->offsets[1];
-    for (int64_t s = 0; s < batch->sequences; s++)
-        if (batch->offsets[s + 1] != (s + 1) * length) return false;
-    return true;
-}
-
-/* Prepares a task on a batch that has been checked. */
-static plx_status prepare_run(struct model *model, enum decoder_task task,
-                              const struct batch *batch, struct decoder_run *run)
-{
-    struct batch_shape shape = {batch->tokens, batch->sequences, is_equal(batch), 0};
-    if (batch->keys != NULL) {
-        shape.equal = false;
-        shape.keys = batch->key_offsets[batch->sequences];
-    }
-    TRY(decoder_prepare(model, task, &shape));
-    *run = decoder_run_make(model, &model->inputs, &model->keys, task, &shape);
-    return upload_batch(model->be, run, batch);
-}
-
-/* Ids index tables, so a wrong one must never pass; offsets are checked by attention, but only
- * after earlier layers have run. */
-static plx_status check_batch(const struct model *model, const struct batch *batch, bool scored)
-{
-    struct error *err = model->be->err;
-    const long long V = model->config.vocab_size;
-    REQUIRE(err, batch->tokens >= 0 && batch->sequences >= 0, PLX_INVALID_ARGUMENT,
-            "a batch of %lld tokens in %lld sequences", (long long)batch->tokens,
-            (long long)batch->sequences);
-    for (int64_t n = 0; n < batch->tokens; n++) {
-        REQUIRE(err, batch->ids[n] >= 0 && batch->ids[n] < V, PLX_INVALID_ARGUMENT,
-                "token %lld of the batch is %d but must be from 0 to %lld", (long long)n,
-                batch->ids[n], V - 1);
-        REQUIRE(err, !scored || batch->targets[n] < V, PLX_INVALID_ARGUMENT,
-                "target %lld of the batch is %d but must be at most %lld", (long long)n,
-                batch->targets[n], V - 1);
-    }
-    if (batch->tokens == 0) return PLX_OK;
-    const int64_t N = batch->sequences;
-    for (int64_t s = 0; s < N; s++)
-        REQUIRE(err, batch->offsets[s] <= batch->offsets[s + 1], PLX_INVALID_ARGUMENT,
-                "sequence %lld of the batch begins at %d but ends at %d", (long long)s,
-                batch->offsets[s], batch->offsets[s + 1]);
-    REQUIRE(err, N > 0 && batch->offsets[0] == 0 && batch->offsets[N] == batch->tokens,
-            PLX_INVALID_ARGUMENT, "the offsets of a batch of %lld tokens run from %d to %d",
-            (long long)batch->tokens, N > 0 ? batch->offsets[0] : 0, N > 0 ? batch->offsets[N] : 0);
-    return PLX_OK;
-}
-
-/* Keys are rows of a table too, and a sequence must see its own tokens last. */
-static plx_status check_keys(const struct model *model, const struct batch *batch)
-{
-    struct error *err = model->be->err;
-    REQUIRE(err, batch->key_offsets[0] == 0, PLX_INVALID_ARGUMENT,
-            "the keys of a batch begin at %d", batch->key_offsets[0]);
-    for (int64_t s = 0; s < batch->sequences; s++) {
-        const int64_t own = batch->offsets[s + 1] - batch->offsets[s],
-                      end = batch->key_offsets[s + 1];
-        REQUIRE(err, end - own >= batch->key_offsets[s] && end <= model->max_keys,
-                PLX_INVALID_ARGUMENT,
-                "the keys of sequence %lld are %d to %lld, but it has %lld tokens of its own and "
-                "%lld keys are reserved",
-                (long long)s, batch->key_offsets[s], (long long)end, (long long)own,
-                (long long)model->max_keys);
-        for (int64_t k = batch->key_offsets[s]; k < end; k++) {
-            const int64_t token = k - (end - own) + batch->offsets[s];
-            const bool fits = k < end - own ? batch->keys[k] >= 0 && batch->keys[k] < batch->tokens
-                                            : batch->keys[k] == token;
-            REQUIRE(err, fits, PLX_INVALID_ARGUMENT,
-                    "key %lld of the batch, for sequence %lld, is token %d", (long long)k,
-                    (long long)s, batch->keys[k]);
-        }
-    }
-    return PLX_OK;
+    const struct backend *be = model->be;
+    const struct arena *grads = &model->grads;
+    REQUIRE(be->err, model->has_grads, PLX_INVALID_ARGUMENT, "the model has no gradients reserved");
+    return be->device->fill(grads->base, 0, grads->used, be->stream, be->err);
 }
 
 /* ---- Forward and backward ---- */
@@ -326,8 +208,8 @@ static plx_status loss_backward(struct model *model, struct backend *be, struct 
     struct plx_tensor d = arena_tensor(&be->scratch, be->activation, 2, last->shape); /* [N,E] */
     size_t mark = arena_mark(&be->scratch);
     struct plx_tensor dfinal = arena_tensor(&be->scratch, be->activation, 2, last->shape);
-    TRY(head_loss(be, model->head, &model->params, &kept->final, &run->targets, run->scale, &dfinal,
-                  &run->loss));
+    TRY(head_loss(be, model->head, &model->params, &kept->final, &run->targets, &run->scale,
+                  &dfinal, &run->loss));
     TRY(rmsnorm_backward(be, &model->norm, &model->params, &dfinal, last, &kept->final_rstd, NULL,
                          &d));
     arena_release(&be->scratch, mark);
@@ -346,7 +228,7 @@ static plx_status run_task(struct model *model, struct backend *be, struct decod
     TRY(forward(model, be, run));
     switch (run->task) {
     case DECODER_LOSS:
-        return head_loss(be, model->head, &model->params, &kept->final, &run->targets, 0, NULL,
+        return head_loss(be, model->head, &model->params, &kept->final, &run->targets, NULL, NULL,
                          &run->loss);
     case DECODER_LOSS_BACKWARD:
         return loss_backward(model, be, run);
@@ -367,19 +249,65 @@ plx_status decoder_run(struct model *model, struct backend *be, struct decoder_r
     return status;
 }
 
+/* ---- Graphs ---- */
+
+void model_replay(struct model *model, bool replaying)
+{
+    model->replaying = replaying;
+}
+
+void model_forget_graphs(struct model *model)
+{
+    for (int r = 0; r < BATCH_REPLAYS; r++) replay_forget(&model->replays[r].replay, model->be);
+}
+
+/* The record of the run's shape, a new one where there is none. */
+static struct batch_replay *replay_of(struct model *model, const struct decoder_run *run)
+{
+    const struct batch_shape *shape = &run->shape;
+    const bool telling = model->queued != NULL;
+    for (int r = 0; r < BATCH_REPLAYS && r < model->replay_count; r++) {
+        struct batch_replay *known = &model->replays[r];
+        if (known->shape.tokens == shape->tokens && known->shape.sequences == shape->sequences &&
+            known->shape.equal == shape->equal && known->telling == telling)
+            return known;
+    }
+    struct batch_replay *oldest = &model->replays[model->replay_count++ % BATCH_REPLAYS];
+    replay_forget(&oldest->replay, model->be);
+    *oldest = (struct batch_replay){.shape = *shape, .telling = telling};
+    return oldest;
+}
+
+struct replayed_run {
+    struct model *model;
+    struct decoder_run *run;
+};
+
+static plx_status run_again(void *user)
+{
+    const struct replayed_run *replayed = user;
+    return decoder_run(replayed->model, replayed->model->be, replayed->run);
+}
+
+static plx_status replay_batch(struct model *model, struct decoder_run *run)
+{
+    struct replayed_run replayed = {model, run};
+    return replay_run(&replay_of(model, run)->replay, model->be, run_again, &replayed);
+}
+
 /* ---- The verbs of model.h ---- */
 
 static plx_status run_loss(struct model *model, const struct batch *batch, enum decoder_task task,
                            double scale)
 {
-    TRY(check_batch(model, batch, true));
+    TRY(decoder_check_batch(model, batch, true));
     REQUIRE(model->be->err, batch->keys == NULL, PLX_INVALID_ARGUMENT,
             "a batch whose sequences share tokens has no loss");
     if (batch->tokens == 0) return PLX_OK;
     struct decoder_run run;
-    TRY(prepare_run(model, task, batch, &run));
-    run.scale = scale;
+    TRY(decoder_place(model, task, batch, scale, &run));
     run.telling = true;
+    if (model->replaying && task == DECODER_LOSS_BACKWARD) return replay_batch(model, &run);
     return decoder_run(model, model->be, &run);
 }
 
@@ -437,7 +365,7 @@ plx_status decoder_begin_logits(struct model *model, const struct batch *batch,
 {
     struct error *err = model->be->err;
     const int64_t N = batch->tokens, V = model->config.vocab_size;
-    TRY(check_batch(model, batch, false));
+    TRY(decoder_check_batch(model, batch, false));
     REQUIRE(err, batch->keys == NULL, PLX_INVALID_ARGUMENT,
             "a batch whose sequences share tokens is only scored");
     REQUIRE(err,
@@ -445,7 +373,7 @@ plx_status decoder_begin_logits(struct model *model, const struct batch *batch,
                 logits->dtype == model->be->storage && logits->device == PLX_CPU,
             PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld] in the host's memory",
             plx_dtype_name(model->be->storage), (long long)N, (long long)V);
-    if (N > 0) TRY(prepare_run(model, DECODER_LOGITS, batch, run));
+    if (N > 0) TRY(decoder_place(model, DECODER_LOGITS, batch, 0, run));
     run->logits = *logits;
     return PLX_OK;
 }
@@ -476,12 +404,12 @@ static plx_status check_queries(const struct model *model, const struct batch *b
 plx_status model_score(struct model *model, const struct batch *batch,
                        const struct score_query *queries, int64_t count, struct score *scores)
 {
-    TRY(check_batch(model, batch, false));
+    TRY(decoder_check_batch(model, batch, false));
     TRY(check_queries(model, batch, queries, count));
     if (count == 0) return PLX_OK;
-    if (batch->keys != NULL) TRY(check_keys(model, batch));
+    if (batch->keys != NULL) TRY(decoder_check_keys(model, batch));
     struct decoder_run run;
-    TRY(prepare_run(model, DECODER_SCORES, batch, &run));
+    TRY(decoder_place(model, DECODER_SCORES, batch, 0, &run));
     run.queries = queries;
     run.query_count = count;
     run.scores = scores;

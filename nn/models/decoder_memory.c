@@ -42,11 +42,13 @@ void activations_destroy(struct activations *activations, int64_t layers)
 void batch_inputs_carve(struct batch_inputs *inputs, int64_t tokens, int64_t sequences)
 {
     const int64_t offsets = sequences + 1, one = 1;
+    arena_release(&inputs->arena, 0);
+    inputs->loss = arena_tensor(&inputs->arena, PLX_F64, 1, &one);
+    inputs->scale = arena_tensor(&inputs->arena, PLX_F64, 1, &one);
     inputs->ids = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
     inputs->targets = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
     inputs->positions = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
     inputs->offsets = arena_tensor(&inputs->arena, PLX_I32, 1, &offsets);
-    inputs->loss = arena_tensor(&inputs->arena, PLX_F64, 1, &one);
 }
 
 void batch_keys_carve(struct batch_keys *keys, const struct batch_shape *shape)
@@ -161,10 +163,12 @@ static plx_status reserve_inputs(struct model *model, int64_t tokens, int64_t se
     struct batch_inputs *inputs = &model->inputs;
     struct batch_inputs measured = {.arena = arena_measuring(be->device)};
     batch_inputs_carve(&measured, tokens, sequences);
+    staging_destroy(&inputs->staging);
     arena_destroy(&inputs->arena);
     TRY(backend_arena(be, measured.arena.used, &inputs->arena));
     batch_inputs_carve(inputs, tokens, sequences);
-    return PLX_OK;
+    if (arena_is_measuring(&inputs->arena)) return PLX_OK;
+    return staging_create(&inputs->staging, be->device, be->stream, measured.arena.used, be->err);
 }
 
 static const int kept_parts[] = {
@@ -185,6 +189,7 @@ plx_status model_reserve(struct model *model, int64_t tokens, int64_t sequences,
             "a model whose weights are packed in %s has no gradients",
             packing_name(model->be->packing));
     model->max_tokens = model->max_sequences = model->max_keys = model->sized.tokens = 0;
+    model_forget_graphs(model);
     arena_destroy(&kept->arena);
     kept->keep_inputs = with_grads;
     kept->keep = with_grads ? kept_parts[recompute] : 0;

@@ -42,7 +42,7 @@ static void carve_part(const struct model *model, struct param_list *part, struc
 {
     arena_release(arena, 0);
     param_list_carve_values(part, arena);
-    param_list_carve_active(part, model->be->activation, arena);
+    param_list_carve_active(part, backend_precision(model->be), arena);
 }
 
 static struct plx_tensor carve_rows(const struct model *model, int64_t count, struct arena *arena)

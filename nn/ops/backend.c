@@ -27,6 +27,7 @@ plx_status backend_create(struct backend *be, const struct backend_config *confi
                            .storage = config->storage,
                            .activation = config->bf16_activations ? PLX_BF16 : config->storage,
                            .compute = config->compute,
+                           .fp8_linear = config->fp8_linear,
                            .deterministic = config->deterministic,
                            .packing = config->packing,
                            .err = err};
@@ -91,7 +92,14 @@ struct backend backend_dry(const struct backend *be)
 
 struct precision backend_precision(const struct backend *be)
 {
-    return (struct precision){.storage = be->storage, .activation = be->activation};
+    return (struct precision){
+        .storage = be->storage, .activation = be->activation, .fp8_linear = be->fp8_linear};
+}
+
+static plx_status quantise(struct backend *be, const struct param *param)
+{
+    if (param->rows.values.rank == 0) return PLX_OK;
+    return be->ops->quantise(be, &param->value, &param->rows, &param->columns);
 }
 
 plx_status backend_refresh(struct backend *be, const struct param_list *params)
@@ -100,6 +108,16 @@ plx_status backend_refresh(struct backend *be, const struct param_list *params)
         const struct param *param = &params->items[i];
         if (param->active.data != param->value.data)
             TRY(be->ops->copy(be, &param->active, &param->value));
+        TRY(quantise(be, param));
+    }
+    return PLX_OK;
+}
+
+plx_status backend_requantise(struct backend *be, const struct param_list *params, bool remote)
+{
+    for (int i = 0; i < params->count; i++) {
+        const struct param *param = &params->items[i];
+        if (!param->frozen && param->remote == remote) TRY(quantise(be, param));
     }
     return PLX_OK;
 }

@@ -155,10 +155,30 @@ static plx_status check_matrix(struct backend *be, const char *name,
     return PLX_OK;
 }
 
+/* Operands that are quantised, both of them: [M,K], and [N,K] transposed. */
+static plx_status check_scales(struct backend *be, const struct gemm *gemm)
+{
+    const struct plx_tensor *scales[2] = {gemm->a_scale, gemm->b_scale};
+    const struct plx_tensor *matrices[2] = {gemm->a, gemm->b};
+    REQUIRE(be->err, !gemm->transpose_a && gemm->transpose_b, PLX_INTERNAL,
+            "gemm: of quantised matrices b must be transposed and a not");
+    for (int i = 0; i < 2; i++) {
+        const char *name = i == 0 ? "a" : "b", *scale = i == 0 ? "a_scale" : "b_scale";
+        REQUIRE(be->err, scales[i] != NULL, PLX_INTERNAL, "gemm: %s is missing", scale);
+        TRY(check_dense(be, "gemm", name, matrices[i], PLX_F8E4M3));
+        TRY(check_rank(be, "gemm", name, matrices[i], 2));
+        TRY(check_count(be, "gemm", scale, scales[i], be->storage, matrices[i]->shape[0], name,
+                        matrices[i]));
+    }
+    return PLX_OK;
+}
+
 /* Products read activations, or what is stored where the two are one; they write either. */
 static plx_status check_gemm_dtypes(struct backend *be, const struct gemm *gemm)
 {
-    bool in = gemm->a->dtype == be->activation || gemm->a->dtype == be->storage;
+    bool quantised = gemm->a_scale != NULL || gemm->b_scale != NULL;
+    if (quantised) TRY(check_scales(be, gemm));
+    bool in = quantised || gemm->a->dtype == be->activation || gemm->a->dtype == be->storage;
     bool out = gemm->c->dtype == be->activation || gemm->c->dtype == be->storage;
     REQUIRE(be->err, in && out, PLX_INTERNAL, "gemm: a is %s and c %s but must be %s or %s",
             plx_dtype_name(gemm->a->dtype), plx_dtype_name(gemm->c->dtype),
@@ -189,6 +209,30 @@ plx_status check_gemm(struct backend *be, const struct gemm *gemm)
     if (gemm->add == NULL) return PLX_OK;
     TRY(check_matrix(be, "add", gemm->add, c->dtype, rank));
     return check_same_shape(be, "gemm", "add", gemm->add, "c", c);
+}
+
+static plx_status check_quantised(struct backend *be, const char *name,
+                                  const struct quantised *quantised, int64_t rows, int64_t columns,
+                                  const struct plx_tensor *x)
+{
+    const struct plx_tensor *values = &quantised->values;
+    char x_text[SHAPE_TEXT], text[SHAPE_TEXT];
+    TRY(check_dense(be, "quantise", name, values, PLX_F8E4M3));
+    TRY(check_rank(be, "quantise", name, values, 2));
+    REQUIRE(be->err, values->shape[0] == rows && values->shape[1] == columns, PLX_INTERNAL,
+            "quantise: %s %s do not hold x %s", name, check_shape_text(values, text),
+            check_shape_text(x, x_text));
+    return check_count(be, "quantise", "scale", &quantised->scale, be->storage, rows, name, values);
+}
+
+plx_status check_quantise(struct backend *be, const struct plx_tensor *x,
+                          const struct quantised *rows, const struct quantised *columns)
+{
+    TRY(check_number(be, "quantise", "x", x));
+    TRY(check_rank(be, "quantise", "x", x, 2));
+    TRY(check_quantised(be, "rows", rows, x->shape[0], x->shape[1], x));
+    if (columns == NULL) return PLX_OK;
+    return check_quantised(be, "columns", columns, x->shape[1], x->shape[0], x);
 }
 
 plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
@@ -224,13 +268,15 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
 }
 
 plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                         const struct packed *weight)
+                         const struct packed *weight, const struct plx_tensor *residual)
 {
+    const plx_dtype dtype = y->dtype == be->storage ? be->storage : be->activation;
     char x_text[SHAPE_TEXT], y_text[SHAPE_TEXT];
     TRY(check_dense(be, "project", "x", x, be->activation));
     TRY(check_rank(be, "project", "x", x, 2));
-    TRY(check_dense(be, "project", "y", y, be->activation));
+    TRY(check_dense(be, "project", "y", y, dtype));
     TRY(check_rank(be, "project", "y", y, 2));
+    if (residual != NULL) TRY(check_like(be, "project", "residual", residual, "y", y));
     REQUIRE(be->err,
             x->shape[1] == weight->columns && y->shape[1] == weight->rows &&
                 y->shape[0] == x->shape[0],
@@ -341,7 +387,7 @@ plx_status check_embed(struct backend *be, const char *op, const struct plx_tens
 
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                               const struct plx_tensor *targets)
+                               const struct plx_tensor *targets, const struct plx_tensor *scale)
 {
     const char *op = "cross_entropy";
     TRY(check_number(be, op, "logits", logits));
@@ -349,7 +395,15 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
     TRY(check_count(be, op, "losses", losses, be->storage, logits->shape[0], "logits", logits));
     TRY(check_count(be, op, "targets", targets, PLX_I32, logits->shape[0], "logits", logits));
     bool absent = dlogits->data == NULL && dlogits->rank == 0;
-    return absent ? PLX_OK : check_like(be, op, "dlogits", dlogits, "logits", logits);
+    if (absent) return PLX_OK;
+    TRY(check_count(be, op, "scale", scale, PLX_F64, 1, "logits", logits));
+    return check_like(be, op, "dlogits", dlogits, "logits", logits);
+}
+
+static plx_status check_numbers(struct backend *be, const char *op,
+                                const struct plx_tensor *numbers)
+{
+    return check_count(be, op, "numbers", numbers, PLX_F64, STEP_NUMBERS, "itself", numbers);
 }
 
 plx_status check_clip(struct backend *be, const struct clip *clip)
@@ -357,24 +411,29 @@ plx_status check_clip(struct backend *be, const struct clip *clip)
     TRY(check_dense(be, "clip", "squares", clip->squares, PLX_F64));
     TRY(check_count(be, "clip", "state", clip->state, PLX_F64, CLIP_STATE, "squares",
                     clip->squares));
-    REQUIRE(be->err, clip->step >= 1, PLX_INTERNAL, "clip: step is %lld but starts at 1",
-            (long long)clip->step);
-    return PLX_OK;
+    return check_numbers(be, "clip", clip->numbers);
 }
 
-/* The factor, and each item's value, active copy and state; v may be none. */
-static plx_status check_update(struct backend *be, const char *op, const struct update_item *items,
-                               int count, const struct plx_tensor *factor)
+static plx_status check_moment(struct backend *be, const char *op, const char *name,
+                               const struct plx_tensor *moment, const struct update_item *item)
 {
-    TRY(check_count(be, op, "factor", factor, PLX_F64, 1, "itself", factor));
+    const bool rounds = item->m->dtype == PLX_BF16;
+    TRY(check_dense(be, op, name, moment, rounds ? PLX_BF16 : be->storage));
+    return check_same_shape(be, op, name, moment, "value", item->value);
+}
+
+/* Each item's value, active copy and state; v may be none. */
+static plx_status check_items(struct backend *be, const char *op, const struct update_item *items,
+                              int count)
+{
     for (int i = 0; i < count; i++) {
         const struct update_item *item = &items[i];
         TRY(check_dense(be, op, "value", item->value, be->storage));
         TRY(check_dense(be, op, "active", item->active, item->active->dtype));
         TRY(check_same_shape(be, op, "active", item->active, "value", item->value));
         TRY(check_like(be, op, "grad", item->grad, "value", item->value));
-        TRY(check_like(be, op, "m", item->m, "value", item->value));
-        if (item->v != NULL) TRY(check_like(be, op, "v", item->v, "value", item->value));
+        TRY(check_moment(be, op, "m", item->m, item));
+        if (item->v != NULL) TRY(check_moment(be, op, "v", item->v, item));
     }
     return PLX_OK;
 }
@@ -389,16 +448,18 @@ plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
 
 plx_status check_adamw(struct backend *be, const struct adamw_update *update)
 {
-    TRY(check_update(be, "adamw", update->items, update->count, update->factor));
-    REQUIRE(be->err, update->step >= 1, PLX_INTERNAL, "adamw: step is %lld but starts at 1",
-            (long long)update->step);
-    return PLX_OK;
+    const char *op = "adamw";
+    TRY(check_count(be, op, "factor", update->factor, PLX_F64, 1, "itself", update->factor));
+    TRY(check_numbers(be, op, update->numbers));
+    return check_items(be, op, update->items, update->count);
 }
 
 static plx_status check_muon(struct backend *be, const char *op, const struct muon_update *update)
 {
     const struct plx_tensor *directions = update->directions;
-    TRY(check_update(be, op, update->items, update->count, update->factor));
+    TRY(check_count(be, op, "factor", update->factor, PLX_F64, 1, "itself", update->factor));
+    TRY(check_numbers(be, op, update->numbers));
+    TRY(check_items(be, op, update->items, update->count));
     TRY(check_dense(be, op, "directions", directions, be->activation));
     TRY(check_rank(be, op, "directions", directions, 3));
     bool fits = directions->shape[0] == update->count;

@@ -21,6 +21,8 @@ plx_status check_sum(struct backend *be, const struct plx_tensor *sum, const str
 plx_status check_sum_squares(struct backend *be, const struct plx_tensor *sums,
                              const struct plx_tensor *const *xs);
 plx_status check_gemm(struct backend *be, const struct gemm *gemm);
+plx_status check_quantise(struct backend *be, const struct plx_tensor *x,
+                          const struct quantised *rows, const struct quantised *columns);
 plx_status check_rmsnorm(struct backend *be, const struct plx_tensor *y,
                          const struct plx_tensor *rstd, const struct plx_tensor *x,
                          const struct plx_tensor *gain);
@@ -29,7 +31,7 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
                                   const struct plx_tensor *x, const struct plx_tensor *gain,
                                   const struct plx_tensor *rstd, const struct plx_tensor *residual);
 plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                         const struct packed *weight);
+                         const struct packed *weight, const struct plx_tensor *residual);
 plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                         const struct plx_tensor *ids);
 plx_status check_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
@@ -55,7 +57,7 @@ plx_status check_embed(struct backend *be, const char *op, const struct plx_tens
                        const struct plx_tensor *ids);
 plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                               const struct plx_tensor *targets);
+                               const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status check_clip(struct backend *be, const struct clip *clip);
 plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
                         const struct plx_tensor *x);

@@ -10,6 +10,7 @@
 static inline void clip_host(const struct clip *clip)
 {
     const double *squares = clip->squares->data;
+    const struct step_numbers *numbers = clip->numbers->data;
     struct clip_state *state = clip->state->data;
     if (state->bad_step != 0.0) return;
     int64_t count = plx_tensor_count(clip->squares), blame = count;
@@ -23,7 +24,7 @@ static inline void clip_host(const struct clip *clip)
     double factor = clip->limit > 0.0 && norm > clip->limit ? clip->limit / norm : 1.0;
     *state = (struct clip_state){.factor = bad ? 0.0 : factor,
                                  .norm = norm,
-                                 .bad_step = bad ? (double)clip->step : 0.0,
+                                 .bad_step = bad ? numbers->step : 0.0,
                                  .bad_index = bad ? (double)blame : 0.0};
 }
 

@@ -64,14 +64,22 @@ void gemm_cache_destroy(struct gemm_cache *cache);
 plx_status gemm_supported(struct gemm_cache *cache, plx_dtype compute, struct error *err);
 /* Bytes of scratch; finds or builds the plan that the product will use. */
 plx_status gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes);
+/* Any product but those of quantised matrices, checked already. */
+plx_status gemm_products(struct backend *be, const struct gemm *gemm);
+
+/* ---- quantise_cpu.c ---- */
+plx_status cpu_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *first,
+                            size_t *second);
 plx_status cpu_gemm(struct backend *be, const struct gemm *gemm);
+plx_status cpu_quantise(struct backend *be, const struct plx_tensor *x,
+                        const struct quantised *rows, const struct quantised *columns);
 
 /* ---- project_cpu.c ---- */
 plx_status project_scratch(struct backend *be, const struct plx_tensor *y,
                            const struct plx_tensor *x, const struct packed *weight, size_t *block,
                            size_t *product);
 plx_status cpu_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                       const struct packed *weight);
+                       const struct packed *weight, const struct plx_tensor *residual);
 plx_status cpu_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                       const struct plx_tensor *ids);
 
@@ -115,7 +123,7 @@ plx_status cpu_embed_backward(struct backend *be, const struct plx_tensor *dtabl
                               const struct plx_tensor *dy, const struct plx_tensor *ids);
 plx_status cpu_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                              const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                             const struct plx_tensor *targets, double scale);
+                             const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status cpu_argmax(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x);
 
 #endif

@@ -259,20 +259,21 @@ plx_status cpu_embed_backward(struct backend *be, const struct plx_tensor *dtabl
 
 plx_status cpu_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                              const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                             const struct plx_tensor *targets, double scale)
+                             const struct plx_tensor *targets, const struct plx_tensor *scale)
 {
-    TRY(check_cross_entropy(be, losses, dlogits, logits, targets));
+    TRY(check_cross_entropy(be, losses, dlogits, logits, targets, scale));
     TRY(check_ids(be, "cross_entropy", targets, logits->shape[1], true));
     const struct rows *rows = cpu_rows(be);
     int64_t N = logits->shape[0], V = logits->shape[1];
     float *loss = losses->data, *gradients = dlogits->data;
     const float *in = logits->data;
     const int32_t *target = targets->data;
+    const double factor = gradients != NULL ? *(const double *)scale->data : 0.0;
 #pragma omp parallel for num_threads(cpu_threads(be, N *V)) schedule(static)
     for (int64_t n = 0; n < N; n++) {
         float *gradient = gradients == NULL ? NULL : gradients + n * V;
         if (target[n] >= 0)
-            loss[n] = rows->cross_entropy(gradient, in + n * V, V, target[n], scale);
+            loss[n] = rows->cross_entropy(gradient, in + n * V, V, target[n], factor);
         else
             loss[n] = 0.0f;
         if (target[n] < 0 && gradient != NULL) memset(gradient, 0, (size_t)V * sizeof *gradient);

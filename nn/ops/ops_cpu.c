@@ -3,7 +3,7 @@
  * Which instruction set serves is decided once, at creation: start from the portable loops and let
  * every later row of cpu_isas override them where the context has its feature. Matrix products are
  * oneDNN's (gemm_cpu.c), which looks at the processor by itself. Reading order: cpu_state.h,
- * rows.h, vector_cpu.c, update_cpu.c, layer_cpu.c, gemm_cpu.c. */
+ * rows.h, vector_cpu.c, update_cpu.c, layer_cpu.c, gemm_cpu.c, quantise_cpu.c. */
 #include "ops/attend.h"
 #include "ops/cpu_state.h"
 #include "ops/scratch.h"
@@ -50,7 +50,7 @@ static plx_status cpu_create(struct backend *be)
 }
 
 const struct ops_scratch ops_cpu_scratch = {
-    .gemm = gemm_scratch,
+    .gemm = cpu_gemm_scratch,
     .rmsnorm_backward = scratch_row_partials,
     .bias_backward = scratch_row_partials,
     .rope = scratch_rope,
@@ -69,6 +69,7 @@ const struct ops ops_cpu = {
     .sum = cpu_sum,
     .sum_squares = cpu_sum_squares,
     .gemm = cpu_gemm,
+    .quantise = cpu_quantise,
     .rmsnorm = cpu_rmsnorm,
     .rmsnorm_backward = cpu_rmsnorm_backward,
     .project = cpu_project,

@@ -8,13 +8,20 @@
 #include "ops/check.h"
 #include "ops/scratch.h"
 
-static plx_status dry_count(struct backend *be, const char *op, size_t bytes)
+/* A block, and another on top of it. */
+static plx_status dry_count_both(struct backend *be, const char *op, size_t first, size_t second)
 {
     size_t mark = arena_mark(&be->scratch);
     void *block;
-    plx_status status = scratch_push(be, op, bytes, &block);
+    plx_status status = scratch_push(be, op, first, &block);
+    if (status == PLX_OK) status = scratch_push(be, op, second, &block);
     arena_release(&be->scratch, mark);
     return status;
+}
+
+static plx_status dry_count(struct backend *be, const char *op, size_t bytes)
+{
+    return dry_count_both(be, op, bytes, 0);
 }
 
 /* The same where the size depends on one tensor. */
@@ -71,10 +78,18 @@ static plx_status dry_sum_squares(struct backend *be, const struct plx_tensor *s
 static plx_status dry_gemm(struct backend *be, const struct gemm *gemm)
 {
     TRY(check_gemm(be, gemm));
-    size_t bytes = 0;
+    size_t first = 0, second = 0;
     const struct ops_scratch *scratch = be->counted->scratch;
-    if (scratch->gemm != NULL) TRY(scratch->gemm(be, gemm, &bytes));
-    return dry_count(be, "gemm", bytes);
+    if (scratch->gemm != NULL) TRY(scratch->gemm(be, gemm, &first, &second));
+    return dry_count_both(be, "gemm", first, second);
+}
+
+static plx_status dry_quantise(struct backend *be, const struct plx_tensor *x,
+                               const struct quantised *rows, const struct quantised *columns)
+{
+    const struct ops_scratch *scratch = be->counted->scratch;
+    TRY(check_quantise(be, x, rows, columns));
+    return dry_count(be, "quantise", scratch->quantise != NULL ? scratch->quantise(x, columns) : 0);
 }
 
 static plx_status dry_rmsnorm(struct backend *be, const struct plx_tensor *y,
@@ -96,17 +111,14 @@ static plx_status dry_rmsnorm_backward(struct backend *be, const struct plx_tens
 }
 
 static plx_status dry_project(struct backend *be, const struct plx_tensor *y,
-                              const struct plx_tensor *x, const struct packed *weight)
+                              const struct plx_tensor *x, const struct packed *weight,
+                              const struct plx_tensor *residual)
 {
-    TRY(check_project(be, y, x, weight));
+    TRY(check_project(be, y, x, weight, residual));
     if (be->counted->scratch->project == NULL) return PLX_OK;
-    size_t first, second, mark = arena_mark(&be->scratch);
-    void *block;
+    size_t first, second;
     TRY(be->counted->scratch->project(be, y, x, weight, &first, &second));
-    plx_status status = scratch_push(be, "project", first, &block);
-    if (status == PLX_OK) status = scratch_push(be, "gemm", second, &block);
-    arena_release(&be->scratch, mark);
-    return status;
+    return dry_count_both(be, "project", first, second);
 }
 
 static plx_status dry_unpack(struct backend *be, const struct plx_tensor *y,
@@ -200,10 +212,10 @@ static plx_status dry_embed_backward(struct backend *be, const struct plx_tensor
 static plx_status dry_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                     const struct plx_tensor *dlogits,
                                     const struct plx_tensor *logits,
-                                    const struct plx_tensor *targets, double scale)
+                                    const struct plx_tensor *targets,
+                                    const struct plx_tensor *scale)
 {
-    (void)scale;
-    return check_cross_entropy(be, losses, dlogits, logits, targets);
+    return check_cross_entropy(be, losses, dlogits, logits, targets, scale);
 }
 
 static plx_status dry_clip(struct backend *be, const struct clip *clip)
@@ -250,6 +262,7 @@ const struct ops ops_dry = {
     .sum = dry_sum,
     .sum_squares = dry_sum_squares,
     .gemm = dry_gemm,
+    .quantise = dry_quantise,
     .rmsnorm = dry_rmsnorm,
     .rmsnorm_backward = dry_rmsnorm_backward,
     .project = dry_project,

@@ -10,8 +10,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/bits.h"
 #include "ops/gemm_slice.h"
 #include "ops/real.h"
+#include "ops/rounding.h"
 
 /* ---- Vectors --------------------------------------------------------------------------------- */
 
@@ -56,12 +58,17 @@ static real ref_round_bf16(real x)
     return (real)value;
 }
 
-static real ref_element(const struct plx_tensor *matrix, bool transpose, int64_t row,
-                        int64_t column, bool rounded)
+/* scale is that of a quantised matrix, or NULL. */
+static real ref_element(const struct plx_tensor *matrix, const struct plx_tensor *scale,
+                        bool transpose, int64_t row, int64_t column, bool rounded)
 {
-    const real *data = matrix->data;
-    int64_t index = transpose ? column * matrix->stride[0] + row : row * matrix->stride[0] + column;
-    return rounded ? ref_round_bf16(data[index]) : data[index];
+    int64_t line = transpose ? column : row;
+    int64_t index = line * matrix->stride[0] + (transpose ? row : column);
+    if (scale != NULL)
+        return (real)quantised_load(((const uint8_t *)matrix->data)[index]) *
+               ((const real *)scale->data)[line];
+    real element = ((const real *)matrix->data)[index];
+    return rounded ? ref_round_bf16(element) : element;
 }
 
 /* One product of rank 2. */
@@ -76,8 +83,8 @@ static void ref_product(const struct gemm *gemm, bool round_operands)
         for (int64_t n = 0; n < c->shape[1]; n++) {
             real sum = 0;
             for (int64_t k = 0; k < K; k++)
-                sum += ref_element(a, gemm->transpose_a, m, k, round_operands) *
-                       ref_element(b, gemm->transpose_b, k, n, round_operands);
+                sum += ref_element(a, gemm->a_scale, gemm->transpose_a, m, k, round_operands) *
+                       ref_element(b, gemm->b_scale, gemm->transpose_b, k, n, round_operands);
             real added = gemm->beta == 0.0 ? 0 : (real)gemm->beta * before[n];
             row[n] = (real)gemm->alpha * sum + added;
         }
@@ -91,6 +98,31 @@ static void ref_gemm(const struct gemm *gemm, bool round_operands)
         struct gemm product = gemm_slice(gemm, i, &slice);
         ref_product(&product, round_operands);
     }
+}
+
+/* One row of x, or one column, which is one element in every stride. */
+static void ref_quantise_line(const struct quantised *quantised, int64_t line, const real *x,
+                              int64_t stride)
+{
+    const int64_t count = quantised->values.shape[1];
+    uint8_t *out = (uint8_t *)quantised->values.data + line * count;
+    double largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double size = fabs((double)x[i * stride]);
+        if (size > largest || isnan(size)) largest = size;
+    }
+    double scale = quantised_scale(largest);
+    for (int64_t i = 0; i < count; i++) out[i] = quantised_store((double)x[i * stride] / scale);
+    ((real *)quantised->scale.data)[line] = (real)scale;
+}
+
+static void ref_quantise(const struct plx_tensor *x, const struct quantised *rows,
+                         const struct quantised *columns)
+{
+    const int64_t M = x->shape[0], K = x->shape[1];
+    const real *in = x->data;
+    for (int64_t m = 0; m < M; m++) ref_quantise_line(rows, m, in + m * K, 1);
+    for (int64_t k = 0; columns != NULL && k < K; k++) ref_quantise_line(columns, k, in + k, K);
 }
 
 /* ---- RMSNorm --------------------------------------------------------------------------------- */
@@ -155,7 +187,7 @@ static real ref_packed(const struct packed *packed, int64_t row, int64_t column)
 }
 
 static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
-                        const struct packed *weight)
+                        const struct packed *weight, const struct plx_tensor *residual)
 {
     int64_t M = x->shape[0], N = weight->rows, K = weight->columns;
     for (int64_t m = 0; m < M; m++)
@@ -163,6 +195,7 @@ static void ref_project(const struct plx_tensor *y, const struct plx_tensor *x,
             real sum = 0;
             for (int64_t k = 0; k < K; k++)
                 sum += ((const real *)x->data)[m * K + k] * ref_packed(weight, n, k);
+            if (residual != NULL) sum += ((const real *)residual->data)[m * N + n];
             ((real *)y->data)[m * N + n] = sum;
         }
 }
@@ -351,22 +384,41 @@ static void ref_argmax(const struct plx_tensor *ids, const struct plx_tensor *x)
 
 /* ---- Optimiser updates ----------------------------------------------------------------------- */
 
+/* Element i of a state, and what it becomes: rounded by the given bits where it is bf16. */
+static real ref_moment(const struct plx_tensor *state, int64_t i)
+{
+    if (state->dtype != PLX_BF16) return ((const real *)state->data)[i];
+    return (real)bits_float((uint32_t)((const uint16_t *)state->data)[i] << 16);
+}
+
+static void ref_keep_moment(const struct plx_tensor *state, int64_t i, real value, uint32_t random)
+{
+    if (state->dtype == PLX_BF16)
+        ((uint16_t *)state->data)[i] = rounding_bf16(float_bits((float)value), random);
+    else
+        ((real *)state->data)[i] = value;
+}
+
 static void ref_adamw(const struct adamw_update *update, const struct update_item *item)
 {
-    real *w = item->value->data, *m = item->m->data, *v = item->v->data;
+    real *w = item->value->data;
     const real *g = item->grad->data;
     real factor = (real) * (const double *)update->factor->data;
     real beta1 = (real)update->beta1, beta2 = (real)update->beta2;
-    real correction1 = (real)(1.0 - pow(update->beta1, (double)update->step));
-    real correction2 = (real)(1.0 - pow(update->beta2, (double)update->step));
-    real keep = (real)(1.0 - item->lr * item->weight_decay);
+    const struct step_numbers *numbers = update->numbers->data;
+    double rate = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
+    real lr = (real)rate, keep = (real)(1.0 - rate * decay);
+    const uint32_t key = rounding_key(numbers->step, item->number);
     int64_t count = plx_tensor_count(item->value);
     for (int64_t i = 0; i < count; i++) {
         real slope = factor * g[i];
-        m[i] = beta1 * m[i] + (real)(1.0 - update->beta1) * slope;
-        v[i] = beta2 * v[i] + (real)(1.0 - update->beta2) * slope * slope;
-        real mean = m[i] / correction1, root = (real)sqrt(v[i] / correction2);
-        w[i] = keep * w[i] - (real)item->lr * (mean / (root + (real)update->eps));
+        real m = beta1 * ref_moment(item->m, i) + (real)(1.0 - update->beta1) * slope;
+        real v = beta2 * ref_moment(item->v, i) + (real)(1.0 - update->beta2) * slope * slope;
+        const uint32_t random = rounding_word(key, (uint32_t)i);
+        ref_keep_moment(item->m, i, m, random);
+        ref_keep_moment(item->v, i, v, random >> 16);
+        real mean = m / (real)numbers->bias1, root = (real)sqrt(v / (real)numbers->bias2);
+        w[i] = keep * w[i] - lr * (mean / (root + (real)update->eps));
     }
 }
 
@@ -374,14 +426,17 @@ static void ref_momentum(const struct muon_update *update, int index)
 {
     const struct update_item *item = &update->items[index];
     int64_t count = plx_tensor_count(item->value);
-    real *direction = (real *)update->directions->data + index * count, *moment = item->m->data;
+    real *direction = (real *)update->directions->data + index * count;
     const real *gradient = item->grad->data;
     real factor = (real) * (const double *)update->factor->data;
     real keep = (real)update->momentum, take = (real)(update->ema ? 1.0 - update->momentum : 1.0);
+    const struct step_numbers *numbers = update->numbers->data;
+    const uint32_t key = rounding_key(numbers->step, item->number);
     for (int64_t i = 0; i < count; i++) {
         real slope = factor * gradient[i];
-        moment[i] = keep * moment[i] + take * slope;
-        direction[i] = update->nesterov ? take * slope + keep * moment[i] : moment[i];
+        real moment = keep * ref_moment(item->m, i) + take * slope;
+        ref_keep_moment(item->m, i, moment, rounding_word(key, (uint32_t)i));
+        direction[i] = update->nesterov ? take * slope + keep * moment : moment;
     }
 }
 
@@ -405,8 +460,9 @@ static void ref_apply(const struct muon_update *update, int index)
     int64_t count = plx_tensor_count(item->value);
     real *weight = item->value->data;
     const real *direction = (const real *)update->directions->data + index * count;
-    real keep = (real)(1.0 - item->lr * item->weight_decay);
-    real rate = (real)(item->lr * update->scale);
+    const struct step_numbers *numbers = update->numbers->data;
+    double lr = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
+    real keep = (real)(1.0 - lr * decay), rate = (real)(lr * update->scale);
     for (int64_t i = 0; i < count; i++) weight[i] = keep * weight[i] - rate * direction[i];
 }
 
@@ -415,6 +471,7 @@ const struct ref_table REAL(ref_table) = {
     .sum = ref_sum,
     .sum_squares = ref_sum_squares,
     .gemm = ref_gemm,
+    .quantise = ref_quantise,
     .rmsnorm = ref_rmsnorm,
     .rmsnorm_backward = ref_rmsnorm_backward,
     .project = ref_project,

@@ -81,6 +81,14 @@ static plx_status reference_gemm(struct backend *be, const struct gemm *gemm)
     return PLX_OK;
 }
 
+static plx_status reference_quantise(struct backend *be, const struct plx_tensor *x,
+                                     const struct quantised *rows, const struct quantised *columns)
+{
+    TRY(check_quantise(be, x, rows, columns));
+    reference_of(x)->quantise(x, rows, columns);
+    return PLX_OK;
+}
+
 static plx_status reference_rmsnorm(struct backend *be, const struct plx_tensor *y,
                                     const struct plx_tensor *rstd, const struct plx_tensor *x,
                                     const struct plx_tensor *gain, double eps)
@@ -102,10 +110,11 @@ reference_rmsnorm_backward(struct backend *be, const struct plx_tensor *dx,
 }
 
 static plx_status reference_project(struct backend *be, const struct plx_tensor *y,
-                                    const struct plx_tensor *x, const struct packed *weight)
+                                    const struct plx_tensor *x, const struct packed *weight,
+                                    const struct plx_tensor *residual)
 {
-    TRY(check_project(be, y, x, weight));
-    reference_of(y)->project(y, x, weight);
+    TRY(check_project(be, y, x, weight, residual));
+    reference_of(y)->project(y, x, weight, residual);
     return PLX_OK;
 }
 
@@ -220,11 +229,13 @@ static plx_status reference_embed_backward(struct backend *be, const struct plx_
 static plx_status reference_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                                           const struct plx_tensor *dlogits,
                                           const struct plx_tensor *logits,
-                                          const struct plx_tensor *targets, double scale)
+                                          const struct plx_tensor *targets,
+                                          const struct plx_tensor *scale)
 {
-    TRY(check_cross_entropy(be, losses, dlogits, logits, targets));
+    TRY(check_cross_entropy(be, losses, dlogits, logits, targets, scale));
     TRY(check_ids(be, "cross_entropy", targets, logits->shape[1], true));
-    reference_of(logits)->cross_entropy(losses, dlogits, logits, targets, scale);
+    reference_of(logits)->cross_entropy(losses, dlogits, logits, targets,
+                                        dlogits->data != NULL ? *(const double *)scale->data : 0.0);
     return PLX_OK;
 }
 
@@ -290,6 +301,7 @@ const struct ops ops_ref = {
     .sum = reference_sum,
     .sum_squares = reference_sum_squares,
     .gemm = reference_gemm,
+    .quantise = reference_quantise,
     .rmsnorm = reference_rmsnorm,
     .rmsnorm_backward = reference_rmsnorm_backward,
     .project = reference_project,

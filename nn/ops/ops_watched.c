@@ -33,11 +33,14 @@ WATCHED(add, (be, y, a, b), tensor y, tensor a, tensor b)
 WATCHED(sum, (be, sum, x), tensor sum, tensor x)
 WATCHED(sum_squares, (be, sums, xs), tensor sums, tensor const *xs)
 WATCHED(gemm, (be, gemm), const struct gemm *gemm)
+WATCHED(quantise, (be, x, rows, columns), tensor x, const struct quantised *rows,
+        const struct quantised *columns)
 WATCHED(rmsnorm, (be, y, rstd, x, gain, eps), tensor y, tensor rstd, tensor x, tensor gain,
         double eps)
 WATCHED(rmsnorm_backward, (be, dx, dgain, dy, x, gain, rstd, residual), tensor dx, tensor dgain,
         tensor dy, tensor x, tensor gain, tensor rstd, tensor residual)
-WATCHED(project, (be, y, x, weight), tensor y, tensor x, const struct packed *weight)
+WATCHED(project, (be, y, x, weight, residual), tensor y, tensor x, const struct packed *weight,
+        tensor residual)
 WATCHED(unpack, (be, y, table, ids), tensor y, const struct packed *table, tensor ids)
 WATCHED(bias, (be, y, x, bias), tensor y, tensor x, tensor bias)
 WATCHED(bias_backward, (be, dbias, dy), tensor dbias, tensor dy)
@@ -56,7 +59,7 @@ WATCHED(gate_backward, (be, dx, dz, dy, x, z), tensor dx, tensor dz, tensor dy, 
 WATCHED(embed, (be, y, table, ids), tensor y, tensor table, tensor ids)
 WATCHED(embed_backward, (be, dtable, dy, ids), tensor dtable, tensor dy, tensor ids)
 WATCHED(cross_entropy, (be, losses, dlogits, logits, targets, scale), tensor losses, tensor dlogits,
-        tensor logits, tensor targets, double scale)
+        tensor logits, tensor targets, tensor scale)
 WATCHED(clip, (be, clip), const struct clip *clip)
 WATCHED(argmax, (be, ids, x), tensor ids, tensor x)
 WATCHED(adamw, (be, update), const struct adamw_update *update)
@@ -84,6 +87,7 @@ const struct ops *ops_watched(const struct ops_watch *by)
         .sum = watched_sum,
         .sum_squares = watched_sum_squares,
         .gemm = watched_gemm,
+        .quantise = watched_quantise,
         .rmsnorm = watched_rmsnorm,
         .rmsnorm_backward = watched_rmsnorm_backward,
         .project = watched_project,

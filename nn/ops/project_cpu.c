@@ -123,9 +123,9 @@ plx_status project_scratch(struct backend *be, const struct plx_tensor *y,
 }
 
 plx_status cpu_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                       const struct packed *weight)
+                       const struct packed *weight, const struct plx_tensor *residual)
 {
-    TRY(check_project(be, y, x, weight));
+    TRY(check_project(be, y, x, weight, residual));
     size_t mark = arena_mark(&be->scratch);
     void *block;
     plx_status status = scratch_push(be, "project", block_bytes(be, x, weight), &block);
@@ -134,7 +134,7 @@ plx_status cpu_project(struct backend *be, const struct plx_tensor *y, const str
     else if (status == PLX_OK)
         status = project_many(be, y, x, weight, block);
     arena_release(&be->scratch, mark);
-    return status;
+    return status == PLX_OK && residual != NULL ? cpu_add(be, y, residual, y) : status;
 }
 
 plx_status cpu_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,

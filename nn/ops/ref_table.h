@@ -15,6 +15,8 @@ struct ref_table {
     /* round_operands: every element of a and b is first rounded to bf16, as a bf16 product sees it.
      */
     void (*gemm)(const struct gemm *gemm, bool round_operands);
+    void (*quantise)(const struct plx_tensor *x, const struct quantised *rows,
+                     const struct quantised *columns);
     void (*rmsnorm)(const struct plx_tensor *y, const struct plx_tensor *rstd,
                     const struct plx_tensor *x, const struct plx_tensor *gain, double eps);
     void (*rmsnorm_backward)(const struct plx_tensor *dx, const struct plx_tensor *dgain,
@@ -22,7 +24,7 @@ struct ref_table {
                              const struct plx_tensor *gain, const struct plx_tensor *rstd,
                              const struct plx_tensor *residual);
     void (*project)(const struct plx_tensor *y, const struct plx_tensor *x,
-                    const struct packed *weight);
+                    const struct packed *weight, const struct plx_tensor *residual);
     void (*unpack)(const struct plx_tensor *y, const struct packed *table,
                    const struct plx_tensor *ids);
     void (*bias)(const struct plx_tensor *y, const struct plx_tensor *x,

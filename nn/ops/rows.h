@@ -30,6 +30,11 @@ struct rows_adamw {
     float eps;
 };
 
+/* How states in bf16 are rounded (rounding.h): the key, and the number of the first element. */
+struct rows_rounding {
+    uint32_t key, first;
+};
+
 struct rows {
     const char *name;
 
@@ -39,8 +44,13 @@ struct rows {
     double (*sum_squares)(const float *x, int64_t count);
     void (*adamw)(float *w, float *m, float *v, const float *g, const struct rows_adamw *update,
                   int64_t count);
+    void (*adamw_bf16)(float *w, uint16_t *m, uint16_t *v, const float *g,
+                       const struct rows_adamw *update, const struct rows_rounding *rounding,
+                       int64_t count);
     void (*momentum)(float *u, float *m, const float *g, const struct rows_momentum *update,
                      int64_t count);
+    void (*momentum_bf16)(float *u, uint16_t *m, const float *g, const struct rows_momentum *update,
+                          const struct rows_rounding *rounding, int64_t count);
     void (*apply)(float *w, const float *u, float decay, float rate, int64_t count);
 
     /* rows x E. */

@@ -6,6 +6,7 @@
  * over vector lanes (always in the same way, so results repeat bit for bit) or where the compiler
  * cannot see that an output equals an input exactly or not at all. */
 #include "core/bits.h"
+#include "ops/rounding.h"
 #include "ops/rows.h"
 
 #include <math.h>
@@ -121,6 +122,29 @@ static void rows_adamw(float *restrict w, float *restrict m, float *restrict v,
     }
 }
 
+static inline float rows_widened(uint16_t bf16)
+{
+    return bits_float((uint32_t)bf16 << 16);
+}
+
+static void rows_adamw_bf16(float *restrict w, uint16_t *restrict m, uint16_t *restrict v,
+                            const float *restrict g, const struct rows_adamw *update,
+                            const struct rows_rounding *rounding, int64_t count)
+{
+    const struct rows_adamw u = *update;
+    const struct rows_rounding at = *rounding;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        float slope = u.factor * g[i];
+        float mean = u.beta1 * rows_widened(m[i]) + u.rest1 * slope;
+        float square = u.beta2 * rows_widened(v[i]) + u.rest2 * slope * slope;
+        uint32_t random = rounding_word(at.key, at.first + (uint32_t)i);
+        m[i] = rounding_bf16(float_bits(mean), random);
+        v[i] = rounding_bf16(float_bits(square), random >> 16);
+        w[i] = u.keep * w[i] - u.rate * (mean / (sqrtf(square) * u.root + u.eps));
+    }
+}
+
 static void rows_momentum(float *restrict u, float *restrict m, const float *restrict g,
                           const struct rows_momentum *update, int64_t count)
 {
@@ -140,6 +164,22 @@ static void rows_momentum(float *restrict u, float *restrict m, const float *res
         float moment = keep * m[i] + take * (factor * g[i]);
         m[i] = moment;
         u[i] = moment;
+    }
+}
+
+static void rows_momentum_bf16(float *restrict u, uint16_t *restrict m, const float *restrict g,
+                               const struct rows_momentum *update,
+                               const struct rows_rounding *rounding, int64_t count)
+{
+    const float factor = update->factor, keep = update->keep, take = update->take;
+    const struct rows_rounding at = *rounding;
+    const bool nesterov = update->nesterov;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        float slope = factor * g[i];
+        float moment = keep * rows_widened(m[i]) + take * slope;
+        m[i] = rounding_bf16(float_bits(moment), rounding_word(at.key, at.first + (uint32_t)i));
+        u[i] = nesterov ? take * slope + keep * moment : moment;
     }
 }
 
@@ -325,7 +365,9 @@ const struct rows ROWS_TABLE = {
     .scale = rows_scale,
     .sum_squares = rows_sum_squares,
     .adamw = rows_adamw,
+    .adamw_bf16 = rows_adamw_bf16,
     .momentum = rows_momentum,
+    .momentum_bf16 = rows_momentum_bf16,
     .apply = rows_apply,
     .rmsnorm = rows_rmsnorm,
     .rmsnorm_backward = rows_rmsnorm_backward,

@@ -12,14 +12,15 @@
 
 /* Bytes of an operation's block; a member is NULL where the operation needs none. */
 struct ops_scratch {
-    plx_status (*gemm)(struct backend *be, const struct gemm *gemm, size_t *bytes);
+    /* The second block is pushed on top of the first, here and below. */
+    plx_status (*gemm)(struct backend *be, const struct gemm *gemm, size_t *first, size_t *second);
+    size_t (*quantise)(const struct plx_tensor *x, const struct quantised *columns);
     size_t (*rmsnorm_backward)(const struct plx_tensor *x);
     size_t (*bias_backward)(const struct plx_tensor *dy);
     size_t (*rope)(const struct plx_tensor *x);
     size_t (*sum_squares)(const struct plx_tensor *sums, const struct plx_tensor *const *xs);
     size_t (*normalise)(const struct plx_tensor *x);
     size_t (*embed_backward)(const struct plx_tensor *dtable, const struct plx_tensor *ids);
-    /* The second block is pushed on top of the first. */
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight, size_t *first,
                           size_t *second);

@@ -4,6 +4,7 @@
 #include "ops/check.h"
 #include "ops/clip_host.h"
 #include "ops/cpu_state.h"
+#include "ops/rounding.h"
 
 /* At most SUMS partial sums whatever the size, added in order at the end. */
 static double vector_squares(const struct backend *be, const float *in, int64_t count)
@@ -43,26 +44,35 @@ plx_status cpu_clip(struct backend *be, const struct clip *clip)
 static void adamw_item(const struct backend *be, const struct adamw_update *update,
                        const struct update_item *item)
 {
-    double step = (double)update->step;
+    const struct step_numbers *numbers = update->numbers->data;
+    const double lr = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
     struct rows_adamw factors = {
         .factor = (float)*(const double *)update->factor->data,
         .beta1 = (float)update->beta1,
         .rest1 = (float)(1.0 - update->beta1),
         .beta2 = (float)update->beta2,
         .rest2 = (float)(1.0 - update->beta2),
-        .keep = (float)(1.0 - item->lr * item->weight_decay),
-        .rate = (float)(item->lr / (1.0 - pow(update->beta1, step))),
-        .root = (float)(1.0 / sqrt(1.0 - pow(update->beta2, step))),
+        .keep = (float)(1.0 - lr * decay),
+        .rate = (float)(lr / numbers->bias1),
+        .root = (float)(1.0 / sqrt(numbers->bias2)),
         .eps = (float)update->eps,
     };
     const struct rows *rows = cpu_rows(be);
+    const bool rounds = item->m->dtype == PLX_BF16;
+    const uint32_t key = rounding_key(numbers->step, item->number);
     int64_t count = plx_tensor_count(item->value);
-    float *w = item->value->data, *m = item->m->data, *v = item->v->data;
+    float *w = item->value->data;
+    void *m = item->m->data, *v = item->v->data;
     const float *g = item->grad->data;
 #pragma omp parallel for num_threads(cpu_threads(be, count)) schedule(static)
     for (int64_t i = 0; i < vector_blocks(count); i++) {
-        int64_t at = i * VECTOR_BLOCK;
-        rows->adamw(w + at, m + at, v + at, g + at, &factors, vector_length(count, i));
+        const int64_t at = i * VECTOR_BLOCK, length = vector_length(count, i);
+        const struct rows_rounding rounding = {key, (uint32_t)at};
+        if (rounds)
+            rows->adamw_bf16(w + at, (uint16_t *)m + at, (uint16_t *)v + at, g + at, &factors,
+                             &rounding, length);
+        else
+            rows->adamw(w + at, (float *)m + at, (float *)v + at, g + at, &factors, length);
     }
 }
 
@@ -84,14 +94,22 @@ static void momentum_item(const struct backend *be, const struct muon_update *up
         .nesterov = update->nesterov,
     };
     const struct rows *rows = cpu_rows(be);
+    const struct step_numbers *numbers = update->numbers->data;
+    const bool rounds = item->m->dtype == PLX_BF16;
+    const uint32_t key = rounding_key(numbers->step, item->number);
     int64_t count = plx_tensor_count(item->value);
-    float *direction = (float *)update->directions->data + index * count, *moment = item->m->data;
+    float *direction = (float *)update->directions->data + index * count;
+    void *moment = item->m->data;
     const float *gradient = item->grad->data;
 #pragma omp parallel for num_threads(cpu_threads(be, count)) schedule(static)
     for (int64_t i = 0; i < vector_blocks(count); i++) {
-        int64_t at = i * VECTOR_BLOCK;
-        rows->momentum(direction + at, moment + at, gradient + at, &factors,
-                       vector_length(count, i));
+        const int64_t at = i * VECTOR_BLOCK, length = vector_length(count, i);
+        const struct rows_rounding rounding = {key, (uint32_t)at};
+        if (rounds)
+            rows->momentum_bf16(direction + at, (uint16_t *)moment + at, gradient + at, &factors,
+                                &rounding, length);
+        else
+            rows->momentum(direction + at, (float *)moment + at, gradient + at, &factors, length);
     }
 }
 
@@ -128,8 +146,9 @@ static void apply_item(const struct backend *be, const struct muon_update *updat
     int64_t count = plx_tensor_count(item->value);
     float *weight = item->value->data;
     const float *direction = (const float *)update->directions->data + index * count;
-    float keep = (float)(1.0 - item->lr * item->weight_decay);
-    float rate = (float)(item->lr * update->scale);
+    const struct step_numbers *numbers = update->numbers->data;
+    const double lr = numbers->lr * item->lr, decay = numbers->weight_decay * item->weight_decay;
+    float keep = (float)(1.0 - lr * decay), rate = (float)(lr * update->scale);
 #pragma omp parallel for num_threads(cpu_threads(be, count)) schedule(static)
     for (int64_t i = 0; i < vector_blocks(count); i++) {
         int64_t at = i * VECTOR_BLOCK;

@@ -14,10 +14,10 @@ static plx_status adamw_step(struct backend *be, const struct update_call *call)
         .items = call->items,
         .count = call->count,
         .factor = call->factor,
+        .numbers = call->numbers,
         .beta1 = call->config->beta1,
         .beta2 = call->config->beta2,
         .eps = call->config->eps,
-        .step = call->step,
     };
     return be->ops->adamw(be, &update);
 }

@@ -193,6 +193,7 @@ static plx_status muon_step(struct backend *be, const struct update_call *call)
         .items = call->items,
         .count = call->count,
         .factor = call->factor,
+        .numbers = call->numbers,
         .directions = &directions,
         .momentum = config->momentum,
         .nesterov = config->nesterov,

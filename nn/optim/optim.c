@@ -87,6 +87,7 @@ struct optim {
     int item_count, batch_count;
     const struct plx_tensor **grads; /* a slot's gradient, NULL where it has no part in the norm */
     struct plx_tensor squares, clip; /* on the device: struct clip's */
+    struct plx_tensor numbers;       /* and struct step_numbers */
     struct arena state;
     struct arena
         borrowed; /* of remote states, on the host, between optim_borrow and optim_return */
@@ -211,6 +212,7 @@ static int64_t optim_batch_size(const struct optim *optim, int first)
 /* Puts a parameter into the batch, whose items are the last. */
 static void optim_batch_add(struct optim *optim, struct optim_batch *batch, int row)
 {
+    const struct optim_config *config = &optim->config;
     struct param *param = &optim->params->items[row];
     struct optim_slot *slot = &optim->slots[row];
     optim->rows[optim->item_count] = row;
@@ -220,6 +222,9 @@ static void optim_batch_add(struct optim *optim, struct optim_batch *batch, int 
         .grad = &param->grad,
         .m = &slot->states[0],
         .v = slot->rule->states > 1 ? &slot->states[1] : NULL,
+        .lr = optim_group_lr(config, param->group),
+        .weight_decay = optim_group_decays(config, param->group),
+        .number = (uint32_t)row,
     };
     optim->item_count++;
     batch->count++;
@@ -246,9 +251,10 @@ static void optim_carve_states(struct optim *optim, struct arena *arena, bool re
     for (int i = 0; i < optim->slot_count; i++) {
         struct optim_slot *slot = &optim->slots[i];
         const struct plx_tensor *value = &optim->params->items[i].value;
+        const plx_dtype dtype = optim->config.bf16_moments ? PLX_BF16 : value->dtype;
         if (slot->rule == NULL || slot->remote != remote) continue;
         for (int s = 0; s < slot->rule->states; s++)
-            slot->states[s] = arena_tensor(arena, value->dtype, value->rank, value->shape);
+            slot->states[s] = arena_tensor(arena, dtype, value->rank, value->shape);
     }
 }
 
@@ -259,6 +265,7 @@ static void optim_carve(struct optim *optim)
     optim_carve_states(optim, &none, true);
     optim->squares = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){optim->slot_count});
     optim->clip = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){CLIP_STATE});
+    optim->numbers = arena_tensor(&optim->state, PLX_F64, 1, (int64_t[]){STEP_NUMBERS});
 }
 
 /* Arenas come zeroed, which is how every state begins. */
@@ -272,21 +279,15 @@ static plx_status optim_allocate(struct optim *optim)
     return PLX_OK;
 }
 
-static plx_status optim_queue(struct optim *optim, struct backend *be, double lr, double decay)
+static plx_status optim_queue(struct optim *optim, struct backend *be)
 {
     const struct clip clip = {.squares = &optim->squares,
                               .state = &optim->clip,
-                              .limit = optim->config.clip,
-                              .step = optim->steps + 1};
+                              .numbers = &optim->numbers,
+                              .limit = optim->config.clip};
     struct plx_tensor factor = optim->clip;
     factor.shape[0] = 1;
     TRY(be->ops->clip(be, &clip));
-    for (int i = 0; i < optim->item_count; i++) {
-        enum param_group group = optim->params->items[optim->rows[i]].group;
-        bool decays = optim_group_decays(&optim->config, group);
-        optim->items[i].lr = lr * optim_group_lr(&optim->config, group);
-        optim->items[i].weight_decay = decays ? decay : 0.0;
-    }
     for (int b = 0; b < optim->batch_count; b++) {
         const struct optim_batch *batch = &optim->batches[b];
         const struct update_call call = {
@@ -294,11 +295,11 @@ static plx_status optim_queue(struct optim *optim, struct backend *be, double lr
             .items = &optim->items[batch->first],
             .count = batch->count,
             .factor = &factor,
-            .step = optim->steps + 1,
+            .numbers = &optim->numbers,
         };
         TRY(batch->rule->step(be, &call));
     }
-    return PLX_OK;
+    return backend_requantise(be, optim->params, false);
 }
 
 /* A step with a measuring backend tells how much scratch the rules take. */
@@ -306,7 +307,8 @@ static plx_status optim_reserve_scratch(struct optim *optim)
 {
     struct backend dry = backend_dry(optim->be);
     TRY(dry.ops->sum_squares(&dry, &optim->squares, optim->grads));
-    TRY(optim_queue(optim, &dry, 0.0, 0.0));
+    TRY(optim_queue(optim, &dry));
+    TRY(backend_requantise(&dry, optim->params, true));
     return backend_reserve(optim->be, dry.scratch.peak);
 }
 
@@ -369,6 +371,19 @@ size_t optim_bytes(const struct optim *optim)
 
 /* ---- Stepping ---- */
 
+plx_status optim_begin(struct optim *optim, double lr_factor, double decay_factor)
+{
+    const struct optim_config *config = &optim->config;
+    const struct backend *be = optim->be;
+    const double step = (double)++optim->steps;
+    const struct step_numbers numbers = {.step = step,
+                                         .lr = config->lr * lr_factor,
+                                         .weight_decay = config->weight_decay * decay_factor,
+                                         .bias1 = 1.0 - pow(config->beta1, step),
+                                         .bias2 = 1.0 - pow(config->beta2, step)};
+    return be->device->upload(optim->numbers.data, &numbers, sizeof numbers, be->stream, be->err);
+}
+
 plx_status optim_measure(struct optim *optim)
 {
     struct backend *be = optim->be;
@@ -385,18 +400,16 @@ const struct plx_tensor *optim_squares(const struct optim *optim)
     return &optim->squares;
 }
 
-plx_status optim_update(struct optim *optim, double lr_factor, double decay_factor)
+plx_status optim_update(struct optim *optim)
 {
-    TRY(optim_queue(optim, optim->be, optim->config.lr * lr_factor,
-                    optim->config.weight_decay * decay_factor));
-    optim->steps++;
-    return PLX_OK;
+    return optim_queue(optim, optim->be);
 }
 
 plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor)
 {
+    TRY(optim_begin(optim, lr_factor, decay_factor));
     TRY(optim_measure(optim));
-    return optim_update(optim, lr_factor, decay_factor);
+    return optim_update(optim);
 }
 
 struct plx_tensor optim_norm(const struct optim *optim)

@@ -40,6 +40,8 @@ struct optim_config {
     bool decay_norms; /* weight decay also on norms, biases and embeddings; matrices, thin ones and
                          an untied head always decay */
     double clip;      /* largest global gradient norm; 0: no clipping */
+    bool
+        bf16_moments; /* momentum, m and v in bf16 (ops/rounding.h), not in the parameters' dtype */
 };
 
 /* The recipe of the paper's language models (arXiv 2605.29157): adamw lr 3e-4, betas 0.9, 0.95, eps
@@ -69,11 +71,15 @@ size_t optim_bytes(const struct optim *optim);
  * that step and all later ones change nothing, which optim_read_report tells. */
 plx_status optim_step(struct optim *optim, double lr_factor, double decay_factor);
 
-/* The same in two halves, for processes that share gradients: between them the caller adds up
- * optim_squares, f64 [parameters] on the device, over the processes. */
+/* The same in three parts. The first advances the step and brings its numbers to the device; what
+ * the others queue is the same in every step, so it can be repeated as it is (ops/replay.h).
+ * Between these two, processes that share gradients add up optim_squares, f64 [parameters] on the
+ * device.
+ */
+plx_status optim_begin(struct optim *optim, double lr_factor, double decay_factor);
 plx_status optim_measure(struct optim *optim);
 const struct plx_tensor *optim_squares(const struct optim *optim);
-plx_status optim_update(struct optim *optim, double lr_factor, double decay_factor);
+plx_status optim_update(struct optim *optim);
 
 struct optim_report {
     double grad_norm; /* of the last step, before clipping; or of the bad one */

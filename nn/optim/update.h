@@ -1,9 +1,9 @@
 /* update.h: what optim.c and the update rules agree on; internal to this folder.
  *
  * An update rule turns the gradients of a batch of parameters into their next values. It says which
- * tensors of state it keeps for each, all of the parameter's shape and dtype, and optim.c
- * allocates, names and enumerates them. A new rule is one file with one const struct, and a mention
- * in a row of optim.c's table. */
+ * tensors of state it keeps for each, all of the parameter's shape, and optim.c allocates, names
+ * and enumerates them. A new rule is one file with one const struct, and a mention in a row of
+ * optim.c's table. */
 #ifndef NN_OPTIM_UPDATE_H
 #define NN_OPTIM_UPDATE_H
 
@@ -11,13 +11,12 @@
 
 enum { UPDATE_MAX_STATES = 2 };
 
-/* A batch's update in one step: items' rates have their schedule and group multipliers applied. */
+/* A batch's update in one step. */
 struct update_call {
     const struct optim_config *config;
     const struct update_item *items;
     int count;
-    const struct plx_tensor *factor; /* of the gradients, as the operations take it */
-    int64_t step;                    /* 1-based */
+    const struct plx_tensor *factor, *numbers; /* as the operations take them */
 };
 
 struct update_rule {

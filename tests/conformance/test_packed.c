@@ -100,9 +100,9 @@ static void project_on(const struct backend_config *config, const struct shape *
     struct backend dry = backend_dry(&be);
     struct plx_tensor none_in = in, none_out = out;
     none_in.data = none_out.data = NULL;
-    assert_ok(dry.ops->project(&dry, &none_out, &none_in, packed), &err);
+    assert_ok(dry.ops->project(&dry, &none_out, &none_in, packed, NULL), &err);
     assert_ok(backend_reserve(&be, dry.scratch.peak), &err);
-    assert_ok(be.ops->project(&be, &out, &in, packed), &err);
+    assert_ok(be.ops->project(&be, &out, &in, packed, NULL), &err);
     assert_int_equal(be.scratch.used, 0);
     assert_true(be.scratch.peak <= dry.scratch.peak);
     for (int64_t i = 0; i < shape->M * shape->N; i++) got[i] = case_get(&out, i);
@@ -227,7 +227,8 @@ static void logits_of(const char *folder, enum packing packing, float *logits, i
     struct plx_tensor out = plx_tensor_dense(logits, PLX_F32, 2, (const int64_t[]){1, vocab});
     CASE_OK(&m, backend_create(&m.be, &backend, &m.err));
     CASE_OK(&m, model_open(&m.be, folder, &m.model, &m.err));
-    CASE_OK(&m, model_cache_create(m.model, 1, 8, &cache));
+    CASE_OK(&m, model_cache_create(
+                    m.model, &(struct model_cache_config){.sequences = 1, .capacity = 8}, &cache));
     CASE_OK(&m, model_decode(m.model, cache, ids, &(int64_t){4}, &out));
     CASE_OK(&m, model_decode(m.model, cache, ids + 4, &(int64_t){1}, &out));
     model_cache_destroy(cache);

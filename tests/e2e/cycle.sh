@@ -17,6 +17,22 @@ same_model whole halves
 same_losses whole halves 0
 cmp <(losses whole) <(losses halves) || fail "the logs' losses differ"
 
+# The same with the optimiser's state in bf16, whose rounding goes by step and place alone; its file is smaller.
+for optimizer in muon adamw; do
+    must "$parallax" train --data text --out "bf16-$optimizer" "${tiny[@]}" --steps 20 --checkpoint-every 10 \
+        --optimizer "$optimizer" --moments bf16
+    cp -r "bf16-$optimizer" "cut-$optimizer"
+    rm -r "cut-$optimizer/checkpoints/step-00000020"
+    must "$parallax" train --resume auto --out "cut-$optimizer"
+    same_model "bf16-$optimizer" "cut-$optimizer"
+    cmp "$(final "bf16-$optimizer")/optimizer.safetensors" "$(final "cut-$optimizer")/optimizer.safetensors" ||
+        fail "optimiser states differ"
+done
+[ "$(stat -c %s "$(final bf16-muon)/optimizer.safetensors")" -lt "$(($(stat -c %s "$(final whole)/optimizer.safetensors") * 2 / 3))" ] ||
+    fail "states in bf16 are no smaller"
+refuses 1 'is of dtype BF16, but F32 is expected \(--moments\)' \
+    "$parallax" train --resume auto --out cut-muon --moments f32 --steps 25
+
 # A named checkpoint into another folder; a differing option is named.
 must "$parallax" train --resume whole/checkpoints/step-00000010 --out branch --seed 1 --eval-every 5
 grep -q 'eval_every: 5 now, but 10 in the checkpoint' must.out || fail "the differing option is not named"
@@ -52,6 +68,14 @@ printf '{"prompt": "the "}\n{"prompt": "a quick brown"}\n{"prompt": "fox"}\n' >p
 cmp side.1 side.2 || fail "the company of a prompt changes its text: $(cat side.1 side.2)"
 [ "$(wc -l <side.1)" -eq 3 ] || fail "three prompts gave $(cat side.1)"
 "$parallax" sample halves --prompts prompts.txt --max-tokens 12 --threads 1 --temperature 0 >side.3
+# Few places, or a small cache, change when a text goes on, not how; what was taken is said.
+"$parallax" sample halves --prompts prompts.txt --batch 3 --cache-tokens 130 --max-tokens 12 --threads 1 --seed 5 --stats \
+    >side.4 2>stats
+cmp side.1 side.4 || fail "the cache of a prompt changes its text: $(cat side.1 side.4)"
+grep -q '^3 texts in .* s: .* prompt tokens, ' stats || fail "no counts in $(cat stats)"
+grep -q '^cache: 2 pages of 64 tokens, .* MB, 2 of them taken at most; ' stats || fail "no cache in $(cat stats)"
+refuses 2 '--cache-tokens: 63 tokens are 0 pages of 64, but prompt 1 of 4 tokens may take 1 with 12 new ones' \
+    "$parallax" sample halves --prompts prompts.txt --max-tokens 12 --cache-tokens 63
 alone=$("$parallax" sample halves "fox" --max-tokens 12 --threads 1 --temperature 0)
 [[ "$(tail -n 1 side.3)" == *"\"prompt\":\"fox\",\"text\":\"$alone\","* ]] || fail "alone $alone, together $(cat side.3)"
 refuses 2 '--prompts: prompts.txt holds all prompts' "$parallax" sample halves "x" --prompts prompts.txt

@@ -20,6 +20,9 @@ same_losses plain threads 1e-4
 must "${train[@]}" --out again
 same_model plain again
 
+must "${train[@]}" --out moments --moments bf16
+same_losses plain moments 1e-2
+
 # The zero starts begin as softmax attention: the first loss is the same bits.
 must "${train[@]}" --out zero --probe-start zero-gain --steps 1
 must "${train[@]}" --out softmax --mixer softmax --steps 1

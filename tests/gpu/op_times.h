@@ -38,6 +38,9 @@ static const struct op_time {
     {"cross_entropy/in-place", 65536, 260, 0},
     {"sum_squares", VOCABULARY, 1024, 0},
     {"adamw/later", VOCABULARY, 1024, 0},
+    {"adamw/bf16-later", VOCABULARY, 1024, 0},
+    {"momentum/ema", 3072, 1024, 0},
+    {"momentum/bf16-ema", 3072, 1024, 0},
 };
 
 static const struct op_case *op_case_named(const char *name)
@@ -59,8 +62,7 @@ static void op_time_must(const struct backend *be, plx_status status)
 static struct plx_tensor op_time_place(struct backend *be, const struct operand *operand)
 {
     struct seeded random = seeded_make(1, (uint64_t)operand->shape[0]);
-    plx_dtype dtype = operand->stored ? be->storage : be->activation;
-    if (operand->values >= FILL_IDS) dtype = PLX_I32;
+    const plx_dtype dtype = op_operand_dtype(operand, be);
     int64_t count = op_operand_count(operand), block = count < BLOCK ? count : BLOCK;
     struct test_tensor some = test_tensor_create(dtype, VIEW_ALIGNED, 1, &block);
     double *values = malloc((size_t)(block + 1) * sizeof *values);

@@ -29,6 +29,19 @@ for dtype in f32 bf16; do
         fail "optimiser states differ in $dtype"
 done
 
+# Steps as graphs are those launched one by one, with exchanges in them, documents of many lengths, ends of epochs, which
+# leave one rank's rows shorter, and samples that rank 0 alone draws.
+seq 150 | awk '{ s = "{\"text\": \"" $1; for (w = 0; w < $1 * 7 % 23; w++) s = s " word" w; print s "\"}" }' >documents.jsonl
+for optimizer in muon adamw; do
+    for graphs in "" no-; do
+        must "$parallax" train --data documents.jsonl "${tiny[@]}" --device cuda --deterministic --steps 30 --accumulate 2 \
+            --optimizer "$optimizer" --sample-every 7 --sample-tokens 8 --sample-prompt 1 --gpus 2 \
+            "--${graphs}cuda-graphs" --out "${graphs}graphs-$optimizer"
+    done
+    same_losses "graphs-$optimizer" "no-graphs-$optimizer" 0
+    same_model "graphs-$optimizer" "no-graphs-$optimizer"
+done
+
 # Half the way with two GPUs, the rest with one, and with two again.
 for count in 1 2; do
     cp -r two-muon "on$count"

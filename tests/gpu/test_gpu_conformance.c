@@ -95,7 +95,7 @@ static const struct attention_case fla_cases[] = {
 };
 
 /* More tiles than a card has multiprocessors, so that blocks take several; and long sequences. */
-static const int32_t several[] = {0, 130, 130, 261, 400, 530};
+static const int32_t several[] = {0, 130, 130, 261, 400, 530}, paged[] = {700, 0, 513};
 static const struct attention_case large_cases[] = {
     {"items_64", 2, 193, 193, 40, 8, 64, .causal = true, .view = VIEW_ALIGNED},
     {"items_128", 4, 193, 193, 20, 5, 128, .causal = true, .view = VIEW_SLICED},
@@ -108,6 +108,17 @@ static const struct attention_case large_cases[] = {
      .view = VIEW_ALIGNED},
     {"long_4096", 1, 4096, 4096, 1, 1, 64, .causal = true, .view = VIEW_ALIGNED},
     {"prefill_4096", 1, 130, 4096, 2, 1, 128, .causal = true, .view = VIEW_SLICED},
+    /* Prompts in pieces, from pages that divide a tile, that it divides, and that do neither. */
+    {"page_64_prefill", 3, 256, 700, 8, 4, 128, .causal = true, .k_lengths = paged, .page = 64,
+     .view = VIEW_ALIGNED},
+    {"page_64_prefill_64", 3, 256, 700, 8, 4, 64, .causal = true, .k_lengths = paged, .page = 64,
+     .view = VIEW_ALIGNED},
+    {"page_32_window", 3, 300, 700, 4, 2, 128, .causal = true, .window = 200, .k_lengths = paged,
+     .page = 32, .view = VIEW_ALIGNED},
+    {"page_96_full", 3, 130, 700, 6, 2, 64, .k_lengths = paged, .page = 96, .view = VIEW_SLICED},
+    {"page_256_items", 3, 193, 700, 40, 10, 128, .causal = true, .k_lengths = paged, .page = 256,
+     .view = VIEW_ALIGNED},
+    {"page_64_items", 3, 193, 700, 40, 10, 64, .causal = true, .page = 64, .view = VIEW_ALIGNED},
 };
 
 /* The table of all devices, with its memory where tuned kernels take it. */
@@ -132,6 +143,8 @@ static const struct attention_case small_cases[] = {
     {"small_64_page_16", 2, 1, 41, 4, 2, 64, .causal = true, .k_lengths = few_k, .page = 16,
      .view = VIEW_ALIGNED},
     {"small_128_page_100", 1, 2, 130, 8, 1, 128, .causal = true, .page = 100, .view = VIEW_ALIGNED},
+    {"small_128_page_64", 1, 70, 130, 2, 1, 128, .causal = true, .page = 64, .view = VIEW_ALIGNED},
+    {"small_64_page_32", 1, 70, 130, 2, 1, 64, .causal = true, .page = 32, .view = VIEW_ALIGNED},
     {"small_64_f8", 1, 1, 41, 4, 2, 64, .f8 = true, .view = VIEW_ALIGNED},
     {"small_128_f8_page_16", 1, 1, 41, 4, 2, 128, .f8 = true, .page = 16, .view = VIEW_ALIGNED},
     {"small_splits", 1, 1, 700, 2, 1, 128, .causal = true, .view = VIEW_ALIGNED},

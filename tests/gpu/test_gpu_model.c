@@ -1,9 +1,11 @@
 /* test_gpu_model.c: whole models on a GPU: golden models, the course of training, and resuming.
  *
  * In f32 a model is held to the CPU's tolerance, in bf16 to twice what the naive bf16 model gets
- * wrong (../rounded_ops.h). Golden models are looked for in $PLX_GOLDEN_MODELS, which a machine
- * without the source tree needs, beside test_model_golden.c, and in the shared data. Without a GPU
- * the program says "skipped, no GPU" and exits with 77. */
+ * wrong (../rounded_ops.h), in fp8 to twice what the CPU's imitation of it does. Golden models are
+ * looked for in $PLX_GOLDEN_MODELS, which a machine without the source tree needs, beside
+ * test_model_golden.c, and in the shared data. Without a GPU the program says "skipped, no GPU" and
+ * exits with 77. */
+#include "../cache_laws.h"
 #include "../model_laws.h"
 
 #include <unistd.h>
@@ -12,11 +14,12 @@
 #include "../unit/io_files.h"
 #include "device_memory.h"
 #include "io/checkpoint.h"
+#include "op_backends.h"
 #include "parity.h"
 
 /* ---- Backends ---- */
 
-enum { EXACT, NAIVE_BF16, GPU_F32, GPU_BF16, BACKENDS };
+enum { EXACT, NAIVE_BF16, GPU_F32, GPU_BF16, IMITATED_FP8, GPU_FP8, BACKENDS };
 
 static struct backend_config backend_of(int which)
 {
@@ -24,10 +27,20 @@ static struct backend_config backend_of(int which)
         [EXACT] = {.ops = &ops_cpu, .threads = 1},
         [NAIVE_BF16] = {.ops = rounded_ops(), .compute = PLX_BF16, .threads = 1},
         [GPU_F32] = {.ops = &ops_cuda},
-        [GPU_BF16] = {.ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true}};
+        [GPU_BF16] = {.ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true},
+        [IMITATED_FP8] = {.ops = &ops_cpu, .threads = 1, .fp8_linear = true},
+        [GPU_FP8] = {
+            .ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true, .fp8_linear = true}};
     struct backend_config config = configs[which];
     config.deterministic = true;
     return config;
+}
+
+static bool has_fp8;
+
+static bool is_missing(int which)
+{
+    return which == GPU_FP8 && !has_fp8;
 }
 
 /* ---- Golden models ---- */
@@ -101,6 +114,7 @@ static void run_open(struct run *run, int which, const char *mixer, const char *
     const struct backend_config backend = backend_of(which);
     struct rng rng = rng_make(3, 9);
     config.initializer_range = 0.1;
+    config.intermediate_size = 48; /* a multiple of 16, as fp8 asks */
     optim.lr = rate * (strcmp(optimizer, "muon") == 0 ? 0.02 : 0.01);
     optim.other_lr = optim.head_lr = optim.embedding_lr = 0.5;
     case_open_on(&run->m, &config, &backend, 3);
@@ -141,6 +155,7 @@ static void losses_follow_the_cpu(void **state)
         double exact[STEPS], apart[BACKENDS] = {0};
         for (int b = 0; b < BACKENDS; b++) {
             struct run run;
+            if (is_missing(b)) continue;
             run_open(&run, b, mixers[i / 2], optimizers[i % 2], 0.1);
             for (int s = 0; s < STEPS; s++) {
                 double loss = step(&run);
@@ -154,6 +169,8 @@ static void losses_follow_the_cpu(void **state)
                       apart[GPU_BF16], apart[NAIVE_BF16]);
         assert_true(apart[GPU_F32] <= 1e-5 * exact[0]);
         assert_true(apart[GPU_BF16] <= 2 * apart[NAIVE_BF16]);
+        print_message("    in fp8 %.1e, imitated %.1e\n", apart[GPU_FP8], apart[IMITATED_FP8]);
+        assert_true(apart[GPU_FP8] <= 2 * apart[IMITATED_FP8]);
     }
 }
 
@@ -162,12 +179,15 @@ static void one_batch_is_learnt_by_heart(void **state)
     (void)state;
     static const char *const mixers[] = {"softmax", "parallax"}, *const optimizers[] = {"adamw",
                                                                                         "muon"};
-    for (int i = 0; i < 8; i++) {
+    static const int backends[] = {GPU_F32, GPU_BF16, GPU_FP8};
+    static const char *const names[] = {"f32", "bf16", "fp8"};
+    for (int i = 0; i < 12; i++) {
         struct run run;
-        run_open(&run, i < 4 ? GPU_F32 : GPU_BF16, mixers[i / 2 % 2], optimizers[i % 2], 1);
+        if (is_missing(backends[i / 4])) continue;
+        run_open(&run, backends[i / 4], mixers[i / 2 % 2], optimizers[i % 2], 1);
         double first = step(&run), last = first;
         for (int s = 1; s < 150; s++) last = step(&run);
-        print_message("%s, %s, %s: loss %.3f -> %.4f\n", i < 4 ? "f32" : "bf16", mixers[i / 2 % 2],
+        print_message("%s, %s, %s: loss %.3f -> %.4f\n", names[i / 4], mixers[i / 2 % 2],
                       optimizers[i % 2], first, last);
         assert_true(first > 3.0 && last < 0.1);
         run_close(&run);
@@ -222,12 +242,14 @@ static void resuming_changes_no_bit(void **state)
 {
     (void)state;
     static const char *const optimizers[] = {"adamw", "muon"};
-    for (int i = 0; i < 4; i++) {
-        const int which = i < 2 ? GPU_F32 : GPU_BF16;
+    static const int backends[] = {GPU_F32, GPU_BF16, GPU_FP8};
+    for (int i = 0; i < 6; i++) {
+        const int which = backends[i / 2];
         const struct train_state train = {.step = 3};
         struct error err = {0};
         struct run whole, rest;
         int64_t count;
+        if (is_missing(which)) continue;
         run_open(&whole, which, "parallax", optimizers[i % 2], 1);
         for (int s = 0; s < 3; s++) step(&whole);
         assert_int_equal(checkpoint_save(io_path("run"), whole.m.model, whole.optim, NULL, NULL,
@@ -262,7 +284,10 @@ static struct plx_tensor decoded(struct case_model *m, const struct case_batch *
     struct plx_tensor all = case_tensor(PLX_F32, 2, (int64_t[]){TEXTS * TOKENS_EACH, V}),
                       logits = case_tensor(PLX_F32, 2, (int64_t[]){TEXTS, V});
     struct model_cache *cache;
-    CASE_OK(m, model_cache_create(m->model, TEXTS, TOKENS_EACH, &cache));
+    CASE_OK(m,
+            model_cache_create(
+                m->model, &(struct model_cache_config){.sequences = TEXTS, .capacity = TOKENS_EACH},
+                &cache));
     for (int64_t at = 0; at < TOKENS_EACH; at++) {
         const int32_t ids[TEXTS] = {b->ids[at], b->ids[TOKENS_EACH + at]};
         CASE_OK(m, model_decode(m->model, cache, ids, (int64_t[TEXTS]){1, 1}, &logits));
@@ -316,12 +341,113 @@ static void decoding_equals_forward(void **state)
     }
 }
 
+/* Texts that take turns in the places and pages of a small pool, passes of which are graphs whose
+ * table of pages changes: as the forward, in f32 and in bf16. */
+static void decoding_in_turns_equals_forward(void **state)
+{
+    (void)state;
+    static const char *const mixers[] = {"softmax", "parallax"};
+    for (int i = 0; i < 2 * CACHE_EXTENTS; i++) {
+        const struct cache_extent extent = cache_extents[i / 2];
+        struct model_config config = case_config(2, mixers[i % 2]);
+        struct plx_tensor exact = {0};
+        struct case_batch b;
+        struct rng rng = rng_make(5, 5);
+        config.hidden_size = 256, config.head_dim = 128, config.initializer_range = 0.06;
+        config.layer[1].window = i % 4 < 2 ? 0 : 9;
+        case_batch_fill(&b, cache_lengths, CACHE_TEXTS, config.vocab_size, &rng);
+        for (int which = EXACT; which < BACKENDS; which++) {
+            const struct backend_config backend = backend_of(which);
+            struct case_model m;
+            if (which == NAIVE_BF16) continue;
+            case_open_on(&m, &config, &backend, 4);
+            struct plx_tensor forward = cache_expected(&m, &b);
+            if (which == EXACT) {
+                exact = forward;
+                case_close(&m);
+                continue;
+            }
+            struct plx_tensor turns = cache_decoded(&m, &b, extent.page, extent.pages);
+            double largest, error = largest_difference(&turns, &exact, &largest),
+                            allowed = 2 * largest_difference(&forward, &exact, &largest);
+            if (which == GPU_F32) allowed = 2e-5 * largest;
+            print_message("%s, pages of %lld: %s %.2e off, allowed %.2e\n", mixers[i % 2],
+                          (long long)extent.page, which == GPU_F32 ? "f32" : "bf16", error,
+                          allowed);
+            assert_true(error <= allowed);
+            free(forward.data), free(turns.data);
+            case_close(&m);
+        }
+        free(exact.data);
+    }
+}
+
+/* Logits of a folder's model with packed weights: the forward's, and those decoded in turns. */
+static void packed_logits(const char *folder, int which, enum packing packing,
+                          const struct case_batch *b, struct plx_tensor *forward,
+                          struct plx_tensor *turns)
+{
+    struct backend_config backend = backend_of(which);
+    struct case_model m = {0};
+    backend.packing = packing;
+    CASE_OK(&m, backend_create(&m.be, &backend, &m.err));
+    CASE_OK(&m, model_open(&m.be, folder, &m.model, &m.err));
+    *forward = cache_expected(&m, b);
+    *turns = cache_decoded(&m, b, 16, 6);
+    case_close(&m);
+}
+
+static void save_wide_model(const char *folder, struct case_batch *b)
+{
+    struct model_config config = case_config(2, "parallax");
+    const struct backend_config cpu = backend_of(EXACT);
+    struct case_model m;
+    struct rng rng = rng_make(6, 6);
+    config.hidden_size = 256, config.head_dim = 128, config.initializer_range = 0.06;
+    case_batch_fill(b, cache_lengths, CACHE_TEXTS, config.vocab_size, &rng);
+    case_open_on(&m, &config, &cpu, 4);
+    CASE_OK(&m, file_make_folder(folder, &m.err));
+    CASE_OK(&m, model_save(m.model, NULL, folder, PLX_F32, &m.err));
+    case_close(&m);
+}
+
+/* Packed weights on a GPU are those of the CPU; prompts take the products of many rows, single
+ * tokens those of few. */
+static void packed_weights_equal_the_cpus(void **state)
+{
+    (void)state;
+    char folder[256];
+    struct error err = {0};
+    struct case_batch b;
+    snprintf(folder, sizeof folder, "%s", io_path("packed"));
+    save_wide_model(folder, &b);
+    for (enum packing kind = PACKING_BF16; kind < PACKINGS; kind++) {
+        struct plx_tensor forward[BACKENDS], turns[BACKENDS];
+        for (int which = EXACT; which < BACKENDS; which++)
+            packed_logits(folder, which, kind, &b, &forward[which], &turns[which]);
+        double largest, naive = largest_difference(&forward[NAIVE_BF16], &forward[EXACT], &largest);
+        for (int which = GPU_F32; which < BACKENDS; which++) {
+            const double allowed = which == GPU_F32 ? 2e-5 * largest : 2 * naive,
+                         whole = largest_difference(&forward[which], &forward[EXACT], &largest),
+                         apart = largest_difference(&turns[which], &forward[EXACT], &largest);
+            print_message("%s weights, %s: forward %.2e off, decoded %.2e, allowed %.2e\n",
+                          packing_name(kind), which == GPU_F32 ? "f32" : "bf16", whole, apart,
+                          allowed);
+            assert_true(whole <= allowed && apart <= allowed);
+        }
+        for (int which = EXACT; which < BACKENDS; which++)
+            free(forward[which].data), free(turns[which].data);
+    }
+    assert_int_equal(file_remove_tree(folder, &err), PLX_OK);
+}
+
 int main(void)
 {
     if (!device_present()) {
         printf("skipped, no GPU\n");
         return 77;
     }
+    has_fp8 = op_backend_has_fp8();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_models),
         cmocka_unit_test(losses_follow_the_cpu),
@@ -329,6 +455,8 @@ int main(void)
         cmocka_unit_test(gradients_of_parts_add_up),
         cmocka_unit_test(resuming_changes_no_bit),
         cmocka_unit_test(decoding_equals_forward),
+        cmocka_unit_test(decoding_in_turns_equals_forward),
+        cmocka_unit_test(packed_weights_equal_the_cpus),
     };
     return cmocka_run_group_tests_name("models on a GPU", tests, io_folder_make, io_folder_remove);
 }

@@ -82,7 +82,7 @@ static void rig_create(struct rig *rig, const struct layer_case *layer, uint64_t
     rig_fill_batch(rig);
     layer->create(rig, layer->variant);
     param_list_carve_values(&rig->params, &rig->values);
-    param_list_carve_active(&rig->params, PLX_F64, &rig->values);
+    param_list_carve_active(&rig->params, backend_precision(&rig->be), &rig->values);
     param_list_carve_grads(&rig->params, &rig->grads);
     for (int p = 0; p < rig->params.count; p++) {
         case_fill(&rig->params.items[p].value, &rig->rng, 0.5);
@@ -153,7 +153,7 @@ static void heads_case(struct rig *rig, int variant)
     struct heads *heads = &rig->heads;
     *heads = (struct heads){.heads = 3,
                             .channels = 4,
-                            .precision = {PLX_F64, PLX_F64},
+                            .precision = backend_precision(&rig->be),
                             .has_norm = variant & 1,
                             .bias = -1,
                             .gate = -1,
@@ -171,7 +171,10 @@ static void heads_case(struct rig *rig, int variant)
 static plx_status heads_case_forward(struct rig *rig, const struct plx_tensor *x,
                                      const struct plx_tensor *y)
 {
-    TRY(heads_forward(&rig->be, &rig->heads, &rig->params, &rig->batch.positions, x,
+    struct projection projections[2];
+    int count = heads_projections(&rig->heads, &rig->heads_record, projections);
+    TRY(linear_project(&rig->be, &rig->params, x, projections, count));
+    TRY(heads_forward(&rig->be, &rig->heads, &rig->params, &rig->batch.positions,
                       &rig->heads_record));
     struct plx_tensor out = view_matrix(&rig->heads_record.out, N);
     return rig->be.ops->copy(&rig->be, y, &out);
@@ -196,8 +199,7 @@ static plx_status heads_case_backward(struct rig *rig, const struct plx_tensor *
 static void mlp_case(struct rig *rig, int variant)
 {
     (void)variant;
-    assert_true(
-        mlp_create(&rig->mlp, &rig->params, (struct precision){PLX_F64, PLX_F64}, E, 11, 1, "m"));
+    assert_true(mlp_create(&rig->mlp, &rig->params, backend_precision(&rig->be), E, 11, 1, "m"));
     mlp_carve(&rig->mlp, N, &rig->records, &rig->mlp_record);
 }
 
@@ -250,8 +252,7 @@ static void block_case(struct rig *rig, int variant)
     config.probe_gate = variant == 2;
     config.qkv_bias = variant == 3;
     config.layer[0].window = variant == 2 ? 2 : 0;
-    assert_true(
-        block_create(&rig->block, &config, 0, (struct precision){PLX_F64, PLX_F64}, &rig->params));
+    assert_true(block_create(&rig->block, &config, 0, backend_precision(&rig->be), &rig->params));
     rig->block_record.mixer = calloc(1, rig->block.kind->record_size);
     block_carve(&rig->block, N, RECORD_ALL, &rig->records, &rig->block_record);
 }
@@ -393,7 +394,7 @@ static double head_value(struct rig *rig, const struct plx_tensor *x,
 {
     double sum = 0;
     struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1});
-    RIG_OK(rig, head_loss(&rig->be, rig->weight, &rig->params, x, targets, 0, NULL, &total));
+    RIG_OK(rig, head_loss(&rig->be, rig->weight, &rig->params, x, targets, NULL, NULL, &total));
     return sum;
 }
 
@@ -401,7 +402,7 @@ static void test_head(void **state)
 {
     (void)state;
     const int64_t tokens = 600, shape[2] = {tokens, 3};
-    const double scale = 0.7;
+    double scale = 0.7;
     const struct layer_case none = {.create = embedding_case};
     struct rig rig;
     rig_create(&rig, &none, case_seed("head"));
@@ -418,8 +419,9 @@ static void test_head(void **state)
         ((int32_t *)targets.data)[n] = n % 7 == 0 ? -1 : (int32_t)rng_below(&rig.rng, HEAD_VOCAB);
     RIG_OK(&rig, backend_reserve(&rig.be, (size_t)1 << 24));
     double sum = 0;
-    struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1});
-    RIG_OK(&rig, head_loss(&rig.be, rig.weight, &rig.params, &x, &targets, scale, &dx, &total));
+    struct plx_tensor total = plx_tensor_dense(&sum, PLX_F64, 1, (int64_t[]){1}),
+                      factor = plx_tensor_dense(&scale, PLX_F64, 1, (int64_t[]){1});
+    RIG_OK(&rig, head_loss(&rig.be, rig.weight, &rig.params, &x, &targets, &factor, &dx, &total));
     assert_true(fabs(sum - head_value(&rig, &x, &targets)) <= 1e-12 * sum);
     for (int s = 0; s < 24; s++) {
         bool in_x = s % 2 == 0;

@@ -148,7 +148,9 @@ static void test_running(void **state)
         logits[i] = logits_of(m, &twins.batch.batch);
         CASE_OK(m, model_score(m->model, &twins.batch.batch, queries, 4, scores[i]));
         decoded[i] = case_tensor(PLX_F32, 2, (int64_t[]){2, config.vocab_size});
-        CASE_OK(m, model_cache_create(m->model, 2, 9, &cache));
+        CASE_OK(m, model_cache_create(m->model,
+                                      &(struct model_cache_config){.sequences = 2, .capacity = 9},
+                                      &cache));
         CASE_OK(m, model_decode(m->model, cache, twins.batch.ids, (int64_t[]){5, 3}, &decoded[i]));
         for (int t = 0; t < 4; t++)
             CASE_OK(m, model_decode(m->model, cache, twins.batch.ids + 8 + t, (int64_t[]){1, 1},

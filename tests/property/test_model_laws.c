@@ -16,7 +16,8 @@ static void check_decode(struct case_model *m, const struct case_batch *b,
     enum { S = 3, T = 29 };
     const int64_t V = full->shape[1];
     struct model_cache *cache;
-    CASE_OK(m, model_cache_create(m->model, S, T, &cache));
+    CASE_OK(m, model_cache_create(
+                   m->model, &(struct model_cache_config){.sequences = S, .capacity = T}, &cache));
     struct plx_tensor logits = case_tensor(m->be.storage, 2, (int64_t[]){S, V});
     int64_t at = 0;
     for (int p = 0; at < T; p++) {
@@ -55,7 +56,8 @@ static void check_uneven(struct case_model *m, const struct case_batch *b,
                                              {1, 0, 1},  {1, 1, 1}, {18, 12, 15}};
     const int64_t V = full->shape[1];
     struct model_cache *cache;
-    CASE_OK(m, model_cache_create(m->model, S, 29, &cache));
+    CASE_OK(m, model_cache_create(
+                   m->model, &(struct model_cache_config){.sequences = S, .capacity = 29}, &cache));
     struct plx_tensor logits = case_tensor(m->be.storage, 2, (int64_t[]){S, V});
     for (int step = 0; step < STEPS; step++) {
         int32_t ids[S * 29], *next = ids;
@@ -109,11 +111,11 @@ static void test_decode(void **state)
     }
 }
 
-/* A prompt longer than one internal piece. */
+/* A prompt longer than one pass. */
 static void test_long_prefill(void **state)
 {
     const struct model_config config = setup_config(*state);
-    enum { T = 500 };
+    enum { T = 1100 };
     uint64_t seed = case_seed("long prefill");
     struct rng rng = rng_make(seed, 8);
     struct case_model m;
@@ -125,9 +127,10 @@ static void test_long_prefill(void **state)
                       logits = case_tensor(PLX_F64, 2, (int64_t[]){1, config.vocab_size}),
                       last = rows_of(&full, T - 1, 1);
     struct model_cache *cache;
-    CASE_OK(&m, model_cache_create(m.model, 1, T, &cache));
+    CASE_OK(&m, model_cache_create(
+                    m.model, &(struct model_cache_config){.sequences = 1, .capacity = T}, &cache));
     CASE_OK(&m, model_decode(m.model, cache, b.ids, &(int64_t){T}, &logits));
-    assert_close("prefill in internal pieces", &logits, &last, 1e-12);
+    assert_close("prefill in passes", &logits, &last, 1e-12);
     model_cache_destroy(cache);
     free(full.data);
     free(logits.data);

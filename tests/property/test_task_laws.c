@@ -212,7 +212,7 @@ static void test_wrong_keys_are_refused(void **state)
         memcpy(keys, right, sizeof keys);
         if (!sound) keys[wrongs[w].place] = wrongs[w].token;
         if (!sound) ends[2] = wrongs[w].end;
-        const struct batch batch = {5, 2, ids, ids, positions, offsets, keys, ends};
+        const struct batch batch = {5, 2, ids, ids, positions, offsets, keys, ends, false};
         CASE_OK(&m, model_reserve(m.model, 5, 2, false, RECOMPUTE_NONE, NULL));
         const int64_t reserved = sound ? 7 : wrongs[w].reserved;
         if (reserved > 0) CASE_OK(&m, model_reserve_keys(m.model, reserved));

@@ -14,5 +14,8 @@ struct op_backend {
 /* All of count, or a line that says why not: what cmocka's set-up of a group returns. */
 int op_backends_create(struct op_backend *backends, int count);
 int op_backends_destroy(struct op_backend *backends, int count);
+/* Whether there is a GPU with 8-bit products, which no other than a Hopper and no old cuBLASLt has;
+ * says on stdout why not. */
+bool op_backend_has_fp8(void);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "op_cases_attend.h"
 #include "op_cases_packed.h"
+#include "op_cases_quantised.h"
 #include "op_cases_update.h"
 #include "op_operands.h"
 
@@ -508,7 +509,7 @@ static void operands_loss_stored(struct operand *o, int64_t n, int64_t e)
 static plx_status run_loss(struct backend *be, const struct plx_tensor *v)
 {
     struct plx_tensor absent = {0};
-    return be->ops->cross_entropy(be, &v[0], &absent, &v[1], &v[2], 1.0);
+    return be->ops->cross_entropy(be, &v[0], &absent, &v[1], &v[2], NULL);
 }
 
 static void operands_loss_gradient(struct operand *o, int64_t n, int64_t e)
@@ -517,9 +518,20 @@ static void operands_loss_gradient(struct operand *o, int64_t n, int64_t e)
     o[3] = matrix(ROLE_OUT, n, e);
 }
 
+/* The loss and 0.37 times its gradient. */
+static plx_status loss_gradient(struct backend *be, const struct plx_tensor *v,
+                                const struct plx_tensor *dlogits)
+{
+    struct plx_tensor scale;
+    TRY(doubles_create(be, 1, (double[1]){0.37}, &scale));
+    plx_status status = be->ops->cross_entropy(be, &v[0], dlogits, &v[1], &v[2], &scale);
+    be->device->release(scale.data, be->stream);
+    return status;
+}
+
 static plx_status run_loss_gradient(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->cross_entropy(be, &v[0], &v[3], &v[1], &v[2], 0.37);
+    return loss_gradient(be, v, &v[3]);
 }
 
 static void operands_loss_in_place(struct operand *o, int64_t n, int64_t e)
@@ -530,7 +542,7 @@ static void operands_loss_in_place(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_loss_in_place(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->cross_entropy(be, &v[0], &v[1], &v[1], &v[2], 0.37);
+    return loss_gradient(be, v, &v[1]);
 }
 
 static void operands_argmax(struct operand *o, int64_t n, int64_t e)
@@ -569,6 +581,14 @@ static const struct op_case op_cases[] = {
     {"gemm/few-stored", offsetof(struct ops, gemm), operands_few_stored, run_nt, true, false, true},
     {"gemm/few-add", offsetof(struct ops, gemm), operands_few_add, run_few_add, true, false, true},
     {"gemm/add", offsetof(struct ops, gemm), operands_add, run_product_add, true, false, true},
+    {"gemm/quantised", offsetof(struct ops, gemm), operands_quantised_forward,
+     run_quantised_forward, true, false, false},
+    {"gemm/quantised-to", offsetof(struct ops, gemm), operands_quantised_backward,
+     run_quantised_backward, true, false, false},
+    {"quantise/rows", offsetof(struct ops, quantise), operands_quantise_rows, run_quantise_rows,
+     false, false, false},
+    {"quantise/both", offsetof(struct ops, quantise), operands_quantise_both, run_quantise_both,
+     false, false, false},
     {"rmsnorm", offsetof(struct ops, rmsnorm), operands_rmsnorm, run_rmsnorm, false, false, false},
     {"rmsnorm_backward", offsetof(struct ops, rmsnorm_backward), operands_rmsnorm_backward,
      run_rmsnorm_backward, false, false, false},
@@ -580,6 +600,14 @@ static const struct op_case op_cases[] = {
      false, false},
     {"project/int8", offsetof(struct ops, project), operands_project, run_project_int8, false,
      false, false},
+    {"project/bf16-stored", offsetof(struct ops, project), operands_project_stored,
+     run_project_bf16, false, false, false},
+    {"project/int8-stored", offsetof(struct ops, project), operands_project_stored,
+     run_project_int8, false, false, false},
+    {"project/bf16-add", offsetof(struct ops, project), operands_project_add, run_project_bf16_add,
+     false, false, false},
+    {"project/int8-add", offsetof(struct ops, project), operands_project_add, run_project_int8_add,
+     false, false, false},
     {"unpack/bf16", offsetof(struct ops, unpack), operands_unpack, run_unpack_bf16, false, false,
      false},
     {"unpack/int8", offsetof(struct ops, unpack), operands_unpack, run_unpack_int8, false, false,
@@ -627,6 +655,12 @@ static const struct op_case op_cases[] = {
      false},
     {"adamw/void", offsetof(struct ops, adamw), operands_adamw, run_adamw_void, false, false,
      false},
+    {"adamw/bf16-first", offsetof(struct ops, adamw), operands_adamw_halved, run_adamw_first, false,
+     false, false},
+    {"adamw/bf16-later", offsetof(struct ops, adamw), operands_adamw_halved, run_adamw_later, false,
+     false, false},
+    {"adamw/bf16-void", offsetof(struct ops, adamw), operands_adamw_halved, run_adamw_void, false,
+     false, false},
     {"momentum", offsetof(struct ops, momentum), operands_muon, run_momentum, false, false, false},
     {"momentum/nesterov", offsetof(struct ops, momentum), operands_muon, run_momentum_nesterov,
      false, false, false},
@@ -634,6 +668,12 @@ static const struct op_case op_cases[] = {
      false},
     {"momentum/void", offsetof(struct ops, momentum), operands_muon, run_momentum_void, false,
      false, false},
+    {"momentum/bf16", offsetof(struct ops, momentum), operands_muon_halved, run_momentum, false,
+     false, false},
+    {"momentum/bf16-ema", offsetof(struct ops, momentum), operands_muon_halved, run_momentum_ema,
+     false, false, false},
+    {"momentum/bf16-void", offsetof(struct ops, momentum), operands_muon_halved, run_momentum_void,
+     false, false, false},
     {"normalise", offsetof(struct ops, normalise), operands_normalise, run_normalise, false, false,
      false},
     {"normalise/in-place", offsetof(struct ops, normalise), operands_normalise_in_place,

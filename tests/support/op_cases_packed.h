@@ -69,23 +69,47 @@ static void operands_project(struct operand *o, int64_t n, int64_t e)
     o[2].values = FILL_WEIGHTS;
 }
 
-static plx_status project_packed(struct backend *be, const struct plx_tensor *v, enum packing kind)
+/* As the output head is computed: the result has the storage dtype. */
+static void operands_project_stored(struct operand *o, int64_t n, int64_t e)
+{
+    operands_project(o, n, e);
+    o[0] = stored(o[0]);
+}
+
+static void operands_project_add(struct operand *o, int64_t n, int64_t e)
+{
+    operands_project(o, n, e);
+    o[3] = matrix(ROLE_IN, n, n % 90 + 2);
+}
+
+static plx_status project_packed(struct backend *be, const struct plx_tensor *v, enum packing kind,
+                                 const struct plx_tensor *residual)
 {
     struct packed weight;
     TRY(packed_create(be, kind, &v[2], &weight));
-    plx_status status = be->ops->project(be, &v[0], &v[1], &weight);
+    plx_status status = be->ops->project(be, &v[0], &v[1], &weight, residual);
     packed_release(be, &weight);
     return status;
 }
 
 static plx_status run_project_bf16(struct backend *be, const struct plx_tensor *v)
 {
-    return project_packed(be, v, PACKING_BF16);
+    return project_packed(be, v, PACKING_BF16, NULL);
 }
 
 static plx_status run_project_int8(struct backend *be, const struct plx_tensor *v)
 {
-    return project_packed(be, v, PACKING_INT8);
+    return project_packed(be, v, PACKING_INT8, NULL);
+}
+
+static plx_status run_project_bf16_add(struct backend *be, const struct plx_tensor *v)
+{
+    return project_packed(be, v, PACKING_BF16, &v[3]);
+}
+
+static plx_status run_project_int8_add(struct backend *be, const struct plx_tensor *v)
+{
+    return project_packed(be, v, PACKING_INT8, &v[3]);
 }
 
 static void operands_unpack(struct operand *o, int64_t n, int64_t e)

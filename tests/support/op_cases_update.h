@@ -6,20 +6,38 @@
 
 #include "op_operands.h"
 
+/* What a step is told, with Adam's betas 0.9 and 0.95. */
+static plx_status numbers_create(struct backend *be, int64_t step, struct plx_tensor *numbers)
+{
+    const struct step_numbers all = {.step = (double)step,
+                                     .lr = 0.5,
+                                     .weight_decay = 0.2,
+                                     .bias1 = 1.0 - pow(0.9, (double)step),
+                                     .bias2 = 1.0 - pow(0.95, (double)step)};
+    return doubles_create(be, STEP_NUMBERS, &all.step, numbers);
+}
+
+static plx_status clip_once(struct backend *be, const struct plx_tensor *state,
+                            const double *squares, double limit, int64_t step)
+{
+    struct plx_tensor sums, numbers;
+    TRY(doubles_create(be, 5, squares, &sums));
+    TRY(numbers_create(be, step, &numbers));
+    const struct clip arguments = {&sums, state, &numbers, limit};
+    plx_status status = be->ops->clip(be, &arguments);
+    be->device->release(sums.data, be->stream);
+    be->device->release(numbers.data, be->stream);
+    return status;
+}
+
 /* The state after two steps, the second of which follows a bad one where the numbers say so. */
 static plx_status clip(struct backend *be, const struct plx_tensor *v, const double *squares,
                        double limit)
 {
-    struct plx_tensor numbers, state;
-    TRY(doubles_create(be, 5, squares, &numbers));
+    struct plx_tensor state;
     TRY(doubles_create(be, CLIP_STATE, (double[CLIP_STATE]){0}, &state));
-    struct clip arguments = {&numbers, &state, limit, 7};
-    TRY(be->ops->clip(be, &arguments));
-    be->device->release(numbers.data, be->stream);
-    TRY(doubles_create(be, 5, (double[5]){1.0, 2.0, 3.0, 1.0, 2.0}, &numbers));
-    arguments.step = 8;
-    TRY(be->ops->clip(be, &arguments));
-    be->device->release(numbers.data, be->stream);
+    TRY(clip_once(be, &state, squares, limit, 7));
+    TRY(clip_once(be, &state, (double[5]){1.0, 2.0, 3.0, 1.0, 2.0}, limit, 8));
     return doubles_finish(be, &state, &v[0]);
 }
 
@@ -55,22 +73,30 @@ static void operands_adamw(struct operand *o, int64_t n, int64_t e)
     }
 }
 
+static void operands_adamw_halved(struct operand *o, int64_t n, int64_t e)
+{
+    operands_adamw(o, n, e);
+    o[1].halved = o[2].halved = o[5].halved = o[6].halved = true;
+}
+
 static plx_status adamw(struct backend *be, const struct plx_tensor *v, int64_t step, double factor)
 {
     const struct update_item items[2] = {
-        {&v[0], &v[0], &v[3], &v[1], &v[2], .lr = 3e-2, .weight_decay = 0.1},
-        {&v[4], &v[4], &v[7], &v[5], &v[6], .lr = 1e-2, .weight_decay = 0.0}};
-    struct plx_tensor number;
+        {&v[0], &v[0], &v[3], &v[1], &v[2], .lr = 0.06, .weight_decay = 0.5, .number = 7},
+        {&v[4], &v[4], &v[7], &v[5], &v[6], .lr = 0.02, .weight_decay = 0.0, .number = 70}};
+    struct plx_tensor number, numbers;
     TRY(doubles_create(be, 1, &factor, &number));
+    TRY(numbers_create(be, step, &numbers));
     struct adamw_update update = {.items = items,
                                   .count = 2,
                                   .factor = &number,
+                                  .numbers = &numbers,
                                   .beta1 = 0.9,
                                   .beta2 = 0.95,
-                                  .eps = 1e-8,
-                                  .step = step};
+                                  .eps = 1e-8};
     plx_status status = be->ops->adamw(be, &update);
     be->device->release(number.data, be->stream);
+    be->device->release(numbers.data, be->stream);
     return status;
 }
 
@@ -97,18 +123,26 @@ static void operands_muon(struct operand *o, int64_t n, int64_t e)
     o[3].role = o[6].role = ROLE_IN;
 }
 
+static void operands_muon_halved(struct operand *o, int64_t n, int64_t e)
+{
+    operands_muon(o, n, e);
+    o[2].halved = o[5].halved = true;
+}
+
 static plx_status muon(struct backend *be, const struct plx_tensor *v,
                        plx_status (*op)(struct backend *be, const struct muon_update *update),
                        bool nesterov, bool ema, double factor)
 {
     const struct update_item items[2] = {
-        {&v[1], &v[1], &v[3], &v[2], .lr = 3e-2, .weight_decay = 0.1},
-        {&v[4], &v[4], &v[6], &v[5], .lr = 1e-2, .weight_decay = 0.2}};
-    struct plx_tensor number;
+        {&v[1], &v[1], &v[3], &v[2], .lr = 0.06, .weight_decay = 0.5, .number = 7},
+        {&v[4], &v[4], &v[6], &v[5], .lr = 0.02, .weight_decay = 1.0, .number = 70}};
+    struct plx_tensor number, numbers;
     TRY(doubles_create(be, 1, &factor, &number));
+    TRY(numbers_create(be, 3, &numbers));
     struct muon_update update = {.items = items,
                                  .count = 2,
                                  .factor = &number,
+                                 .numbers = &numbers,
                                  .directions = &v[0],
                                  .momentum = 0.95,
                                  .nesterov = nesterov,
@@ -116,6 +150,7 @@ static plx_status muon(struct backend *be, const struct plx_tensor *v,
                                  .scale = 1.7};
     plx_status status = op(be, &update);
     be->device->release(number.data, be->stream);
+    be->device->release(numbers.data, be->stream);
     return status;
 }
 

@@ -53,14 +53,20 @@ static bool is_integer(const struct operand *operand)
     return operand->values >= FILL_IDS;
 }
 
+static bool is_activation(const struct operand *operand)
+{
+    return !operand->stored && !is_integer(operand);
+}
+
 static bool is_output(const struct operand *operand)
 {
     return operand->rank > 0 && operand->role != ROLE_IN;
 }
 
-static plx_dtype operand_dtype(const struct operand *operand, const struct backend *be)
+plx_dtype op_operand_dtype(const struct operand *operand, const struct backend *be)
 {
     if (is_integer(operand)) return PLX_I32;
+    if (operand->halved && be->storage == PLX_F32) return PLX_BF16;
     return operand->stored ? be->storage : be->activation;
 }
 
@@ -91,6 +97,15 @@ double op_operand_draw(struct seeded *random, const struct operand *operand, boo
     return (float)(kind > 4 && kind < 20 ? 10 * normal : normal);
 }
 
+static void round_numbers(const struct operand *operand, double *values, plx_dtype dtype)
+{
+    double stored;
+    for (int64_t j = 0; j < op_operand_count(operand); j++) {
+        dtype_store(&stored, dtype, 0, values[j]);
+        values[j] = dtype_load(&stored, dtype, 0);
+    }
+}
+
 struct op_run op_run_create(const struct op_case *c, int number, const struct test_options *options,
                             int64_t n, int64_t e, bool wild)
 {
@@ -102,6 +117,7 @@ struct op_run op_run_create(const struct op_case *c, int number, const struct te
         run.before[i] = numbers_create(count);
         for (int64_t j = 0; j < count; j++)
             run.before[i][j] = op_operand_draw(&random, &run.operands[i], wild);
+        if (run.operands[i].halved) round_numbers(&run.operands[i], run.before[i], PLX_BF16);
     }
     return run;
 }
@@ -116,25 +132,17 @@ void op_result_destroy(struct op_result *result)
     for (int i = 0; i < OPERANDS; i++) free(result->values[i]);
 }
 
-static void round_numbers(const struct operand *operand, double *values, plx_dtype dtype)
-{
-    double stored;
-    if (operand->stored || is_integer(operand)) return;
-    for (int64_t j = 0; j < op_operand_count(operand); j++) {
-        dtype_store(&stored, dtype, 0, values[j]);
-        values[j] = dtype_load(&stored, dtype, 0);
-    }
-}
-
 void op_run_round(struct op_run *run, plx_dtype activation)
 {
-    for (int i = 0; i < OPERANDS; i++) round_numbers(&run->operands[i], run->before[i], activation);
+    for (int i = 0; i < OPERANDS; i++)
+        if (is_activation(&run->operands[i]))
+            round_numbers(&run->operands[i], run->before[i], activation);
 }
 
 void op_result_round(const struct op_run *run, struct op_result *result, plx_dtype activation)
 {
     for (int i = 0; i < OPERANDS; i++)
-        if (is_output(&run->operands[i]))
+        if (is_output(&run->operands[i]) && is_activation(&run->operands[i]))
             round_numbers(&run->operands[i], result->values[i], activation);
 }
 
@@ -153,8 +161,9 @@ static struct place place_create(const struct op_run *run, int i, struct backend
     static const enum view_kind kinds[] = {
         [PLACE_ODD] = VIEW_DENSE, [PLACE_ALIGNED] = VIEW_ALIGNED, [PLACE_PADDED] = VIEW_PADDED};
     const struct operand *operand = &run->operands[i];
-    struct place place = {.host = test_tensor_create(operand_dtype(operand, be), kinds[placement],
-                                                     operand->rank, operand->shape)};
+    struct place place = {.host =
+                              test_tensor_create(op_operand_dtype(operand, be), kinds[placement],
+                                                 operand->rank, operand->shape)};
     if (operand->role != ROLE_OUT) test_tensor_write(&place.host, run->before[i]);
     place.view = place.host.view;
     if (be->device->kind == PLX_CPU) return place;
@@ -266,7 +275,7 @@ void op_run_compare(const struct op_run *run, const struct backend *be, const ch
         int64_t count = op_operand_count(operand);
         struct comparison error = compare_values(got->values[i], oracle->values[i], count);
         struct comparison allowed = compare_values(naive->values[i], oracle->values[i], count);
-        if (compare_within(&error, &allowed, operand_dtype(operand, be), NULL)) continue;
+        if (compare_within(&error, &allowed, op_operand_dtype(operand, be), NULL)) continue;
         char text[512];
         int used =
             snprintf(text, sizeof text, "operand %d, naive max abs %.3g: ", i, allowed.max_abs);

@@ -35,6 +35,7 @@ struct operand {
     enum operand_role role;
     enum operand_values values;
     bool stored; /* of the backend's storage dtype, not that of activations */
+    bool halved; /* in bf16 wherever the storage dtype is f32 */
     int rank;
     int64_t shape[PLX_MAX_RANK];
     int64_t bound;
@@ -73,8 +74,9 @@ struct op_result {
 /* number: of the case, so that each draws values of its own. */
 struct op_run op_run_create(const struct op_case *c, int number, const struct test_options *options,
                             int64_t n, int64_t e, bool wild);
-/* How many numbers an operand has; and one of them. */
+/* How many numbers an operand has, of which dtype; and one of them. */
 int64_t op_operand_count(const struct operand *operand);
+plx_dtype op_operand_dtype(const struct operand *operand, const struct backend *be);
 double op_operand_draw(struct seeded *random, const struct operand *operand, bool wild);
 void op_run_destroy(struct op_run *run);
 /* Rounds what activations are before the call to the dtype. */

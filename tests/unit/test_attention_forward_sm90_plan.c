@@ -123,6 +123,7 @@ static void what_copies_cannot_express_is_refused(void **state)
     p.dtype = p.kv_dtype = PLX_F16, assert_null(forward_sm90_refuse(&p)), p = good;
     p.kv_dtype = PLX_F8E4M3, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.page = 16, assert_non_null(forward_sm90_refuse(&p)), p = good;
+    p.page = 96, assert_null(forward_sm90_refuse(&p)), p = good;
     p.D = 96, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.scale = -1, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.k.stride[1] += 4, assert_non_null(forward_sm90_refuse(&p)), p = good;

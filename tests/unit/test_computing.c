@@ -64,7 +64,10 @@ static void test_precision(void **state)
     assert_int_equal(config_of("cpu", "bf16", &config, &err), PLX_OK);
     assert_int_equal(config.compute, PLX_BF16);
     assert_false(config.bf16_activations);
-    expect_refusal("cpu", "f64", "--dtype: \"f64\" is none of f32, bf16");
+    expect_refusal("cpu", "f64", "--dtype: \"f64\" is none of f32, bf16, fp8");
+    assert_int_equal(config_of("cpu", "fp8", &config, &err), PLX_OK);
+    assert_true(config.fp8_linear && config.compute == PLX_F32);
+    assert_string_equal(computing_dtype_name(&config), "fp8");
     if (!has_gpu()) return;
     assert_int_equal(config_of("cuda", "", &config, &err), PLX_OK);
     assert_string_equal(computing_dtype_name(&config), "bf16");
@@ -72,6 +75,8 @@ static void test_precision(void **state)
     assert_int_equal(config_of("cuda", "f32", &config, &err), PLX_OK);
     assert_int_equal(config.compute, PLX_F32);
     assert_false(config.bf16_activations);
+    assert_int_equal(config_of("cuda", "fp8", &config, &err), PLX_OK);
+    assert_true(config.fp8_linear && config.bf16_activations);
 }
 
 static void test_weights(void **state)
@@ -85,12 +90,20 @@ static void test_weights(void **state)
     computing.weights = "int4";
     assert_int_equal(computing_config(&computing, &config, &err), PLX_INVALID_ARGUMENT);
     assert_string_equal(err.text, "--weights: \"int4\" is none of f32, bf16, int8");
+    error_clear(&err);
+    computing.weights = "";
+    assert_int_equal(computing_config(&computing, &config, &err), PLX_OK);
+    assert_int_equal(config.packing, PACKING_NONE);
     if (!has_gpu()) return;
-    error_clear(&err);
+    computing.device = "cuda";
+    assert_int_equal(computing_config(&computing, &config, &err), PLX_OK);
+    assert_int_equal(config.packing, PACKING_BF16);
+    computing.dtype = "f32";
+    assert_int_equal(computing_config(&computing, &config, &err), PLX_OK);
+    assert_int_equal(config.packing, PACKING_NONE);
     computing.device = "cuda", computing.weights = "int8";
-    assert_int_equal(computing_config(&computing, &config, &err), PLX_INVALID_ARGUMENT);
-    assert_non_null(strstr(err.text, "--weights: int8 is for the CPU"));
-    error_clear(&err);
+    assert_int_equal(computing_config(&computing, &config, &err), PLX_OK);
+    assert_int_equal(config.packing, PACKING_INT8);
     computing.weights = NULL, computing.portable = true;
     assert_int_equal(computing_config(&computing, &config, &err), PLX_INVALID_ARGUMENT);
     assert_non_null(strstr(err.text, "--portable: chooses among the CPU's kernels"));

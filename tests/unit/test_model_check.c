@@ -267,14 +267,14 @@ static void test_published_counts(void **state)
     config.kv_heads = 8;
     config.head_dim = 128;
     config.max_position = 40960;
+    const struct precision precision = {.storage = PLX_F32, .activation = PLX_F32};
     const int64_t counts[2] = {596049920, 596049920 + 58720256 + 28 * 128};
     for (int i = 0; i < 2; i++) {
         struct param_list params = {0};
         int64_t outside = config.vocab_size * config.hidden_size + config.hidden_size;
         for (int l = 0; l < config.layers; l++) {
             struct mixer_kind const *kind = mixer_at(i);
-            struct mixer *mixer =
-                kind->create(kind, &config, l, "p", (struct precision){PLX_F32, PLX_F32}, &params);
+            struct mixer *mixer = kind->create(kind, &config, l, "p", precision, &params);
             assert_non_null(mixer);
             kind->destroy(mixer);
             outside += 2 * config.hidden_size + 3 * config.hidden_size * config.intermediate_size;

@@ -73,7 +73,9 @@ static plx_status everything(struct backend *be, const struct model_config *conf
         return status;
     }
     status = model_reserve(model, 21, 2, true, RECOMPUTE_NONE, NULL);
-    if (status == PLX_OK) status = model_cache_create(model, 2, 9, &cache);
+    if (status == PLX_OK)
+        status = model_cache_create(
+            model, &(struct model_cache_config){.sequences = 2, .capacity = 9}, &cache);
     if (status != PLX_OK) assert_null(cache);
     model_cache_destroy(cache);
     model_destroy(model);
@@ -323,12 +325,19 @@ static void test_cache_refusals(void **state)
     struct case_model m;
     struct model_cache *cache;
     case_open(&m, &config, &ops_ref, PLX_F32, 1);
-    expect(&m, model_cache_create(m.model, 0, 5, &cache), PLX_INVALID_ARGUMENT,
-           "a cache of 0 sequences of 5 tokens");
+    expect(&m,
+           model_cache_create(m.model, &(struct model_cache_config){.sequences = 0, .capacity = 5},
+                              &cache),
+           PLX_INVALID_ARGUMENT, "a cache of 0 sequences of 5 tokens");
     assert_null(cache);
-    expect(&m, model_cache_create(m.model, INT32_MAX, INT32_MAX, &cache), PLX_OUT_OF_MEMORY,
-           "a cache of 2147483647 sequences of 2147483647 tokens of 16 numbers each");
-    CASE_OK(&m, model_cache_create(m.model, 2, 5, &cache));
+    expect(&m,
+           model_cache_create(
+               m.model, &(struct model_cache_config){.sequences = INT32_MAX, .capacity = INT32_MAX},
+               &cache),
+           PLX_OUT_OF_MEMORY,
+           "a cache of 72057594004373504 pages of 64 tokens of 16 numbers each");
+    CASE_OK(&m, model_cache_create(
+                    m.model, &(struct model_cache_config){.sequences = 2, .capacity = 5}, &cache));
     struct plx_tensor logits = case_tensor(PLX_F32, 2, (int64_t[]){2, 61});
     expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2, 3, -4}, (int64_t[]){2, 2}, &logits),
            PLX_INVALID_ARGUMENT, "token 3 to decode is -4 but must be from 0 to 60");
@@ -346,9 +355,10 @@ static void test_cache_refusals(void **state)
     expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
            PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
     assert_int_equal(model_cache_length(cache, 0), 0);
-    /* Per layer k and v of 2 sequences x 5 tokens x 2 heads x 8 channels, and the numbers of a
-     * pass: ids and positions of 2 x 5 tokens, lengths and last rows of 2 sequences. */
-    assert_int_equal(model_cache_bytes(cache), 2 * taken(160, PLX_F32) + taken(24, PLX_I32));
+    /* Per layer k and v of 2 pages x 64 tokens x 2 heads x 8 channels, the numbers of a pass (ids and
+     * positions of 2 x 5 tokens, lengths and last rows of 2 sequences), and the table. */
+    assert_int_equal(model_cache_use(cache).bytes,
+                     2 * taken(2048, PLX_F32) + taken(24, PLX_I32) + taken(2, PLX_I32));
     free(logits.data);
     model_cache_destroy(cache);
     case_close(&m);

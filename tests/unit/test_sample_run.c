@@ -29,12 +29,12 @@ static bool receive(void *user, const char *bytes, size_t size)
     return received->limit == 0 || received->calls < received->limit;
 }
 
-static void open_fixture(struct fixture *f, const struct ops *ops, plx_dtype storage,
-                         int64_t end_of_text)
+static void open_fixture_of(struct fixture *f, const struct ops *ops, plx_dtype storage,
+                            int64_t end_of_text, int64_t context)
 {
     struct model_config config = case_config(2, "parallax");
     config.vocab_size = VOCAB;
-    config.max_position = CONTEXT;
+    config.max_position = context;
     config.bos_id = -1;
     config.end_count = end_of_text >= 0;
     config.end_ids[0] = end_of_text;
@@ -53,6 +53,12 @@ static void open_fixture(struct fixture *f, const struct ops *ops, plx_dtype sto
     for (int64_t e = BYTE_VOCAB * 32; e < VOCAB * 32; e++)
         case_set(&table->value, e, 40.0 * case_get(&table->value, e));
     CASE_OK(&f->m, tokenizer_create_bytes(&f->tokenizer, &f->m.err));
+}
+
+static void open_fixture(struct fixture *f, const struct ops *ops, plx_dtype storage,
+                         int64_t end_of_text)
+{
+    open_fixture_of(f, ops, storage, end_of_text, CONTEXT);
 }
 
 static void close_fixture(struct fixture *f)
@@ -394,6 +400,106 @@ static void texts_go_on_as_alone(void **unused)
         }
 }
 
+/* Requests that are told of in their order, whenever each ends. */
+struct told {
+    struct received received;
+    int number, *next;
+};
+
+static bool receive_told(void *user, const char *bytes, size_t size)
+{
+    return receive(&((struct told *)user)->received, bytes, size);
+}
+
+static plx_status tell(struct sample_request *request, struct error *err)
+{
+    struct told *told = request->user;
+    assert_int_equal(told->number, *told->next);
+    return ++*told->next < 100 ? PLX_OK : error_set(err, PLX_IO_ERROR, "nobody listens");
+}
+
+/* Few side by side, or little room in the cache, change when a text goes on, not how. */
+static void texts_follow_each_other(void **unused)
+{
+    (void)unused;
+    static const char *const prompts[] = {
+        "Parallax", "ab", "a longer one, 30 bytes, almost", "", "seed", "c", "the last of seven"};
+    enum { TEXTS = 7, FRESH = 14 };
+    static const struct {
+        int64_t side, cache_tokens, pages;
+    } cases[] = {{0, 0, 7}, {7, 0, 7}, {3, 0, 3}, {1, 0, 1}, {3, 130, 2}, {7, 64, 1}, {9, 9999, 7}};
+    struct fixture f;
+    struct told alone[TEXTS] = {0};
+    open_fixture(&f, &ops_ref, PLX_F64, 17);
+    struct sample_options options = greedy_options(FRESH);
+    options.temperature = 1.5;
+    options.ignore_end = false;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct sample_request texts[TEXTS];
+        struct told told[TEXTS] = {0};
+        int next = 0;
+        options.side = cases[c].side;
+        options.cache_tokens = cases[c].cache_tokens;
+        for (int t = 0; t < TEXTS; t++) {
+            told[t].number = t;
+            told[t].next = &next;
+            texts[t] = (struct sample_request){.prompt = prompts[t],
+                                               .size = strlen(prompts[t]),
+                                               .sink = receive_told,
+                                               .user = &told[t],
+                                               .done = tell};
+        }
+        CASE_OK(&f.m, sample_requests(f.m.model, f.tokenizer, texts, TEXTS, &options, &f.m.err));
+        assert_int_equal(next, TEXTS);
+        for (int t = 0; t < TEXTS; t++) {
+            if (c == 0) alone[t] = told[t];
+            assert_int_equal(alone[t].received.size, told[t].received.size);
+            assert_memory_equal(alone[t].received.bytes, told[t].received.bytes,
+                                told[t].received.size);
+        }
+        const struct sample_cache *cache = &texts[TEXTS - 1].report.cache;
+        assert_int_equal(cache->page, 64);
+        assert_int_equal(cache->pages, cases[c].pages);
+        assert_int_equal(cache->taken, cases[c].pages);
+        assert_true(cache->apart >= cache->pages && cache->bytes > 0);
+    }
+    close_fixture(&f);
+}
+
+/* Prompts of very different lengths share a pool that is smaller than the longest times all. */
+static void a_pool_is_as_large_as_its_texts(void **unused)
+{
+    (void)unused;
+    char prompts[4][200] = {{0}};
+    static const int lengths[4] = {190, 3, 60, 10};
+    struct fixture f;
+    struct sample_request texts[4];
+    struct received received[4] = {0};
+    open_fixture_of(&f, &ops_ref, PLX_F32, -1, 256);
+    struct sample_options options = greedy_options(4);
+    for (int t = 0; t < 4; t++) {
+        memset(prompts[t], 'a' + t, (size_t)lengths[t]);
+        texts[t] = (struct sample_request){.prompt = prompts[t],
+                                           .size = strlen(prompts[t]),
+                                           .sink = receive,
+                                           .user = &received[t]};
+    }
+    CASE_OK(&f.m, sample_requests(f.m.model, f.tokenizer, texts, 4, &options, &f.m.err));
+    assert_int_equal(texts[0].report.cache.pages, 4 + 1 + 1 + 1);
+    assert_int_equal(texts[0].report.cache.apart, 4 * 4);
+    options.cache_tokens = 255;
+    assert_int_equal(sample_requests(f.m.model, f.tokenizer, texts, 4, &options, &f.m.err),
+                     PLX_INVALID_ARGUMENT);
+    assert_string_equal(f.m.err.text,
+                        "--cache-tokens: 255 tokens are 3 pages of 64, but prompt 1 of 190 tokens "
+                        "may take 4 with 4 new ones");
+    error_clear(&f.m.err);
+    options.cache_tokens = -1;
+    assert_int_equal(sample_requests(f.m.model, f.tokenizer, texts, 4, &options, &f.m.err),
+                     PLX_INVALID_ARGUMENT);
+    close_fixture(&f);
+}
+
 /* ---- Stop strings ---- */
 
 /* Bytes come out as early as they are decided, wherever tokens cut them. */
@@ -483,6 +589,8 @@ int main(void)
         cmocka_unit_test(logits_that_are_not_finite_are_refused),
         cmocka_unit_test(options_are_checked_first),
         cmocka_unit_test(texts_go_on_as_alone),
+        cmocka_unit_test(texts_follow_each_other),
+        cmocka_unit_test(a_pool_is_as_large_as_its_texts),
         cmocka_unit_test(stop_strings_are_found_across_tokens),
         cmocka_unit_test(a_stop_string_ends_the_text),
     };

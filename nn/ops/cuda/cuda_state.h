@@ -26,8 +26,16 @@ plx_status cuda_sum(struct backend *be, const struct plx_tensor *sum, const stru
 /* Loads cuBLASLt: PLX_UNSUPPORTED where it is not installed. */
 plx_status gemm_library_create(struct gemm_library **library, struct error *err);
 void gemm_library_destroy(struct gemm_library *library);
-plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes);
+plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *first,
+                             size_t *second);
 plx_status cuda_gemm(struct backend *be, const struct gemm *gemm);
+/* Whether this GPU and its cuBLASLt multiply quantised matrices: PLX_UNSUPPORTED if not. */
+plx_status cuda_gemm_has_fp8(struct backend *be);
+
+/* ---- quantise_cuda.c ---- */
+size_t cuda_quantise_scratch(const struct plx_tensor *x, const struct quantised *columns);
+plx_status cuda_quantise(struct backend *be, const struct plx_tensor *x,
+                         const struct quantised *rows, const struct quantised *columns);
 
 /* ---- gemv_cuda.c ---- */
 /* Whether launch_gemv computes the product, and then its arguments. */
@@ -46,8 +54,11 @@ size_t cuda_sum_squares_scratch(const struct plx_tensor *sums, const struct plx_
 size_t cuda_normalise_scratch(const struct plx_tensor *x);
 
 /* ---- packed_cuda.c ---- */
+plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *x, const struct packed *weight,
+                                size_t *block, size_t *product);
 plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                        const struct packed *weight);
+                        const struct packed *weight, const struct plx_tensor *residual);
 plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                        const struct plx_tensor *ids);
 
@@ -93,7 +104,7 @@ plx_status cuda_embed_backward(struct backend *be, const struct plx_tensor *dtab
                                const struct plx_tensor *dy, const struct plx_tensor *ids);
 plx_status cuda_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                               const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                              const struct plx_tensor *targets, double scale);
+                              const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status cuda_argmax(struct backend *be, const struct plx_tensor *ids,
                        const struct plx_tensor *x);
 

@@ -58,10 +58,12 @@ static struct gemm_key gemm_key_of(const struct gemm *gemm, const struct plx_ten
     };
 }
 
-plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *bytes)
+plx_status cuda_gemm_scratch(struct backend *be, const struct gemm *gemm, size_t *first,
+                             size_t *second)
 {
     (void)be, (void)gemm;
-    *bytes = GEMM_WORKSPACE;
+    *first = GEMM_WORKSPACE;
+    *second = 0;
     return PLX_OK;
 }
 
@@ -164,10 +166,95 @@ static plx_status gemm_run(struct backend *be, const struct gemm *gemm, void *wo
     const bool apart = gemm->add != NULL && gemm->beta != 0;
     const struct gemm_call product = {gemm, apart ? gemm->add : gemm->c, workspace};
     struct gemm_key key = gemm_key_of(gemm, product.add);
+    struct gemm_scales scales = {NULL, NULL};
     struct gemm_plan *plan;
-    TRY(gemm_plan_of(((struct cuda_state *)be->ops_state)->products, &key, &plan, be->err));
+    if (gemm->a_scale != NULL)
+        scales = (struct gemm_scales){gemm->a_scale->data, gemm->b_scale->data};
+    TRY(gemm_plan_of(((struct cuda_state *)be->ops_state)->products, &key, &scales, &plan,
+                     be->err));
     if (!plan->tried && gemm_may_try(be, &product)) TRY(gemm_tune(be, &product, plan));
     return gemm_queue(be, &product, plan, &plan->algorithm);
+}
+
+/* ---- Products of 8-bit operands -------------------------------------------------------------- */
+
+/* The library is asked for the plan of a small product; nothing is computed. */
+static plx_status find_fp8(struct backend *be, void *memory)
+{
+    struct gemm_library *library = ((struct cuda_state *)be->ops_state)->products;
+    const int64_t shape[2] = {128, 128};
+    const struct plx_tensor in = plx_tensor_dense(memory, PLX_F8E4M3, 2, shape),
+                            out = plx_tensor_dense(memory, be->activation, 2, shape);
+    const struct gemm gemm = {.a = &in, .b = &in, .c = &out, .transpose_b = true};
+    const struct gemm_key key = gemm_key_of(&gemm, &out);
+    const struct gemm_scales scales = {memory, memory};
+    struct gemm_plan *plan;
+    return gemm_plan_of(library, &key, &scales, &plan, NULL);
+}
+
+plx_status cuda_gemm_has_fp8(struct backend *be)
+{
+    struct device_facts facts;
+    void *memory;
+    TRY(be->device->describe(be->device_index, &facts, be->err));
+    TRY(be->device->allocate(&memory, sizeof(float), be->stream, be->err));
+    plx_status status = find_fp8(be, memory);
+    be->device->release(memory, be->stream);
+    REQUIRE(be->err, status == PLX_OK, PLX_UNSUPPORTED,
+            "--dtype fp8: %s (%s) and the cuBLASLt that is installed have no products of f8e4m3 "
+            "with a factor a row; these take a Hopper GPU and cuBLASLt 12.9 or later",
+            facts.name, facts.details);
+    return PLX_OK;
+}
+
+/* Rows first .. first + count - 1 of a matrix. */
+static struct plx_tensor rows_of(const struct plx_tensor *matrix, int64_t first, int64_t count)
+{
+    struct plx_tensor rows = *matrix;
+    rows.shape[0] = count;
+    rows.data =
+        (char *)matrix->data + (size_t)(first * matrix->stride[0]) * plx_dtype_size(matrix->dtype);
+    return rows;
+}
+
+static plx_status gemm_few_rows(struct backend *be, const struct gemm *gemm, int64_t first,
+                                int64_t count)
+{
+    const struct plx_tensor *add = gemm->add != NULL ? gemm->add : gemm->c;
+    const struct quantised_few few = {.c = rows_of(gemm->c, first, count).data,
+                                      .a = rows_of(gemm->a, first, count).data,
+                                      .b = gemm->b->data,
+                                      .add = rows_of(add, first, count).data,
+                                      .a_scale = (const float *)gemm->a_scale->data + first,
+                                      .b_scale = gemm->b_scale->data,
+                                      .N = gemm->b->shape[0],
+                                      .K = gemm->b->shape[1],
+                                      .c_stride = gemm->c->stride[0],
+                                      .add_stride = add->stride[0],
+                                      .rows = (int)count,
+                                      .alpha = (float)gemm->alpha,
+                                      .beta = (float)gemm->beta};
+    return cuda_launched(be, "gemm", launch_quantised_few(be->stream, gemm->c->dtype, &few));
+}
+
+/* cuBLASLt wants multiples of 16 rows, and c on addresses of 16; a kernel does what is left. */
+static plx_status gemm_quantised(struct backend *be, const struct gemm *gemm, void *workspace)
+{
+    const struct plx_tensor *place = gemm->add != NULL ? gemm->add : gemm->c;
+    const bool aligned = gemm_alignment(gemm->c) == 16 && gemm_alignment(place) == 16;
+    const int64_t M = gemm->a->shape[0], most = aligned ? M - M % QUANTISED_UNIT : 0;
+    for (int64_t first = most; first < M; first += QUANTISED_UNIT - 1) {
+        const int64_t left = M - first;
+        TRY(gemm_few_rows(be, gemm, first, left < QUANTISED_UNIT ? left : QUANTISED_UNIT - 1));
+    }
+    if (most == 0) return PLX_OK;
+    const struct plx_tensor a = rows_of(gemm->a, 0, most), c = rows_of(gemm->c, 0, most),
+                            add = rows_of(place, 0, most);
+    struct gemm product = *gemm;
+    product.a = &a;
+    product.c = &c;
+    product.add = gemm->add != NULL ? &add : NULL;
+    return gemm_run(be, &product, workspace);
 }
 
 /* ---- The operation --------------------------------------------------------------------------- */
@@ -176,6 +263,7 @@ static plx_status gemm_dispatch(struct backend *be, const struct gemm *gemm, voi
 {
     struct gemv few;
     if (plx_tensor_count(gemm->c) == 0) return PLX_OK;
+    if (gemm->a_scale != NULL) return gemm_quantised(be, gemm, workspace);
     if (cuda_gemv_takes(gemm, &few))
         return cuda_launched(be, "gemm", launch_gemv(be->stream, &few));
     return gemm_run(be, gemm, workspace);

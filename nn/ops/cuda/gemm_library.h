@@ -43,7 +43,7 @@ struct gemm_layout {
 struct gemm_key {
     struct gemm_layout a, b, c, add;
     int64_t batch;
-    int32_t in, out; /* dtypes of a and b, and of c */
+    int32_t in, out; /* dtypes of a and b, and of c; f8e4m3 comes with scales of rows */
     int32_t transpose_a, transpose_b;
     uint32_t alignments[4]; /* of the four addresses, in bytes, up to 16 */
 };
@@ -66,9 +66,14 @@ struct gemm_library {
 
 plx_status gemm_failed(const struct gemm_library *library, struct error *err, cublasStatus_t status,
                        const char *what);
-/* The plan of a key, made where there is none. */
+/* Of the rows of quantised operands; NULL, NULL for others. */
+struct gemm_scales {
+    const void *a, *b;
+};
+/* The plan of a key, made where there is none, and for this call's scales. */
 plx_status gemm_plan_of(struct gemm_library *library, const struct gemm_key *key,
-                        struct gemm_plan **found, struct error *err);
+                        const struct gemm_scales *scales, struct gemm_plan **found,
+                        struct error *err);
 /* Up to most algorithms for a plan, the heuristic's favourite first. */
 cublasStatus_t gemm_algorithms(const struct gemm_library *library, const struct gemm_plan *plan,
                                cublasLtMatmulHeuristicResult_t *algorithms, int most, int *found);

@@ -1,4 +1,4 @@
-/* gemv_cuda.cu: products of one or two rows with a weight, as generation makes them; see launch.h.
+/* gemv_cuda.cu: products of a few rows with a weight, as generation makes them; see launch.h.
  *
  * What such a product costs is reading the weight once. A team of threads takes a row of it, wide
  * enough that each thread has all its loads under way at once, and multiplies it with every row of
@@ -11,93 +11,110 @@ namespace
 
 enum {
     THREADS = 256,
-    WIDE = 8, /* numbers of a load */
-    AHEAD = 4, /* loads that a thread has under way */
-    FEW = 2    /* rows of x; with 8 cuBLASLt is twice as fast, more than 2 were not measured */
+    AHEAD = 4,   /* loads that a thread has under way */
+    FEW = 2,     /* rows of x; with 8 cuBLASLt is twice as fast, more than 2 were not measured */
+    FEW_INT8 = 8 /* the same of a weight that cuBLASLt cannot read */
 };
 
-template <class T, class C, int M, int TEAM>
+/* Numbers of a load. */
+template <class W> constexpr int WIDE = sizeof(W) == 1 ? 16 : 8;
+
+template <class T, class W, class C, int M, int TEAM>
 __global__ void __launch_bounds__(THREADS)
-    gemv_kernel(C *y, const T *x, const T *weight, const C *add, int rows, int64_t N, int64_t K,
-                bool constant)
+    gemv_kernel(C *y, const T *x, const W *weight, const float *scale, const C *add, int rows,
+                int64_t N, int64_t K, bool constant)
 {
     const int lane = threadIdx.x % TEAM;
     const int64_t n = (int64_t)blockIdx.x * (blockDim.x / TEAM) + threadIdx.x / TEAM;
-    const T *row = weight + (n < N ? n : N - 1) * K;
+    const W *row = weight + (n < N ? n : N - 1) * K;
     float sum[M] = {};
     bool waits = constant;
     chain_release();
     if (!waits) chain_wait();
-    for (int64_t first = lane * WIDE; first < K; first += AHEAD * TEAM * WIDE) {
-        group<T, WIDE> ahead[AHEAD];
+    for (int64_t first = lane * WIDE<W>; first < K; first += AHEAD * TEAM * WIDE<W>) {
+        group<W, WIDE<W>> ahead[AHEAD];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
-            if (first + a * TEAM * WIDE < K) ahead[a].load(row + first + a * TEAM * WIDE);
+            if (first + a * TEAM * WIDE<W> < K) ahead[a].load(row + first + a * TEAM * WIDE<W>);
         if (waits) chain_wait();
         waits = false;
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
-            const int64_t k = first + a * TEAM * WIDE;
+            const int64_t k = first + a * TEAM * WIDE<W>;
             if (k >= K) continue;
-            float w[WIDE], v[WIDE];
+            float w[WIDE<W>], v[8];
             ahead[a].get(w);
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 if (m >= rows) continue;
-                read_numbers(v, x + m * K + k);
 #pragma unroll
-                for (int i = 0; i < WIDE; i++) sum[m] += w[i] * v[i];
+                for (int part = 0; part < WIDE<W>; part += 8) {
+                    read_numbers(v, x + m * K + k + part);
+#pragma unroll
+                    for (int i = 0; i < 8; i++) sum[m] += w[part + i] * v[i];
+                }
             }
         }
     }
     if (waits) chain_wait();
+    const float unit = scale != NULL && n < N ? scale[n] : 1;
 #pragma unroll
     for (int m = 0; m < M; m++) {
-        float total = team_sum<TEAM>(sum[m]);
+        float total = team_sum<TEAM>(sum[m]) * unit;
         if (lane != 0 || n >= N || m >= rows) continue;
         if (add != NULL) total += number(add[m * N + n]);
         y[m * N + n] = rounded<C>(total);
     }
 }
 
-template <class T, class C, int M>
+template <class T, class W, class C, int M>
 static void launch_teams(plx_stream stream, const struct gemv *call)
 {
-    const int64_t loads = blocks_for(call->K, WIDE * AHEAD);
+    const int64_t loads = blocks_for(call->K, WIDE<W> * AHEAD);
     auto launch = [&](auto kernel, int64_t blocks, int threads) {
         launch_chained(kernel, blocks, threads, stream, (C *)call->y, (const T *)call->x,
-                       (const T *)call->weight, (const C *)call->add, call->rows, call->N, call->K,
-                       call->constant);
+                       (const W *)call->weight, call->scale, (const C *)call->add, call->rows,
+                       call->N, call->K, call->constant);
     };
     if (loads <= 32)
-        launch(gemv_kernel<T, C, M, 32>, blocks_for(call->N, THREADS / 32), THREADS);
+        launch(gemv_kernel<T, W, C, M, 32>, blocks_for(call->N, THREADS / 32), THREADS);
     else if (loads <= 64)
-        launch(gemv_kernel<T, C, M, 64>, call->N, 64);
+        launch(gemv_kernel<T, W, C, M, 64>, call->N, 64);
     else if (loads <= 128)
-        launch(gemv_kernel<T, C, M, 128>, call->N, 128);
+        launch(gemv_kernel<T, W, C, M, 128>, call->N, 128);
     else
-        launch(gemv_kernel<T, C, M, 256>, call->N, 256);
+        launch(gemv_kernel<T, W, C, M, 256>, call->N, 256);
+}
+
+template <class T, class C> static void launch_rows(plx_stream stream, const struct gemv *call)
+{
+    if (call->scale == NULL && call->rows == 1)
+        launch_teams<T, T, C, 1>(stream, call);
+    else if (call->scale == NULL)
+        launch_teams<T, T, C, FEW>(stream, call);
+    else if (call->rows == 1)
+        launch_teams<T, int8_t, C, 1>(stream, call);
+    else if (call->rows <= FEW)
+        launch_teams<T, int8_t, C, FEW>(stream, call);
+    else
+        launch_teams<T, int8_t, C, FEW_INT8>(stream, call);
 }
 
 } // namespace
 
 bool launch_gemv_serves(const struct gemv *call)
 {
-    return call->rows >= 1 && call->rows <= FEW && call->N >= 1 &&
-           is_wide(call->K, call->x, call->weight) && call->K >= WIDE;
+    const bool bytes = call->scale != NULL;
+    return call->rows >= 1 && call->rows <= (bytes ? FEW_INT8 : FEW) && call->N >= 1 &&
+           is_wide(call->K, call->x, call->weight) && call->K % (bytes ? 16 : 8) == 0 &&
+           call->K > 0;
 }
 
 const char *launch_gemv(plx_stream stream, const struct gemv *call)
 {
     for_dtype(call->in, [&](auto in) {
-        for_dtype(call->out, [&](auto out) {
-            typedef decltype(in) T;
-            typedef decltype(out) C;
-            if (call->rows == 1)
-                launch_teams<T, C, 1>(stream, call);
-            else
-                launch_teams<T, C, FEW>(stream, call);
-        });
+        for_dtype(call->out,
+                  [&](auto out) { launch_rows<decltype(in), decltype(out)>(stream, call); });
     });
     return launched();
 }

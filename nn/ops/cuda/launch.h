@@ -92,21 +92,49 @@ const char *launch_embed_backward(plx_stream stream, plx_dtype T, float *dtable,
                                   void *scratch);
 
 /* ---- loss_cuda.cu ---- */
-/* dlogits may be NULL, or logits. */
+/* dlogits may be NULL, and then scale too, or logits. */
 const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, void *dlogits,
-                                 const void *logits, const int32_t *targets, double scale,
+                                 const void *logits, const int32_t *targets, const double *scale,
                                  int64_t N, int64_t V);
 
 /* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
 const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V);
+
+/* ---- quantise_cuda.cu ---- */
+/* y = x [rows,columns] in f8e4m3, each row divided by its scale; columns a multiple of 16, y on an
+ * address of 16. */
+const char *launch_quantise_rows(plx_stream stream, plx_dtype T, void *y, float *scale,
+                                 const void *x, int64_t rows, int64_t columns);
+/* Both ways, and the transpose: extents of x are multiples of 16, largest are rows + columns zeros
+ * to work with. */
+struct quantise_both {
+    void *rows, *columns; /* of f8e4m3, on addresses of 16 */
+    float *row_scale, *column_scale;
+    const void *x;
+    int64_t M, K;
+    uint32_t *largest;
+};
+const char *launch_quantise_both(plx_stream stream, plx_dtype T, const struct quantise_both *call);
+/* c = alpha a b^T + beta add of fewer than 16 rows of a, both quantised: a [rows,K], b [N,K] on
+ * addresses of 16, c and add [rows,N] of T with a stride. */
+struct quantised_few {
+    void *c;
+    const void *a, *b, *add;
+    const float *a_scale, *b_scale;
+    int64_t N, K, c_stride, add_stride;
+    int rows;
+    float alpha, beta;
+};
+const char *launch_quantised_few(plx_stream stream, plx_dtype T, const struct quantised_few *call);
 
 /* ---- gemv_cuda.cu ---- */
 /* y = x weight^T + add, all dense: x [rows,K], weight [N,K], y and add (or NULL) [rows,N]. */
 struct gemv {
     void *y;
     const void *x, *weight, *add;
-    plx_dtype in, out; /* of x and weight, and of y and add */
-    bool constant;     /* nothing that is still under way writes the weight */
+    const float *scale; /* [N]: the weight is int8 times these; NULL: it has the dtype of x */
+    plx_dtype in, out;  /* of x, and of y and add */
+    bool constant;      /* nothing that is still under way writes the weight */
     int rows;
     int64_t N, K;
 };
@@ -115,9 +143,21 @@ bool launch_gemv_serves(const struct gemv *call);
 const char *launch_gemv(plx_stream stream, const struct gemv *call);
 
 /* ---- packed_cuda.cu ---- */
-/* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. */
-const char *launch_project(plx_stream stream, plx_dtype T, void *y, const void *x,
-                           const void *weight, const float *scale, int64_t M, int64_t N, int64_t K);
+/* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. The product of any
+ * few rows, as in struct gemv. */
+const char *launch_project(plx_stream stream, const struct gemv *call);
+/* The numbers of a matrix without their scales: T wide[count]. */
+const char *launch_widen(plx_stream stream, plx_dtype T, void *wide, const void *packed, bool int8,
+                         int64_t count);
+/* y[m,n] = scale[n] sums[m,n] + add[m,n] with y and add (or NULL) of dtype T and rows `stride`
+ * apart, sums [M,N] dense; scale NULL: 1. */
+struct scaled_sums {
+    void *y;
+    const void *add;
+    const float *sums, *scale;
+    int64_t M, N, stride;
+};
+const char *launch_scale(plx_stream stream, plx_dtype T, const struct scaled_sums *call);
 const char *launch_unpack(plx_stream stream, plx_dtype T, void *y, const void *table,
                           const float *scale, const int32_t *ids, int64_t N, int64_t V, int64_t E);
 

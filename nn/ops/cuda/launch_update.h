@@ -10,6 +10,7 @@
 #include "parallax/parallax.h"
 
 #include "../clip_state.h"
+#include "../step_numbers.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -18,14 +19,16 @@ extern "C" {
 /* Arguments of a kernel have 4 KiB. */
 enum { UPDATE_LIST = 60 };
 
-/* A parameter: tensors of count elements, float all but active, which is bf16 or NULL. */
+/* A parameter: tensors of count elements, float all but active, which is bf16 or NULL, and m and v,
+ * which are of dtype M. */
 struct update_entry {
     float *value;
     void *active;
     const float *grad;
-    float *m, *v;
-    float keep, rate; /* 1 - lr weight_decay, and the factor of the step */
-    int32_t first;    /* block of the launch, for lists of unequal counts: set by the launcher */
+    void *m, *v;
+    float lr, weight_decay; /* as multiples of the step's */
+    int32_t first; /* block of the launch, for lists of unequal counts: set by the launcher */
+    uint32_t number;
     int64_t count;
 };
 
@@ -42,23 +45,28 @@ const char *launch_squares(plx_stream stream, struct update_list *list, double *
 
 /* op.h's struct clip. */
 const char *launch_clip(plx_stream stream, struct clip_state *state, const double *squares,
-                        int64_t count, double limit, int64_t step);
+                        int64_t count, double limit, const struct step_numbers *numbers);
 
-/* What an AdamW update multiplies by, bias corrections inside. */
+/* What an AdamW update multiplies by in every step. */
 struct adamw_factors {
-    float beta1, rest1, beta2, rest2;
-    float root; /* 1 / sqrt(1 - beta2^step) */
-    float eps;
+    float beta1, rest1, beta2, rest2, eps;
 };
-const char *launch_adamw(plx_stream stream, struct update_list *list,
-                         const struct adamw_factors *factors, const double *factor);
+const char *launch_adamw(plx_stream stream, plx_dtype M, struct update_list *list,
+                         const struct adamw_factors *factors, const double *factor,
+                         const struct step_numbers *numbers);
 
 /* Entries of one count and directions behind each other, of dtype T. */
-const char *launch_momentum(plx_stream stream, plx_dtype T, const struct update_list *list,
-                            void *directions, float keep, float take, bool nesterov,
-                            const double *factor);
+struct momentum_factors {
+    float keep, take;
+    bool nesterov;
+};
+const char *launch_momentum(plx_stream stream, plx_dtype T, plx_dtype M,
+                            const struct update_list *list, void *directions,
+                            const struct momentum_factors *by, const double *factor,
+                            const struct step_numbers *numbers);
 const char *launch_apply(plx_stream stream, plx_dtype T, const struct update_list *list,
-                         const void *directions, const double *factor);
+                         const void *directions, double scale, const double *factor,
+                         const struct step_numbers *numbers);
 
 /* matrices of size elements each; partials: squares_partials(size) doubles a matrix. */
 const char *launch_normalise(plx_stream stream, plx_dtype T, void *y, const void *x,

@@ -216,12 +216,13 @@ plx_status cuda_embed_backward(struct backend *be, const struct plx_tensor *dtab
 
 plx_status cuda_cross_entropy(struct backend *be, const struct plx_tensor *losses,
                               const struct plx_tensor *dlogits, const struct plx_tensor *logits,
-                              const struct plx_tensor *targets, double scale)
+                              const struct plx_tensor *targets, const struct plx_tensor *scale)
 {
-    TRY(check_cross_entropy(be, losses, dlogits, logits, targets));
+    TRY(check_cross_entropy(be, losses, dlogits, logits, targets, scale));
+    const double *factor = dlogits->data != NULL ? scale->data : NULL;
     return cuda_launched(be, "cross_entropy",
                          launch_cross_entropy(be->stream, logits->dtype, losses->data,
-                                              dlogits->data, logits->data, targets->data, scale,
+                                              dlogits->data, logits->data, targets->data, factor,
                                               logits->shape[0], logits->shape[1]));
 }
 

@@ -233,23 +233,24 @@ static __device__ __forceinline__ void write_row(T *out, const T *in, T *keep, c
 template <class T, int W>
 __global__ void __launch_bounds__(THREADS_MAX)
     cross_entropy_kernel(float *losses, T *dlogits, const T *logits, const int32_t *targets,
-                         double scale, int64_t N, int64_t V, int kept)
+                         const double *scale, int64_t N, int64_t V, int kept)
 {
     extern __shared__ __align__(16) unsigned char shared[];
     T *keep = (T *)shared;
     const int64_t stride = (int64_t)blockDim.x * W;
     const struct span span = {(int64_t)threadIdx.x * W, stride, kept / stride / 2 * stride, kept,
                               V};
+    const double factor = dlogits != NULL ? *scale : 0;
     fetch_row<T, W>(keep, logits + blockIdx.x * V, span);
     for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
         const T *in = logits + n * V, *next = n + gridDim.x < N ? in + gridDim.x * V : NULL;
-        struct softmax_row row = {.sum = 1, .scale = scale, .target = targets[n]};
+        struct softmax_row row = {.sum = 1, .scale = factor, .target = targets[n]};
         double loss = 0;
         if (row.target >= 0) {
             const float wanted = row.target < V ? number(in[row.target]) : NAN;
             block_softmax<T>(row_part<T, W>(in, keep, span), &row.most, &row.sum);
             loss = log(row.sum) + (double)row.most - (double)wanted;
-            row.factor = (float)(scale / row.sum);
+            row.factor = (float)(factor / row.sum);
         }
         if (threadIdx.x == 0) losses[n] = (float)loss;
         if (dlogits != NULL) write_row<T, W>(dlogits + n * V, in, keep, next, row, span);
@@ -345,7 +346,7 @@ const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64
 }
 
 const char *launch_cross_entropy(plx_stream stream, plx_dtype dtype, float *losses, void *dlogits,
-                                 const void *logits, const int32_t *targets, double scale,
+                                 const void *logits, const int32_t *targets, const double *scale,
                                  int64_t N, int64_t V)
 {
     cudaError_t error = cudaSuccess;

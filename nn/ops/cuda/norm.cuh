@@ -1,4 +1,4 @@
-/* norm.cuh: how kernels that norm rows lay them out, and where they leave sums over rows.
+/* norm.cuh: how kernels that norm or scale rows lay them out, and where they leave sums over rows.
  *
  * A row is held in the registers of a team of neighbouring threads, so that it is read once. The
  * gradient of a gain is a sum over all rows: each team adds up its rows, a block its teams, which
@@ -19,6 +19,24 @@ template <int TEAM, int CHUNKS> struct layout {
     /* That fit a multiprocessor when a thread may have 64 (128) registers for 2 (4) groups. */
     static constexpr int blocks = TEAM <= 32 ? 8 / CHUNKS : 1;
 };
+
+/* Calls work with the first layout that holds a row. */
+template <class Work> static inline bool for_layout(int64_t E, const Work &work)
+{
+    if (E <= layout<4, 2>::longest)
+        work(layout<4, 2>());
+    else if (E <= layout<8, 2>::longest)
+        work(layout<8, 2>());
+    else if (E <= layout<32, 4>::longest)
+        work(layout<32, 4>());
+    else if (E <= layout<128, 4>::longest)
+        work(layout<128, 4>());
+    else
+        work(layout<512, 4>());
+    return true;
+}
+
+static constexpr int64_t longest_row = layout<512, 4>::longest;
 
 /* One row of sums over the teams of a block. */
 template <class L>

@@ -222,24 +222,6 @@ __global__ void __launch_bounds__(COLUMNS *SLICES)
     total[e] = (float)((double)total[e] + sum);
 }
 
-/* Calls work with the first layout that holds a row. */
-template <class Work> bool for_layout(int64_t E, const Work &work)
-{
-    if (E <= layout<4, 2>::longest)
-        work(layout<4, 2>());
-    else if (E <= layout<8, 2>::longest)
-        work(layout<8, 2>());
-    else if (E <= layout<32, 4>::longest)
-        work(layout<32, 4>());
-    else if (E <= layout<128, 4>::longest)
-        work(layout<128, 4>());
-    else
-        work(layout<512, 4>());
-    return true;
-}
-
-constexpr int64_t longest_row = layout<512, 4>::longest;
-
 } // namespace
 
 /* ---- Launchers ------------------------------------------------------------------------------- */

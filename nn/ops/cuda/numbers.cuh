@@ -99,6 +99,22 @@ template <> struct group<float, 8> {
     }
 };
 
+/* Bytes, widened: they are only read. */
+template <> struct group<int8_t, 16> {
+    uint4 words;
+
+    __device__ __forceinline__ void load(const int8_t *from)
+    {
+        words = *(const uint4 *)from;
+    }
+    __device__ __forceinline__ void get(float (&v)[16]) const
+    {
+        const uint32_t fours[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+        for (int i = 0; i < 16; i++) v[i] = (float)(int8_t)(fours[i / 4] >> (i % 4 * 8));
+    }
+};
+
 static __device__ __forceinline__ uint32_t packed_pair(float low, float high)
 {
     uint32_t pair;

@@ -37,17 +37,20 @@ static plx_status cuda_create(struct backend *be)
     REQUIRE(be->err, state != NULL, PLX_OUT_OF_MEMORY, "cannot allocate the state of operations");
     be->ops_state = state;
     plx_status status = gemm_library_create(&state->products, be->err);
+    if (status == PLX_OK && be->fp8_linear) status = cuda_gemm_has_fp8(be);
     if (status != PLX_OK) cuda_destroy(be);
     return status;
 }
 
 static const struct ops_scratch cuda_scratch = {
     .gemm = cuda_gemm_scratch,
+    .quantise = cuda_quantise_scratch,
     .sum_squares = cuda_sum_squares_scratch,
     .normalise = cuda_normalise_scratch,
     .rmsnorm_backward = cuda_row_partials,
     .bias_backward = cuda_row_partials,
     .embed_backward = cuda_embed_backward_scratch,
+    .project = cuda_project_scratch,
 };
 
 const struct ops ops_cuda = {
@@ -62,6 +65,7 @@ const struct ops ops_cuda = {
     .sum = cuda_sum,
     .sum_squares = cuda_sum_squares,
     .gemm = cuda_gemm,
+    .quantise = cuda_quantise,
     .rmsnorm = cuda_rmsnorm,
     .rmsnorm_backward = cuda_rmsnorm_backward,
     .project = cuda_project,

@@ -1,21 +1,164 @@
-/* packed_cuda.c: operations of ops_cuda on packed weights: checks, then launches. */
+/* packed_cuda.c: operations of ops_cuda on packed weights.
+ *
+ * Products: a weight of bf16 beside activations of bf16 is a matrix like any other. Otherwise, few
+ * rows of x, as in generation, cost reading the weight, which is widened in registers. For many, as
+ * in a prompt, a tile of the weight at a time is widened to a matrix of the activations' type,
+ * which the numbers of int8 fit without their scales; cuBLASLt's sums of it, in float, are scaled
+ * then.
+ */
 #include "ops/check.h"
 #include "ops/cuda/cuda_state.h"
-#include "ops/cuda/launch.h"
+#include "ops/cuda/gemm_library.h"
+#include "ops/scratch.h"
+
+/* Rows of x up to which the weight is widened in registers, and numbers of a widened tile: as many
+ * as the second-level cache holds. */
+enum { PROJECT_FEW = 8, PROJECT_TILE = 8 << 20 };
 
 static const float *scale_of(const struct packed *packed)
 {
     return packed->kind == PACKING_INT8 ? packed->scale : NULL;
 }
 
-plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
-                        const struct packed *weight)
+static bool is_plain(const struct packed *packed, plx_dtype dtype)
 {
-    TRY(check_project(be, y, x, weight));
-    return cuda_launched(be, "project",
-                         launch_project(be->stream, x->dtype, y->data, x->data, weight->data,
-                                        scale_of(weight), x->shape[0], weight->rows,
-                                        weight->columns));
+    return packed->kind == PACKING_BF16 && dtype == PLX_BF16;
+}
+
+static struct plx_tensor dense_on(const struct backend *be, void *data, plx_dtype dtype,
+                                  int64_t rows, int64_t columns)
+{
+    struct plx_tensor matrix = plx_tensor_dense(data, dtype, 2, (const int64_t[]){rows, columns});
+    matrix.device = be->device->kind;
+    return matrix;
+}
+
+/* ---- A weight as it is ---- */
+
+static plx_status project_plain(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *x, const struct packed *weight,
+                                const struct plx_tensor *residual)
+{
+    const struct plx_tensor b = dense_on(be, weight->data, PLX_BF16, weight->rows, weight->columns);
+    return cuda_gemm(be, &(struct gemm){.a = x,
+                                        .b = &b,
+                                        .c = y,
+                                        .transpose_b = true,
+                                        .alpha = 1,
+                                        .beta = residual != NULL ? 1 : 0,
+                                        .add = residual,
+                                        .weight = true});
+}
+
+/* ---- Few rows ---- */
+
+static plx_status project_few(struct backend *be, const struct plx_tensor *y,
+                              const struct plx_tensor *x, const struct packed *weight,
+                              const struct plx_tensor *residual)
+{
+    const struct gemv call = {.y = y->data,
+                              .x = x->data,
+                              .weight = weight->data,
+                              .add = residual != NULL ? residual->data : NULL,
+                              .scale = scale_of(weight),
+                              .in = x->dtype,
+                              .out = y->dtype,
+                              .constant = true,
+                              .rows = (int)x->shape[0],
+                              .N = weight->rows,
+                              .K = weight->columns};
+    const bool serves = weight->kind == PACKING_INT8 && launch_gemv_serves(&call);
+    return cuda_launched(
+        be, "project", serves ? launch_gemv(be->stream, &call) : launch_project(be->stream, &call));
+}
+
+/* ---- Many rows ---- */
+
+/* Weight rows of a tile. */
+static int64_t tile_rows(const struct packed *weight)
+{
+    const int64_t most = weight->columns > 0 ? PROJECT_TILE / weight->columns / 64 * 64 : 0;
+    return most < 64 ? 64 : most < weight->rows ? most : weight->rows;
+}
+
+static size_t wide_bytes(const struct packed *weight, plx_dtype dtype)
+{
+    const size_t bytes = (size_t)(tile_rows(weight) * weight->columns) * plx_dtype_size(dtype);
+    return (bytes + 255) / 256 * 256;
+}
+
+/* y's columns first .. first + count - 1, by way of the tile and its sums. */
+static plx_status project_tile(struct backend *be, const struct plx_tensor *y,
+                               const struct plx_tensor *x, const struct packed *weight,
+                               const struct plx_tensor *residual, int64_t first, int64_t count,
+                               char *block)
+{
+    const int64_t K = weight->columns, M = x->shape[0];
+    const size_t width = weight->kind == PACKING_INT8 ? 1 : 2, out = plx_dtype_size(y->dtype);
+    const float *scale = scale_of(weight);
+    const struct plx_tensor wide = dense_on(be, block, x->dtype, count, K),
+                            sums = dense_on(be, block + wide_bytes(weight, x->dtype), PLX_F32, M,
+                                            count);
+    TRY(cuda_launched(be, "project",
+                      launch_widen(be->stream, x->dtype, wide.data,
+                                   (const char *)weight->data + (size_t)(first * K) * width,
+                                   scale != NULL, count * K)));
+    TRY(cuda_gemm(be,
+                  &(struct gemm){.a = x, .b = &wide, .c = &sums, .transpose_b = true, .alpha = 1}));
+    const struct scaled_sums call = {
+        .y = (char *)y->data + (size_t)first * out,
+        .add = residual != NULL ? (const char *)residual->data + (size_t)first * out : NULL,
+        .sums = sums.data,
+        .scale = scale != NULL ? scale + first : NULL,
+        .M = M,
+        .N = count,
+        .stride = weight->rows};
+    return cuda_launched(be, "project", launch_scale(be->stream, y->dtype, &call));
+}
+
+static plx_status project_many(struct backend *be, const struct plx_tensor *y,
+                               const struct plx_tensor *x, const struct packed *weight,
+                               const struct plx_tensor *residual, char *block)
+{
+    const int64_t N = weight->rows, rows = tile_rows(weight);
+    for (int64_t first = 0; first < N; first += rows)
+        TRY(project_tile(be, y, x, weight, residual, first, N - first < rows ? N - first : rows,
+                         block));
+    return PLX_OK;
+}
+
+/* ---- The operations ---- */
+
+plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
+                                const struct plx_tensor *x, const struct packed *weight,
+                                size_t *block, size_t *product)
+{
+    const bool plain = is_plain(weight, x->dtype), many = x->shape[0] > PROJECT_FEW;
+    (void)be;
+    *block = *product = 0;
+    if (plx_tensor_count(y) == 0) return PLX_OK;
+    *block = plain || !many ? 0
+                            : wide_bytes(weight, x->dtype) +
+                                  (size_t)(x->shape[0] * tile_rows(weight)) * sizeof(float);
+    *product = plain || many ? GEMM_WORKSPACE : 0;
+    return PLX_OK;
+}
+
+plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
+                        const struct packed *weight, const struct plx_tensor *residual)
+{
+    size_t bytes, product;
+    void *block;
+    TRY(check_project(be, y, x, weight, residual));
+    if (plx_tensor_count(y) == 0) return PLX_OK;
+    if (is_plain(weight, x->dtype)) return project_plain(be, y, x, weight, residual);
+    if (x->shape[0] <= PROJECT_FEW) return project_few(be, y, x, weight, residual);
+    TRY(cuda_project_scratch(be, y, x, weight, &bytes, &product));
+    const size_t mark = arena_mark(&be->scratch);
+    plx_status status = scratch_push(be, "project", bytes, &block);
+    if (status == PLX_OK) status = project_many(be, y, x, weight, residual, block);
+    arena_release(&be->scratch, mark);
+    return status;
 }
 
 plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,

@@ -1,7 +1,4 @@
-/* packed_cuda.cu: products with weights of bf16 or int8, and rows of such tables; see launch.h.
- *
- * A warp takes a row of the weight, reads it once and multiplies a few rows of x with it: the
- * weight is what generation reads. Sums are in float over x as it is. */
+/* packed_cuda.cu: products with weights of bf16 or int8, and rows of such tables; see launch.h. */
 #include "numbers.cuh"
 
 namespace
@@ -9,10 +6,12 @@ namespace
 
 enum { THREADS = 256, ROWS = 8 /* of x that a warp multiplies at a time */ };
 
-template <class T, class P>
+/* Of any lengths and on any addresses: a warp takes a row of the weight, reads it once and
+ * multiplies a few rows of x with it. Sums are in float over x as it is. */
+template <class T, class P, class C>
 __global__ void __launch_bounds__(THREADS)
-    project_kernel(T *y, const T *x, const P *weight, const float *scale, int64_t M, int64_t N,
-                   int64_t K)
+    project_kernel(C *y, const T *x, const P *weight, const float *scale, const C *add, int64_t M,
+                   int64_t N, int64_t K)
 {
     const int lane = threadIdx.x % 32;
     const int64_t n = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
@@ -28,9 +27,42 @@ __global__ void __launch_bounds__(THREADS)
     }
 #pragma unroll
     for (int m = 0; m < ROWS; m++) {
-        const float total = team_sum<32>(sum[m]) * (scale != NULL ? scale[n] : 1);
-        if (lane == 0 && m < count) y[(first + m) * N + n] = rounded<T>(total);
+        float total = team_sum<32>(sum[m]) * (scale != NULL ? scale[n] : 1);
+        if (lane != 0 || m >= count) continue;
+        if (add != NULL) total += number(add[(first + m) * N + n]);
+        y[(first + m) * N + n] = rounded<C>(total);
     }
+}
+
+template <class T, class P, int W>
+__global__ void __launch_bounds__(THREADS) widen_kernel(T *wide, const P *packed, int64_t groups)
+{
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    float v[W];
+    if (i >= groups) return;
+    read_numbers(v, packed + i * W);
+    if constexpr (W == 1) {
+        write_numbers(wide + i, v);
+    } else {
+#pragma unroll
+        for (int part = 0; part < W; part += 8) {
+            float eight[8];
+#pragma unroll
+            for (int k = 0; k < 8; k++) eight[k] = v[part + k];
+            write_numbers(wide + i * W + part, eight);
+        }
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS) scale_kernel(const struct scaled_sums call)
+{
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= call.M * call.N) return;
+    const int64_t m = row_of(i, call.N), n = i - m * call.N, place = m * call.stride + n;
+    float total = call.sums[i] * (call.scale != NULL ? call.scale[n] : 1);
+    if (call.add != NULL) total += number(((const T *)call.add)[place]);
+    ((T *)call.y)[place] = rounded<T>(total);
 }
 
 /* A row outside the table becomes NaN. */
@@ -48,28 +80,64 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 /* Calls work with a number of the packed type. */
-template <class Work> void for_packed(const float *scale, const Work &work)
+template <class Work> void for_packed(bool int8, const Work &work)
 {
-    if (scale == NULL)
-        work(bf16());
-    else
+    if (int8)
         work(int8_t());
+    else
+        work(bf16());
 }
 
 } // namespace
 
-const char *launch_project(plx_stream stream, plx_dtype dtype, void *y, const void *x,
-                           const void *weight, const float *scale, int64_t M, int64_t N, int64_t K)
+const char *launch_project(plx_stream stream, const struct gemv *call)
 {
-    const dim3 grid(blocks_for(N, THREADS / 32), blocks_for(M, ROWS));
-    if (M == 0 || N == 0) return NULL;
+    const dim3 grid(blocks_for(call->N, THREADS / 32), blocks_for(call->rows, ROWS));
+    if (call->rows == 0 || call->N == 0) return NULL;
+    for_dtype(call->in, [&](auto in) {
+        for_dtype(call->out, [&](auto out) {
+            for_packed(call->scale != NULL, [&](auto none) {
+                typedef decltype(in) T;
+                typedef decltype(out) C;
+                typedef decltype(none) P;
+                project_kernel<<<grid, THREADS, 0, (cudaStream_t)stream>>>(
+                    (C *)call->y, (const T *)call->x, (const P *)call->weight, call->scale,
+                    (const C *)call->add, (int64_t)call->rows, call->N, call->K);
+            });
+        });
+    });
+    return launched();
+}
+
+const char *launch_widen(plx_stream stream, plx_dtype dtype, void *wide, const void *packed,
+                         bool int8, int64_t count)
+{
+    if (count == 0) return NULL;
     for_dtype(dtype, [&](auto zero) {
-        for_packed(scale, [&](auto none) {
+        for_packed(int8, [&](auto none) {
             typedef decltype(zero) T;
             typedef decltype(none) P;
-            project_kernel<<<grid, THREADS, 0, (cudaStream_t)stream>>>(
-                (T *)y, (const T *)x, (const P *)weight, scale, M, N, K);
+            constexpr int W = sizeof(P) == 1 ? 16 : 8;
+            if (count % W == 0 && is_wide(8, wide, packed))
+                widen_kernel<T, P, W>
+                    <<<blocks_for(count / W, THREADS), THREADS, 0, (cudaStream_t)stream>>>(
+                        (T *)wide, (const P *)packed, count / W);
+            else
+                widen_kernel<T, P, 1>
+                    <<<blocks_for(count, THREADS), THREADS, 0, (cudaStream_t)stream>>>(
+                        (T *)wide, (const P *)packed, count);
         });
+    });
+    return launched();
+}
+
+const char *launch_scale(plx_stream stream, plx_dtype dtype, const struct scaled_sums *call)
+{
+    const int64_t count = call->M * call->N;
+    if (count == 0) return NULL;
+    for_dtype(dtype, [&](auto zero) {
+        scale_kernel<decltype(zero)>
+            <<<blocks_for(count, THREADS), THREADS, 0, (cudaStream_t)stream>>>(*call);
     });
     return launched();
 }
@@ -80,7 +148,7 @@ const char *launch_unpack(plx_stream stream, plx_dtype dtype, void *y, const voi
     const int64_t count = N * E;
     if (count == 0) return NULL;
     for_dtype(dtype, [&](auto zero) {
-        for_packed(scale, [&](auto none) {
+        for_packed(scale != NULL, [&](auto none) {
             typedef decltype(zero) T;
             typedef decltype(none) P;
             unpack_kernel<<<blocks_for(count, THREADS), THREADS, 0, (cudaStream_t)stream>>>(

@@ -5,8 +5,6 @@
 #include "ops/cuda/launch_update.h"
 #include "ops/scratch.h"
 
-#include <math.h>
-
 /* ---- Sums of squares ------------------------------------------------------------------------- */
 
 size_t cuda_sum_squares_scratch(const struct plx_tensor *sums, const struct plx_tensor *const *xs)
@@ -52,14 +50,14 @@ plx_status cuda_clip(struct backend *be, const struct clip *clip)
     TRY(check_clip(be, clip));
     return cuda_launched(be, "clip",
                          launch_clip(be->stream, clip->state->data, clip->squares->data,
-                                     plx_tensor_count(clip->squares), clip->limit, clip->step));
+                                     plx_tensor_count(clip->squares), clip->limit,
+                                     clip->numbers->data));
 }
 
 /* ---- Lists ----------------------------------------------------------------------------------- */
 
-/* The next parameters of an update from begin on. rate is what an item's lr is multiplied by. */
-static struct update_list update_list_of(const struct update_item *items, int count, int begin,
-                                         double rate)
+/* The next parameters of an update from begin on. */
+static struct update_list update_list_of(const struct update_item *items, int count, int begin)
 {
     struct update_list list = {.size = 0};
     for (int i = begin; i < count && i < begin + UPDATE_LIST; i++) {
@@ -71,8 +69,9 @@ static struct update_list update_list_of(const struct update_item *items, int co
             .grad = item->grad->data,
             .m = item->m->data,
             .v = item->v != NULL ? item->v->data : NULL,
-            .keep = (float)(1.0 - item->lr * item->weight_decay),
-            .rate = (float)(item->lr * rate),
+            .lr = (float)item->lr,
+            .weight_decay = (float)item->weight_decay,
+            .number = item->number,
             .count = plx_tensor_count(item->value),
         };
     }
@@ -97,20 +96,18 @@ plx_status cuda_adamw(struct backend *be, const struct adamw_update *update)
 {
     TRY(check_adamw(be, update));
     TRY(check_copies(be, "adamw", update->items, update->count));
-    double step = (double)update->step;
     const struct adamw_factors factors = {
         .beta1 = (float)update->beta1,
         .rest1 = (float)(1.0 - update->beta1),
         .beta2 = (float)update->beta2,
         .rest2 = (float)(1.0 - update->beta2),
-        .root = (float)(1.0 / sqrt(1.0 - pow(update->beta2, step))),
         .eps = (float)update->eps,
     };
-    double rate = 1.0 / (1.0 - pow(update->beta1, step));
     for (int begin = 0; begin < update->count; begin += UPDATE_LIST) {
-        struct update_list list = update_list_of(update->items, update->count, begin, rate);
+        struct update_list list = update_list_of(update->items, update->count, begin);
         TRY(cuda_launched(be, "adamw",
-                          launch_adamw(be->stream, &list, &factors, update->factor->data)));
+                          launch_adamw(be->stream, update->items[begin].m->dtype, &list, &factors,
+                                       update->factor->data, update->numbers->data)));
     }
     return PLX_OK;
 }
@@ -128,14 +125,18 @@ static void *directions_from(const struct muon_update *update, int begin)
 plx_status cuda_momentum(struct backend *be, const struct muon_update *update)
 {
     TRY(check_momentum(be, update));
-    float keep = (float)update->momentum;
-    float take = (float)(update->ema ? 1.0 - update->momentum : 1.0);
+    const struct momentum_factors by = {
+        .keep = (float)update->momentum,
+        .take = (float)(update->ema ? 1.0 - update->momentum : 1.0),
+        .nesterov = update->nesterov,
+    };
     for (int begin = 0; begin < update->count; begin += UPDATE_LIST) {
-        struct update_list list = update_list_of(update->items, update->count, begin, 1.0);
+        struct update_list list = update_list_of(update->items, update->count, begin);
         TRY(cuda_launched(be, "momentum",
-                          launch_momentum(be->stream, update->directions->dtype, &list,
-                                          directions_from(update, begin), keep, take,
-                                          update->nesterov, update->factor->data)));
+                          launch_momentum(be->stream, update->directions->dtype,
+                                          update->items[begin].m->dtype, &list,
+                                          directions_from(update, begin), &by, update->factor->data,
+                                          update->numbers->data)));
     }
     return PLX_OK;
 }
@@ -166,11 +167,11 @@ plx_status cuda_apply(struct backend *be, const struct muon_update *update)
     TRY(check_apply(be, update));
     TRY(check_copies(be, "apply", update->items, update->count));
     for (int begin = 0; begin < update->count; begin += UPDATE_LIST) {
-        struct update_list list =
-            update_list_of(update->items, update->count, begin, update->scale);
+        struct update_list list = update_list_of(update->items, update->count, begin);
         TRY(cuda_launched(be, "apply",
                           launch_apply(be->stream, update->directions->dtype, &list,
-                                       directions_from(update, begin), update->factor->data)));
+                                       directions_from(update, begin), update->scale,
+                                       update->factor->data, update->numbers->data)));
     }
     return PLX_OK;
 }

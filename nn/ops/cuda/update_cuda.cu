@@ -7,6 +7,8 @@
 #include "launch_update.h"
 #include "numbers.cuh"
 
+#include "../rounding.h"
+
 namespace
 {
 
@@ -47,6 +49,38 @@ template <> __device__ __forceinline__ void store(float *to, const float (&v)[4]
 template <> __device__ __forceinline__ void store(bf16 *to, const float (&v)[4])
 {
     *(uint2 *)to = make_uint2(packed_pair(v[0], v[1]), packed_pair(v[2], v[3]));
+}
+
+/* States are stored as they are in float; in bf16 they are rounded by 16 bits of each word. */
+template <int W>
+static __device__ __forceinline__ void keep_state(float *to, const float (&v)[W],
+                                                  const uint32_t (&)[W], int)
+{
+    store(to, v);
+}
+
+template <int W>
+static __device__ __forceinline__ void keep_state(bf16 *to, const float (&v)[W],
+                                                  const uint32_t (&random)[W], int shift)
+{
+    uint16_t halves[W];
+#pragma unroll
+    for (int i = 0; i < W; i++)
+        halves[i] = rounding_bf16(__float_as_uint(v[i]), random[i] >> shift);
+    if constexpr (W == 4)
+        *(uint2 *)to = make_uint2(halves[0] | (uint32_t)halves[1] << 16,
+                                  halves[2] | (uint32_t)halves[3] << 16);
+    else
+        *(uint16_t *)to = halves[0];
+}
+
+/* The words of W neighbours from element i on; none are needed for states in float. */
+template <class M, int W>
+static __device__ __forceinline__ void draw_words(uint32_t (&random)[W], uint32_t key, int64_t i)
+{
+#pragma unroll
+    for (int k = 0; k < W; k++)
+        random[k] = sizeof(M) < sizeof(float) ? rounding_word(key, (uint32_t)i + k) : 0;
 }
 
 /* Calls work(i) for the W neighbours at every i of the block's piece that this thread has, and for
@@ -156,7 +190,8 @@ __global__ void __launch_bounds__(THREADS)
 
 /* One thread adds, in order, what all fetch; clip_host.h has the same arithmetic. */
 __global__ void __launch_bounds__(THREADS)
-    clip_kernel(clip_state *state, const double *squares, int64_t count, double limit, double step)
+    clip_kernel(clip_state *state, const double *squares, int64_t count, double limit,
+                const step_numbers *numbers)
 {
     __shared__ double fetched[THREADS];
     bool done = state->bad_step != 0;
@@ -179,112 +214,148 @@ __global__ void __launch_bounds__(THREADS)
     double factor = limit > 0 && norm > limit ? limit / norm : 1;
     state->factor = bad ? 0 : factor;
     state->norm = norm;
-    state->bad_step = bad ? step : 0;
+    state->bad_step = bad ? numbers->step : 0;
     state->bad_index = bad ? (double)blame : 0;
+}
+
+/* ---- Rates ----------------------------------------------------------------------------------- */
+
+/* A parameter's share of the step: what is kept of a weight, and what its update is multiplied by,
+ * in double as on the CPU. */
+struct step_rates {
+    float keep, rate;
+};
+
+static __device__ __forceinline__ step_rates rates_of(const update_entry &entry,
+                                                      const step_numbers &numbers, double scale)
+{
+    const double lr = numbers.lr * entry.lr, decay = numbers.weight_decay * entry.weight_decay;
+    return {(float)(1 - lr * decay), (float)(lr * scale)};
 }
 
 /* ---- AdamW ----------------------------------------------------------------------------------- */
 
-template <int W>
-static __device__ __forceinline__ void adamw_at(const update_entry &entry, const adamw_factors &by,
-                                                float factor, int64_t i)
+/* All that an element is updated by. */
+struct adamw_step {
+    adamw_factors by;
+    step_rates rates;
+    float factor, root; /* of the gradient; 1 / sqrt(1 - beta2^step) */
+    uint32_t key;
+};
+
+template <class M, int W>
+static __device__ __forceinline__ void adamw_at(const update_entry &entry, const adamw_step &step,
+                                                int64_t i)
 {
+    const adamw_factors &by = step.by;
     float w[W], g[W], m[W], v[W];
     load(g, entry.grad + i);
-    load(m, (const float *)entry.m + i);
-    load(v, (const float *)entry.v + i);
+    load(m, (const M *)entry.m + i);
+    load(v, (const M *)entry.v + i);
     load(w, (const float *)entry.value + i);
 #pragma unroll
     for (int k = 0; k < W; k++) {
-        float slope = factor * g[k];
+        float slope = step.factor * g[k];
         m[k] = by.beta1 * m[k] + by.rest1 * slope;
         v[k] = by.beta2 * v[k] + by.rest2 * slope * slope;
-        w[k] = entry.keep * w[k] - entry.rate * (m[k] / (sqrtf(v[k]) * by.root + by.eps));
+        w[k] =
+            step.rates.keep * w[k] - step.rates.rate * (m[k] / (sqrtf(v[k]) * step.root + by.eps));
     }
-    store(entry.m + i, m);
-    store(entry.v + i, v);
+    uint32_t random[W];
+    draw_words<M>(random, step.key, i);
+    keep_state((M *)entry.m + i, m, random, 0);
+    keep_state((M *)entry.v + i, v, random, 16);
     store(entry.value + i, w);
     if (entry.active != NULL) store((bf16 *)entry.active + i, w);
 }
 
-template <int W>
+template <class M, int W>
 __global__ void __launch_bounds__(THREADS)
     adamw_kernel(const __grid_constant__ update_list list, const __grid_constant__ adamw_factors by,
-                 const double *factor)
+                 const double *factor, const step_numbers *numbers)
 {
     const double scale = *factor;
     if (scale == 0) return;
     const update_entry &entry = entry_of(list, blockIdx.x);
+    const adamw_step step = {by, rates_of(entry, *numbers, 1 / numbers->bias1), (float)scale,
+                             (float)(1 / sqrt(numbers->bias2)),
+                             rounding_key(numbers->step, entry.number)};
     for_piece<W>(
-        blockIdx.x - entry.first, entry.count,
-        [&](int64_t i) { adamw_at<W>(entry, by, (float)scale, i); },
-        [&](int64_t i) { adamw_at<1>(entry, by, (float)scale, i); });
+        blockIdx.x - entry.first, entry.count, [&](int64_t i) { adamw_at<M, W>(entry, step, i); },
+        [&](int64_t i) { adamw_at<M, 1>(entry, step, i); });
 }
 
 /* ---- Muon ------------------------------------------------------------------------------------ */
 
-struct momentum_factors {
-    float keep, take;
-    bool nesterov;
+/* All that an element's momentum is updated by. */
+struct momentum_step {
+    momentum_factors by;
+    float factor;
+    uint32_t key;
 };
 
-template <class T, int W>
+template <class T, class M, int W>
 static __device__ __forceinline__ void momentum_at(const update_entry &entry, T *direction,
-                                                   const momentum_factors &by, float factor,
-                                                   int64_t i)
+                                                   const momentum_step &step, int64_t i)
 {
+    const momentum_factors &by = step.by;
     float g[W], m[W], u[W];
     load(g, entry.grad + i);
-    load(m, (const float *)entry.m + i);
+    load(m, (const M *)entry.m + i);
 #pragma unroll
     for (int k = 0; k < W; k++) {
-        float slope = factor * g[k];
+        float slope = step.factor * g[k];
         m[k] = by.keep * m[k] + by.take * slope;
         u[k] = by.nesterov ? by.take * slope + by.keep * m[k] : m[k];
     }
-    store(entry.m + i, m);
+    uint32_t random[W];
+    draw_words<M>(random, step.key, i);
+    keep_state((M *)entry.m + i, m, random, 0);
     store(direction + i, u);
 }
 
 /* Blocks: pieces of an entry, and entries. */
-template <class T, int W>
+template <class T, class M, int W>
 __global__ void __launch_bounds__(THREADS)
     momentum_kernel(const __grid_constant__ update_list list, T *directions, momentum_factors by,
-                    const double *factor)
+                    const double *factor, const step_numbers *numbers)
 {
     const double scale = *factor;
     if (scale == 0) return;
     const update_entry &entry = list.entries[blockIdx.y];
+    const momentum_step step = {by, (float)scale, rounding_key(numbers->step, entry.number)};
     T *direction = directions + blockIdx.y * entry.count;
     for_piece<W>(
         blockIdx.x, entry.count,
-        [&](int64_t i) { momentum_at<T, W>(entry, direction, by, (float)scale, i); },
-        [&](int64_t i) { momentum_at<T, 1>(entry, direction, by, (float)scale, i); });
+        [&](int64_t i) { momentum_at<T, M, W>(entry, direction, step, i); },
+        [&](int64_t i) { momentum_at<T, M, 1>(entry, direction, step, i); });
 }
 
 template <class T, int W>
 static __device__ __forceinline__ void apply_at(const update_entry &entry, const T *direction,
-                                                int64_t i)
+                                                const step_rates &rates, int64_t i)
 {
     float w[W], u[W];
     load(u, direction + i);
     load(w, (const float *)entry.value + i);
 #pragma unroll
-    for (int k = 0; k < W; k++) w[k] = entry.keep * w[k] - entry.rate * u[k];
+    for (int k = 0; k < W; k++) w[k] = rates.keep * w[k] - rates.rate * u[k];
     store(entry.value + i, w);
     if (entry.active != NULL) store((bf16 *)entry.active + i, w);
 }
 
 template <class T, int W>
-__global__ void __launch_bounds__(THREADS) apply_kernel(const __grid_constant__ update_list list,
-                                                        const T *directions, const double *factor)
+__global__ void __launch_bounds__(THREADS)
+    apply_kernel(const __grid_constant__ update_list list, const T *directions, double scale,
+                 const double *factor, const step_numbers *numbers)
 {
     if (*factor == 0) return;
     const update_entry &entry = list.entries[blockIdx.y];
+    const step_rates rates = rates_of(entry, *numbers, scale);
     const T *direction = directions + blockIdx.y * entry.count;
     for_piece<W>(
-        blockIdx.x, entry.count, [&](int64_t i) { apply_at<T, W>(entry, direction, i); },
-        [&](int64_t i) { apply_at<T, 1>(entry, direction, i); });
+        blockIdx.x, entry.count, [&](int64_t i) { apply_at<T, W>(entry, direction, rates, i); },
+        [&](int64_t i) { apply_at<T, 1>(entry, direction, rates, i); });
 }
 
 /* Blocks: pieces of a matrix, and matrices. */
@@ -345,42 +416,47 @@ const char *launch_squares(plx_stream stream, update_list *list, double *sums, d
 }
 
 const char *launch_clip(plx_stream stream, clip_state *state, const double *squares, int64_t count,
-                        double limit, int64_t step)
+                        double limit, const step_numbers *numbers)
 {
-    clip_kernel<<<1, THREADS, 0, (cudaStream_t)stream>>>(state, squares, count, limit,
-                                                         (double)step);
+    clip_kernel<<<1, THREADS, 0, (cudaStream_t)stream>>>(state, squares, count, limit, numbers);
     return launched();
 }
 
-const char *launch_adamw(plx_stream stream, update_list *list, const adamw_factors *factors,
-                         const double *factor)
+const char *launch_adamw(plx_stream stream, plx_dtype M, update_list *list,
+                         const adamw_factors *factors, const double *factor,
+                         const step_numbers *numbers)
 {
     int64_t blocks = deal_blocks(list, CHUNK);
     if (blocks == 0) return NULL;
-    auto kernel = are_aligned(list) ? adamw_kernel<4> : adamw_kernel<1>;
-    kernel<<<blocks, THREADS, 0, (cudaStream_t)stream>>>(*list, *factors, factor);
+    for_fours(M, are_aligned(list), [&](auto zero, auto w) {
+        adamw_kernel<decltype(zero), decltype(w)::value>
+            <<<blocks, THREADS, 0, (cudaStream_t)stream>>>(*list, *factors, factor, numbers);
+    });
     return launched();
 }
 
-const char *launch_momentum(plx_stream stream, plx_dtype T, const update_list *list,
-                            void *directions, float keep, float take, bool nesterov,
-                            const double *factor)
+const char *launch_momentum(plx_stream stream, plx_dtype T, plx_dtype M, const update_list *list,
+                            void *directions, const momentum_factors *by, const double *factor,
+                            const step_numbers *numbers)
 {
     int64_t count = list->size > 0 ? list->entries[0].count : 0;
     if (count == 0) return NULL;
     bool wide = are_aligned(list) && count % 4 == 0 && (uintptr_t)directions % 16 == 0;
     dim3 grid((unsigned)blocks_for(count, CHUNK), (unsigned)list->size);
-    momentum_factors by = {keep, take, nesterov};
     for_fours(T, wide, [&](auto zero, auto w) {
         typedef decltype(zero) type;
-        momentum_kernel<type, decltype(w)::value>
-            <<<grid, THREADS, 0, (cudaStream_t)stream>>>(*list, (type *)directions, by, factor);
+        for_dtype(M, [&](auto state) {
+            momentum_kernel<type, decltype(state), decltype(w)::value>
+                <<<grid, THREADS, 0, (cudaStream_t)stream>>>(*list, (type *)directions, *by, factor,
+                                                             numbers);
+        });
     });
     return launched();
 }
 
 const char *launch_apply(plx_stream stream, plx_dtype T, const update_list *list,
-                         const void *directions, const double *factor)
+                         const void *directions, double scale, const double *factor,
+                         const step_numbers *numbers)
 {
     int64_t count = list->size > 0 ? list->entries[0].count : 0;
     if (count == 0) return NULL;
@@ -388,8 +464,8 @@ const char *launch_apply(plx_stream stream, plx_dtype T, const update_list *list
     dim3 grid((unsigned)blocks_for(count, CHUNK), (unsigned)list->size);
     for_fours(T, wide, [&](auto zero, auto w) {
         typedef decltype(zero) type;
-        apply_kernel<type, decltype(w)::value>
-            <<<grid, THREADS, 0, (cudaStream_t)stream>>>(*list, (const type *)directions, factor);
+        apply_kernel<type, decltype(w)::value><<<grid, THREADS, 0, (cudaStream_t)stream>>>(
+            *list, (const type *)directions, scale, factor, numbers);
     });
     return launched();
 }
