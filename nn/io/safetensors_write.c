@@ -282,7 +282,8 @@ plx_status safetensors_save_from(const char *path, const struct safetensors_writ
 {
     for (int i = 0; i < count; i++) TRY(check_entry(path, &entries[i], device, err));
     struct saving saving = {.device = device, .stream = stream, .dtype = dtype};
-    TRY(plx_context_create(NULL, &saving.context));
+    if (plx_context_create(NULL, &saving.context) != PLX_OK)
+        return error_set(err, PLX_OUT_OF_MEMORY, "%s: out of memory", path);
     const struct safetensors_write **order = calloc((size_t)count + 1, sizeof *order);
     struct safetensors_spec *specs = calloc((size_t)count + 1, sizeof *specs);
     plx_status status = PLX_OK;
