@@ -6,6 +6,7 @@
  * use. */
 #include "ops/attend.h"
 #include "ops/check.h"
+#include "ops/orthogonalise.h"
 #include "ops/scratch.h"
 
 static plx_status dry_count(struct backend *be, const char *op, size_t bytes)
@@ -13,6 +14,17 @@ static plx_status dry_count(struct backend *be, const char *op, size_t bytes)
     size_t mark = arena_mark(&be->scratch);
     void *block;
     plx_status status = scratch_push(be, op, bytes, &block);
+    arena_release(&be->scratch, mark);
+    return status;
+}
+
+/* The second on top of the first. */
+static plx_status dry_count_two(struct backend *be, const char *op, size_t first, size_t second)
+{
+    size_t mark = arena_mark(&be->scratch);
+    void *block;
+    plx_status status = scratch_push(be, op, first, &block);
+    if (status == PLX_OK) status = dry_count(be, "gemm", second);
     arena_release(&be->scratch, mark);
     return status;
 }
@@ -100,13 +112,9 @@ static plx_status dry_project(struct backend *be, const struct plx_tensor *y,
 {
     TRY(check_project(be, y, x, weight));
     if (be->counted->scratch->project == NULL) return PLX_OK;
-    size_t first, second, mark = arena_mark(&be->scratch);
-    void *block;
+    size_t first, second;
     TRY(be->counted->scratch->project(be, y, x, weight, &first, &second));
-    plx_status status = scratch_push(be, "project", first, &block);
-    if (status == PLX_OK) status = scratch_push(be, "gemm", second, &block);
-    arena_release(&be->scratch, mark);
-    return status;
+    return dry_count_two(be, "project", first, second);
 }
 
 static plx_status dry_unpack(struct backend *be, const struct plx_tensor *y,
@@ -235,6 +243,16 @@ static plx_status dry_normalise(struct backend *be, const struct plx_tensor *y,
     return dry_count_of(be, "normalise", be->counted->scratch->normalise, x);
 }
 
+/* Where a table may orthogonalise in its own way, it may take either. */
+static plx_status dry_orthogonalise(struct backend *be, const struct orthogonalise *call)
+{
+    const struct ops_scratch *scratch = be->counted->scratch;
+    size_t first = 0, second = 0;
+    TRY(orthogonalise_by_products(be, call));
+    if (scratch->orthogonalise != NULL) scratch->orthogonalise(call, &first, &second);
+    return dry_count_two(be, "orthogonalise", first, second);
+}
+
 static plx_status dry_apply(struct backend *be, const struct muon_update *update)
 {
     return check_apply(be, update);
@@ -271,6 +289,7 @@ const struct ops ops_dry = {
     .adamw = dry_adamw,
     .momentum = dry_momentum,
     .normalise = dry_normalise,
+    .orthogonalise = dry_orthogonalise,
     .apply = dry_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,

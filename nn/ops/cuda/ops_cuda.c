@@ -6,6 +6,7 @@
  * update_cuda.c, gemm_library.h, gemm_cuda.c. */
 #include "ops/attend.h"
 #include "ops/cuda/cuda_state.h"
+#include "ops/orthogonalise.h"
 #include "ops/scratch.h"
 
 #include <stdlib.h>
@@ -83,6 +84,7 @@ const struct ops ops_cuda = {
     .adamw = cuda_adamw,
     .momentum = cuda_momentum,
     .normalise = cuda_normalise,
+    .orthogonalise = orthogonalise_by_products,
     .apply = cuda_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
