@@ -6,7 +6,6 @@
  * update_cuda.c, gemm_library.h, gemm_cuda.c. */
 #include "ops/attend.h"
 #include "ops/cuda/cuda_state.h"
-#include "ops/orthogonalise.h"
 #include "ops/scratch.h"
 
 #include <stdlib.h>
@@ -46,6 +45,7 @@ static const struct ops_scratch cuda_scratch = {
     .gemm = cuda_gemm_scratch,
     .sum_squares = cuda_sum_squares_scratch,
     .normalise = cuda_normalise_scratch,
+    .orthogonalise = cuda_orthogonalise_scratch,
     .rmsnorm_backward = cuda_row_partials,
     .bias_backward = cuda_row_partials,
     .embed_backward = cuda_embed_backward_scratch,
@@ -84,7 +84,7 @@ const struct ops ops_cuda = {
     .adamw = cuda_adamw,
     .momentum = cuda_momentum,
     .normalise = cuda_normalise,
-    .orthogonalise = orthogonalise_by_products,
+    .orthogonalise = cuda_orthogonalise,
     .apply = cuda_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,
