@@ -412,17 +412,14 @@ static float *hard_values(const struct hard_case *c, uint64_t seed)
 }
 
 /* Those values, orthogonalised by one of the backends. */
-static double *hard_result(const struct hard_case *c, int which, const float *values)
+static double *hard_result(const struct hard_case *c, struct side *side, const float *values)
 {
-    struct side side = {.optim = NULL};
-    const struct backend_config config = backend_of(which);
+    const struct backend *be = &side->be;
     const int64_t shape[3] = {c->matrices, c->rows, c->columns};
-    must(&side, backend_create(&side.be, &config, &side.err));
-    const struct backend *be = &side.be;
     struct plx_tensor x = plx_tensor_dense(NULL, be->activation, 3, shape);
     const int64_t count = plx_tensor_count(&x);
     struct arena arena;
-    must(&side, arena_create(&arena, be->device, be->stream, (size_t)count * 8 + 256, &side.err));
+    must(side, arena_create(&arena, be->device, be->stream, (size_t)count * 8 + 256, &side->err));
     x = arena_tensor(&arena, be->activation, 3, shape);
     double *result = malloc((size_t)count * sizeof *result);
     assert_non_null(result);
@@ -436,13 +433,13 @@ static double *hard_result(const struct hard_case *c, int which, const float *va
         else
             ((uint16_t *)result)[i] = (uint16_t)(bits >> 16);
     }
-    must(&side, transfer_upload(be->device, be->stream, &x, result, &side.err));
-    struct backend dry = backend_dry(&side.be);
-    must(&side, muon_orthogonalise(&dry, &c->iteration, &x, &x));
-    must(&side, backend_reserve(&side.be, dry.scratch.peak));
-    must(&side, muon_orthogonalise(&side.be, &c->iteration, &x, &x));
-    assert_int_equal(side.be.scratch.used, 0);
-    must(&side, transfer_download(be->device, be->stream, &x, result, &side.err));
+    must(side, transfer_upload(be->device, be->stream, &x, result, &side->err));
+    struct backend dry = backend_dry(be);
+    must(side, muon_orthogonalise(&dry, &c->iteration, &x, &x));
+    must(side, backend_reserve(&side->be, dry.scratch.peak));
+    must(side, muon_orthogonalise(&side->be, &c->iteration, &x, &x));
+    assert_int_equal(be->scratch.used, 0);
+    must(side, transfer_download(be->device, be->stream, &x, result, &side->err));
     for (int64_t i = count - 1; i >= 0; i--) {
         uint32_t bits = (uint32_t)((uint16_t *)result)[i] << 16;
         float narrow = ((float *)result)[i];
@@ -450,20 +447,25 @@ static double *hard_result(const struct hard_case *c, int which, const float *va
         if (x.dtype != PLX_F64) result[i] = narrow;
     }
     arena_destroy(&arena);
-    backend_destroy(&side.be);
     return result;
 }
 
 static void hard_matrices_follow_the_reference(void **state)
 {
     (void)state;
+    struct side exactly = {.optim = NULL}, naively = exactly, gpu = exactly;
+    const struct backend_config configs[] = {backend_of(EXACT), backend_of(NAIVE_BF16),
+                                             backend_of(GPU_BF16)};
+    must(&exactly, backend_create(&exactly.be, &configs[0], &exactly.err));
+    must(&naively, backend_create(&naively.be, &configs[1], &naively.err));
+    must(&gpu, backend_create(&gpu.be, &configs[2], &gpu.err));
     for (size_t i = 0; i < sizeof hard_cases / sizeof *hard_cases; i++) {
         const struct hard_case *c = &hard_cases[i];
         const int64_t shape[3] = {c->matrices, c->rows, c->columns};
         const int64_t count = shape[0] * shape[1] * shape[2];
         float *values = hard_values(c, i);
-        double *exact = hard_result(c, EXACT, values), *naive = hard_result(c, NAIVE_BF16, values);
-        double *got = hard_result(c, GPU_BF16, values), *again = hard_result(c, GPU_BF16, values);
+        double *exact = hard_result(c, &exactly, values), *naive = hard_result(c, &naively, values);
+        double *got = hard_result(c, &gpu, values), *again = hard_result(c, &gpu, values);
         assert_memory_equal(got, again, (size_t)count * sizeof *got);
         struct comparison error = compare_values(got, exact, count);
         struct comparison allowed = compare_values(naive, exact, count);
@@ -475,6 +477,7 @@ static void hard_matrices_follow_the_reference(void **state)
         }
         free(values), free(exact), free(naive), free(got), free(again);
     }
+    backend_destroy(&exactly.be), backend_destroy(&naively.be), backend_destroy(&gpu.be);
 }
 
 int main(void)

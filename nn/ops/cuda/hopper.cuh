@@ -74,37 +74,6 @@ HOPPER_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int 
                  : "memory");
 }
 
-/* The other way, as part of the group that the next tma_commit ends. */
-HOPPER_INLINE void tma_store(const CUtensorMap *map, int x, int y, int z, uint32_t source)
-{
-    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group "
-                 "[%0, {%2, %3, %4}], [%1];" ::"l"(map),
-                 "r"(source), "r"(x), "r"(y), "r"(z)
-                 : "memory");
-}
-
-HOPPER_INLINE void tma_commit(void)
-{
-    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-
-/* Until all groups of this thread have read shared memory, and until they have written as well. */
-HOPPER_INLINE void tma_wait_read(void)
-{
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-}
-
-HOPPER_INLINE void tma_wait_written(void)
-{
-    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
-
-/* Ordinary accesses to shared memory before it come before copies after it. */
-HOPPER_INLINE void proxy_fence_shared(void)
-{
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
 /* Between ordinary accesses and copies to and from any memory, either way. */
 HOPPER_INLINE void proxy_fence(void)
 {
@@ -163,33 +132,70 @@ template <int N> HOPPER_INLINE void registers_pin(float (&values)[N])
 #define WGMMA_8(d, n)                                                                              \
     "+f"(d[n]), "+f"(d[n + 1]), "+f"(d[n + 2]), "+f"(d[n + 3]), "+f"(d[n + 4]), "+f"(d[n + 5]),    \
         "+f"(d[n + 6]), "+f"(d[n + 7])
-#define WGMMA_32(d, n) WGMMA_8(d, n), WGMMA_8(d, n + 8), WGMMA_8(d, n + 16), WGMMA_8(d, n + 24)
-#define WGMMA_ADD(format, transposed)                                                              \
+#define WGMMA_64(d)                                                                                \
+    WGMMA_8(d, 0), WGMMA_8(d, 8), WGMMA_8(d, 16), WGMMA_8(d, 24), WGMMA_8(d, 32), WGMMA_8(d, 40),  \
+        WGMMA_8(d, 48), WGMMA_8(d, 56)
+#define WGMMA_NAMES_64                                                                             \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                       \
+    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"                             \
+    "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                             \
+    "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define WGMMA_NAMES_128                                                                            \
+    WGMMA_NAMES_64                                                                                 \
+    ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"                            \
+    "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"                             \
+    "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"                 \
+    "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define WGMMA_128_COLUMNS(format, transposed)                                                      \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." format "." format                  \
+                 " {" WGMMA_NAMES_64 "}, %64, %65, 1, 1, 1, %66, %66;"                             \
+                 : WGMMA_64(d)                                                                     \
+                 : "l"(a), "l"(b), "n"(transposed))
+#define WGMMA_256_COLUMNS(format, transposed)                                                      \
     asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." format "." format                  \
-                 " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                        \
-                 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"                \
-                 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                \
-                 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"                \
-                 "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"                \
-                 "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"                \
-                 "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"    \
-                 "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,"     \
-                 "%127}, %128, %129, 1, 1, 1, %130, %130;"                                         \
-                 : WGMMA_32(d, 0), WGMMA_32(d, 32), WGMMA_32(d, 64), WGMMA_32(d, 96)               \
+                 " {" WGMMA_NAMES_128 "}, %128, %129, 1, 1, 1, %130, %130;"                        \
+                 : WGMMA_64(d), WGMMA_64(more)                                                     \
                  : "l"(a), "l"(b), "n"(transposed))
 
-/* d += a b for 64 rows of a, 16 channels and 256 columns of b, all in shared memory and of one
- * format. Rows of both lie along the channels, or, TRANSPOSED, channels have rows of their own. */
+/* d += a b for 64 rows of a, 16 channels and 128 columns of b, or 256 where more are added to, all
+ * in shared memory and of one format. Rows of both lie along the channels, or, TRANSPOSED, channels
+ * have rows of their own. */
 template <bool HALF, bool TRANSPOSED>
-HOPPER_INLINE void wgmma_add(float (&d)[128], uint64_t a, uint64_t b)
+HOPPER_INLINE void wgmma_add(float (&d)[64], uint64_t a, uint64_t b)
 {
     if (HALF)
-        WGMMA_ADD("f16", TRANSPOSED ? 1 : 0);
+        WGMMA_128_COLUMNS("f16", TRANSPOSED ? 1 : 0);
     else
-        WGMMA_ADD("bf16", TRANSPOSED ? 1 : 0);
+        WGMMA_128_COLUMNS("bf16", TRANSPOSED ? 1 : 0);
 }
 
-/* ---- Finished tiles -------------------------------------------------------------------------- */
+template <bool HALF, bool TRANSPOSED>
+HOPPER_INLINE void wgmma_add(float (&d)[64], float (&more)[64], uint64_t a, uint64_t b)
+{
+    if (HALF)
+        WGMMA_256_COLUMNS("f16", TRANSPOSED ? 1 : 0);
+    else
+        WGMMA_256_COLUMNS("bf16", TRANSPOSED ? 1 : 0);
+}
+
+/* ---- Shared memory -------------------------------------------------------------------------- */
+
+HOPPER_INLINE uint32_t shared_read(uint32_t address)
+{
+    uint32_t word;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
+    return word;
+}
+
+HOPPER_INLINE uint4 shared_read_wide(uint32_t address)
+{
+    uint4 words;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                 : "r"(address)
+                 : "memory");
+    return words;
+}
 
 /* Four 8x8 matrices of 16-bit numbers, as products leave them, to shared memory; lanes 8n..8n+7
  * give the addresses of the rows of matrix n, which is transposed before if asked. */

@@ -80,12 +80,13 @@ struct symmetric_matrix {
     int64_t rows, columns;
 };
 
-/* c = s (alpha left right' + beta add + gamma I), where the caller knows that left right' is
- * symmetric, so that half of it need not be computed; with left' right where tall. Matrices by
- * their numbers in the chain; c is none of those read, or add. */
+/* c = s (alpha left right' + beta left + gamma I), where the caller knows that left right' is
+ * symmetric, so that half of it need not be computed; with left' right where tall. alpha is not 0,
+ * and where beta is not either, left is symmetric and of f16. Matrices by their numbers in the
+ * chain; c is neither left nor right. */
 struct symmetric_product {
-    int left, right, add, c;
-    bool tall, half, half_c; /* left and right are of f16, c is; otherwise of bf16. add is of f16 */
+    int left, right, c;
+    bool tall, half, half_c; /* half: left and right are of f16, half_c: c is; otherwise of bf16 */
     float alpha, beta, gamma;
     const float *scales; /* s of matrix i is scales[2 i]; NULL: 1 */
 };

@@ -80,7 +80,6 @@ static struct symmetric_product product_of(int c, int left, int right)
 static struct symmetric_product factor_of(int c, const struct quintic *step)
 {
     struct symmetric_product product = product_of(c, GRAM, GRAM);
-    product.add = GRAM;
     product.alpha = (float)step->c, product.beta = (float)step->b, product.gamma = (float)step->a;
     return product;
 }
