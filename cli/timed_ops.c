@@ -27,8 +27,9 @@ double timed_ops_seconds(enum timed_phase phase)
 
 static enum timed_phase phase_of(size_t member)
 {
-    const bool product =
-        member == offsetof(struct ops, gemm) || member == offsetof(struct ops, project);
+    const bool product = member == offsetof(struct ops, gemm) ||
+                         member == offsetof(struct ops, project) ||
+                         member == offsetof(struct ops, orthogonalise);
     if (in_optimiser) return product ? TIMED_OPTIMISER_GEMM : TIMED_OPTIMISER_OTHER;
     if (product) return TIMED_GEMM;
     return member >= offsetof(struct ops, attend_forward) ? TIMED_ATTENTION : TIMED_OTHER;
@@ -40,11 +41,14 @@ static void start_clock(struct backend *be, size_t member)
     started = process_seconds();
 }
 
-/* What an operation queued is part of its time. */
+/* What an operation queued is part of its time. One that is made of others goes on after each of
+ * them. */
 static void stop_clock(struct backend *be, size_t member)
 {
     be->device->wait(be->stream, NULL);
-    booked[phase_of(member)] += process_seconds() - started;
+    const double now = process_seconds();
+    booked[phase_of(member)] += now - started;
+    started = now;
 }
 
 const struct ops *timed_ops(const struct ops *inner)

@@ -108,6 +108,21 @@ struct muon_update {
     double scale;
 };
 
+/* Every singular value v of a matrix becomes a v + b v^3 + c v^5. */
+struct quintic {
+    double a, b, c;
+};
+
+/* y[i], for every matrix of x [n,A,B], is what count steps X <- a X + (b P + c P P) X with P = X X'
+ * make of X = x[i] / (factor |x[i]| + eps), |x[i]| the root of its sum of squares. Tall matrices
+ * take the same steps transposed. */
+struct orthogonalise {
+    const struct plx_tensor *x, *y;
+    double factor, eps;
+    const struct quintic *steps;
+    int count;
+};
+
 /* New rows of keys and values on their way into a cache: attention's k_lengths counts them already
  * (plx_cache_append). */
 struct append {
@@ -238,6 +253,8 @@ struct ops {
      * of squares; in place allowed. */
     plx_status (*normalise)(struct backend *be, const struct plx_tensor *y,
                             const struct plx_tensor *x, double factor, double eps);
+    /* In place allowed. Where a GPU computes in bf16 it may multiply in another order. */
+    plx_status (*orthogonalise)(struct backend *be, const struct orthogonalise *call);
     /* w = (1 - lr weight_decay) w - lr scale u. */
     plx_status (*apply)(struct backend *be, const struct muon_update *update);
 

@@ -479,13 +479,24 @@ plx_status check_momentum(struct backend *be, const struct muon_update *update)
     return check_muon(be, "momentum", update);
 }
 
+static plx_status check_matrices(struct backend *be, const char *op, const struct plx_tensor *y,
+                                 const struct plx_tensor *x)
+{
+    TRY(check_dense(be, op, "x", x, be->activation));
+    TRY(check_rank(be, op, "x", x, 3));
+    TRY(check_dense(be, op, "y", y, be->activation));
+    return check_same_shape(be, op, "y", y, "x", x);
+}
+
 plx_status check_normalise(struct backend *be, const struct plx_tensor *y,
                            const struct plx_tensor *x)
 {
-    TRY(check_dense(be, "normalise", "x", x, be->activation));
-    TRY(check_rank(be, "normalise", "x", x, 3));
-    TRY(check_dense(be, "normalise", "y", y, be->activation));
-    return check_same_shape(be, "normalise", "y", y, "x", x);
+    return check_matrices(be, "normalise", y, x);
+}
+
+plx_status check_orthogonalise(struct backend *be, const struct orthogonalise *call)
+{
+    return check_matrices(be, "orthogonalise", call->y, call->x);
 }
 
 plx_status check_apply(struct backend *be, const struct muon_update *update)

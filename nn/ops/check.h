@@ -65,6 +65,7 @@ plx_status check_adamw(struct backend *be, const struct adamw_update *update);
 plx_status check_momentum(struct backend *be, const struct muon_update *update);
 plx_status check_normalise(struct backend *be, const struct plx_tensor *y,
                            const struct plx_tensor *x);
+plx_status check_orthogonalise(struct backend *be, const struct orthogonalise *call);
 plx_status check_apply(struct backend *be, const struct muon_update *update);
 
 /* Contents: every id is below bound, and not negative unless allow_negative. PLX_INVALID_ARGUMENT.

@@ -6,6 +6,7 @@
  * rows.h, vector_cpu.c, update_cpu.c, layer_cpu.c, gemm_cpu.c, quantise_cpu.c. */
 #include "ops/attend.h"
 #include "ops/cpu_state.h"
+#include "ops/orthogonalise.h"
 #include "ops/scratch.h"
 
 #include <stdlib.h>
@@ -91,6 +92,7 @@ const struct ops ops_cpu = {
     .adamw = cpu_adamw,
     .momentum = cpu_momentum,
     .normalise = cpu_normalise,
+    .orthogonalise = orthogonalise_by_products,
     .apply = cpu_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,

@@ -6,6 +6,7 @@
  * use. */
 #include "ops/attend.h"
 #include "ops/check.h"
+#include "ops/orthogonalise.h"
 #include "ops/scratch.h"
 
 /* A block, and another on top of it. */
@@ -247,6 +248,16 @@ static plx_status dry_normalise(struct backend *be, const struct plx_tensor *y,
     return dry_count_of(be, "normalise", be->counted->scratch->normalise, x);
 }
 
+/* Where a table may orthogonalise in its own way, it may take either. */
+static plx_status dry_orthogonalise(struct backend *be, const struct orthogonalise *call)
+{
+    const struct ops_scratch *scratch = be->counted->scratch;
+    size_t first = 0, second = 0;
+    TRY(orthogonalise_by_products(be, call));
+    if (scratch->orthogonalise != NULL) scratch->orthogonalise(call, &first, &second);
+    return dry_count_both(be, "orthogonalise", first, second);
+}
+
 static plx_status dry_apply(struct backend *be, const struct muon_update *update)
 {
     return check_apply(be, update);
@@ -284,6 +295,7 @@ const struct ops ops_dry = {
     .adamw = dry_adamw,
     .momentum = dry_momentum,
     .normalise = dry_normalise,
+    .orthogonalise = dry_orthogonalise,
     .apply = dry_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,

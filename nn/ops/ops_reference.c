@@ -5,6 +5,7 @@
 #include "ops/attend.h"
 #include "ops/check.h"
 #include "ops/clip_host.h"
+#include "ops/orthogonalise.h"
 #include "ops/ref_table.h"
 #include "ops/scratch.h"
 
@@ -323,6 +324,7 @@ const struct ops ops_ref = {
     .adamw = reference_adamw,
     .momentum = reference_momentum,
     .normalise = reference_normalise,
+    .orthogonalise = orthogonalise_by_products,
     .apply = reference_apply,
     .attend_forward = attend_forward,
     .attend_backward = attend_backward,

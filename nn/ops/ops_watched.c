@@ -65,6 +65,7 @@ WATCHED(argmax, (be, ids, x), tensor ids, tensor x)
 WATCHED(adamw, (be, update), const struct adamw_update *update)
 WATCHED(momentum, (be, update), const struct muon_update *update)
 WATCHED(normalise, (be, y, x, factor, eps), tensor y, tensor x, double factor, double eps)
+WATCHED(orthogonalise, (be, call), const struct orthogonalise *call)
 WATCHED(apply, (be, update), const struct muon_update *update)
 WATCHED(attend_forward, (be, attend), const struct attend *attend)
 WATCHED(attend_backward, (be, attend), const struct attend *attend)
@@ -109,6 +110,7 @@ const struct ops *ops_watched(const struct ops_watch *by)
         .adamw = watched_adamw,
         .momentum = watched_momentum,
         .normalise = watched_normalise,
+        .orthogonalise = watched_orthogonalise,
         .apply = watched_apply,
         .attend_forward = watched_attend_forward,
         .attend_backward = watched_attend_backward,

@@ -16,10 +16,7 @@
  *     P = X X'     Q = b P + c P^2     X <- a X + Q X
  *
  * which applies x -> a x + b x^3 + c x^5 to every singular value and leaves the singular vectors
- * alone. For A > B the small Gram matrix is P = X' X and the product X Q, which is the same
- * iteration transposed, without moving anything. The products follow the backend's compute dtype; X
- * and P have its activation dtype. Matrices of one shape are updated together, as products of rank
- * 3.
+ * alone (the backend's operation orthogonalise). Matrices of one shape are updated together.
  *
  * Sources: K. Jordan's Muon and its quintic (2024); the Polar Express (arXiv 2505.16932), whose
  * list is for X with |X|_2 <= 1 and has a factor 1.01 of safety against rounding; the five triples
@@ -29,10 +26,6 @@
 
 #include <math.h>
 
-struct muon_triple {
-    double a, b, c;
-};
-
 enum { MUON_MAX_TRIPLES = 8 };
 
 /* One published list; steps beyond it repeat the last triple. */
@@ -41,7 +34,7 @@ struct muon_list {
     double safety;                /* a, b, c are divided by safety, safety^3, safety^5 ... */
     int safe_count;               /* ... in so many of the triples */
     int count;
-    struct muon_triple triples[MUON_MAX_TRIPLES];
+    struct quintic triples[MUON_MAX_TRIPLES];
 };
 
 static const struct muon_list muon_lists[] = {
@@ -81,10 +74,10 @@ static const struct muon_list muon_lists[] = {
                    {2.8366, -3.0525, 1.2012}}},
 };
 
-static struct muon_triple muon_triple(const struct muon_list *list, int step)
+static struct quintic muon_triple(const struct muon_list *list, int step)
 {
     int index = step < list->count ? step : list->count - 1;
-    struct muon_triple triple = list->triples[index];
+    struct quintic triple = list->triples[index];
     if (index < list->safe_count) {
         triple.a /= list->safety;
         triple.b /= pow(list->safety, 3.0);
@@ -93,66 +86,19 @@ static struct muon_triple muon_triple(const struct muon_list *list, int step)
     return triple;
 }
 
-/* Scratch of an iteration: Gram-sized matrices [n,m,m] with m = min(A,B), and another X [n,A,B]. */
-struct muon_work {
-    struct plx_tensor gram, poly, other;
-};
-
-/* y = a x + (b P + c P^2) x, or its transpose for tall x. */
-static plx_status muon_iterate(struct backend *be, const struct muon_triple *triple,
-                               const struct muon_work *work, const struct plx_tensor *x,
-                               const struct plx_tensor *y)
-{
-    bool tall = x->shape[1] > x->shape[2];
-    const struct gemm gram = {
-        .a = x, .b = x, .c = &work->gram, .transpose_a = tall, .transpose_b = !tall, .alpha = 1.0};
-    const struct gemm square = {.a = &work->gram,
-                                .b = &work->gram,
-                                .c = &work->poly,
-                                .alpha = triple->c,
-                                .beta = triple->b,
-                                .add = &work->gram};
-    const struct gemm product = {.a = tall ? x : &work->poly,
-                                 .b = tall ? &work->poly : x,
-                                 .c = y,
-                                 .alpha = 1.0,
-                                 .beta = triple->a,
-                                 .add = x};
-    TRY(be->ops->gemm(be, &gram));
-    TRY(be->ops->gemm(be, &square));
-    return be->ops->gemm(be, &product);
-}
-
-/* X goes to and fro between y and the other, beginning where it will end in y. */
-static plx_status muon_iterations(struct backend *be, const struct muon_iteration *iteration,
-                                  const struct muon_work *work, const struct plx_tensor *x,
-                                  const struct plx_tensor *y)
-{
-    const struct muon_list *list = &muon_lists[iteration->coefficients];
-    const struct plx_tensor *const places[2] = {y, &work->other};
-    TRY(be->ops->normalise(be, places[iteration->steps % 2], x, list->norm_factor, list->norm_eps));
-    for (int step = 0; step < iteration->steps; step++) {
-        struct muon_triple triple = muon_triple(list, step);
-        int left = iteration->steps - step;
-        TRY(muon_iterate(be, &triple, work, places[left % 2], places[(left - 1) % 2]));
-    }
-    return PLX_OK;
-}
-
 plx_status muon_orthogonalise(struct backend *be, const struct muon_iteration *iteration,
                               const struct plx_tensor *x, const struct plx_tensor *y)
 {
-    size_t mark = arena_mark(&be->scratch);
-    int64_t side = x->shape[1] < x->shape[2] ? x->shape[1] : x->shape[2];
-    int64_t square[3] = {x->shape[0], side, side};
-    struct muon_work work = {
-        .gram = arena_tensor(&be->scratch, y->dtype, 3, square),
-        .poly = arena_tensor(&be->scratch, y->dtype, 3, square),
-        .other = arena_tensor(&be->scratch, y->dtype, 3, y->shape),
-    };
-    plx_status status = muon_iterations(be, iteration, &work, x, y);
-    arena_release(&be->scratch, mark);
-    return status;
+    const struct muon_list *list = &muon_lists[iteration->coefficients];
+    struct quintic steps[MUON_MAX_STEPS];
+    for (int step = 0; step < iteration->steps; step++) steps[step] = muon_triple(list, step);
+    const struct orthogonalise call = {.x = x,
+                                       .y = y,
+                                       .factor = list->norm_factor,
+                                       .eps = list->norm_eps,
+                                       .steps = steps,
+                                       .count = iteration->steps};
+    return be->ops->orthogonalise(be, &call);
 }
 
 double muon_scale_factor(enum muon_scale scale, int64_t rows, int64_t columns)

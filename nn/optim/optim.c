@@ -134,8 +134,9 @@ static plx_status optim_check(const struct optim_config *config, struct error *e
     /* An embedding row that met no token has m = v = 0: without eps its update is 0 / 0. */
     REQUIRE(err, config->eps > 0.0, PLX_INVALID_ARGUMENT, "optimizer %s: eps must be above 0",
             config->name);
-    REQUIRE(err, config->ns_steps >= 0 && config->ns_steps <= 100, PLX_INVALID_ARGUMENT,
-            "optimizer %s: ns_steps is %d but must be 0 to 100", config->name, config->ns_steps);
+    REQUIRE(err, config->ns_steps >= 0 && config->ns_steps <= MUON_MAX_STEPS, PLX_INVALID_ARGUMENT,
+            "optimizer %s: ns_steps is %d but must be 0 to %d", config->name, config->ns_steps,
+            MUON_MAX_STEPS);
     REQUIRE(err, config->scale >= MUON_SCALE_KELLER && config->scale <= MUON_SCALE_NONE,
             PLX_INVALID_ARGUMENT, "optimizer %s: no scale variant has number %d", config->name,
             (int)config->scale);

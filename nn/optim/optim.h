@@ -114,12 +114,13 @@ void optim_return(struct optim *optim);
 double optim_cost(const struct optim_config *config, const struct param *param);
 
 /* ---- Orthogonalisation, exposed for tests ---- */
+enum { MUON_MAX_STEPS = 100 };
 struct muon_iteration {
     enum muon_coefficients coefficients;
-    int steps;
+    int steps; /* at most MUON_MAX_STEPS */
 };
 /* y[i] = NS(x[i]), both [n,A,B], in the backend's activation dtype; in place allowed. Steps beyond
- * a list's length repeat its last triple. Scratch from be: n (2 min(A,B)^2 + A B) elements. */
+ * a list's length repeat its last triple. */
 plx_status muon_orthogonalise(struct backend *be, const struct muon_iteration *iteration,
                               const struct plx_tensor *x, const struct plx_tensor *y);
 double muon_scale_factor(enum muon_scale scale, int64_t rows, int64_t columns);

@@ -81,6 +81,8 @@ static const struct {
     {PARAM_MATRIX, 2, {8, 12}, 131},    {PARAM_MATRIX, 2, {7, 5}, 67},
     {PARAM_MATRIX, 2, {130, 66}, 2},    {PARAM_MATRIX, 2, {66, 130}, 2},
     {PARAM_BIAS, 1, {4099, 0}, 2},      {PARAM_MATRIX, 2, {256, 128}, 1},
+    {PARAM_MATRIX, 2, {136, 264}, 3},   {PARAM_MATRIX, 2, {264, 136}, 3},
+    {PARAM_MATRIX, 2, {128, 128}, 1},   {PARAM_MATRIX, 2, {72, 200}, 5},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -360,6 +362,126 @@ static void steps_repeat_bit_for_bit(void **state)
     }
 }
 
+/* ---- Matrices that are hard to orthogonalise ---- */
+
+/* Values [count], rounded to bf16: independent numbers, times a scale that falls over the rows and
+ * one that falls over the columns, or beside a product of two vectors that outweighs them. */
+struct hard_case {
+    const char *name;
+    int64_t matrices, rows, columns;
+    double row_scale, column_scale; /* of the last against the first */
+    double noise;                   /* beside the product; 0: no product */
+    struct muon_iteration iteration;
+};
+
+static const struct hard_case hard_cases[] = {
+    {"plain", 2, 128, 320, 1, 1, 0, {MUON_QUINTIC, 5}},
+    {"plain, tall", 2, 320, 128, 1, 1, 0, {MUON_POLAR_EXPRESS, 5}},
+    {"square", 3, 256, 256, 1, 1, 0, {MUON_POLAR_MODDED, 5}},
+    {"ragged", 1, 200, 136, 1, 1, 0, {MUON_OPT, 5}},
+    {"narrow", 2, 8, 72, 1, 1, 0, {MUON_QUINTIC, 5}},
+    {"small", 1, 128, 320, 1e-4, 1, 0, {MUON_POLAR_EXPRESS, 5}},
+    {"graded", 1, 136, 264, 1e-2, 1e-2, 0, {MUON_QUINTIC, 5}},
+    {"graded, tall", 1, 264, 136, 1e-3, 1e-3, 0, {MUON_POLAR_EXPRESS, 5}},
+    {"nearly of rank 1", 1, 128, 320, 1, 1, 1e-2, {MUON_QUINTIC, 5}},
+    {"nearly of rank 1, tall", 1, 320, 128, 1, 1, 1e-2, {MUON_POLAR_EXPRESS, 5}},
+    {"two steps", 1, 128, 192, 1, 1e-2, 0, {MUON_POLAR_EXPRESS, 2}},
+    {"three steps", 1, 192, 128, 1, 1e-2, 0, {MUON_POLAR_EXPRESS, 3}},
+    {"one step", 1, 128, 192, 1, 1, 0, {MUON_QUINTIC, 1}},
+    {"ten steps", 1, 128, 256, 1e-2, 1, 0, {MUON_QUINTIC, 10}},
+};
+
+static float *hard_values(const struct hard_case *c, uint64_t seed)
+{
+    const int64_t A = c->rows, B = c->columns, count = c->matrices * A * B;
+    float *values = malloc((size_t)count * sizeof *values);
+    assert_non_null(values);
+    struct rng rng = rng_make(23, seed), vectors = rng_make(29, seed);
+    double *left = malloc((size_t)(A + B) * sizeof *left), *right = left + A;
+    assert_non_null(left);
+    for (int64_t i = 0; i < A + B; i++) left[i] = rng_normal(&vectors);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t row = i / B % A, column = i % B;
+        const double scale = pow(c->row_scale, (double)row / (double)A) *
+                             pow(c->column_scale, (double)column / (double)B);
+        const double own = scale * rng_normal(&rng);
+        values[i] = (float)(c->noise > 0 ? left[row] * right[column] + c->noise * own : own);
+    }
+    free(left);
+    struct plx_tensor view = plx_tensor_dense(values, PLX_F32, 1, &count);
+    rounded_tensor(&view);
+    return values;
+}
+
+/* Those values, orthogonalised by one of the backends. */
+static double *hard_result(const struct hard_case *c, struct side *side, const float *values)
+{
+    const struct backend *be = &side->be;
+    const int64_t shape[3] = {c->matrices, c->rows, c->columns};
+    struct plx_tensor x = plx_tensor_dense(NULL, be->activation, 3, shape);
+    const int64_t count = plx_tensor_count(&x);
+    struct arena arena;
+    must(side, arena_create(&arena, be->device, be->stream, (size_t)count * 8 + 256, &side->err));
+    x = arena_tensor(&arena, be->activation, 3, shape);
+    double *result = malloc((size_t)count * sizeof *result);
+    assert_non_null(result);
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        if (x.dtype == PLX_F64)
+            result[i] = values[i];
+        else if (x.dtype == PLX_F32)
+            ((float *)result)[i] = values[i];
+        else
+            ((uint16_t *)result)[i] = (uint16_t)(bits >> 16);
+    }
+    must(side, transfer_upload(be->device, be->stream, &x, result, &side->err));
+    struct backend dry = backend_dry(be);
+    must(side, muon_orthogonalise(&dry, &c->iteration, &x, &x));
+    must(side, backend_reserve(&side->be, dry.scratch.peak));
+    must(side, muon_orthogonalise(&side->be, &c->iteration, &x, &x));
+    assert_int_equal(be->scratch.used, 0);
+    must(side, transfer_download(be->device, be->stream, &x, result, &side->err));
+    for (int64_t i = count - 1; i >= 0; i--) {
+        uint32_t bits = (uint32_t)((uint16_t *)result)[i] << 16;
+        float narrow = ((float *)result)[i];
+        if (x.dtype == PLX_BF16) memcpy(&narrow, &bits, sizeof narrow);
+        if (x.dtype != PLX_F64) result[i] = narrow;
+    }
+    arena_destroy(&arena);
+    return result;
+}
+
+static void hard_matrices_follow_the_reference(void **state)
+{
+    (void)state;
+    struct side exactly = {.optim = NULL}, naively = exactly, gpu = exactly;
+    const struct backend_config configs[] = {backend_of(EXACT), backend_of(NAIVE_BF16),
+                                             backend_of(GPU_BF16)};
+    must(&exactly, backend_create(&exactly.be, &configs[0], &exactly.err));
+    must(&naively, backend_create(&naively.be, &configs[1], &naively.err));
+    must(&gpu, backend_create(&gpu.be, &configs[2], &gpu.err));
+    for (size_t i = 0; i < sizeof hard_cases / sizeof *hard_cases; i++) {
+        const struct hard_case *c = &hard_cases[i];
+        const int64_t shape[3] = {c->matrices, c->rows, c->columns};
+        const int64_t count = shape[0] * shape[1] * shape[2];
+        float *values = hard_values(c, i);
+        double *exact = hard_result(c, &exactly, values), *naive = hard_result(c, &naively, values);
+        double *got = hard_result(c, &gpu, values), *again = hard_result(c, &gpu, values);
+        assert_memory_equal(got, again, (size_t)count * sizeof *got);
+        struct comparison error = compare_values(got, exact, count);
+        struct comparison allowed = compare_values(naive, exact, count);
+        if (!compare_within(&error, &allowed, PLX_BF16, NULL)) {
+            char text[512];
+            compare_describe(text, sizeof text, &error, got, exact, 3, shape);
+            fail_msg("%s: %s; naive max abs %.3g, rms ratio %.3g", c->name, text, allowed.max_abs,
+                     allowed.rms_ratio);
+        }
+        free(values), free(exact), free(naive), free(got), free(again);
+    }
+    backend_destroy(&exactly.be), backend_destroy(&naively.be), backend_destroy(&gpu.be);
+}
+
 int main(void)
 {
     if (!device_present()) {
@@ -370,6 +492,7 @@ int main(void)
         cmocka_unit_test(steps_follow_the_reference),
         cmocka_unit_test(bad_gradients_change_no_bit),
         cmocka_unit_test(steps_repeat_bit_for_bit),
+        cmocka_unit_test(hard_matrices_follow_the_reference),
     };
     return cmocka_run_group_tests_name("optimisers on a GPU", tests, NULL, NULL);
 }

@@ -678,6 +678,8 @@ static const struct op_case op_cases[] = {
      false},
     {"normalise/in-place", offsetof(struct ops, normalise), operands_normalise_in_place,
      run_normalise_in_place, false, false, false},
+    {"orthogonalise/no-step", offsetof(struct ops, orthogonalise), operands_normalise,
+     run_orthogonalise, false, false, false},
     {"apply", offsetof(struct ops, apply), operands_apply, run_apply, false, false, false},
     {"apply/void", offsetof(struct ops, apply), operands_apply, run_apply_void, false, false,
      false},

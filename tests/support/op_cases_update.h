@@ -211,4 +211,12 @@ static plx_status run_normalise_in_place(struct backend *be, const struct plx_te
     return be->ops->normalise(be, &v[0], &v[0], 1.0, 1e-7);
 }
 
+/* Steps have tests of their own (test_muon.c, test_gpu_optim.c), whose naive results are rounded
+ * after each product. */
+static plx_status run_orthogonalise(struct backend *be, const struct plx_tensor *v)
+{
+    const struct orthogonalise call = {.x = &v[1], .y = &v[0], .factor = 1.02, .eps = 1e-3};
+    return be->ops->orthogonalise(be, &call);
+}
+
 #endif

@@ -53,6 +53,10 @@ plx_status cuda_apply(struct backend *be, const struct muon_update *update);
 size_t cuda_sum_squares_scratch(const struct plx_tensor *sums, const struct plx_tensor *const *xs);
 size_t cuda_normalise_scratch(const struct plx_tensor *x);
 
+/* ---- orthogonalise_cuda.c ---- */
+plx_status cuda_orthogonalise(struct backend *be, const struct orthogonalise *call);
+void cuda_orthogonalise_scratch(const struct orthogonalise *call, size_t *first, size_t *second);
+
 /* ---- packed_cuda.c ---- */
 plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
                                 const struct plx_tensor *x, const struct packed *weight,

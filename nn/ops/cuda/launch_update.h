@@ -73,6 +73,44 @@ const char *launch_normalise(plx_stream stream, plx_dtype T, void *y, const void
                              int64_t matrices, int64_t size, double factor, double eps,
                              double *partials);
 
+/* Of matrices of size elements each, by their sums of squares: scales[2 i] = 1 / (factor |x[i]| +
+ * eps), scales[2 i + 1] its square. partials as in the last. */
+const char *launch_scales(plx_stream stream, plx_dtype T, float *scales, const void *x,
+                          int64_t matrices, int64_t size, double factor, double eps,
+                          double *partials);
+
+/* ---- symmetric_sm90a.cu ---- */
+enum { SYMMETRIC_MATRICES = 5, SYMMETRIC_CHAIN = 10 };
+
+/* Dense matrices behind each other of rows x columns numbers of 16 bits. */
+struct symmetric_matrix {
+    void *data; /* NULL: none */
+    int64_t rows, columns;
+};
+
+/* c = s (alpha left right' + beta left + gamma I), where the caller knows that left right' is
+ * symmetric, so that half of it need not be computed; with left' right where tall. alpha is not 0,
+ * and where beta is not either, left is symmetric and of f16. Matrices by their numbers in the
+ * chain; c is neither left nor right. */
+struct symmetric_product {
+    int left, right, c;
+    bool tall, half, half_c; /* half: left and right are of f16, half_c: c is; otherwise of bf16 */
+    float alpha, beta, gamma;
+    const float *scales; /* s of matrix i is scales[2 i]; NULL: 1 */
+};
+
+/* One product after the other, for each of so many matrices; results are side x side. */
+struct symmetric_chain {
+    struct symmetric_matrix matrix[SYMMETRIC_MATRICES];
+    struct symmetric_product product[SYMMETRIC_CHAIN];
+    int count;
+    int64_t matrices, side;
+    uint32_t *written; /* [matrices], scratch */
+};
+/* Whether the GPU is a Hopper, and matrices of this shape and address can be an operand. */
+bool symmetric_serves(int64_t rows, int64_t columns, const void *x);
+const char *launch_symmetric(plx_stream stream, const struct symmetric_chain *chain);
+
 #ifdef __cplusplus
 }
 #endif

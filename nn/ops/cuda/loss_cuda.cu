@@ -5,7 +5,8 @@
  * gradient from what it kept, fetching the next token's row into each place as it becomes free, so
  * that memory is never idle. What does not fit is read twice, the second time from the second-level
  * cache. The terms of the sum are added up with compensation, because a confident loss,
- * log(1 + little), is as small as what rounding would leave. */
+ * log(1 + little), is as small as what rounding would leave. A row of a few hundred logits belongs
+ * to a warp, which holds it in registers. */
 #include "numbers.cuh"
 
 namespace
@@ -46,6 +47,22 @@ static __device__ __forceinline__ void part_add_group(struct softmax_part &part,
     for (int w = 0; w < W; w++) part_add<T>(part, logits[w]);
 }
 
+static __device__ __forceinline__ float warp_most(float most)
+{
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2)
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+    return most;
+}
+
+/* The sum of exp(logit - most) over the warp. */
+template <class T>
+static __device__ __forceinline__ double warp_softmax(const struct softmax_part &part, float most)
+{
+    const double mine = (double)part.sum - (double)part.lost;
+    return team_sum<32>(mine * (double)exponential<T>(part.most - most));
+}
+
 /* The maximum and the sum of exp(logit - maximum) over the block, in each thread. */
 template <class T>
 static __device__ __forceinline__ void block_softmax(const struct softmax_part &part, float *most,
@@ -54,14 +71,11 @@ static __device__ __forceinline__ void block_softmax(const struct softmax_part &
     __shared__ float most_of[32];
     __shared__ double sum_of[32];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    float largest = part.most;
-    for (int step = 16; step > 0; step /= 2)
-        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+    float largest = warp_most(part.most);
     if (lane == 0) most_of[warp] = largest;
     __syncthreads();
     for (int other = 0; other < warps; other++) largest = fmaxf(largest, most_of[other]);
-    double mine = (double)part.sum - (double)part.lost;
-    mine = team_sum<32>(mine * (double)exponential<T>(part.most - largest));
+    const double mine = warp_softmax<T>(part, largest);
     if (lane == 0) sum_of[warp] = mine;
     __syncthreads();
     *most = largest;
@@ -170,6 +184,13 @@ struct softmax_row {
     int target;
 };
 
+/* From most and sum; returns the loss. */
+static __device__ __forceinline__ double finish_row(struct softmax_row &row, float wanted)
+{
+    row.factor = (float)(row.scale / row.sum);
+    return log(row.sum) + (double)row.most - (double)wanted;
+}
+
 /* exp(logit - most). A bf16 gradient does not need the difference exact. */
 template <class T> static __device__ __forceinline__ float share(float logit, float most)
 {
@@ -201,6 +222,18 @@ static __device__ __forceinline__ void make_gradient(float (&values)[W], int64_t
         if (v + w == row.target) values[w] = (float)(row.scale * ((term - row.sum) / row.sum));
 }
 
+/* The gradient at v, or zeros where the row is not scored. */
+template <class T, int W>
+static __device__ __forceinline__ void write_gradient(T *out, int64_t v, float (&values)[W],
+                                                      const struct softmax_row &row)
+{
+    if (row.target >= 0)
+        make_gradient<T, W>(values, v, row);
+    else
+        for (int w = 0; w < W; w++) values[w] = 0;
+    write_numbers(out + v, values);
+}
+
 /* Writes the gradient of a row, or zeros where it is not scored, and fetches the next row; next is
  * NULL where there is none. */
 template <class T, int W>
@@ -208,21 +241,14 @@ static __device__ __forceinline__ void write_row(T *out, const T *in, T *keep, c
                                                  const struct softmax_row &row,
                                                  const struct span &span)
 {
-    const bool scored = row.target >= 0;
-    auto write = [&](int64_t v, float(&values)[W]) {
-        if (scored)
-            make_gradient<T, W>(values, v, row);
-        else
-            for (int w = 0; w < W; w++) values[w] = 0;
-        write_numbers(out + v, values);
-    };
+    auto write = [&](int64_t v, float(&values)[W]) { write_gradient<T, W>(out, v, values, row); };
     auto write_kept = [&](int64_t v) {
         float values[W];
         read_numbers(values, keep + v);
         write(v, values);
         if (next != NULL) fetch<T, W>(keep + v, next + v);
     };
-    if (!scored) wait_for_batches<0>();
+    if (row.target < 0) wait_for_batches<0>();
     for_rest<T, W>(in, span, write);
     for_kept(span, 0, span.half, write_kept);
     end_batch();
@@ -249,13 +275,61 @@ __global__ void __launch_bounds__(THREADS_MAX)
         if (row.target >= 0) {
             const float wanted = row.target < V ? number(in[row.target]) : NAN;
             block_softmax<T>(row_part<T, W>(in, keep, span), &row.most, &row.sum);
-            loss = log(row.sum) + (double)row.most - (double)wanted;
-            row.factor = (float)(factor / row.sum);
+            loss = finish_row(row, wanted);
         }
         if (threadIdx.x == 0) losses[n] = (float)loss;
         if (dlogits != NULL) write_row<T, W>(dlogits + n * V, in, keep, next, row, span);
     }
 }
+
+/* ---- Rows that a warp holds --------------------------------------------------------------------
+ */
+
+enum { SHORT_WARPS = 8, SHORT_HELD = 16, SHORT_ROW = 32 * SHORT_HELD };
+
+template <class T, int W>
+__global__ void __launch_bounds__(32 * SHORT_WARPS)
+    short_rows_kernel(float *losses, T *dlogits, const T *logits, const int32_t *targets,
+                      const double *scale, int64_t N, int64_t V)
+{
+    constexpr int GROUPS = SHORT_HELD / W;
+    const int lane = threadIdx.x % 32;
+    const int64_t n = (int64_t)blockIdx.x * SHORT_WARPS + threadIdx.x / 32;
+    if (n >= N) return;
+    const T *in = logits + n * V;
+    group<T, W> held[GROUPS];
+    const double factor = dlogits != NULL ? *scale : 0;
+    struct softmax_row row = {.sum = 1, .scale = factor, .target = targets[n]};
+    struct softmax_part part = {-FLT_MAX, 0, 0};
+    float values[W];
+    double loss = 0;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++)
+        if ((g * 32 + lane) * W < V) held[g].load(in + (g * 32 + lane) * W);
+    if (row.target >= 0) {
+        const float wanted = row.target < V ? number(in[row.target]) : NAN;
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++) {
+            if ((g * 32 + lane) * W >= V) continue;
+            held[g].get(values);
+            part_add_group<T, W>(part, values);
+        }
+        row.most = warp_most(part.most);
+        row.sum = warp_softmax<T>(part, row.most);
+        loss = finish_row(row, wanted);
+    }
+    if (lane == 0) losses[n] = (float)loss;
+    if (dlogits == NULL) return;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        if ((g * 32 + lane) * W >= V) continue;
+        held[g].get(values);
+        write_gradient<T, W>(dlogits + n * V, (g * 32 + lane) * W, values, row);
+    }
+}
+
+/* ---- Plans -------------------------------------------------------------------------------------
+ */
 
 /* Enough threads that each has a few groups, and shared memory for as many numbers as there are. A
  * block a token where several fit a multiprocessor and so fill each other's gaps; otherwise a block
@@ -354,6 +428,12 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype dtype, float *loss
     for_groups(dtype, is_wide(V, dlogits, logits), [&](auto zero, auto w) {
         typedef decltype(zero) T;
         struct plan plan;
+        if (V <= SHORT_ROW) {
+            short_rows_kernel<T, w.value>
+                <<<blocks_for(N, SHORT_WARPS), 32 * SHORT_WARPS, 0, (cudaStream_t)stream>>>(
+                    losses, (T *)dlogits, (const T *)logits, targets, scale, N, V);
+            return;
+        }
         error = make_plan<T, w.value>(N, V, dlogits != NULL, &plan);
         if (error != cudaSuccess) return;
         cross_entropy_kernel<T, w.value>

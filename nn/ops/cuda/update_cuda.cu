@@ -388,6 +388,18 @@ __global__ void __launch_bounds__(THREADS)
         [&](int64_t i) { y[i] = rounded<T>(rate * number(x[i])); });
 }
 
+/* Blocks: matrices. */
+__global__ void __launch_bounds__(THREADS)
+    scales_kernel(float *scales, int64_t size, double factor, double eps, const double *partials)
+{
+    const int64_t pieces = (size + SQUARES_CHUNK - 1) / SQUARES_CHUNK;
+    const double squares = total_of(partials + blockIdx.x * pieces, size);
+    const float scale = (float)(1 / (factor * sqrt(squares) + eps));
+    if (threadIdx.x > 0) return;
+    scales[2 * blockIdx.x] = scale;
+    scales[2 * blockIdx.x + 1] = scale * scale;
+}
+
 /* Calls work with the dtype's type and a width of 4 or 1. */
 template <class Work> static void for_fours(plx_dtype dtype, bool wide, const Work &work)
 {
@@ -485,5 +497,21 @@ const char *launch_normalise(plx_stream stream, plx_dtype T, void *y, const void
         normalise_kernel<type, decltype(w)::value><<<grid, THREADS, 0, (cudaStream_t)stream>>>(
             (type *)y, (const type *)x, size, factor, eps, partials);
     });
+    return launched();
+}
+
+const char *launch_scales(plx_stream stream, plx_dtype T, float *scales, const void *x,
+                          int64_t matrices, int64_t size, double factor, double eps,
+                          double *partials)
+{
+    if (matrices == 0 || size == 0) return NULL;
+    dim3 sums((unsigned)squares_partials(size), (unsigned)matrices);
+    for_dtype(T, [&](auto zero) {
+        typedef decltype(zero) type;
+        matrix_squares_kernel<<<sums, THREADS, 0, (cudaStream_t)stream>>>(partials, (const type *)x,
+                                                                          size);
+    });
+    scales_kernel<<<(unsigned)matrices, THREADS, 0, (cudaStream_t)stream>>>(scales, size, factor,
+                                                                            eps, partials);
     return launched();
 }
