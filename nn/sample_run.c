@@ -62,7 +62,7 @@ static void run_release(struct sampling *run)
     free(run->at);
     free(run->counts);
     free(run->ids);
-    free(run->logits.data);
+    model_backend(run->model)->device->release_host(run->logits.data);
     free(run->row);
     free(run->work);
 }
@@ -205,6 +205,7 @@ static plx_status create_cache(struct sampling *run)
 static plx_status allocate(struct sampling *run)
 {
     const int64_t V = model_get_config(run->model)->vocab_size;
+    const struct device *device = model_backend(run->model)->device;
     const plx_dtype dtype = model_backend(run->model)->storage;
     const int64_t side = run->side, shape[2] = {side, V};
     /* Rows beyond the tokenizer's size only pad the embedding; they have no text and are never
@@ -217,13 +218,14 @@ static plx_status allocate(struct sampling *run)
     run->at = malloc((size_t)side * sizeof *run->at);
     run->counts = calloc((size_t)side, sizeof *run->counts);
     run->ids = calloc((size_t)(side * longest), sizeof *run->ids);
-    run->logits =
-        plx_tensor_dense(calloc((size_t)(side * V), plx_dtype_size(dtype)), dtype, 2, shape);
+    run->logits = plx_tensor_dense(NULL, dtype, 2, shape);
+    TRY(device->allocate_host(&run->logits.data, (size_t)(side * V) * plx_dtype_size(dtype),
+                              run->err));
     run->row = calloc((size_t)run->vocab, sizeof *run->row);
     run->work = calloc((size_t)run->vocab, sizeof *run->work);
     REQUIRE(run->err,
-            run->at != NULL && run->counts != NULL && run->ids != NULL &&
-                run->logits.data != NULL && run->row != NULL && run->work != NULL,
+            run->at != NULL && run->counts != NULL && run->ids != NULL && run->row != NULL &&
+                run->work != NULL,
             PLX_OUT_OF_MEMORY, "no memory for the logits of %lld tokens", (long long)V);
     for (int64_t s = 0; s < side; s++) run->at[s] = -1;
     return create_cache(run);

@@ -58,6 +58,11 @@ static void cpu_release(void *memory, plx_stream stream)
     free(memory);
 }
 
+static plx_status cpu_allocate_host(void **memory, size_t bytes, struct error *err)
+{
+    return cpu_allocate(memory, bytes, NULL, err);
+}
+
 /* Upload, download and copy are one thing here. */
 static plx_status cpu_copy(void *to, const void *from, size_t bytes, plx_stream stream,
                            struct error *err)
@@ -136,6 +141,8 @@ const struct device device_cpu = {
     .memory = cpu_memory,
     .allocate = cpu_allocate,
     .release = cpu_release,
+    .allocate_host = cpu_allocate_host,
+    .release_host = free,
     .upload = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,

@@ -42,6 +42,9 @@ struct device {
     /* Memory aligned at least so; released in stream order. release takes NULL. */
     plx_status (*allocate)(void **memory, size_t bytes, plx_stream stream, struct error *err);
     void (*release)(void *memory, plx_stream stream);
+    /* Host memory that copies are fastest with; release_host takes NULL. */
+    plx_status (*allocate_host)(void **memory, size_t bytes, struct error *err);
+    void (*release_host)(void *memory);
     /* The host's bytes may change as soon as upload returns, and are there when download does. */
     plx_status (*upload)(void *memory, const void *host, size_t bytes, plx_stream stream,
                          struct error *err);

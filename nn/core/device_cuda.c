@@ -97,6 +97,21 @@ static void cuda_release(void *memory, plx_stream stream)
     if (memory) cudaFreeAsync(memory, stream);
 }
 
+static plx_status cuda_allocate_host(void **memory, size_t bytes, struct error *err)
+{
+    *memory = NULL;
+    cudaError_t error = cudaMallocHost(memory, bytes > 0 ? bytes : 1);
+    REQUIRE(err, error != cudaErrorMemoryAllocation, PLX_OUT_OF_MEMORY,
+            "cuda: %zu bytes of pinned host memory are not available", bytes);
+    if (error != cudaSuccess) return cuda_failed(err, "cudaMallocHost", error);
+    return PLX_OK;
+}
+
+static void cuda_release_host(void *memory)
+{
+    if (memory) cudaFreeHost(memory);
+}
+
 static plx_status cuda_upload(void *memory, const void *host, size_t bytes, plx_stream stream,
                               struct error *err)
 {
@@ -218,6 +233,8 @@ const struct device device_cuda = {
     .memory = cuda_memory,
     .allocate = cuda_allocate,
     .release = cuda_release,
+    .allocate_host = cuda_allocate_host,
+    .release_host = cuda_release_host,
     .upload = cuda_upload,
     .download = cuda_download,
     .copy = cuda_copy,

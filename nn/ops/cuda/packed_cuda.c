@@ -11,9 +11,10 @@
 #include "ops/cuda/gemm_library.h"
 #include "ops/scratch.h"
 
-/* Rows of x up to which the weight is widened in registers: for the tensor cores, and otherwise;
- * and numbers of a widened tile: as many as the second-level cache holds. */
-enum { PROJECT_SEVERAL = 32, PROJECT_FEW = 8, PROJECT_TILE = 8 << 20 };
+/* Rows of x up to which the weight is widened in registers: for the tensor cores, which are slower
+ * for two, and otherwise; and numbers of a widened tile: as many as the second-level cache holds.
+ */
+enum { PROJECT_PAIR = 2, PROJECT_SEVERAL = 32, PROJECT_FEW = 8, PROJECT_TILE = 8 << 20 };
 
 static const float *scale_of(const struct packed *packed)
 {
@@ -61,7 +62,7 @@ static bool is_few(const struct plx_tensor *x, const struct packed *weight)
 
 static const char *launch_few(plx_stream stream, const struct gemv *call)
 {
-    if (call->rows > 1 && launch_tiles_serves(call)) return launch_tiles(stream, call);
+    if (call->rows > PROJECT_PAIR && launch_tiles_serves(call)) return launch_tiles(stream, call);
     if (call->scale != NULL && launch_gemv_serves(call)) return launch_gemv(stream, call);
     return launch_project(stream, call);
 }
