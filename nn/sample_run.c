@@ -268,18 +268,26 @@ static plx_status feed(struct sampling *run)
     return PLX_OK;
 }
 
+static double logit_at(const struct sampling *run, int64_t s, int64_t i)
+{
+    const int64_t at = s * run->logits.shape[1] + i;
+    return run->logits.dtype == PLX_F64 ? ((const double *)run->logits.data)[at]
+                                        : (double)((const float *)run->logits.data)[at];
+}
+
 /* Refuses what no distribution can be made of, naming the token. */
 static plx_status read_logits(const struct sampling *run, int64_t s)
 {
-    const int64_t first = s * run->logits.shape[1];
+    float odd = 0; /* becomes NaN where a number is not finite */
+#pragma omp simd reduction(+ : odd)
     for (int64_t i = 0; i < run->vocab; i++) {
-        double logit = run->logits.dtype == PLX_F64 ? ((const double *)run->logits.data)[first + i]
-                                                    : ((const float *)run->logits.data)[first + i];
-        REQUIRE(run->err, isfinite((float)logit), PLX_BAD_DATA,
-                "after %lld tokens the logit of token %lld is not finite (%g)",
-                (long long)text_at(run, s)->count, (long long)i, logit);
-        run->row[i] = (float)logit;
+        run->row[i] = (float)logit_at(run, s, i);
+        odd += run->row[i] - run->row[i];
     }
+    for (int64_t i = 0; odd != 0 && i < run->vocab; i++)
+        REQUIRE(run->err, isfinite(run->row[i]), PLX_BAD_DATA,
+                "after %lld tokens the logit of token %lld is not finite (%g)",
+                (long long)text_at(run, s)->count, (long long)i, logit_at(run, s, i));
     return PLX_OK;
 }
 
