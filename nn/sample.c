@@ -64,10 +64,12 @@ static void sample_penalise(float *logits, int64_t vocab, const int32_t *history
 
 static int32_t sample_argmax(const float *logits, int64_t vocab)
 {
-    int64_t best = 0;
-    for (int64_t i = 1; i < vocab; i++)
-        if (logits[i] > logits[best]) best = i;
-    return (int32_t)best;
+    float largest = logits[0];
+    int32_t best = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 1; i < vocab; i++) largest = logits[i] > largest ? logits[i] : largest;
+    while (logits[best] != largest) best++;
+    return best;
 }
 
 /* The order of candidates: falling logit, rising id. It is total, so the result of sorting is
@@ -154,17 +156,44 @@ static int32_t sample_filtered(const float *logits, int64_t vocab,
     return work[vocab - 1].id;
 }
 
-/* Draws from all candidates, in the order of their ids. */
+/* Sums of the weights of neighbours: the draw is found with the exponentials of one of them, so
+ * that those of a large vocabulary are computed once. */
+enum { SAMPLE_BLOCKS = 256 };
+
+static int64_t sample_block(int64_t vocab)
+{
+    return (vocab + SAMPLE_BLOCKS - 1) / SAMPLE_BLOCKS;
+}
+
+static void sample_weigh(const float *logits, int64_t vocab, double largest, double temperature,
+                         double sums[SAMPLE_BLOCKS])
+{
+    const int64_t length = sample_block(vocab);
+    for (int64_t b = 0; b < SAMPLE_BLOCKS; b++) {
+        const int64_t end = (b + 1) * length < vocab ? (b + 1) * length : vocab;
+        sums[b] = 0;
+        for (int64_t i = b * length; i < end; i++)
+            sums[b] += exp((logits[i] - largest) / temperature);
+    }
+}
+
+/* Draws from all candidates, in the order of their ids: first a block, then one of it. */
 static int32_t sample_unfiltered(const float *logits, int64_t vocab, double temperature,
                                  double uniform)
 {
+    const int64_t length = sample_block(vocab);
     int32_t likeliest = sample_argmax(logits, vocab);
-    double largest = logits[likeliest], sum = 0.0, reached = 0.0;
-    for (int64_t i = 0; i < vocab; i++) sum += exp((logits[i] - largest) / temperature);
-    double target = uniform * sum;
-    for (int64_t i = 0; i < vocab; i++) {
-        reached += exp((logits[i] - largest) / temperature);
-        if (reached > target) return (int32_t)i;
+    double sums[SAMPLE_BLOCKS], largest = logits[likeliest], sum = 0.0, reached = 0.0;
+    sample_weigh(logits, vocab, largest, temperature, sums);
+    for (int64_t b = 0; b < SAMPLE_BLOCKS; b++) sum += sums[b];
+    const double target = uniform * sum;
+    for (int64_t b = 0; b < SAMPLE_BLOCKS; reached += sums[b++]) {
+        if (reached + sums[b] <= target) continue;
+        double within = reached;
+        for (int64_t i = b * length; i < vocab && i < (b + 1) * length; i++) {
+            within += exp((logits[i] - largest) / temperature);
+            if (within > target) return (int32_t)i;
+        }
     }
     return likeliest;
 }

@@ -7,6 +7,7 @@
  *
  * Called by cli/cmd_sample.c, and by train.c for the samples it shows. */
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 
 #include "models/cache_pages.h"
@@ -25,6 +26,7 @@ struct text {
     struct rng rng;
     struct stop_filter stops;
     double begun, prefilled; /* in seconds; 0: not yet */
+    int32_t drawn;           /* the token that follows; negative: a logit is not finite */
     bool over;
 };
 
@@ -45,10 +47,11 @@ struct sampling {
     int64_t reserved; /* pages that the texts in progress may take */
     struct model_cache *cache;
     struct sample_cache report;
-    int32_t *ids;             /* of one step, place by place */
-    struct plx_tensor logits; /* [side,V] in the storage dtype */
-    float *row;               /* [vocab] logits of one text */
-    struct sample_candidate *work;
+    int32_t *ids;                  /* of one step, place by place */
+    struct plx_tensor logits;      /* [side,V] in the storage dtype */
+    int threads;                   /* that draw from them, each with a row of the next two */
+    float *rows;                   /* [threads, vocab] logits of one text */
+    struct sample_candidate *work; /* [threads, vocab] */
 };
 
 static void run_release(struct sampling *run)
@@ -62,8 +65,8 @@ static void run_release(struct sampling *run)
     free(run->at);
     free(run->counts);
     free(run->ids);
-    free(run->logits.data);
-    free(run->row);
+    model_backend(run->model)->device->host_release(run->logits.data);
+    free(run->rows);
     free(run->work);
 }
 
@@ -200,11 +203,20 @@ static plx_status create_cache(struct sampling *run)
     return PLX_OK;
 }
 
+/* Small vocabularies are not worth a second thread. */
+static int draw_threads(const struct sampling *run)
+{
+    const int64_t threads = model_backend(run->model)->threads;
+    if (run->side * run->vocab < 1 << 16) return 1;
+    return (int)(threads < run->side ? threads : run->side);
+}
+
 /* Ids of the largest step: all prompts that can begin at once, which are those of the first texts
  * or, later, of any. */
 static plx_status allocate(struct sampling *run)
 {
     const int64_t V = model_get_config(run->model)->vocab_size;
+    const struct device *device = model_backend(run->model)->device;
     const plx_dtype dtype = model_backend(run->model)->storage;
     const int64_t side = run->side, shape[2] = {side, V};
     /* Rows beyond the tokenizer's size only pad the embedding; they have no text and are never
@@ -217,13 +229,15 @@ static plx_status allocate(struct sampling *run)
     run->at = malloc((size_t)side * sizeof *run->at);
     run->counts = calloc((size_t)side, sizeof *run->counts);
     run->ids = calloc((size_t)(side * longest), sizeof *run->ids);
-    run->logits =
-        plx_tensor_dense(calloc((size_t)(side * V), plx_dtype_size(dtype)), dtype, 2, shape);
-    run->row = calloc((size_t)run->vocab, sizeof *run->row);
-    run->work = calloc((size_t)run->vocab, sizeof *run->work);
+    run->logits = plx_tensor_dense(NULL, dtype, 2, shape);
+    TRY(device->host_allocate(&run->logits.data, (size_t)(side * V) * plx_dtype_size(dtype),
+                              run->err));
+    run->threads = draw_threads(run);
+    run->rows = calloc((size_t)(run->threads * run->vocab), sizeof *run->rows);
+    run->work = calloc((size_t)(run->threads * run->vocab), sizeof *run->work);
     REQUIRE(run->err,
-            run->at != NULL && run->counts != NULL && run->ids != NULL &&
-                run->logits.data != NULL && run->row != NULL && run->work != NULL,
+            run->at != NULL && run->counts != NULL && run->ids != NULL && run->rows != NULL &&
+                run->work != NULL,
             PLX_OUT_OF_MEMORY, "no memory for the logits of %lld tokens", (long long)V);
     for (int64_t s = 0; s < side; s++) run->at[s] = -1;
     return create_cache(run);
@@ -266,19 +280,50 @@ static plx_status feed(struct sampling *run)
     return PLX_OK;
 }
 
-/* Refuses what no distribution can be made of, naming the token. */
-static plx_status read_logits(const struct sampling *run, int64_t s)
+static double logit_at(const struct sampling *run, int64_t s, int64_t i)
 {
-    const int64_t first = s * run->logits.shape[1];
+    const int64_t at = s * run->logits.shape[1] + i;
+    return run->logits.dtype == PLX_F64 ? ((const double *)run->logits.data)[at]
+                                        : (double)((const float *)run->logits.data)[at];
+}
+
+/* Copies the logits of a text; false where one is not finite. */
+static bool read_logits(const struct sampling *run, int64_t s, float *row)
+{
+    float odd = 0; /* becomes NaN where a number is not finite */
+#pragma omp simd reduction(+ : odd)
     for (int64_t i = 0; i < run->vocab; i++) {
-        double logit = run->logits.dtype == PLX_F64 ? ((const double *)run->logits.data)[first + i]
-                                                    : ((const float *)run->logits.data)[first + i];
-        REQUIRE(run->err, isfinite((float)logit), PLX_BAD_DATA,
-                "after %lld tokens the logit of token %lld is not finite (%g)",
-                (long long)text_at(run, s)->count, (long long)i, logit);
-        run->row[i] = (float)logit;
+        row[i] = (float)logit_at(run, s, i);
+        odd += row[i] - row[i];
     }
-    return PLX_OK;
+    return odd == 0;
+}
+
+/* Draws the token that follows each text in progress. Texts have their own random numbers, so it
+ * does not matter which thread draws for which. */
+static void draw_all(const struct sampling *run)
+{
+#pragma omp parallel for num_threads(run->threads) schedule(dynamic)
+    for (int64_t s = 0; s < run->side; s++) {
+        struct text *text = text_at(run, s);
+        float *row = run->rows + omp_get_thread_num() * run->vocab;
+        struct sample_candidate *work = run->work + omp_get_thread_num() * run->vocab;
+        if (text == NULL || text->request->report.new_tokens == run->options->max_tokens) continue;
+        text->drawn = read_logits(run, s, row)
+                          ? sample_token(row, run->vocab, text->ids, text->count, run->options,
+                                         &text->rng, work)
+                          : -1;
+    }
+}
+
+/* Refuses logits that no distribution can be made of, naming the token. */
+static plx_status refuse_logits(const struct sampling *run, int64_t s)
+{
+    int64_t i = 0;
+    while (isfinite((float)logit_at(run, s, i))) i++;
+    return error_set(run->err, PLX_BAD_DATA,
+                     "after %lld tokens the logit of token %lld is not finite (%g)",
+                     (long long)text_at(run, s)->count, (long long)i, logit_at(run, s, i));
 }
 
 static bool ends_text(const struct sampling *run, int32_t id)
@@ -289,16 +334,15 @@ static bool ends_text(const struct sampling *run, int32_t id)
            model_config_ends(model_get_config(run->model), id);
 }
 
-/* Draws the next token of the text in a place and hands its bytes on. */
-static plx_status draw(struct sampling *run, int64_t s)
+/* Takes the token that was drawn for the text in a place and hands its bytes on. */
+static plx_status take(struct sampling *run, int64_t s)
 {
     struct text *text = text_at(run, s);
     struct sample_report *report = &text->request->report;
     text->over = report->new_tokens == run->options->max_tokens;
     if (text->over) return PLX_OK;
-    TRY(read_logits(run, s));
-    int32_t id = sample_token(run->row, run->vocab, text->ids, text->count, run->options,
-                              &text->rng, run->work);
+    if (text->drawn < 0) return refuse_logits(run, s);
+    const int32_t id = text->drawn;
     report->ended = ends_text(run, id);
     if (!report->ended) {
         size_t size = 0;
@@ -341,12 +385,13 @@ static plx_status tell(struct sampling *run)
 static plx_status advance(struct sampling *run)
 {
     const double now = process_seconds();
+    draw_all(run);
     for (int64_t s = 0; s < run->side; s++) {
         struct text *text = text_at(run, s);
         if (text == NULL) continue;
         if (text->prefilled == 0) text->prefilled = now;
         run->counts[s] = 1;
-        TRY(draw(run, s));
+        TRY(take(run, s));
         if (text->over) end_text(run, s);
     }
     return tell(run);

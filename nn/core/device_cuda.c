@@ -100,7 +100,10 @@ static void cuda_release(void *memory, plx_stream stream)
 static plx_status cuda_host_allocate(void **memory, size_t bytes, struct error *err)
 {
     *memory = NULL;
-    CUDA_TRY(err, cudaMallocHost(memory, bytes > 0 ? bytes : 1));
+    cudaError_t error = cudaMallocHost(memory, bytes > 0 ? bytes : 1);
+    REQUIRE(err, error != cudaErrorMemoryAllocation, PLX_OUT_OF_MEMORY,
+            "cuda: %zu bytes of pinned host memory are not available", bytes);
+    if (error != cudaSuccess) return cuda_failed(err, "cudaMallocHost", error);
     return PLX_OK;
 }
 

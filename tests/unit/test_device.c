@@ -56,7 +56,7 @@ static void test_memory(void **state)
         struct error err = {0};
         plx_stream stream;
         unsigned char host[BYTES], back[BYTES];
-        void *a, *b;
+        void *a, *b, *fast;
         if (!present(device)) continue;
         for (int i = 0; i < BYTES; i++) host[i] = (unsigned char)(i * 7);
         assert_int_equal(device->stream_create(&stream, &err), PLX_OK);
@@ -69,6 +69,11 @@ static void test_memory(void **state)
         assert_int_equal(device->download(back, b, BYTES, stream, &err), PLX_OK);
         assert_memory_equal(back, host, BYTES - 1);
         assert_int_equal(back[BYTES - 1], 0xab);
+        assert_int_equal(device->host_allocate(&fast, BYTES, &err), PLX_OK);
+        assert_int_equal(device->download(fast, a, BYTES, stream, &err), PLX_OK);
+        assert_memory_equal(fast, host, BYTES);
+        device->host_release(fast);
+        device->host_release(NULL);
         device->release(a, stream);
         device->release(b, stream);
         device->release(NULL, stream);

@@ -334,8 +334,7 @@ static void test_cache_refusals(void **state)
            model_cache_create(
                m.model, &(struct model_cache_config){.sequences = INT32_MAX, .capacity = INT32_MAX},
                &cache),
-           PLX_OUT_OF_MEMORY,
-           "a cache of 72057594004373504 pages of 64 tokens of 16 numbers each");
+           PLX_OUT_OF_MEMORY, "a cache of 72057594004373504 pages of 64 tokens of 16 numbers each");
     CASE_OK(&m, model_cache_create(
                     m.model, &(struct model_cache_config){.sequences = 2, .capacity = 5}, &cache));
     struct plx_tensor logits = case_tensor(PLX_F32, 2, (int64_t[]){2, 61});
@@ -355,8 +354,8 @@ static void test_cache_refusals(void **state)
     expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
            PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
     assert_int_equal(model_cache_length(cache, 0), 0);
-    /* Per layer k and v of 2 pages x 64 tokens x 2 heads x 8 channels, the numbers of a pass (ids and
-     * positions of 2 x 5 tokens, lengths and last rows of 2 sequences), and the table. */
+    /* Per layer k and v of 2 pages x 64 tokens x 2 heads x 8 channels, the numbers of a pass (ids
+     * and positions of 2 x 5 tokens, lengths and last rows of 2 sequences), and the table. */
     assert_int_equal(model_cache_use(cache).bytes,
                      2 * taken(2048, PLX_F32) + taken(24, PLX_I32) + taken(2, PLX_I32));
     free(logits.data);

@@ -500,6 +500,34 @@ static void a_pool_is_as_large_as_its_texts(void **unused)
     close_fixture(&f);
 }
 
+/* Enough texts that several threads draw. */
+static void threads_draw_what_one_draws(void **unused)
+{
+    (void)unused;
+    enum { TEXTS = 256, FRESH = 5 };
+    static struct received received[2][TEXTS];
+    struct fixture f;
+    open_fixture(&f, &ops_ref, PLX_F32, 17);
+    struct sample_options options = greedy_options(FRESH);
+    options.temperature = 1.5;
+    options.repetition_penalty = 1.2;
+    for (int i = 0; i < 2; i++) {
+        struct sample_request texts[TEXTS];
+        f.m.be.threads = i == 0 ? 1 : 3;
+        options.top_p = 0.9;
+        for (int t = 0; t < TEXTS; t++)
+            texts[t] = (struct sample_request){
+                .prompt = "a text", .size = 6, .sink = receive, .user = &received[i][t]};
+        CASE_OK(&f.m, sample_requests(f.m.model, f.tokenizer, texts, TEXTS, &options, &f.m.err));
+    }
+    for (int t = 0; t < TEXTS; t++) {
+        assert_int_equal(received[0][t].calls, FRESH);
+        assert_int_equal(received[0][t].size, received[1][t].size);
+        assert_memory_equal(received[0][t].bytes, received[1][t].bytes, received[0][t].size);
+    }
+    close_fixture(&f);
+}
+
 /* ---- Stop strings ---- */
 
 /* Bytes come out as early as they are decided, wherever tokens cut them. */
@@ -591,6 +619,7 @@ int main(void)
         cmocka_unit_test(texts_go_on_as_alone),
         cmocka_unit_test(texts_follow_each_other),
         cmocka_unit_test(a_pool_is_as_large_as_its_texts),
+        cmocka_unit_test(threads_draw_what_one_draws),
         cmocka_unit_test(stop_strings_are_found_across_tokens),
         cmocka_unit_test(a_stop_string_ends_the_text),
     };

@@ -11,13 +11,13 @@ namespace
 
 enum {
     THREADS = 256,
-    AHEAD = 4,   /* loads that a thread has under way */
     FEW = 2,     /* rows of x; with 8 cuBLASLt is twice as fast, more than 2 were not measured */
     FEW_INT8 = 8 /* the same of a weight that cuBLASLt cannot read */
 };
 
-/* Numbers of a load. */
+/* Numbers of a load, and loads that a thread has under way: of 32 numbers together. */
 template <class W> constexpr int WIDE = sizeof(W) == 1 ? 16 : 8;
+template <class W> constexpr int AHEAD = 32 / WIDE<W>;
 
 template <class T, class W, class C, int M, int TEAM>
 __global__ void __launch_bounds__(THREADS)
@@ -31,15 +31,15 @@ __global__ void __launch_bounds__(THREADS)
     bool waits = constant;
     chain_release();
     if (!waits) chain_wait();
-    for (int64_t first = lane * WIDE<W>; first < K; first += AHEAD * TEAM * WIDE<W>) {
-        group<W, WIDE<W>> ahead[AHEAD];
+    for (int64_t first = lane * WIDE<W>; first < K; first += AHEAD<W> * TEAM * WIDE<W>) {
+        group<W, WIDE<W>> ahead[AHEAD<W>];
 #pragma unroll
-        for (int a = 0; a < AHEAD; a++)
+        for (int a = 0; a < AHEAD<W>; a++)
             if (first + a * TEAM * WIDE<W> < K) ahead[a].load(row + first + a * TEAM * WIDE<W>);
         if (waits) chain_wait();
         waits = false;
 #pragma unroll
-        for (int a = 0; a < AHEAD; a++) {
+        for (int a = 0; a < AHEAD<W>; a++) {
             const int64_t k = first + a * TEAM * WIDE<W>;
             if (k >= K) continue;
             float w[WIDE<W>], v[8];
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(THREADS)
 template <class T, class W, class C, int M>
 static void launch_teams(plx_stream stream, const struct gemv *call)
 {
-    const int64_t loads = blocks_for(call->K, WIDE<W> * AHEAD);
+    const int64_t loads = blocks_for(call->K, WIDE<W> * AHEAD<W>);
     auto launch = [&](auto kernel, int64_t blocks, int threads) {
         launch_chained(kernel, blocks, threads, stream, (C *)call->y, (const T *)call->x,
                        (const W *)call->weight, call->scale, (const C *)call->add, call->rows,

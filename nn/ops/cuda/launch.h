@@ -142,6 +142,11 @@ struct gemv {
 bool launch_gemv_serves(const struct gemv *call);
 const char *launch_gemv(plx_stream stream, const struct gemv *call);
 
+/* ---- project_cuda.cu ---- */
+/* The same of an int8 weight and a few rows of bf16, by the tensor cores. */
+bool launch_tiles_serves(const struct gemv *call);
+const char *launch_tiles(plx_stream stream, const struct gemv *call);
+
 /* ---- packed_cuda.cu ---- */
 /* Matrices of bf16 where scale is NULL, otherwise of int8 with a scale a row. The product of any
  * few rows, as in struct gemv. */

@@ -11,9 +11,10 @@
 #include "ops/cuda/gemm_library.h"
 #include "ops/scratch.h"
 
-/* Rows of x up to which the weight is widened in registers, and numbers of a widened tile: as many
- * as the second-level cache holds. */
-enum { PROJECT_FEW = 8, PROJECT_TILE = 8 << 20 };
+/* Rows of x up to which the weight is widened in registers: for the tensor cores, which are slower
+ * for two, and otherwise; and numbers of a widened tile: as many as the second-level cache holds.
+ */
+enum { PROJECT_PAIR = 2, PROJECT_SEVERAL = 32, PROJECT_FEW = 8, PROJECT_TILE = 8 << 20 };
 
 static const float *scale_of(const struct packed *packed)
 {
@@ -52,6 +53,20 @@ static plx_status project_plain(struct backend *be, const struct plx_tensor *y,
 
 /* ---- Few rows ---- */
 
+/* A matter of shapes alone, so that a dry run knows it. */
+static bool is_few(const struct plx_tensor *x, const struct packed *weight)
+{
+    const bool cores = weight->kind == PACKING_INT8 && x->dtype == PLX_BF16;
+    return x->shape[0] <= (cores ? PROJECT_SEVERAL : PROJECT_FEW);
+}
+
+static const char *launch_few(plx_stream stream, const struct gemv *call)
+{
+    if (call->rows > PROJECT_PAIR && launch_tiles_serves(call)) return launch_tiles(stream, call);
+    if (call->scale != NULL && launch_gemv_serves(call)) return launch_gemv(stream, call);
+    return launch_project(stream, call);
+}
+
 static plx_status project_few(struct backend *be, const struct plx_tensor *y,
                               const struct plx_tensor *x, const struct packed *weight,
                               const struct plx_tensor *residual)
@@ -67,9 +82,7 @@ static plx_status project_few(struct backend *be, const struct plx_tensor *y,
                               .rows = (int)x->shape[0],
                               .N = weight->rows,
                               .K = weight->columns};
-    const bool serves = weight->kind == PACKING_INT8 && launch_gemv_serves(&call);
-    return cuda_launched(
-        be, "project", serves ? launch_gemv(be->stream, &call) : launch_project(be->stream, &call));
+    return cuda_launched(be, "project", launch_few(be->stream, &call));
 }
 
 /* ---- Many rows ---- */
@@ -133,7 +146,7 @@ plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
                                 const struct plx_tensor *x, const struct packed *weight,
                                 size_t *block, size_t *product)
 {
-    const bool plain = is_plain(weight, x->dtype), many = x->shape[0] > PROJECT_FEW;
+    const bool plain = is_plain(weight, x->dtype), many = !is_few(x, weight);
     (void)be;
     *block = *product = 0;
     if (plx_tensor_count(y) == 0) return PLX_OK;
@@ -152,7 +165,7 @@ plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const st
     TRY(check_project(be, y, x, weight, residual));
     if (plx_tensor_count(y) == 0) return PLX_OK;
     if (is_plain(weight, x->dtype)) return project_plain(be, y, x, weight, residual);
-    if (x->shape[0] <= PROJECT_FEW) return project_few(be, y, x, weight, residual);
+    if (is_few(x, weight)) return project_few(be, y, x, weight, residual);
     TRY(cuda_project_scratch(be, y, x, weight, &bytes, &product));
     const size_t mark = arena_mark(&be->scratch);
     plx_status status = scratch_push(be, "project", bytes, &block);
