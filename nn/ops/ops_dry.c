@@ -248,13 +248,14 @@ static plx_status dry_normalise(struct backend *be, const struct plx_tensor *y,
     return dry_count_of(be, "normalise", be->counted->scratch->normalise, x);
 }
 
-/* Where a table may orthogonalise in its own way, it may take either. */
+/* In the table's own way where it has one for the call. */
 static plx_status dry_orthogonalise(struct backend *be, const struct orthogonalise *call)
 {
     const struct ops_scratch *scratch = be->counted->scratch;
-    size_t first = 0, second = 0;
-    TRY(orthogonalise_by_products(be, call));
-    if (scratch->orthogonalise != NULL) scratch->orthogonalise(call, &first, &second);
+    size_t first, second;
+    TRY(check_orthogonalise(be, call));
+    if (scratch->orthogonalise == NULL || !scratch->orthogonalise(call, &first, &second))
+        return orthogonalise_by_products(be, call);
     return dry_count_both(be, "orthogonalise", first, second);
 }
 

@@ -20,8 +20,8 @@ struct ops_scratch {
     size_t (*rope)(const struct plx_tensor *x);
     size_t (*sum_squares)(const struct plx_tensor *sums, const struct plx_tensor *const *xs);
     size_t (*normalise)(const struct plx_tensor *x);
-    /* The second block is pushed on top of the first, here and in project. */
-    void (*orthogonalise)(const struct orthogonalise *call, size_t *first, size_t *second);
+    /* False where the call is made by products, which count for themselves. */
+    bool (*orthogonalise)(const struct orthogonalise *call, size_t *first, size_t *second);
     size_t (*embed_backward)(const struct plx_tensor *dtable, const struct plx_tensor *ids);
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight, size_t *first,

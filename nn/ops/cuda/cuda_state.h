@@ -55,7 +55,7 @@ size_t cuda_normalise_scratch(const struct plx_tensor *x);
 
 /* ---- orthogonalise_cuda.c ---- */
 plx_status cuda_orthogonalise(struct backend *be, const struct orthogonalise *call);
-void cuda_orthogonalise_scratch(const struct orthogonalise *call, size_t *first, size_t *second);
+bool cuda_orthogonalise_scratch(const struct orthogonalise *call, size_t *first, size_t *second);
 
 /* ---- packed_cuda.c ---- */
 plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,

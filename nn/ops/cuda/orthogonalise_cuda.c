@@ -41,12 +41,22 @@ static struct gram_work work_carve(struct arena *arena, const struct plx_tensor 
     };
 }
 
-void cuda_orthogonalise_scratch(const struct orthogonalise *call, size_t *first, size_t *second)
+/* Whether the call is made this way, and not by products. */
+static bool takes(const struct orthogonalise *call)
+{
+    const struct plx_tensor *x = call->x;
+    return x->dtype == PLX_BF16 && call->count >= 2 &&
+           symmetric_serves(x->shape[1], x->shape[2], x->data);
+}
+
+bool cuda_orthogonalise_scratch(const struct orthogonalise *call, size_t *first, size_t *second)
 {
     struct arena measured = arena_measuring(&device_cuda);
+    if (!takes(call)) return false;
     work_carve(&measured, call->x);
     *first = measured.peak;
     *second = GEMM_WORKSPACE;
+    return true;
 }
 
 /* ---- A stretch of steps ---------------------------------------------------------------------- */
@@ -142,13 +152,6 @@ static plx_status queue_stretch(struct backend *be, const struct gram_work *work
 
 /* ---- The operation --------------------------------------------------------------------------- */
 
-static bool takes(const struct orthogonalise *call)
-{
-    const struct plx_tensor *x = call->x;
-    return x->dtype == PLX_BF16 && call->count >= 2 &&
-           symmetric_serves(x->shape[1], x->shape[2], x->data);
-}
-
 /* The first stretch takes three steps at most and the others two; an even number of them. */
 static int stretches_of(int count)
 {
@@ -183,13 +186,13 @@ static plx_status queue_stretches(struct backend *be, const struct orthogonalise
 plx_status cuda_orthogonalise(struct backend *be, const struct orthogonalise *call)
 {
     TRY(check_orthogonalise(be, call));
+    if (!takes(call)) return orthogonalise_by_products(be, call);
     size_t mark = arena_mark(&be->scratch);
     const struct gram_work work = work_carve(&be->scratch, call->x);
-    const bool taken = takes(call);
     const bool room = !arena_overflowed(&be->scratch);
-    plx_status status = taken && room ? queue_stretches(be, call, &work) : PLX_OK;
+    plx_status status = room ? queue_stretches(be, call, &work) : PLX_OK;
     arena_release(&be->scratch, mark);
     REQUIRE(be->err, room, PLX_INTERNAL, "orthogonalise: %zu bytes of scratch are too few",
             be->scratch.capacity);
-    return taken ? status : orthogonalise_by_products(be, call);
+    return status;
 }

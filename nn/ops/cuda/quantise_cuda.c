@@ -7,7 +7,8 @@
 /* The largest magnitudes of rows and columns; rows alone keep theirs in registers. */
 size_t cuda_quantise_scratch(const struct plx_tensor *x, const struct quantised *columns)
 {
-    return columns != NULL ? (size_t)(x->shape[0] + x->shape[1]) * sizeof(uint32_t) : 0;
+    if (columns == NULL || plx_tensor_count(x) == 0) return 0;
+    return (size_t)(x->shape[0] + x->shape[1]) * sizeof(uint32_t);
 }
 
 static plx_status quantise_both(struct backend *be, const struct plx_tensor *x,

@@ -129,17 +129,30 @@ static __device__ __forceinline__ int first_step(const link &link, const positio
 
 /* ---- Bringing slices ------------------------------------------------------------------------- */
 
-/* 64 rows of 64 channels, or channels of 64 columns where tall. */
+/* So many boxes of 64 rows, two of them a copy: one thread starts them all, and what it takes for
+ * each is time that slices wait. Columns, where tall, come in boxes of 64 alone. */
+template <int BOXES>
 static __device__ __forceinline__ void bring(uint32_t target, const CUtensorMap *map, bool tall,
-                                             int first, int channel, int matrix, uint32_t barrier)
+                                             int boxes, int first, int channel, int matrix,
+                                             uint32_t full)
 {
-    tma_load(target, map, tall ? first : channel, tall ? channel : first, matrix, barrier);
+    if (tall) {
+#pragma unroll
+        for (int box = 0; box < BOXES; box++)
+            if (box < boxes)
+                tma_load(target + box * BOX_BYTES, map, first + box * BOX, channel, matrix, full);
+    } else {
+#pragma unroll
+        for (int box = 0; box < BOXES; box += 2)
+            if (box < boxes)
+                tma_load(target + box * BOX_BYTES, map, channel, first + box * BOX, matrix, full);
+    }
 }
 
 static __device__ __forceinline__ void bring_tile(const symmetric_args &args, const position &tile,
                                                   const places &at, ring<STAGES> &stage)
 {
-    const link &link = args.links[tile.product];
+    const link link = args.links[tile.product];
     const uint32_t before = (uint32_t)args.tiles * (uint32_t)tile.product;
     const int first = first_step(link, tile), boxes = COLUMNS / BOX >> (int)tile.half;
     while (counter_read(&args.written[tile.matrix]) < before) __nanosleep(100);
@@ -150,15 +163,10 @@ static __device__ __forceinline__ void bring_tile(const symmetric_args &args, co
         const int from = first + step < link.steps ? first + step : first + step - link.steps;
         mbarrier_wait(at.empty + 8 * stage.place, stage.round ^ 1);
         mbarrier_expect(full, LEFT_BYTES + boxes * BOX_BYTES);
-#pragma unroll
-        for (int box = 0; box < ROWS / BOX; box++)
-            bring(target + box * BOX_BYTES, &args.maps[link.left], link.tall, tile.row + box * BOX,
-                  from * DEPTH, tile.matrix, full);
-#pragma unroll
-        for (int box = 0; box < COLUMNS / BOX; box++)
-            if (box < boxes)
-                bring(target + LEFT_BYTES + box * BOX_BYTES, &args.maps[link.right], link.tall,
-                      tile.column + box * BOX, from * DEPTH, tile.matrix, full);
+        bring<ROWS / BOX>(target, &args.maps[link.left], link.tall, ROWS / BOX, tile.row,
+                          from * DEPTH, tile.matrix, full);
+        bring<COLUMNS / BOX>(target + LEFT_BYTES, &args.maps[link.right], link.tall, boxes,
+                             tile.column, from * DEPTH, tile.matrix, full);
         stage.advance();
     }
 }
@@ -287,8 +295,8 @@ static __device__ __forceinline__ uint32_t mirrored_place(int row, int chunk)
 }
 
 /* The warp's 16 rows of a box, whose 32 sums these are, into its strips. */
-static __device__ __forceinline__ void make_strips(bool half, float factor, const float *sums,
-                                                   uint32_t strips)
+template <bool HALF_C>
+static __device__ __forceinline__ void make_strips(float factor, const float *sums, uint32_t strips)
 {
     const int lane = threadIdx.x % 32, down = lane / 8 % 2, right = lane / 16;
     const uint32_t straight = strips + swizzled(down * 8 + lane % 8, right);
@@ -296,7 +304,7 @@ static __device__ __forceinline__ void make_strips(bool half, float factor, cons
     uint32_t pairs[16];
 #pragma unroll
     for (int k = 0; k < 16; k++)
-        pairs[k] = pair_of(half, factor * sums[2 * k], factor * sums[2 * k + 1]);
+        pairs[k] = pair_of(HALF_C, factor * sums[2 * k], factor * sums[2 * k + 1]);
 #pragma unroll
     for (int n = 0; n < 8; n += 2) {
         store_matrices<false>(straight ^ n * 16, pairs + 2 * n);
@@ -317,30 +325,36 @@ static __device__ __forceinline__ void add_diagonal(float *sums, float more)
     }
 }
 
-/* Strips of 16 rows x 64 columns from c on, and of 64 x 16, as far as rows and columns reach. */
-static __device__ __forceinline__ void write_straight(uint16_t *c, int side, int rows, int columns,
-                                                      uint32_t strip)
-{
-    const int lane = threadIdx.x % 32, down = lane / 8, chunk = lane % 8;
-    c += down * side + chunk * 8;
-    if (chunk * 8 >= columns) return;
-#pragma unroll
-    for (int n = 0; n < 4; n++, c += 4 * side)
-        if (4 * n + down < rows)
-            *(uint4 *)c = shared_read_wide(strip + swizzled(4 * n + down, chunk));
-}
+/* A strip's part in the matrix: 512 bytes at a time, of rows of the given number of chunks. */
+struct strip_part {
+    uint4 numbers[4];
 
-static __device__ __forceinline__ void write_mirrored(uint16_t *c, int side, int rows, int columns,
-                                                      uint32_t strip)
-{
-    const int lane = threadIdx.x % 32, down = lane / 2, chunk = lane % 2;
-    c += down * side + chunk * 8;
-    if (chunk * 8 >= columns) return;
+    __device__ __forceinline__ void read_straight(uint32_t strip)
+    {
+        const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int n = 0; n < 4; n++, c += 16 * side)
-        if (16 * n + down < rows)
-            *(uint4 *)c = shared_read_wide(strip + mirrored_place(16 * n + down, chunk));
-}
+        for (int n = 0; n < 4; n++)
+            numbers[n] = shared_read_wide(strip + swizzled(4 * n + lane / 8, lane % 8));
+    }
+    __device__ __forceinline__ void read_mirrored(uint32_t strip)
+    {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+            numbers[n] = shared_read_wide(strip + mirrored_place(16 * n + lane / 2, lane % 2));
+    }
+    /* From c on, as far as rows and columns reach. */
+    template <int CHUNKS>
+    __device__ __forceinline__ void write(uint16_t *c, int side, int rows, int columns) const
+    {
+        const int lane = threadIdx.x % 32, down = lane / CHUNKS, chunk = lane % CHUNKS;
+        const int reach = chunk * 8 < columns ? rows - down : 0;
+        uint16_t *to = c + down * side + chunk * 8;
+#pragma unroll
+        for (int n = 0; n < 4; n++, to += 32 / CHUNKS * side)
+            if (n * (32 / CHUNKS) < reach) *(uint4 *)to = numbers[n];
+    }
+};
 
 static __device__ __forceinline__ void write_tile(const link &link, int side, const position &tile,
                                                   tile_sums &sums, const places &at,
@@ -350,20 +364,25 @@ static __device__ __forceinline__ void write_tile(const link &link, int side, co
     const int row = block_row + threadIdx.x % GROUP / 32 * 16;
     uint16_t *c = link.c + (int64_t)tile.matrix * side * side;
     const float scale = link.scales != NULL ? link.scales[2 * tile.matrix] : 1.0f;
+    const float factor = scale * link.alpha;
 #pragma unroll
     for (int box = 0; box < COLUMNS / BOX; box++) {
         const int column = tile.column + box * BOX;
         float *of_box = (box < 2 ? sums.left : sums.right) + box % 2 * 32;
         if (column > block_row) continue; /* above the diagonal */
         if (column == block_row) add_diagonal(of_box, link.gamma);
-        make_strips(link.half_c, scale * link.alpha, of_box, at.strips);
+        if (link.half_c)
+            make_strips<true>(factor, of_box, at.strips);
+        else
+            make_strips<false>(factor, of_box, at.strips);
         __syncwarp();
-        write_straight(c + (int64_t)row * side + column, side, side - row, side - column,
-                       at.strips);
+        strip_part straight, mirrored;
+        straight.read_straight(at.strips);
+        mirrored.read_mirrored(at.strips + STRIP_BYTES);
+        __syncwarp();
+        straight.write<8>(c + (int64_t)row * side + column, side, side - row, side - column);
         if (column < block_row)
-            write_mirrored(c + (int64_t)column * side + row, side, side - column, side - row,
-                           at.strips + STRIP_BYTES);
-        __syncwarp();
+            mirrored.write<2>(c + (int64_t)column * side + row, side, side - column, side - row);
     }
     if (threadIdx.x % 32 == 0) {
         mbarrier_wait(at.counted + 8 * signal.place, signal.round ^ 1);
@@ -457,19 +476,29 @@ static const char *find_encode(encode_function *encode)
     return *encode != NULL ? NULL : "the driver has no cuTensorMapEncodeTiled";
 }
 
-/* Dense matrices behind each other, in boxes of 64 rows of 128 bytes. */
+/* Dense matrices behind each other, in boxes of so many rows of 128 bytes. */
 static const char *make_map(encode_function encode, CUtensorMap *map,
-                            const struct symmetric_matrix *x, int64_t matrices)
+                            const struct symmetric_matrix *x, int64_t matrices, int rows)
 {
     const cuuint64_t extents[3] = {(cuuint64_t)x->columns, (cuuint64_t)x->rows,
                                    (cuuint64_t)matrices};
     const cuuint64_t strides[2] = {(cuuint64_t)x->columns * 2,
                                    (cuuint64_t)(x->rows * x->columns) * 2};
-    const cuuint32_t box[3] = {BOX, BOX, 1}, steps[3] = {1, 1, 1};
+    const cuuint32_t box[3] = {BOX, (cuuint32_t)rows, 1}, steps[3] = {1, 1, 1};
     CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 3, x->data, extents, strides, box,
                              steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return result == CUDA_SUCCESS ? NULL : "a tensor map cannot be made";
+}
+
+static bool is_tall(const struct symmetric_chain *chain, int matrix)
+{
+    bool tall = false;
+    for (int i = 0; i < chain->count; i++) {
+        const struct symmetric_product *product = &chain->product[i];
+        tall |= product->tall && (product->left == matrix || product->right == matrix);
+    }
+    return tall;
 }
 
 static link link_of(const struct symmetric_chain *chain, const struct symmetric_product *product)
@@ -547,7 +576,8 @@ const char *launch_symmetric(plx_stream stream, const struct symmetric_chain *ch
     if (failure != NULL || chain->matrices == 0) return failure;
     for (int i = 0; i < SYMMETRIC_MATRICES && failure == NULL; i++)
         if (chain->matrix[i].data != NULL)
-            failure = make_map(encode, &args.maps[i], &chain->matrix[i], chain->matrices);
+            failure = make_map(encode, &args.maps[i], &chain->matrix[i], chain->matrices,
+                               is_tall(chain, i) ? BOX : 2 * BOX);
     if (failure != NULL) return failure;
     for (int i = 0; i < chain->count; i++) args.links[i] = link_of(chain, &chain->product[i]);
     const int rows = (args.side + ROWS - 1) / ROWS, pairs = rows / 2;
