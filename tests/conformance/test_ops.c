@@ -50,7 +50,6 @@ static const struct {
     int naive;        /* whose error is the yardstick */
     int same_bits_as; /* -1: nobody's; does not bind products */
 } yardsticks[BACKENDS] = {
-    [ORACLE] = {ORACLE, -1},  [NAIVE] = {NAIVE, -1},     [NAIVE_BF16] = {NAIVE, -1},
     [PORTABLE] = {NAIVE, -1}, [BEST] = {NAIVE, -1},      [BEST_2] = {NAIVE, BEST},
     [BEST_3] = {NAIVE, BEST}, [BF16] = {NAIVE_BF16, -1},
 };
@@ -80,10 +79,10 @@ static void same_bits(const struct op_run *run, int b, const struct op_result *o
     op_run_same_bits(run, backends[b].name, one, other, what);
 }
 
-static void check_kernel(const struct op_run *run, int b, const struct op_result results[BACKENDS])
+static void check_kernel(const struct op_run *run, int b, const struct op_result results[BACKENDS],
+                         const struct op_yardstick *yardstick)
 {
-    const struct op_result *naive = &results[yardsticks[b].naive];
-    op_run_compare(run, &backends[b].be, backends[b].name, &results[b], naive, &results[ORACLE]);
+    op_run_compare(run, &backends[b].be, backends[b].name, &results[b], yardstick);
     struct op_result again = run_on(run, b, PLACE_ODD);
     same_bits(run, b, &again, &results[b], "a second run differs");
     op_result_destroy(&again);
@@ -95,7 +94,7 @@ static void check_kernel(const struct op_run *run, int b, const struct op_result
         same_bits(run, b, &results[like], &results[b], "the number of threads changes the result");
     if (!run->c->strided) return;
     again = run_on(run, b, PLACE_PADDED);
-    op_run_compare(run, &backends[b].be, backends[b].name, &again, naive, &results[ORACLE]);
+    op_run_compare(run, &backends[b].be, backends[b].name, &again, yardstick);
     op_result_destroy(&again);
 }
 
@@ -111,19 +110,24 @@ static bool is_worth(int b, const struct op_case *c)
 static bool is_threaded(int b, const struct op_case *c)
 {
     (void)c;
-    return b == ORACLE || b == NAIVE || b == BEST || b == BEST_2 || b == BEST_3;
+    return b == NAIVE || b == BEST || b == BEST_2 || b == BEST_3;
 }
 
 static void check_case(const struct op_case *c, int64_t n, int64_t e, bool wild,
                        bool (*chosen)(int b, const struct op_case *c))
 {
     struct op_run run = op_run_create(c, (int)(c - op_cases), &options, n, e, wild);
+    struct op_yardstick of_naive[KERNELS] = {0};
     struct op_result results[BACKENDS] = {0};
-    for (int b = 0; b < BACKENDS; b++) {
+    for (int b = NAIVE; b < KERNELS; b++)
+        if (chosen(b, c))
+            of_naive[b] = op_yardstick_create(&run, &backends[ORACLE].be, &backends[b].be, PLX_F32);
+    for (int b = KERNELS; b < BACKENDS; b++) {
         if (!chosen(b, c)) continue;
         results[b] = run_on(&run, b, PLACE_ODD);
-        if (b >= KERNELS) check_kernel(&run, b, results);
+        check_kernel(&run, b, results, &of_naive[yardsticks[b].naive]);
     }
+    for (int b = NAIVE; b < KERNELS; b++) op_yardstick_destroy(&of_naive[b]);
     for (int b = 0; b < BACKENDS; b++) op_result_destroy(&results[b]);
     op_run_destroy(&run);
 }

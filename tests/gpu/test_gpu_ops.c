@@ -60,25 +60,24 @@ static struct op_result run_on(const struct op_run *run, int b, enum op_placemen
 static void check_case_on(const struct op_case *c, int b, int64_t n, int64_t e, bool wild)
 {
     const char *name = backends[b].name;
+    const plx_dtype activation = backends[b].be.activation;
     struct op_run run = op_run_create(c, (int)(c - op_cases), &options, n, e, wild);
-    op_run_round(&run, backends[b].be.activation);
-    struct op_result oracle = run_on(&run, ORACLE, PLACE_ODD),
-                     naive = run_on(&run, NAIVE, PLACE_ODD);
-    op_result_round(&run, &naive, backends[b].be.activation);
+    op_run_round(&run, activation);
+    struct op_yardstick yardstick =
+        op_yardstick_create(&run, &backends[ORACLE].be, &backends[NAIVE].be, activation);
     for (enum op_placement placement = PLACE_ODD; placement <= PLACE_ALIGNED; placement++) {
         struct op_result first = run_on(&run, b, placement), second = run_on(&run, b, placement);
-        op_run_compare(&run, &backends[b].be, name, &first, &naive, &oracle);
+        op_run_compare(&run, &backends[b].be, name, &first, &yardstick);
         op_run_same_bits(&run, name, &first, &second, "a second run differs");
         op_result_destroy(&first);
         op_result_destroy(&second);
     }
     if (c->strided) {
         struct op_result padded = run_on(&run, b, PLACE_PADDED);
-        op_run_compare(&run, &backends[b].be, name, &padded, &naive, &oracle);
+        op_run_compare(&run, &backends[b].be, name, &padded, &yardstick);
         op_result_destroy(&padded);
     }
-    op_result_destroy(&oracle);
-    op_result_destroy(&naive);
+    op_yardstick_destroy(&yardstick);
     op_run_destroy(&run);
 }
 

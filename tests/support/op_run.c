@@ -109,7 +109,8 @@ static void round_numbers(const struct operand *operand, double *values, plx_dty
 struct op_run op_run_create(const struct op_case *c, int number, const struct test_options *options,
                             int64_t n, int64_t e, bool wild)
 {
-    struct op_run run = {.c = c, .options = options, .n = n, .e = e, .wild = wild};
+    struct op_run run = {
+        .c = c, .number = number, .options = options, .n = n, .e = e, .wild = wild};
     struct seeded random = seeded_make(options->seed, (uint64_t)(number * 1000000 + n * 1000 + e));
     c->operands(run.operands, n, e);
     for (int i = 0; i < OPERANDS; i++) {
@@ -265,22 +266,85 @@ struct op_result op_run_on(const struct op_run *run, struct backend *be, const c
 
 /* ---- Comparisons ----------------------------------------------------------------------------- */
 
+/* As many numbers as an output must have for its errors to be more than luck, and the distance
+ * between the numbers of draws, which no case has. */
+enum { ENOUGH = 24, APART = 1000 };
+
+/* How many draws have enough of each output. */
+static int draws_of(const struct op_run *run)
+{
+    int64_t fewest = ENOUGH;
+    for (int i = 0; i < OPERANDS; i++) {
+        const int64_t count =
+            is_output(&run->operands[i]) ? op_operand_count(&run->operands[i]) : 0;
+        if (count > 0 && count < fewest) fewest = count;
+    }
+    return (int)((ENOUGH + fewest - 1) / fewest);
+}
+
+/* The naive errors of draw d join those of the earlier ones, whose mean square is squares; sizes
+ * remain those of the first, and so does its error where that is the larger, because a kernel may
+ * round as the naive implementation does. */
+static void add_errors(const struct op_run *run, const struct op_result *naive,
+                       const struct op_result *oracle, int d, struct comparison *errors,
+                       double *squares)
+{
+    for (int i = 0; i < OPERANDS; i++) {
+        if (!is_output(&run->operands[i])) continue;
+        const struct comparison more = compare_values(naive->values[i], oracle->values[i],
+                                                      op_operand_count(&run->operands[i]));
+        if (d == 0) errors[i] = more;
+        squares[i] = (d * squares[i] + more.rms * more.rms) / (d + 1);
+        errors[i].max_abs = fmax(errors[i].max_abs, more.max_abs);
+    }
+}
+
+struct op_yardstick op_yardstick_create(const struct op_run *run, struct backend *oracle,
+                                        struct backend *naive, plx_dtype activation)
+{
+    struct op_yardstick yardstick = {0};
+    double squares[OPERANDS] = {0};
+    const int draws = draws_of(run);
+    for (int d = 0; d < draws; d++) {
+        struct op_run draw =
+            op_run_create(run->c, run->number + d * APART, run->options, run->n, run->e, run->wild);
+        op_run_round(&draw, activation);
+        struct op_result exact = op_run_on(&draw, oracle, "the oracle", PLACE_ODD),
+                         rounded = op_run_on(&draw, naive, "the naive reference", PLACE_ODD);
+        op_result_round(&draw, &rounded, activation);
+        add_errors(&draw, &rounded, &exact, d, yardstick.naive, squares);
+        op_result_destroy(&rounded);
+        if (d == 0)
+            yardstick.oracle = exact;
+        else
+            op_result_destroy(&exact);
+        op_run_destroy(&draw);
+    }
+    for (int i = 0; i < OPERANDS; i++)
+        yardstick.naive[i].rms = fmax(yardstick.naive[i].rms, sqrt(squares[i]));
+    return yardstick;
+}
+
+void op_yardstick_destroy(struct op_yardstick *yardstick)
+{
+    op_result_destroy(&yardstick->oracle);
+}
+
 void op_run_compare(const struct op_run *run, const struct backend *be, const char *name,
-                    const struct op_result *got, const struct op_result *naive,
-                    const struct op_result *oracle)
+                    const struct op_result *got, const struct op_yardstick *yardstick)
 {
     for (int i = 0; i < OPERANDS; i++) {
         const struct operand *operand = &run->operands[i];
         if (!is_output(operand)) continue;
-        int64_t count = op_operand_count(operand);
-        struct comparison error = compare_values(got->values[i], oracle->values[i], count);
-        struct comparison allowed = compare_values(naive->values[i], oracle->values[i], count);
-        if (compare_within(&error, &allowed, op_operand_dtype(operand, be), NULL)) continue;
+        const double *oracle = yardstick->oracle.values[i];
+        const struct comparison *allowed = &yardstick->naive[i];
+        struct comparison error = compare_values(got->values[i], oracle, op_operand_count(operand));
+        if (compare_within(&error, allowed, op_operand_dtype(operand, be), NULL)) continue;
         char text[512];
         int used =
-            snprintf(text, sizeof text, "operand %d, naive max abs %.3g: ", i, allowed.max_abs);
-        compare_describe(text + used, sizeof text - (size_t)used, &error, got->values[i],
-                         oracle->values[i], operand->rank, operand->shape);
+            snprintf(text, sizeof text, "operand %d, naive max abs %.3g: ", i, allowed->max_abs);
+        compare_describe(text + used, sizeof text - (size_t)used, &error, got->values[i], oracle,
+                         operand->rank, operand->shape);
         op_run_complain(run, name, text);
     }
 }

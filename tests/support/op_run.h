@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 
+#include "compare.h"
 #include "guarded.h"
 #include "op.h"
 #include "seeded.h"
@@ -59,6 +60,7 @@ struct op_case {
 /* A case at one size: operands, and their values before. */
 struct op_run {
     const struct op_case *c;
+    int number; /* of the case */
     const struct test_options *options;
     int64_t n, e;
     bool wild; /* NaN, zeros and huge numbers among the values */
@@ -90,10 +92,20 @@ void op_result_destroy(struct op_result *result);
 /* Rounds what activations are afterwards, as a store in the dtype does. */
 void op_result_round(const struct op_run *run, struct op_result *result, plx_dtype activation);
 
+/* What results are measured with: the exact ones, and how far the naive ones are from them. */
+struct op_yardstick {
+    struct op_result oracle;
+    struct comparison naive[OPERANDS];
+};
+
+/* Runs both backends; activations are rounded to the dtype. How wrong one number comes out is luck,
+ * so where an output has few, the errors of further draws count with its own. */
+struct op_yardstick op_yardstick_create(const struct op_run *run, struct backend *oracle,
+                                        struct backend *naive, plx_dtype activation);
+void op_yardstick_destroy(struct op_yardstick *yardstick);
 /* The rule of compare.h for each output, at its own dtype. */
 void op_run_compare(const struct op_run *run, const struct backend *be, const char *name,
-                    const struct op_result *got, const struct op_result *naive,
-                    const struct op_result *oracle);
+                    const struct op_result *got, const struct op_yardstick *yardstick);
 void op_run_same_bits(const struct op_run *run, const char *name, const struct op_result *one,
                       const struct op_result *other, const char *what);
 /* Prints a failure with the command line that repeats it, and counts it. */
