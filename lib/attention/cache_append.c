@@ -59,8 +59,7 @@ static plx_status append_check_leaders(plx_context *context, const struct plx_at
     CHECK(context, to->rank == 4, PLX_INVALID_ARGUMENT, "k_cache: rank is %d but must be 4",
           to->rank);
     CHECK(context, dtype_is_float(to->dtype), PLX_INVALID_ARGUMENT,
-          "k_cache: dtype %s is not one of f32, bf16, f16, f64, f8e4m3",
-          plx_dtype_name(to->dtype));
+          "k_cache: dtype %s is not one of f32, bf16, f16, f64, f8e4m3", plx_dtype_name(to->dtype));
     CHECK(context, (to->dtype == PLX_F64) == (k->dtype == PLX_F64), PLX_INVALID_ARGUMENT,
           "k_cache: dtype %s does not go with a k of %s", plx_dtype_name(to->dtype),
           plx_dtype_name(k->dtype));

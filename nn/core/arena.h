@@ -33,8 +33,9 @@ plx_status arena_create(struct arena *arena, const struct device *device, plx_st
 void arena_destroy(struct arena *arena);
 bool arena_is_measuring(const struct arena *arena);
 
-/* bytes rounded up to the device's alignment; NULL while measuring. Running past the capacity of a real arena is a bug
- * in the caller's plan: push returns NULL and sets used past capacity, and arena_overflowed tells.
+/* bytes rounded up to the device's alignment; NULL while measuring. Running past the capacity of a
+ * real arena is a bug in the caller's plan: push returns NULL and sets used past capacity, and
+ * arena_overflowed tells.
  */
 void *arena_push(struct arena *arena, size_t bytes);
 bool arena_overflowed(const struct arena *arena);
