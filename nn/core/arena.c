@@ -102,6 +102,11 @@ struct plx_tensor arena_tensor(struct arena *arena, plx_dtype dtype, int rank, c
     return tensor;
 }
 
+void arena_join(struct arena *arena)
+{
+    if (is_guarded(arena) && arena->used <= arena->capacity) unpoison(arena->base, arena->used);
+}
+
 size_t arena_mark(const struct arena *arena)
 {
     return arena->used;

@@ -42,6 +42,9 @@ bool arena_overflowed(const struct arena *arena);
 /* A dense tensor on the arena's device; contents undefined. */
 struct plx_tensor arena_tensor(struct arena *arena, plx_dtype dtype, int rank,
                                const int64_t *shape);
+/* Lets all that has been carved be written as one piece, and gives up what debug builds have
+ * between its blocks. */
+void arena_join(struct arena *arena);
 size_t arena_mark(const struct arena *arena);
 void arena_release(struct arena *arena, size_t mark);
 

@@ -146,10 +146,16 @@ plx_status model_init(struct model *model, uint64_t seed)
 
 plx_status model_zero_grads(struct model *model)
 {
-    const struct backend *be = model->be;
+    struct backend *be = model->be;
     const struct arena *grads = &model->grads;
     REQUIRE(be->err, model->has_grads, PLX_INVALID_ARGUMENT, "the model has no gradients reserved");
-    return be->device->fill(grads->base, 0, grads->used, be->stream, be->err);
+    /* One launch on a GPU; the CPU's arenas may guard what lies between gradients. */
+    if (be->device->kind != PLX_CPU)
+        return be->device->fill(grads->base, 0, grads->used, be->stream, be->err);
+    for (int i = 0; i < model->params.count; i++)
+        if (param_has_grad(&model->params.items[i]))
+            TRY(be->ops->zero(be, &model->params.items[i].grad));
+    return PLX_OK;
 }
 
 /* ---- Forward and backward ---- */

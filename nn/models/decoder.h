@@ -28,7 +28,8 @@ struct activations {
 struct batch_inputs {
     struct arena arena;
     struct staging staging;
-    struct plx_tensor loss;                    /* f64 [1] */
+    size_t batch;                              /* where the batch begins in the arena */
+    struct plx_tensor loss;                    /* f64 [1]; stays while batches come and go */
     struct plx_tensor scale;                   /* f64 [1]: of the loss's gradient */
     struct plx_tensor ids, targets, positions; /* i32 [N] */
     struct plx_tensor offsets;                 /* i32 [sequences + 1] */

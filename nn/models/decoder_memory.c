@@ -42,13 +42,17 @@ void activations_destroy(struct activations *activations, int64_t layers)
 void batch_inputs_carve(struct batch_inputs *inputs, int64_t tokens, int64_t sequences)
 {
     const int64_t offsets = sequences + 1, one = 1;
-    arena_release(&inputs->arena, 0);
-    inputs->loss = arena_tensor(&inputs->arena, PLX_F64, 1, &one);
+    if (inputs->batch == 0) {
+        inputs->loss = arena_tensor(&inputs->arena, PLX_F64, 1, &one);
+        inputs->batch = arena_mark(&inputs->arena);
+    }
+    arena_release(&inputs->arena, inputs->batch);
     inputs->scale = arena_tensor(&inputs->arena, PLX_F64, 1, &one);
     inputs->ids = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
     inputs->targets = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
     inputs->positions = arena_tensor(&inputs->arena, PLX_I32, 1, &tokens);
     inputs->offsets = arena_tensor(&inputs->arena, PLX_I32, 1, &offsets);
+    arena_join(&inputs->arena); /* a batch is one copy */
 }
 
 void batch_keys_carve(struct batch_keys *keys, const struct batch_shape *shape)
@@ -165,6 +169,7 @@ static plx_status reserve_inputs(struct model *model, int64_t tokens, int64_t se
     batch_inputs_carve(&measured, tokens, sequences);
     staging_destroy(&inputs->staging);
     arena_destroy(&inputs->arena);
+    inputs->batch = 0;
     TRY(backend_arena(be, measured.arena.used, &inputs->arena));
     batch_inputs_carve(inputs, tokens, sequences);
     if (arena_is_measuring(&inputs->arena)) return PLX_OK;

@@ -111,7 +111,8 @@ struct op_run op_run_create(const struct op_case *c, int number, const struct te
 {
     struct op_run run = {
         .c = c, .number = number, .options = options, .n = n, .e = e, .wild = wild};
-    struct seeded random = seeded_make(options->seed, (uint64_t)(number * 1000000 + n * 1000 + e));
+    struct seeded random =
+        seeded_make(options->seed, (uint64_t)number * 1000000 + (uint64_t)(n * 1000 + e));
     c->operands(run.operands, n, e);
     for (int i = 0; i < OPERANDS; i++) {
         int64_t count = op_operand_count(&run.operands[i]);
