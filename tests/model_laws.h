@@ -22,6 +22,15 @@ static const struct setup setups[] = {
 };
 enum { SETUPS = sizeof setups / sizeof setups[0] };
 
+/* Tables of operations, what is stored with them, and how near each other their results must lie.
+ */
+static const struct {
+    const struct ops *ops;
+    plx_dtype storage;
+    double bound;
+} law_tables[] = {{&ops_ref, PLX_F64, 1e-12}, {&ops_cpu, PLX_F32, 2e-5}};
+enum { LAW_TABLES = sizeof law_tables / sizeof law_tables[0] };
+
 static inline struct model_config setup_config(const struct setup *setup)
 {
     struct model_config config = case_config(2, "softmax");

@@ -63,22 +63,17 @@ static void test_pages(void **state)
     const struct model_config config = setup_config(*state);
     uint64_t seed = case_seed("pages of logits");
     struct rng rng = rng_make(seed, 2);
-    const struct {
-        const struct ops *ops;
-        plx_dtype storage;
-        double bound;
-    } tables[] = {{&ops_ref, PLX_F64, 1e-12}, {&ops_cpu, PLX_F32, 2e-5}};
-    for (int table = 0; table < 2; table++) {
+    for (int table = 0; table < LAW_TABLES; table++) {
         struct case_model m;
         struct case_batch b;
-        case_open(&m, &config, tables[table].ops, tables[table].storage, seed);
+        case_open(&m, &config, law_tables[table].ops, law_tables[table].storage, seed);
         case_batch_fill(&b, cache_lengths, CACHE_TEXTS, config.vocab_size, &rng);
         struct plx_tensor expected = cache_expected(&m, &b), whole = cache_decoded(&m, &b, 31, 3);
-        assert_close("decoded in turns", &whole, &expected, tables[table].bound);
+        assert_close("decoded in turns", &whole, &expected, law_tables[table].bound);
         for (int e = 0; e < CACHE_EXTENTS; e++) {
             struct plx_tensor paged =
                 cache_decoded(&m, &b, cache_extents[e].page, cache_extents[e].pages);
-            assert_close("decoded from pages", &paged, &expected, tables[table].bound);
+            assert_close("decoded from pages", &paged, &expected, law_tables[table].bound);
             if (cache_extents[e].pages * cache_extents[e].page >= 93)
                 case_assert_same_bits(&paged, &whole);
             free(paged.data);

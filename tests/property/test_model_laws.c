@@ -89,23 +89,18 @@ static void test_decode(void **state)
     /* 0: one by one until the end. */
     const int64_t one_by_one[] = {0}, prefill[] = {17, 0}, pieces[] = {3, 9, 1, 14, 2},
                   whole[] = {29};
-    const struct {
-        const struct ops *ops;
-        plx_dtype storage;
-        double bound;
-    } tables[] = {{&ops_ref, PLX_F64, 1e-12}, {&ops_cpu, PLX_F32, 2e-5}};
-    for (int table = 0; table < 2; table++) {
+    for (int table = 0; table < LAW_TABLES; table++) {
         struct case_model m;
         struct case_batch b;
-        case_open(&m, &config, tables[table].ops, tables[table].storage, seed);
+        case_open(&m, &config, law_tables[table].ops, law_tables[table].storage, seed);
         case_batch_fill(&b, (int64_t[]){29, 29, 29}, 3, config.vocab_size, &rng);
         CASE_OK(&m, model_reserve(m.model, 87, 3, false, RECOMPUTE_NONE, NULL));
         struct plx_tensor full = logits_of(&m, &b.batch);
-        check_decode(&m, &b, &full, one_by_one, tables[table].bound);
-        check_decode(&m, &b, &full, prefill, tables[table].bound);
-        check_decode(&m, &b, &full, pieces, tables[table].bound);
-        check_decode(&m, &b, &full, whole, tables[table].bound);
-        check_uneven(&m, &b, &full, tables[table].bound);
+        check_decode(&m, &b, &full, one_by_one, law_tables[table].bound);
+        check_decode(&m, &b, &full, prefill, law_tables[table].bound);
+        check_decode(&m, &b, &full, pieces, law_tables[table].bound);
+        check_decode(&m, &b, &full, whole, law_tables[table].bound);
+        check_uneven(&m, &b, &full, law_tables[table].bound);
         free(full.data);
         case_close(&m);
     }
@@ -372,18 +367,13 @@ static void test_scores(void **state)
     const struct model_config config = setup_config(*state);
     uint64_t seed = case_seed("scores");
     struct rng rng = rng_make(seed, 9);
-    const struct {
-        const struct ops *ops;
-        plx_dtype storage;
-        double bound;
-    } tables[] = {{&ops_ref, PLX_F64, 1e-12}, {&ops_cpu, PLX_F32, 2e-5}};
-    for (int table = 0; table < 2; table++) {
+    for (int table = 0; table < LAW_TABLES; table++) {
         struct case_model m;
         struct case_batch b;
-        case_open(&m, &config, tables[table].ops, tables[table].storage, seed);
+        case_open(&m, &config, law_tables[table].ops, law_tables[table].storage, seed);
         case_batch_fill(&b, (int64_t[]){13, 1, 8}, 3, config.vocab_size, &rng);
         CASE_OK(&m, model_reserve(m.model, 22, 3, false, RECOMPUTE_NONE, NULL));
-        check_scores(&m, &b, tables[table].bound);
+        check_scores(&m, &b, law_tables[table].bound);
         case_close(&m);
     }
 }
