@@ -273,12 +273,12 @@ static plx_status run_rank(const struct option_settings *settings, struct train_
     const int64_t asked = ranks_asked(options);
     if (status == PLX_OK && asked > 1 && asked != comm_size(comm))
         status = error_set(err, PLX_INVALID_ARGUMENT,
-                           "--gpus: %lld, but WORLD_SIZE says that there are %d ranks",
-                           (long long)asked, comm_size(comm));
+                           "--gpus: %lld, but %s says that there are %d ranks", (long long)asked,
+                           place_launcher()->size, comm_size(comm));
     if (status == PLX_OK) status = prepare_and_run(settings, options, comm, err);
     bool lost = comm_lost(comm);
     comm_close(comm, status == PLX_OK);
-    if (status != PLX_OK && launch_is_rank()) launch_report(status, lost, err);
+    if (status != PLX_OK && place_launcher() != NULL) launch_report(status, lost, err);
     return status;
 }
 
@@ -289,7 +289,7 @@ static plx_status launch_or_run(const struct option_settings *settings,
     TRY(choose_run(options, err));
     TRY(settle_device(options, err));
     int64_t asked = ranks_asked(options);
-    if (asked > 1 && !launch_is_rank())
+    if (asked > 1 && place_launcher() == NULL)
         return launch_ranks(settings, (int)asked, options->out, err);
     return run_rank(settings, options, err);
 }

@@ -44,11 +44,6 @@ struct launch {
     struct error *err;
 };
 
-bool launch_is_rank(void)
-{
-    return getenv("RANK") != NULL || getenv("WORLD_SIZE") != NULL;
-}
-
 /* ---- Signals ---- */
 
 static volatile sig_atomic_t asked_to_stop; /* times */
@@ -324,7 +319,7 @@ void launch_report(plx_status status, bool lost, struct error *err)
 {
     int listener, pipe;
     bool launched = place_launched(&listener, &pipe, NULL) == PLX_OK && pipe >= 0;
-    const char *rank = getenv("RANK"),
+    const char *rank = getenv(place_launcher()->rank),
                *sentence = err->text[0] ? err->text : plx_status_text(status);
     struct report report = {.rank = rank ? atoi(rank) : 0, .status = status, .lost = lost};
     snprintf(report.text, sizeof report.text, "%s", sentence);
