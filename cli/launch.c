@@ -46,12 +46,12 @@ struct launch {
 
 /* ---- Signals ---- */
 
-static volatile sig_atomic_t asked_to_stop; /* times */
+/* The second Ctrl-C asks twice; other signals, which schedulers repeat, once. */
+static volatile sig_atomic_t asked_to_stop;
 
 static void count_signal(int signal_number)
 {
-    (void)signal_number;
-    asked_to_stop++;
+    if (signal_number == SIGINT || asked_to_stop == 0) asked_to_stop++;
 }
 
 static void ignore_signal(int signal_number)
@@ -65,6 +65,7 @@ static void install_handlers(void)
     struct sigaction stop = {.sa_handler = count_signal}, child = {.sa_handler = ignore_signal};
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGUSR1, &stop, NULL);
     sigaction(SIGCHLD, &child, NULL);
 }
 
