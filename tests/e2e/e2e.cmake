@@ -5,7 +5,7 @@ if(TARGET parallax)
     set_tests_properties(e2e_${name} PROPERTIES LABELS "${label}" SKIP_RETURN_CODE 77 TIMEOUT 1800
                          ENVIRONMENT OMP_WAIT_POLICY=passive)
   endfunction()
-  foreach(name chat convert cycle damage equal finetune fp8 help log overfit ranks refuse signal tasks
+  foreach(name chat convert cycle damage equal finetune fp8 help launchers log overfit ranks refuse signal tasks
                tokenizer)
     plx_e2e(${name} e2e bash ${PROJECT_SOURCE_DIR}/tests/e2e/${name}.sh $<TARGET_FILE:parallax>)
   endforeach()

@@ -133,6 +133,20 @@ for rank in 2 0; do
 done
 must "$parallax" train --out dead2 --resume auto --steps 1 --ranks 2
 
+# One that dies under another launcher: the others say so, and rank 0 what is left.
+for rank in 0 1; do
+    by_hand "$rank" 2 "$port" --steps 1000000 --out lonely >run.out 2>"lonely$rank" &
+    ranks[rank]=$!
+done
+running lonely
+kill -9 "$(children "${ranks[1]}")"
+code=0
+wait "${ranks[0]}" || code=$?
+[ "$code" -eq 1 ] || fail "rank 0 ended with $code after rank 1 died"
+[ "$(wc -l <lonely0)" -eq 1 ] || fail "not one line: $(cat lonely0)"
+grep -q '^parallax: rank 0: rank 1 has ended before rank 0 was done with it: .*; the last good checkpoint is lonely/' \
+    lonely0 || fail "says: $(cat lonely0)"
+
 # The starter dies.
 "${long[@]}" --out orphans >run.out 2>run.err &
 starter=$!
