@@ -284,12 +284,22 @@ static plx_status run_rank(const struct option_settings *settings, struct train_
     return status;
 }
 
-static plx_status launch_or_run(const struct option_settings *settings,
-                                struct train_options *options, struct error *err)
+static plx_status read_options(const struct option_settings *settings,
+                               struct train_options *options, struct error *err)
 {
     TRY(options_read(train_option_table(), settings, options, err));
     TRY(choose_run(options, err));
-    TRY(settle_device(options, err));
+    return settle_device(options, err);
+}
+
+static plx_status launch_or_run(const struct option_settings *settings,
+                                struct train_options *options, struct error *err)
+{
+    plx_status status = read_options(settings, options, err);
+    if (status != PLX_OK) {
+        comm_decline();
+        return status;
+    }
     int64_t asked = ranks_asked(options);
     if (asked > 1 && place_launcher() == NULL)
         return launch_ranks(settings, (int)asked, options->out, err);
@@ -323,4 +333,5 @@ const struct command command_train = {
     .table = train_option_table,
     .max_words = 0,
     .run = train,
+    .refused = comm_decline,
 };

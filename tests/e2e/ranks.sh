@@ -90,6 +90,16 @@ wait $! && fail "the rank with other options succeeds"
 by_hand 1 3 "$port" --out bad >hand1 2>&1 &
 refuses 2 'rank 0: WORLD_SIZE: is 3 for a rank that called, but 2 for rank 0' by_hand 0 2 "$port" --out bad
 wait $! && fail "the rank of another job succeeds"
+# A rank that refuses its command line, as it is read or as a whole, is not awaited by the other one.
+for refused in --no-such=1 --ranks=3; do
+    for rank in 0 1; do
+        by_hand "$rank" 2 "$port" --out bad "${refused%=*}" "${refused#*=}" --gpus 2 >hand1 2>&1 &
+        refuses 1 'has ended|not as rank 0 of this job' timeout 20 env RANK=$((1 - rank)) WORLD_SIZE=2 LOCAL_RANK=0 \
+            MASTER_ADDR=127.0.0.1 MASTER_PORT="$port" "${train[@]}" --batch 3 --out bad
+        wait $! && fail "rank $rank succeeds with $refused"
+        grep -q "^parallax: ${refused%=*}" hand1 || fail "rank $rank does not refuse $refused: $(cat hand1)"
+    done
+done
 [ ! -e bad ] || fail "refused runs left $(find bad)"
 
 # One sentence for all ranks where they start and where the loss diverges.
