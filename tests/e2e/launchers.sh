@@ -6,12 +6,12 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
     PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PARALLAX_MEETING_SECONDS=30
 launchers=()
 for name in mpirun.openmpi mpirun.mpich; do
-    if command -v "$name" >where; then launchers+=("$name -n 2"); fi
+    if command -v "$name" >/dev/null; then launchers+=("$name -n 2"); fi
 done
 # Elsewhere than on Debian there is one mpirun.
-if [ ${#launchers[@]} -eq 0 ] && command -v mpirun >where; then launchers+=("mpirun -n 2"); fi
+if [ ${#launchers[@]} -eq 0 ] && command -v mpirun >/dev/null; then launchers+=("mpirun -n 2"); fi
 # Its nodes must see this folder.
-if command -v srun >where && timeout 10 srun --immediate=5 -N 1 -n 1 test -d "$work" 2>where; then
+if command -v srun >/dev/null && timeout 10 srun --immediate=5 -N 1 -n 1 test -d "$work" 2>/dev/null; then
     launchers+=("srun -N 1 -n 2")
 fi
 if [ ${#launchers[@]} -eq 0 ]; then
@@ -41,7 +41,7 @@ for launcher in "${launchers[@]}"; do
         [ "$(readlink "$folder/cwd")" = "$work" ] || continue
         variables=$(tr '\0' '\n' <"$folder/environ")
         if grep -Eqx '(OMPI_COMM_WORLD_RANK|PMI_RANK|SLURM_PROCID)=1' <<<"$variables"; then kill -9 "${folder#/proc/}"; fi
-    done 2>where
+    done 2>/dev/null
     begin=$SECONDS
     ! wait "$starter" || fail "$launcher succeeds though a rank was killed"
     [ $((SECONDS - begin)) -lt 15 ] || fail "$launcher took $((SECONDS - begin)) seconds to end"
