@@ -19,6 +19,7 @@
 #include "compare.h"
 #include "core/transfer.h"
 #include "device_memory.h"
+#include "ops/gemm_slice.h"
 #include "optim/optim.h"
 
 /* ---- Backends ---- */
@@ -38,10 +39,48 @@ static plx_status rounded_normalise(struct backend *be, const struct plx_tensor 
     return PLX_OK;
 }
 
+/* One row of a matrix, or one column, as a matrix. */
+static void keep_line(struct plx_tensor *matrix, int axis, int64_t index)
+{
+    const int64_t offset = index * matrix->stride[axis];
+    if (matrix->data)
+        matrix->data = (char *)matrix->data + offset * (int64_t)plx_dtype_size(matrix->dtype);
+    matrix->shape[axis] = 1;
+}
+
+/* The reference's products, which take nearly all of the time, a row at a time by several threads:
+ * every number is what it would be. */
+static plx_status threaded_product(struct backend *be, const struct gemm *gemm)
+{
+    const int64_t rows = gemm->c->shape[gemm->c->rank - 2], count = gemm_count(gemm) * rows;
+    plx_status status = PLX_OK;
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < count; n++) {
+        struct gemm_slice slice;
+        struct gemm product = gemm_slice(gemm, n / rows, &slice);
+        keep_line(&slice.a, gemm->transpose_a ? 1 : 0, n % rows);
+        keep_line(&slice.c, 0, n % rows);
+        if (gemm->add) keep_line(&slice.add, 0, n % rows);
+        const plx_status one = ops_ref.gemm(be, &product);
+        if (one == PLX_OK) continue;
+#pragma omp atomic write
+        status = one;
+    }
+    return status;
+}
+
+static const struct ops *threaded_reference(void)
+{
+    static struct ops table;
+    table = ops_ref;
+    table.gemm = threaded_product;
+    return &table;
+}
+
 /* Unlike a model's gradients, every product of Muon's is in bf16. */
 static plx_status rounded_product(struct backend *be, const struct gemm *gemm)
 {
-    TRY(ops_ref.gemm(be, gemm));
+    TRY(threaded_product(be, gemm));
     rounded_tensor(gemm->c);
     return PLX_OK;
 }
@@ -61,8 +100,11 @@ enum { EXACT, NAIVE_F32, NAIVE_BF16, GPU_F32, GPU_BF16, BACKENDS };
 static struct backend_config backend_of(int which)
 {
     const struct backend_config configs[BACKENDS] = {
-        [EXACT] = {.ops = &ops_ref, .storage = PLX_F64, .compute = PLX_F64, .threads = 1},
-        [NAIVE_F32] = {.ops = &ops_ref, .threads = 1},
+        [EXACT] = {.ops = threaded_reference(),
+                   .storage = PLX_F64,
+                   .compute = PLX_F64,
+                   .threads = 1},
+        [NAIVE_F32] = {.ops = threaded_reference(), .threads = 1},
         [NAIVE_BF16] = {.ops = rounded_updates(), .compute = PLX_BF16, .threads = 1},
         [GPU_F32] = {.ops = &ops_cuda},
         [GPU_BF16] = {.ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true}};
@@ -271,17 +313,20 @@ static void steps_follow_the_reference(void **state)
 {
     (void)state;
     static const char *const optimizers[] = {"adamw", "muon"};
-    for (int i = 0; i < 8; i++) {
-        const char *optimizer = optimizers[i / 2 % 2];
-        const bool rounds = i % 2 == 1, halved = i >= 4;
-        struct side gpu, naive, exact;
-        run(&gpu, rounds ? GPU_BF16 : GPU_F32, optimizer, halved);
-        run(&naive, rounds ? NAIVE_BF16 : NAIVE_F32, optimizer, halved);
-        run(&exact, EXACT, optimizer, halved);
-        for (int kind = 0; kind < KINDS; kind++)
-            compare_kind(&gpu, &naive, &exact, kind, optimizer);
-        check_copies(&gpu);
-        side_close(&gpu), side_close(&naive), side_close(&exact);
+    for (int n = 0; n < 2; n++) {
+        struct side exact;
+        run(&exact, EXACT, optimizers[n], false);
+        for (int i = 0; i < 4; i++) {
+            const bool rounds = i % 2 == 1, halved = i >= 2;
+            struct side gpu, naive;
+            run(&gpu, rounds ? GPU_BF16 : GPU_F32, optimizers[n], halved);
+            run(&naive, rounds ? NAIVE_BF16 : NAIVE_F32, optimizers[n], halved);
+            for (int kind = 0; kind < KINDS; kind++)
+                compare_kind(&gpu, &naive, &exact, kind, optimizers[n]);
+            check_copies(&gpu);
+            side_close(&gpu), side_close(&naive);
+        }
+        side_close(&exact);
     }
 }
 
