@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# NVIDIA's compute-sanitizer over the parts of the GPU tests that are made for it: every kernel of the library
+# and every operation under memcheck and racecheck, and a few training steps under memcheck. Parts run side by
+# side; a table says what each found. Anything found, a test that fails and a part that does not end are errors.
+#
+# usage: tests/gpu/sanitize.sh FOLDER [LOGS]
+#   FOLDER  a build with CUDA, or a folder made by tools/pack_for_gpu.sh
+#   LOGS    a folder for what the parts print
+set -euo pipefail
+[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+folder=$(realpath "$1") limit=600
+[ -e /dev/nvidiactl ] || { echo "skipped: no GPU"; exit 77; }
+sanitizer=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer) ||
+    { echo "skipped: no compute-sanitizer"; exit 77; }
+logs=${2:-$(mktemp -d "${TMPDIR:-/tmp}/parallax-sanitize.XXXXXX")}
+mkdir -p "$logs"
+[ $# -ge 2 ] || trap 'rm -rf "$logs"' EXIT
+
+# Racecheck fails in kernels of cuBLAS, so that of operations it sees those that have their place in nn/ops/cuda.
+ours=(--kernel-name kernel_substring=_cuda_cu_)
+
+# program TEST ARGUMENT...: what starts it becomes `command`.
+program() {
+    if [ -x "$folder/parallax.sh" ]; then
+        command=("$folder/parallax.sh" --run "$@")
+    else
+        command=("$folder/tests/$1" "${@:2}")
+    fi
+}
+
+# run TOOL PART TEST [--sanitize and other ARGUMENT...]: one part; options of the tool are in `options`.
+run() {
+    local log=$logs/$1-$2.log start=$SECONDS code=0
+    program "${@:3}"
+    timeout -k 10 "$limit" "$sanitizer" --tool "$1" "${options[@]}" "${command[@]}" >"$log" 2>&1 || code=$?
+    echo "exit code $code after $((SECONDS - start)) s" >>"$log"
+}
+
+parts=()
+# part TOOL PART TEST [ARGUMENT...]: begins it.
+part() {
+    parts+=("$1-$2")
+    run "$@" &
+}
+
+options=()
+part memcheck attention test_gpu_conformance --sanitize
+part memcheck cache test_gpu_cache
+part memcheck operations test_gpu_ops --sanitize
+part memcheck steps test_gpu_step --sanitize
+part racecheck decode test_gpu_conformance --sanitize --only /decode/
+part racecheck forward test_gpu_conformance --sanitize --only /forward/
+part racecheck backward test_gpu_conformance --sanitize --only /backward/
+part racecheck cache test_gpu_cache
+options=("${ours[@]}")
+part racecheck operations test_gpu_ops --sanitize
+part racecheck steps test_gpu_step --sanitize
+wait
+
+# row PART: its line of the table; false where something is wrong.
+row() {
+    local log=$logs/$1.log found cases code seconds
+    found=$(sed -n 's/^=* *\(ERROR\|RACECHECK\) SUMMARY: \([0-9]*\) .*/\2/p' "$log" | tail -n 1)
+    cases=$(sed -n 's/^\([0-9]*\) cases, .*/\1/p' "$log")
+    [ -n "$cases" ] || cases=$(grep -c '^\[       OK \]' "$log") || true
+    read -r code seconds < <(sed -n 's/^exit code \([0-9]*\) after \([0-9]*\) s$/\1 \2/p' "$log")
+    printf '%-10s %-11s %6d %7s %9d %7d s\n' "${1%%-*}" "${1#*-}" "$cases" "${found:-none}" "$code" "$seconds"
+    [ "$found" = 0 ] && [ "$code" -eq 0 ] && [ "$cases" -gt 0 ]
+}
+
+"$sanitizer" --version | tail -n 1
+printf '%-10s %-11s %6s %7s %9s %9s\n' tool part cases found 'exit code' time
+failed=()
+for name in "${parts[@]}"; do row "$name" || failed+=("$name"); done
+for name in "${failed[@]}"; do
+    echo "--- $name"
+    grep -m 12 -A 3 -E '^=* *(Error|Warning|Invalid|Race|Internal|Program hit)|^FAILED|^\[  FAILED' "$logs/$name.log" || true
+done
+[ ${#failed[@]} -eq 0 ]
