@@ -16,9 +16,6 @@ logs=${2:-$(mktemp -d "${TMPDIR:-/tmp}/parallax-sanitize.XXXXXX")}
 mkdir -p "$logs"
 [ $# -ge 2 ] || trap 'rm -rf "$logs"' EXIT
 
-# Racecheck fails in kernels of cuBLAS, so that of operations it sees those that have their place in nn/ops/cuda.
-ours=(--kernel-name kernel_substring=_cuda_cu_)
-
 # program TEST ARGUMENT...: what starts it becomes `command`.
 program() {
     if [ -x "$folder/parallax.sh" ]; then
@@ -28,11 +25,11 @@ program() {
     fi
 }
 
-# run TOOL PART TEST [--sanitize and other ARGUMENT...]: one part; options of the tool are in `options`.
+# run TOOL PART TEST [ARGUMENT...]: one part.
 run() {
     local log=$logs/$1-$2.log start=$SECONDS code=0
     program "${@:3}"
-    timeout -k 10 "$limit" "$sanitizer" --tool "$1" "${options[@]}" "${command[@]}" >"$log" 2>&1 || code=$?
+    timeout -k 10 "$limit" "$sanitizer" --tool "$1" "${command[@]}" >"$log" 2>&1 || code=$?
     echo "exit code $code after $((SECONDS - start)) s" >>"$log"
 }
 
@@ -43,7 +40,6 @@ part() {
     run "$@" &
 }
 
-options=()
 part memcheck attention test_gpu_conformance --sanitize
 part memcheck cache test_gpu_cache
 part memcheck operations test_gpu_ops --sanitize
@@ -52,7 +48,6 @@ part racecheck decode test_gpu_conformance --sanitize --only /decode/
 part racecheck forward test_gpu_conformance --sanitize --only /forward/
 part racecheck backward test_gpu_conformance --sanitize --only /backward/
 part racecheck cache test_gpu_cache
-options=("${ours[@]}")
 part racecheck operations test_gpu_ops --sanitize
 part racecheck steps test_gpu_step --sanitize
 wait
