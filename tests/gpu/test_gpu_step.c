@@ -14,7 +14,7 @@ static struct test_options options;
 
 /* ---- A run ---- */
 
-enum { OFTEN = 6, KINDS = 13, STEPS = 8 * OFTEN + 2 * KINDS, FEW_STEPS = 4 };
+enum { OFTEN = 6, KINDS = 13, STEPS = 8 * OFTEN + 2 * KINDS, FEW_STEPS = 2 };
 enum { MICRO = 2, MOST_TOKENS = 96, MOST_SEQUENCES = 8, FILLED = 1, UNEVEN = 2, APART = 4 };
 
 /* Batches of a kind have these lengths. FILLED: with empty sequences behind them. UNEVEN: as which
