@@ -10,7 +10,6 @@
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 folder=$(realpath "$1") limit=600
-[ -e /dev/nvidiactl ] || { echo "skipped: no GPU"; exit 77; }
 sanitizer=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer) ||
     { echo "skipped: no compute-sanitizer"; exit 77; }
 logs=${2:-$(mktemp -d "${TMPDIR:-/tmp}/parallax-sanitize.XXXXXX")}
@@ -28,6 +27,13 @@ program() {
         command=("$folder/tests/$1" "${@:2}")
     fi
 }
+
+# Whether there is a GPU and what it needs, from the test that ends first.
+program test_gpu_cache
+code=0
+"${command[@]}" >"$logs/plain.log" 2>&1 || code=$?
+[ "$code" -ne 77 ] || { echo "skipped: no GPU, or a build without CUDA"; exit 77; }
+[ "$code" -eq 0 ] || { echo "sanitize.sh: exit code $code from: ${command[*]}: $(tail -n 1 "$logs/plain.log")" >&2; exit 1; }
 
 # run TOOL PART TEST [ARGUMENT...]: one part.
 run() {

@@ -27,7 +27,7 @@ struct conformance_tally {
 struct conformance {
     const struct test_options *options;
     plx_device device;
-    const char *kernel; /* only rows of this name; NULL: all of the device's */
+    const char *kernel;                     /* only rows of this name; NULL: all of the device's */
     struct conformance_tally tallies[2][3]; /* [mechanism][pass] */
 };
 
