@@ -16,8 +16,9 @@ logs=${2:-$(mktemp -d "${TMPDIR:-/tmp}/parallax-sanitize.XXXXXX")}
 mkdir -p "$logs"
 [ $# -ge 2 ] || trap 'rm -rf "$logs"' EXIT
 
-# Operations whose kernels have shared memory, and are not those of cuBLAS.
-shared=norm,rope,bias,embed,cross_entropy,argmax,sum,clip,quantise/,project/int8
+# Operations whose kernels have shared memory. Quantising is left out, because its test multiplies by cuBLAS in fp8,
+# where racecheck reports kernels that are not ours, and a filter of kernels breaks them (nn/ops/cuda/NOTES.md).
+shared=norm,rope,bias,embed,cross_entropy,argmax,sum,clip,project/int8
 
 # program TEST ARGUMENT...: what starts it becomes `command`.
 program() {
