@@ -240,7 +240,9 @@ PTX_INLINE void backward_accumulate(const struct backward_operands &operands, in
     wgmma_commit();
 }
 
-/* The products of a step are finished: its tile may be replaced. */
+/* The products of a step are finished: its tile may be replaced, and its scalars, which every
+ * thread has read for itself. The fence is between those reads and the copy engine, which the one
+ * of the exchange is too. */
 template <class F, int STEPS>
 PTX_INLINE void backward_accumulated(struct backward_operands (&operands)[STEPS],
                                      const struct backward_worker &w, float (&first)[F::SUMS],
@@ -254,7 +256,8 @@ PTX_INLINE void backward_accumulated(struct backward_operands (&operands)[STEPS]
         if (F::KEYS) registers_pin(operands[n].w);
         if (F::PROBE) registers_pin(operands[n].u);
     }
-    if (forward_leads()) mbarrier_arrive(F::empty(w.stage));
+    if (F::KEYS && !F::FUSED) proxy_fence();
+    mbarrier_arrive(F::empty(w.stage));
 }
 
 /* One step. Sixteen columns at a time, so that the products of some run while the gradients of the
@@ -449,7 +452,7 @@ __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
         }
         for (int stage = 0; stage < F::STAGES; stage++) {
             mbarrier_init(F::full(stage), 1);
-            mbarrier_init(F::empty(stage), 2);
+            mbarrier_init(F::empty(stage), 2 * FORWARD_GROUP);
         }
         mbarrier_init_fence();
     }

@@ -94,7 +94,7 @@ template <int CHANNELS_, bool PROBE_, bool KEYS_, bool FUSED_, int STAGES_> stru
         return shared_address(bytes()) + offset;
     }
     /* Full barriers take one arrival and the bytes of the copies, or one of each warp that stores;
-     * empty ones one of each computing warpgroup that reads. */
+     * empty ones one of each computing thread, or of the exchange each warpgroup that reads. */
     static __device__ __forceinline__ uint32_t own_full(void)
     {
         return at(BARRIERS);

@@ -323,8 +323,13 @@ decode_ring_begin(struct decode_shared<KIND> *shared)
     int warp = uniform_warp(), lane = threadIdx.x % 32;
     struct decode_ring ring = {shared_address(shared->ring[warp]),
                                shared_address(shared->full[warp]), 0, 0};
-    if (lane < KIND::STAGES)
-        mbarrier_init(ring.full + lane * 8, KIND::FEED == DECODE_CHUNKS ? 32 : 1);
+    /* A lane a barrier; but where lanes store tiles, one for all, because racecheck takes those
+     * without a barrier for writers of what they store. */
+    if (KIND::FEED == DECODE_BOXES) {
+        if (lane < KIND::STAGES) mbarrier_init(ring.full + lane * 8, 1);
+    } else if (lane == 0) {
+        for (int stage = 0; stage < KIND::STAGES; stage++) mbarrier_init(ring.full + stage * 8, 32);
+    }
     mbarrier_init_fence();
     __syncwarp();
     return ring;
