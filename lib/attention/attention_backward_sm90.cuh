@@ -163,15 +163,35 @@ PTX_INLINE void backward_multiplied(float (&sums)[backward_share<F>::SUMS], int 
 
 /* Adds half of the finished products to the sums of the step's queries. */
 template <class F, int HALF>
-PTX_INLINE void backward_reduce(const float (&sums)[backward_share<F>::SUMS],
-                                const struct backward_worker &w, float *target)
+PTX_INLINE void backward_reduce(const float (&sums)[backward_share<F>::SUMS], float *target)
 {
     typedef backward_share<F> share;
-    target += threadIdx.x % FORWARD_GROUP * 4;
-    if (share::HALVES) target += w.group * (F::CHANNELS * 32);
 #pragma unroll
     for (int n = HALF * share::SUMS / 2; n < (HALF + 1) * share::SUMS / 2; n += 4)
-        global_add(target + n * FORWARD_GROUP, sums[n], sums[n + 1], sums[n + 2], sums[n + 3]);
+        global_add(target + backward_place(n / 4), sums[n], sums[n + 1], sums[n + 2], sums[n + 3]);
+}
+
+/* Hands a warp's finished products to the copy engine, which adds them while the warp goes on. */
+template <class F>
+PTX_INLINE void backward_stage(const float (&sums)[backward_share<F>::SUMS],
+                               const struct backward_worker &w, int step, float *target)
+{
+    typedef backward_share<F> share;
+    static_assert(!F::STAGED || share::SUMS * 128 == F::SHARE_BYTES, "a share is what a warp has");
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, turn = share::TURNS ? step / 2 : step;
+    int place = F::SHARES + (turn % 2 * 8 + w.group * 4 + warp) * F::SHARE_BYTES;
+    if (lane == 0) bulk_wait_read<1>(); /* the additions before the last are out of the way */
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < share::SUMS; n += 4)
+        *(float4 *)(F::bytes() + place + n * 128 + lane * 16) =
+            make_float4(sums[n], sums[n + 1], sums[n + 2], sums[n + 3]);
+    proxy_fence();
+    __syncwarp();
+    if (lane != 0) return;
+    if (share::HALVES) target += w.group * 4096;
+    bulk_add(target + warp * 1024, F::at(place), F::SHARE_BYTES);
+    bulk_commit();
 }
 
 /* Where the sums of the worker's present step belong. */
@@ -321,9 +341,12 @@ backward_end(struct backward_operands (&operands)[STEPS], float (&s)[F::SCORES],
         backward_accumulated<F>(operands, w, first, second);
         wgmma_wait<0>();
         backward_multiplied<F>(sums, w.step - 1);
-        backward_reduce<F, 0>(sums, w, target);
+        if (!F::STAGED) backward_reduce<F, 0>(sums, target);
         if (NEXT && !F::EARLY) backward_begin<F>(s, next, args, item);
-        backward_reduce<F, 1>(sums, w, target);
+        if (F::STAGED)
+            backward_stage<F>(sums, w, w.step - 1, target);
+        else
+            backward_reduce<F, 1>(sums, target);
     } else {
         wgmma_wait<LATER>();
         backward_accumulated<F>(operands, w, first, second);
@@ -358,8 +381,12 @@ backward_walk(struct backward_worker &w, const struct backward_sm90_args &args,
         wgmma_wait<0>();
         backward_multiplied<F>(sums, w.step);
         target = backward_target<F>(w, args, item);
-        backward_reduce<F, 0>(sums, w, target);
-        backward_reduce<F, 1>(sums, w, target);
+        if (F::STAGED) {
+            backward_stage<F>(sums, w, w.step, target);
+        } else {
+            backward_reduce<F, 0>(sums, target);
+            backward_reduce<F, 1>(sums, target);
+        }
     }
 }
 
@@ -430,6 +457,8 @@ template <class F> static __device__ void backward_compute(const struct backward
         backward_walk<F>(w, args, item, own, first, second);
     }
     backward_finish<F>(args, item, first, second);
+    /* Shared memory stays until the engine has read it. */
+    if (F::STAGED && threadIdx.x % 32 == 0) bulk_wait_read<0>();
 }
 
 /* ---- The kernel --------------------------------------------------------------------------------
