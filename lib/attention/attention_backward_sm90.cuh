@@ -14,8 +14,8 @@
  *
  * Deterministic: one kernel of each kind, eleven products, and no addition whose order is left to
  * chance. Fused: only the kernel that owns keys. It also hands GL and GU through shared memory,
- * where one warpgroup computes dQ of the step before and the other dR, and adds them to f32 sums in
- * global memory; eight products.
+ * where one warpgroup computes dQ of the step before and the other dR (without the probe: half of
+ * dQ each), to be added to f32 sums in global memory; eight products.
  *
  * Rows behind a sequence may hold NaN, and so may single queries, which must not reach keys they do
  * not see: hidden weights become zero, and rows that could meet them in a product are cleared in

@@ -79,9 +79,9 @@ template <int CHANNELS_, bool PROBE_, bool KEYS_, bool FUSED_, int STAGES_> stru
     /* Gradients of scores that the warpgroups hand each other: two steps, 64 queries x 128 keys. */
     static constexpr int EXCHANGE_PART = 2 * BOX;
     static constexpr int EXCHANGE_BYTES = FUSED ? (PROBE ? 2 : 1) * EXCHANGE_PART : 0;
-    /* Shares of dq that wait for the copy engine to add them: two of each computing warp. With the
-     * probe there is no room, and additions come from registers. */
-    static constexpr bool STAGED = FUSED && !PROBE;
+    /* Shares of dq and dr that wait for the copy engine to add them: two of each computing warp.
+     * With the probe and 128 channels there is no room, and additions come from registers. */
+    static constexpr bool STAGED = FUSED && !NARROW;
     static constexpr int SHARE_BYTES = 4096, SHARES_BYTES = STAGED ? 16 * SHARE_BYTES : 0;
 
     static constexpr int WALKED = OWN_PARTS * OWN_PART;
