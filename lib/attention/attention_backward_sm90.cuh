@@ -71,20 +71,6 @@ static __device__ void backward_clean(const struct backward_worker &w,
     backward_cleared();
 }
 
-/* Whether the mask, or an end, comes between rows first .. first + count - 1 of the own tile and
- * the walked tile. */
-template <class F>
-PTX_INLINE bool backward_border(const struct attention_problem &p, const struct backward_item &item,
-                                int tile, int first, int count)
-{
-    int other = tile * BACKWARD_SM90_SLOT;
-    int key = F::KEYS ? first : other, keys = F::KEYS ? count : BACKWARD_SM90_SLOT;
-    int query = F::KEYS ? other : first, queries = F::KEYS ? BACKWARD_SM90_SLOT : count;
-    struct forward_span span = forward_keys(p, item.T, item.S, query, query + queries - 1);
-    return key + keys > span.all_end || key < span.all_begin ||
-           (F::KEYS && query + queries > item.T);
-}
-
 /* What this thread's two own rows see of the walked tile. */
 template <class F>
 PTX_INLINE struct backward_mask backward_sight(const struct attention_problem &p,
@@ -211,8 +197,7 @@ PTX_INLINE void backward_begin(float (&s)[F::SCORES], const struct backward_work
                                const struct backward_item &item)
 {
     mbarrier_wait(F::full(w.stage), w.parity);
-    if (F::KEYS ? backward_border<F>(args.problem, item, w.tile, item.first, BACKWARD_SM90_TILE)
-                : (w.tile + 1) * BACKWARD_SM90_SLOT > item.S)
+    if (F::KEYS ? backward_border(item.plain, w.tile) : (w.tile + 1) * BACKWARD_SM90_SLOT > item.S)
         backward_clean<F>(w, item);
     wgmma_fence();
     backward_scores<F>(s, 0, 0, w);
@@ -232,8 +217,7 @@ backward_weigh(struct backward_held<F> &held, float (&s)[F::SCORES], float (&a)[
     wgmma_wait<F::PROBE && !F::NARROW ? 2 : 1>();
     registers_pin(s);
     backward_weights<F>(s, args.log2_scale, w, own);
-    if (backward_border<F>(args.problem, item, w.tile, item.first + w.group * FORWARD_GROUP_ROWS,
-                           FORWARD_GROUP_ROWS))
+    if (backward_border(item.group_plain[w.group], w.tile))
         backward_hide(s, backward_sight<F>(args.problem, item, w.tile));
     backward_hold<F>(held, s);
     if (F::NARROW) {
@@ -339,10 +323,12 @@ backward_end(struct backward_operands (&operands)[STEPS], float (&s)[F::SCORES],
         backward_multiply<F>(sums, w, w.step - 1);
         wgmma_wait<LATER + 1>();
         backward_accumulated<F>(operands, w, first, second);
-        wgmma_wait<0>();
+        constexpr bool AHEAD = NEXT && F::STAGED && !F::EARLY; /* S before the sums are awaited */
+        if (AHEAD) backward_begin<F>(s, next, args, item);
+        wgmma_wait<AHEAD ? 1 : 0>();
         backward_multiplied<F>(sums, w.step - 1);
         if (!F::STAGED) backward_reduce<F, 0>(sums, target);
-        if (NEXT && !F::EARLY) backward_begin<F>(s, next, args, item);
+        if (NEXT && !F::EARLY && !AHEAD) backward_begin<F>(s, next, args, item);
         if (F::STAGED)
             backward_stage<F>(sums, w, w.step - 1, target);
         else
