@@ -23,29 +23,8 @@ PTX_INLINE struct forward_span backward_queries(const struct attention_problem &
     return span;
 }
 
-/* The walked tiles, whole ones, of which every row sees own rows first .. first + count - 1, or is
- * seen by them. */
-template <class F>
-PTX_INLINE struct backward_tiles backward_plain(const struct attention_problem &p, int T, int S,
-                                                int first, int count)
-{
-    int last = first + count - 1, shift = S - T, begin = 0, end;
-    int all =
-        S + T + BACKWARD_SM90_TILE; /* also what rows of a tile behind the last reach back to */
-    int window = (int)(p.causal && p.window > 0 && p.window < S + T ? p.window : all);
-    if (F::KEYS) { /* query i sees keys up to i + shift, and `window` of them */
-        end = last < S ? T : 0;
-        if (p.causal) begin = max(0, last - shift);
-        end = min(end, first - shift + window);
-    } else {
-        end = p.causal ? first + shift + 1 : S;
-        begin = max(0, last + shift + 1 - window);
-    }
-    return {(begin + BACKWARD_SM90_SLOT - 1) / BACKWARD_SM90_SLOT,
-            max(0, end) / BACKWARD_SM90_SLOT};
-}
-
-PTX_INLINE bool backward_border(const struct backward_tiles &plain, int tile)
+/* Whether the mask, or an end, comes between own rows and the walked tile. */
+PTX_INLINE bool backward_border(const struct backward_sm90_tiles &plain, int tile)
 {
     return tile < plain.begin || tile >= plain.end;
 }
@@ -79,10 +58,12 @@ static __device__ void backward_describe(const struct attention_problem &p,
     item->begin = span.begin / BACKWARD_SM90_SLOT;
     item->end = (span.end + BACKWARD_SM90_SLOT - 1) / BACKWARD_SM90_SLOT;
     if (span.end <= span.begin) item->end = item->begin;
-    item->plain = backward_plain<F>(p, item->T, item->S, item->first, BACKWARD_SM90_TILE);
+    item->plain =
+        backward_sm90_plain(&p, item->T, item->S, item->first, BACKWARD_SM90_TILE, F::KEYS);
     for (int group = 0; group < 2; group++)
-        item->group_plain[group] = backward_plain<F>(
-            p, item->T, item->S, item->first + group * FORWARD_GROUP_ROWS, FORWARD_GROUP_ROWS);
+        item->group_plain[group] =
+            backward_sm90_plain(&p, item->T, item->S, item->first + group * FORWARD_GROUP_ROWS,
+                                FORWARD_GROUP_ROWS, F::KEYS);
 }
 
 /* The slot of 64 queries in the workspace. */

@@ -42,11 +42,6 @@ PTX_INLINE int backward_place(int x)
            (int)threadIdx.x % 32 * 4;
 }
 
-/* Walked tiles begin .. end - 1. */
-struct backward_tiles {
-    int begin, end;
-};
-
 /* What a block works on. */
 struct backward_item {
     bool used;
@@ -58,7 +53,7 @@ struct backward_item {
     int begin, end; /* tiles of 64 rows of the other side, for each head */
     int slot;       /* of the sequence's first queries, within a head */
     /* Tiles that own rows, all of them or those of a warpgroup, see without a mask. */
-    struct backward_tiles plain, group_plain[2];
+    struct backward_sm90_tiles plain, group_plain[2];
 };
 
 /* One instance. KEYS: a block owns keys and walks over queries, otherwise the reverse. FUSED: it
