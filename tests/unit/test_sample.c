@@ -27,8 +27,7 @@ static int create_backend(void **state)
 {
     (void)state;
     const struct backend_config config = {.ops = &ops_cpu, .storage = PLX_F32, .compute = PLX_F32};
-    return backend_create(&be, &config, &err) != PLX_OK ||
-           backend_reserve(&be, MAX_VOCAB * sizeof(int32_t)) != PLX_OK;
+    return backend_create(&be, &config, &err) != PLX_OK || backend_reserve(&be, 1 << 16) != PLX_OK;
 }
 
 static int destroy_backend(void **state)
