@@ -3,8 +3,9 @@
  * A row belongs to a team: a cluster of blocks where there are clusters, otherwise one block. It
  * lies in the second-level cache, from where every pass reads it again; each warp reads neighbours.
  * Bins are shared memory's of each block, and the first block of the team, the leader, adds up
- * those of the others and says where the search goes on. Only whole numbers are added, so who comes
- * first does not show. */
+ * those of the others and says where the search goes on. Where what filters keep can only be among
+ * a few tokens, as usual, these go to the leader, which searches them alone. Only whole numbers are
+ * added, so who comes first does not show. */
 #include <cooperative_groups.h>
 
 #include "numbers.cuh"
@@ -19,6 +20,7 @@ enum {
     WARPS = THREADS / 32,
     A_THREAD = DRAW_BINS / THREADS, /* bins */
     AHEAD = 2,                      /* groups that a thread loads before it uses the first */
+    LIST = 4096,                    /* tokens that are searched by one block */
     MASS = 0,                       /* what a search adds up */
     COUNT = 1
 };
@@ -59,11 +61,27 @@ struct bins {
     uint32_t low[DRAW_BINS], high[DRAW_BINS], count[DRAW_BINS];
 };
 
-/* This block's: those of first digits stay, those of the others share a place. */
+/* Some of a row's tokens, in the order of their ids. */
+struct list {
+    float logits[LIST];
+    int32_t ids[LIST];
+};
+
+/* Of first digits, and of a later one; and what the leader searches alone. */
+struct room {
+    struct bins top, deep;
+    struct list list;
+};
+
+static __device__ __forceinline__ struct room *block_room(void)
+{
+    extern __shared__ struct room room[];
+    return room;
+}
+
 static __device__ __forceinline__ struct bins *bins_of(int level)
 {
-    extern __shared__ struct bins bins[];
-    return &bins[level > 0];
+    return level > 0 ? &block_room()->deep : &block_room()->top;
 }
 
 /* Where a search is. */
@@ -74,7 +92,7 @@ struct place {
 };
 
 /* What other blocks write comes in turns, so that it is read before it is written again. */
-template <int BLOCKS> struct shared {
+template <int BLOCKS> struct board {
     uint64_t of_warp[2][BLOCKS * WARPS]; /* of all the team's */
     struct place place[2];               /* the leader's word */
     uint64_t scan[WARPS];                /* this block's own, as the next two */
@@ -92,6 +110,18 @@ struct row {
     double rate;
     int turn;
 };
+
+/* Shared among the warps of BLOCKS blocks. */
+template <int BLOCKS, int W>
+static __device__ __forceinline__ void share_row(struct row &row, const float *x, int V)
+{
+    row.x = x;
+    row.V = V;
+    row.warp = team_rank<BLOCKS>() * WARPS + (int)threadIdx.x / 32;
+    row.segment = (V + BLOCKS * WARPS * 32 * W - 1) / (BLOCKS * WARPS * 32 * W) * 32 * W;
+    row.first = row.warp * row.segment;
+    row.turn = 0;
+}
 
 /* ---- Sums over blocks and teams ---- */
 
@@ -116,29 +146,29 @@ static __device__ __forceinline__ uint64_t warp_before(uint64_t value)
 
 /* The sum of what the block's threads before this one have, and all. */
 template <int BLOCKS>
-static __device__ __forceinline__ uint64_t block_before(struct shared<BLOCKS> &shared,
-                                                        uint64_t value, uint64_t *all)
+static __device__ __forceinline__ uint64_t block_before(struct board<BLOCKS> &board, uint64_t value,
+                                                        uint64_t *all)
 {
     const int warp = threadIdx.x / 32;
     uint64_t before = warp_before(value);
     __syncthreads();
-    if (threadIdx.x % 32 == 31) shared.scan[warp] = before + value;
+    if (threadIdx.x % 32 == 31) board.scan[warp] = before + value;
     __syncthreads();
     *all = 0;
     for (int other = 0; other < WARPS; other++) {
         if (other == warp) before += *all;
-        *all += shared.scan[other];
+        *all += board.scan[other];
     }
     return before;
 }
 
 /* What every warp of the team has, to each block. */
 template <int BLOCKS>
-static __device__ __forceinline__ const uint64_t *team_gather(struct shared<BLOCKS> &shared,
+static __device__ __forceinline__ const uint64_t *team_gather(struct board<BLOCKS> &board,
                                                               struct row &row, uint64_t of_warp)
 {
     const int lane = threadIdx.x % 32;
-    uint64_t *values = shared.of_warp[row.turn];
+    uint64_t *values = board.of_warp[row.turn];
     row.turn = 1 - row.turn;
     if (lane < BLOCKS) *team_at<BLOCKS>(&values[row.warp], lane) = of_warp;
     team_sync<BLOCKS>();
@@ -146,10 +176,10 @@ static __device__ __forceinline__ const uint64_t *team_gather(struct shared<BLOC
 }
 
 template <int BLOCKS>
-static __device__ __forceinline__ uint64_t team_sum(struct shared<BLOCKS> &shared, struct row &row,
+static __device__ __forceinline__ uint64_t team_sum(struct board<BLOCKS> &board, struct row &row,
                                                     uint64_t value)
 {
-    const uint64_t *values = team_gather<BLOCKS>(shared, row, warp_sum(value));
+    const uint64_t *values = team_gather<BLOCKS>(board, row, warp_sum(value));
     uint64_t sum = 0;
     for (int w = threadIdx.x % 32; w < BLOCKS * WARPS; w += 32) sum += values[w];
     return warp_sum(sum);
@@ -157,36 +187,46 @@ static __device__ __forceinline__ uint64_t team_sum(struct shared<BLOCKS> &share
 
 /* ---- Passes over a row ---- */
 
-/* Calls work(v, logit, whether it is there) for the logits of the warp's segment, W neighbours a
- * lane and again, and singly for what is left at the end of the row. All lanes take part in every
- * call. */
+/* Calls work(v, logits, how many of them are there) for groups of W neighbours of the warp's
+ * segment, one a lane and again. All lanes take part in every call. */
 template <int W, class Work>
-static __device__ __forceinline__ void for_logits(const struct row &row, const Work &work)
+static __device__ __forceinline__ void for_groups_of(const struct row &row, const Work &work)
 {
     const int lane = threadIdx.x % 32, end = row.first + row.segment;
-    const int stop = end < row.V ? end : row.V, whole = stop / W * W;
-    for (int begin = row.first; begin < whole; begin += AHEAD * 32 * W) {
+    const int stop = end < row.V ? end : row.V;
+    for (int begin = row.first; begin < stop; begin += AHEAD * 32 * W) {
         group<float, W> ahead[AHEAD] = {};
-#pragma unroll
-        for (int a = 0; a < AHEAD; a++)
-            if (begin + (a * 32 + lane) * W < whole)
-                ahead[a].load(row.x + begin + (a * 32 + lane) * W);
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
             const int v = begin + (a * 32 + lane) * W;
+            if (v + W <= stop) ahead[a].load(row.x + v);
+        }
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            const int v = begin + (a * 32 + lane) * W, left = stop - v;
             float logits[W];
             ahead[a].get(logits);
 #pragma unroll
-            for (int w = 0; w < W; w++) work(v + w, logits[w], v < whole);
+            for (int w = 0; w < W; w++)
+                if (left < W && w < left) logits[w] = row.x[v + w];
+            work(v, logits, left < 0 ? 0 : left < W ? left : W);
         }
     }
-    if (W > 1 && row.first < stop && whole < stop)
-        work(whole + lane, row.x[whole + lane < stop ? whole + lane : whole], whole + lane < stop);
+}
+
+/* Calls work(v, logit, whether it is there) for each. */
+template <int W, class Work>
+static __device__ __forceinline__ void for_logits(const struct row &row, const Work &work)
+{
+    for_groups_of<W>(row, [&](int v, const float(&logits)[W], int there) {
+#pragma unroll
+        for (int w = 0; w < W; w++) work(v + w, logits[w], w < there);
+    });
 }
 
 /* The largest key with the lowest id. A logit that is not finite has a key above all others. */
 template <int BLOCKS, int W>
-static __device__ __forceinline__ uint64_t team_largest(struct shared<BLOCKS> &shared,
+static __device__ __forceinline__ uint64_t team_largest(struct board<BLOCKS> &board,
                                                         struct row &row)
 {
     uint64_t largest = 0;
@@ -203,7 +243,7 @@ static __device__ __forceinline__ uint64_t team_largest(struct shared<BLOCKS> &s
         }
     };
     join();
-    const uint64_t *values = team_gather<BLOCKS>(shared, row, largest);
+    const uint64_t *values = team_gather<BLOCKS>(board, row, largest);
     for (int w = threadIdx.x % 32; w < BLOCKS * WARPS; w += 32)
         largest = values[w] > largest ? values[w] : largest;
     join();
@@ -237,14 +277,14 @@ static __device__ __forceinline__ void take_in_segment(const struct row &row, ui
 
 /* The same within the row: share(all) is the target. */
 template <int BLOCKS, int W, class Measure, class Share>
-static __device__ __forceinline__ void take_in_order(struct shared<BLOCKS> &shared, struct row &row,
+static __device__ __forceinline__ void take_in_order(struct board<BLOCKS> &board, struct row &row,
                                                      const Measure &measure, const Share &share,
                                                      int32_t *id)
 {
     enum { A_LANE = (BLOCKS * WARPS + 31) / 32 };
     uint64_t sum = 0, own[A_LANE], mine = 0;
     for_logits<W>(row, [&](int, float logit, bool there) { sum += there ? measure(logit) : 0; });
-    const uint64_t *values = team_gather<BLOCKS>(shared, row, warp_sum(sum));
+    const uint64_t *values = team_gather<BLOCKS>(board, row, warp_sum(sum));
 #pragma unroll
     for (int i = 0; i < A_LANE; i++) {
         const int w = threadIdx.x % 32 * A_LANE + i;
@@ -320,15 +360,15 @@ static __device__ __forceinline__ void fill_deep(const struct row &row,
 
 /* The team's in the leader's bins. */
 template <int BLOCKS, int W>
-static __device__ __forceinline__ void
-fill_bins(struct shared<BLOCKS> &shared, const struct row &row, const struct filling &filling)
+static __device__ __forceinline__ void fill_bins(struct board<BLOCKS> &board, const struct row &row,
+                                                 const struct filling &filling)
 {
     struct bins *bins = bins_of(filling.level);
     for (int b = threadIdx.x; b < DRAW_BINS; b += THREADS)
         bins->low[b] = bins->high[b] = bins->count[b] = 0;
     team_sync<BLOCKS>();
     if (filling.level > 0)
-        fill_deep<W>(row, filling, shared.list[threadIdx.x / 32]);
+        fill_deep<W>(row, filling, board.list[threadIdx.x / 32]);
     else
         for_logits<W>(row, [&](int, float logit, bool there) {
             if (there) fill_bin(row, filling, logit);
@@ -345,7 +385,7 @@ fill_bins(struct shared<BLOCKS> &shared, const struct row &row, const struct fil
  * target. */
 template <int BLOCKS>
 static __device__ __forceinline__ void
-find_bin(struct shared<BLOCKS> &shared, const struct bins *bins, int measure, struct place &place)
+find_bin(struct board<BLOCKS> &board, const struct bins *bins, int measure, struct place &place)
 {
     uint64_t mass[A_THREAD], own[A_THREAD], sum = 0, all, higher = 0;
     const int highest = DRAW_BINS - 1 - (int)threadIdx.x * A_THREAD;
@@ -354,31 +394,31 @@ find_bin(struct shared<BLOCKS> &shared, const struct bins *bins, int measure, st
         mass[i] = bin_mass(bins, highest - i);
         sum += own[i] = measure == COUNT ? bins->count[highest - i] : mass[i];
     }
-    uint64_t before = block_before(shared, sum, &all);
+    uint64_t before = block_before(board, sum, &all);
 #pragma unroll
     for (int i = 0; i < A_THREAD; before += own[i++])
         if (before <= place.target && place.target < before + own[i]) {
-            shared.digit = (uint32_t)(highest - i);
-            shared.target = place.target - before;
+            board.digit = (uint32_t)(highest - i);
+            board.target = place.target - before;
         }
     __syncthreads();
-    const uint32_t found = shared.digit;
+    const uint32_t found = board.digit;
 #pragma unroll
     for (int i = 0; i < A_THREAD; i++)
         if ((uint32_t)(highest - i) > found) higher += mass[i];
-    block_before(shared, higher, &all);
-    place = {found, shared.target, place.before + all};
+    block_before(board, higher, &all);
+    place = {found, board.target, place.before + all};
 }
 
 /* The same for the team, by its leader. */
 template <int BLOCKS>
-static __device__ __forceinline__ void team_find_bin(struct shared<BLOCKS> &shared, struct row &row,
+static __device__ __forceinline__ void team_find_bin(struct board<BLOCKS> &board, struct row &row,
                                                      int level, int measure, struct place &place)
 {
-    struct place *word = &shared.place[row.turn];
+    struct place *word = &board.place[row.turn];
     row.turn = 1 - row.turn;
     if (team_rank<BLOCKS>() == 0) {
-        find_bin(shared, bins_of(level), measure, place);
+        find_bin(board, bins_of(level), measure, place);
         if (threadIdx.x < BLOCKS) *team_at<BLOCKS>(word, threadIdx.x) = place;
     }
     team_sync<BLOCKS>();
@@ -399,15 +439,15 @@ static __device__ __forceinline__ float logit_of(uint32_t key)
 
 /* The first token at which the measure, summed in falling order, exceeds the target. */
 template <int BLOCKS, int W>
-static __device__ __noinline__ struct found
-find_token(struct shared<BLOCKS> &shared, struct row &row, int measure, uint64_t target)
+static __device__ __noinline__ struct found find_token(struct board<BLOCKS> &board, struct row &row,
+                                                       int measure, uint64_t target)
 {
     struct place place = {0, target, 0};
-    team_find_bin(shared, row, 0, measure, place);
+    team_find_bin(board, row, 0, measure, place);
     uint32_t key = place.digit;
     for (int level = 1; level < DRAW_LEVELS; level++) {
-        fill_bins<BLOCKS, W>(shared, row, {level, key, measure == COUNT});
-        team_find_bin(shared, row, level, measure, place);
+        fill_bins<BLOCKS, W>(board, row, {level, key, measure == COUNT});
+        team_find_bin(board, row, level, measure, place);
         key = key << (draw_shift(level - 1) - draw_shift(level)) | place.digit;
     }
     const uint64_t weight = draw_weight(logit_of(key), row.largest, row.rate);
@@ -415,42 +455,121 @@ find_token(struct shared<BLOCKS> &shared, struct row &row, int measure, uint64_t
     return {key, rank, place.before + (rank + 1) * weight};
 }
 
-/* What all filters keep weighs so much together. */
+/* What all filters keep weighs so much together, of a row that weighs total. */
 template <int BLOCKS, int W>
-static __device__ __forceinline__ uint64_t kept_mass(struct shared<BLOCKS> &shared, struct row &row,
-                                                     const struct draw_numbers &numbers)
+static __device__ __forceinline__ uint64_t kept_mass(struct board<BLOCKS> &board, struct row &row,
+                                                     const struct draw_numbers &numbers,
+                                                     uint64_t total)
 {
-    uint64_t mass = 0, above = 0;
-    if (numbers.top_k > 0 && numbers.top_k < (double)row.V) {
-        mass = find_token<BLOCKS, W>(shared, row, COUNT, (uint64_t)numbers.top_k - 1).mass;
-    } else {
-        if (team_rank<BLOCKS>() == 0)
-            for (int b = threadIdx.x; b < DRAW_BINS; b += THREADS) mass += bin_mass(bins_of(0), b);
-        mass = team_sum<BLOCKS>(shared, row, mass);
-    }
+    uint64_t mass = total, above = 0;
+    if (numbers.top_k > 0)
+        mass = find_token<BLOCKS, W>(board, row, COUNT, (uint64_t)numbers.top_k - 1).mass;
     if (numbers.top_p < 1)
-        mass = find_token<BLOCKS, W>(shared, row, MASS, draw_share(numbers.top_p, mass)).mass;
+        mass = find_token<BLOCKS, W>(board, row, MASS, draw_share(numbers.top_p, mass)).mass;
     if (numbers.floor == -INFINITY) return mass;
     for_logits<W>(row, [&](int, float logit, bool there) {
         if (there && (double)logit - (double)row.largest >= numbers.floor)
             above += draw_weight(logit, row.largest, row.rate);
     });
-    above = team_sum<BLOCKS>(shared, row, above);
+    above = team_sum<BLOCKS>(board, row, above);
     return above < mass ? above : mass;
 }
 
+/* Draws from what is kept of a row whose first digits have been counted. */
 template <int BLOCKS, int W>
-static __device__ __forceinline__ void draw_filtered(struct shared<BLOCKS> &shared, struct row &row,
-                                                     const struct draw_numbers &numbers,
-                                                     int32_t *id)
+static __device__ __forceinline__ void take_kept(struct board<BLOCKS> &board, struct row &row,
+                                                 const struct draw_numbers &numbers, uint64_t total,
+                                                 int32_t *id)
 {
-    fill_bins<BLOCKS, W>(shared, row, {0, 0, numbers.top_k > 0});
-    const uint64_t mass = kept_mass<BLOCKS, W>(shared, row, numbers);
+    const uint64_t mass = kept_mass<BLOCKS, W>(board, row, numbers, total);
     const struct found found =
-        find_token<BLOCKS, W>(shared, row, MASS, draw_target(numbers.uniform, mass));
+        find_token<BLOCKS, W>(board, row, MASS, draw_target(numbers.uniform, mass));
     take_in_order<BLOCKS, W>(
-        shared, row, [&](float logit) { return (uint64_t)(draw_key(logit) == found.key); },
+        board, row, [&](float logit) { return (uint64_t)(draw_key(logit) == found.key); },
         [&](uint64_t) { return found.rank; }, id);
+}
+
+/* Puts tokens whose first digit is at least the given one into the leader's list and returns how
+ * many there are; nothing is there if they are more than it holds. */
+template <int BLOCKS, int W>
+static __device__ __forceinline__ int fill_list(struct board<BLOCKS> &board, struct row &row,
+                                                uint32_t lowest)
+{
+    const int lane = threadIdx.x % 32;
+    uint64_t count = 0, all = 0, before = 0;
+    for_logits<W>(row, [&](int, float logit, bool there) {
+        count += there && draw_digit(draw_key(logit), 0) >= lowest;
+    });
+    const uint64_t *values = team_gather<BLOCKS>(board, row, warp_sum(count));
+    for (int w = lane; w < BLOCKS * WARPS; w += 32) {
+        all += values[w];
+        before += w < row.warp ? values[w] : 0;
+    }
+    all = warp_sum(all);
+    if (all > LIST) return (int)all;
+    struct list *list = team_at<BLOCKS>(&block_room()->list, 0);
+    int at = (int)warp_sum(before);
+    for_groups_of<W>(row, [&](int v, const float(&logits)[W], int there) {
+        uint64_t mine = 0;
+#pragma unroll
+        for (int w = 0; w < W; w++)
+            mine += w < there && draw_digit(draw_key(logits[w]), 0) >= lowest;
+        if (!__any_sync(0xffffffffu, mine > 0)) return;
+        int place = at + (int)warp_before(mine);
+        at += (int)warp_sum(mine);
+#pragma unroll
+        for (int w = 0; w < W; w++)
+            if (w < there && draw_digit(draw_key(logits[w]), 0) >= lowest) {
+                list->logits[place] = logits[w];
+                list->ids[place++] = v + w;
+            }
+    });
+    team_sync<BLOCKS>();
+    return (int)all;
+}
+
+/* Where its team is itself. */
+static __device__ __forceinline__ struct board<1> &leaders_board(void) {
+    __shared__ struct board<1> alone;
+    return alone;
+}
+
+/* The lowest first digit of what top-k or, without it, top-p keeps. */
+template <int BLOCKS>
+static __device__ __forceinline__ uint32_t lowest_digit(struct board<BLOCKS> &board,
+                                                        struct row &row,
+                                                        const struct draw_numbers &numbers,
+                                                        uint64_t total)
+{
+    const bool counts = numbers.top_k > 0;
+    struct place place = {0, 0, 0};
+    place.target = counts ? (uint64_t)numbers.top_k - 1 : draw_share(numbers.top_p, total);
+    team_find_bin(board, row, 0, counts ? COUNT : MASS, place);
+    return place.digit;
+}
+
+template <int BLOCKS, int W>
+static __device__ __forceinline__ void draw_filtered(struct board<BLOCKS> &board, struct row &row,
+                                                     struct draw_numbers numbers, int32_t *id)
+{
+    __shared__ int32_t found;
+    uint64_t total = 0;
+    if (numbers.top_k >= (double)row.V) numbers.top_k = 0;
+    fill_bins<BLOCKS, W>(board, row, {0, 0, numbers.top_k > 0});
+    if (team_rank<BLOCKS>() == 0)
+        for (int b = threadIdx.x; b < DRAW_BINS; b += THREADS) total += bin_mass(bins_of(0), b);
+    total = team_sum<BLOCKS>(board, row, total);
+    const uint32_t lowest = lowest_digit<BLOCKS>(board, row, numbers, total);
+    const int few = fill_list<BLOCKS, W>(board, row, lowest);
+    if (few > LIST) {
+        take_kept<BLOCKS, W>(board, row, numbers, total, id);
+        return;
+    }
+    if (team_rank<BLOCKS>() > 0) return;
+    share_row<1, 1>(row, block_room()->list.logits, few);
+    take_kept<1, 1>(leaders_board(), row, numbers, total, &found);
+    __syncthreads();
+    if (threadIdx.x == 0) *id = block_room()->list.ids[found];
 }
 
 /* ---- Kernels ---- */
@@ -460,15 +579,13 @@ __global__ void __launch_bounds__(THREADS, 2)
     draw_kernel(int32_t *ids, const float *x, int64_t stride, int V,
                 const struct draw_numbers *told)
 {
-    __shared__ struct shared<BLOCKS> shared;
+    __shared__ struct board<BLOCKS> board;
     const int64_t n = blockIdx.x / BLOCKS;
     const struct draw_numbers numbers = told[n];
-    struct row row = {.x = x + n * stride, .V = V};
-    row.warp = team_rank<BLOCKS>() * WARPS + (int)threadIdx.x / 32;
-    row.segment = (V + BLOCKS * WARPS * 32 * W - 1) / (BLOCKS * WARPS * 32 * W) * 32 * W;
-    row.first = row.warp * row.segment;
+    struct row row;
+    share_row<BLOCKS, W>(row, x + n * stride, V);
     team_sync<BLOCKS>(); /* nobody writes to a block that has not begun */
-    const uint64_t largest = team_largest<BLOCKS, W>(shared, row);
+    const uint64_t largest = team_largest<BLOCKS, W>(board, row);
     const int32_t id = (int32_t) ~(uint32_t)largest;
     const bool odd = largest >> 32 == 0xffffffffu;
     if (odd || numbers.temperature == 0) {
@@ -478,10 +595,10 @@ __global__ void __launch_bounds__(THREADS, 2)
     row.largest = logit_of((uint32_t)(largest >> 32));
     row.rate = draw_rate(numbers.temperature);
     if (draw_is_filtered(&numbers))
-        draw_filtered<BLOCKS, W>(shared, row, numbers, &ids[n]);
+        draw_filtered<BLOCKS, W>(board, row, numbers, &ids[n]);
     else
         take_in_order<BLOCKS, W>(
-            shared, row, [&](float logit) { return draw_weight(logit, row.largest, row.rate); },
+            board, row, [&](float logit) { return draw_weight(logit, row.largest, row.rate); },
             [&](uint64_t mass) { return draw_target(numbers.uniform, mass); }, &ids[n]);
 }
 
@@ -500,12 +617,9 @@ template <int BLOCKS, int W>
 static cudaError_t draw(cudaStream_t stream, const struct draw_call *call)
 {
     const auto kernel = draw_kernel<BLOCKS, W>;
-    const size_t room = 2 * sizeof(struct bins);
+    const size_t room = sizeof(struct room);
     cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)room);
-    if (error != cudaSuccess) return error;
-    if (BLOCKS > 8)
-        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     if (error != cudaSuccess) return error;
     cudaLaunchAttribute cluster = {};
     cluster.id = cudaLaunchAttributeClusterDimension;
