@@ -6,10 +6,14 @@
  * so scratch does not grow with prompts; only the last token of each sequence reaches the head.
  * Everything a pass computes is in scratch, sized by a dry run of the same lines.
  *
+ * What follows is drawn from the logits where they are, and ids come to the host; logits themselves
+ * only where they are asked for.
+ *
  * All that differs from one pass to the next of its shape are numbers in the device's memory: ids,
- * positions, lengths, and the table of pages. So the pass that decoding repeats, one token of every
- * sequence, is captured as a graph where the device has graphs, and launched as a whole from then
- * on. Sequences that have no token in such a pass are taken along with length 0. */
+ * positions, lengths, the table of pages, and what draws are told. So the pass that decoding
+ * repeats, one token of every sequence, is captured as a graph where the device has graphs, and
+ * launched as a whole from then on. Sequences that have no token in such a pass are taken along
+ * with length 0. */
 #include <string.h>
 
 #include "core/transfer.h"
