@@ -11,6 +11,7 @@ enum {
     DECODE_JOINED = 16,        /* partial results that are joined as fast as they are summed */
     DECODE_PLACED = 2,         /* units of a part that it has whatever the length */
     DECODE_TURNS = 4,          /* tiles of a warp, where more blocks would pay */
+    DECODE_NEAR = 8,           /* multiprocessors that a cluster finds side by side on any chip */
     DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
     DECODE_STAY = 18 << 20,    /* bytes of them that it keeps from one launch to the next */
     DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay, where */
@@ -87,14 +88,16 @@ static struct decode_share decode_share_large(int64_t pairs, int heads, int64_t 
 
 /* One cluster for all keys of a pair: as many blocks as fill half of the chip and leave the other
  * half to the next launch, or two where there are more pairs than that. Blocks are of eight warps
- * where four would have too many tiles each; parts is 0 where eight would, too. */
+ * where four would have too many tiles each, but not sixteen of them, which need as many
+ * multiprocessors side by side; parts is 0 where a warp would have too many tiles all the same. */
 static struct decode_share decode_share_joined(int64_t pairs, int64_t tiles)
 {
     bool few = 2 * pairs <= DECODE_HALF, two = 4 * pairs > DECODE_HALF;
     struct decode_share share = {DECODE_WARPS, 0, 0};
     int parts = few ? decode_power(decode_least(DECODE_HALF / pairs, 1 << DECODE_MAX_CLUSTER)) : 2;
     int turns = two ? DECODE_TURNS / 2 : DECODE_TURNS;
-    if (few && tiles > turns * parts * DECODE_WARPS) share.warps = DECODE_WIDE_WARPS;
+    bool wide = parts <= DECODE_NEAR && tiles > turns * parts * DECODE_WARPS;
+    if (few && wide) share.warps = DECODE_WIDE_WARPS;
     int64_t units = (tiles + share.warps - 1) / share.warps;
     if (pairs > DECODE_HALF || (few && units > DECODE_TURNS * parts)) return share;
     share.parts = parts;
