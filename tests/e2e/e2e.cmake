@@ -12,6 +12,7 @@ if(TARGET parallax)
   plx_e2e(parity e2e bash ${PROJECT_SOURCE_DIR}/tests/e2e/parity.sh $<TARGET_FILE:parallax> ${PLX_SHARED_DATA})
   plx_e2e(transformers e2e bash ${PROJECT_SOURCE_DIR}/tests/e2e/transformers.sh $<TARGET_FILE:parallax>
           ${PROJECT_SOURCE_DIR})
+  plx_e2e(docs e2e bash ${PROJECT_SOURCE_DIR}/tests/e2e/docs.sh $<TARGET_FILE:parallax> ${PROJECT_SOURCE_DIR})
   plx_e2e(ranks_gpu gpu bash ${PROJECT_SOURCE_DIR}/tests/gpu/ranks.sh $<TARGET_FILE:parallax>)
   plx_e2e(commands_gpu gpu bash ${PROJECT_SOURCE_DIR}/tests/gpu/commands.sh $<TARGET_FILE:parallax>)
   plx_e2e(kill e2e bash ${PROJECT_SOURCE_DIR}/tests/e2e/kill.sh $<TARGET_FILE:parallax> 10)
