@@ -11,6 +11,7 @@ enum {
     DECODE_JOINED = 16,        /* partial results that are joined as fast as they are summed */
     DECODE_PLACED = 2,         /* units of a part that it has whatever the length */
     DECODE_TURNS = 4,          /* tiles of a warp, where more blocks would pay */
+    DECODE_NEAR = 8,           /* multiprocessors that a cluster finds side by side on any chip */
     DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
     DECODE_STAY = 18 << 20,    /* bytes of them that it keeps from one launch to the next */
     DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay, where */
@@ -72,27 +73,32 @@ static int decode_power(int64_t x)
 }
 
 /* A cache that is read from memory: blocks of eight warps on half of the chip are enough to keep
- * it busy, or of four warps on all of it, which blocks of two heads have. */
+ * it busy, but the smaller ones of a few pairs are sooner read by all of it. Blocks of two heads
+ * have four warps, and all of it. */
 static struct decode_share decode_share_large(int64_t pairs, int heads, int64_t bytes)
 {
-    int64_t blocks = heads == 1 ? DECODE_HALF : 2 * DECODE_HALF;
+    bool late = 4 * pairs <= DECODE_HALF && bytes < 2 * (int64_t)DECODE_LARGE;
+    int64_t blocks = heads == 1 && !late ? DECODE_HALF : 2 * DECODE_HALF;
     int warps = heads == 1 ? DECODE_WIDE_WARPS : DECODE_WARPS;
     struct decode_share share = {warps, decode_power(decode_most(blocks / pairs, 1)), 0};
-    bool joined = share.parts == 2 && (heads == 2 || bytes < 2 * (int64_t)DECODE_LARGE);
+    bool joined = share.parts == 2 && (heads == 2 || bytes <= 2 * (int64_t)DECODE_LARGE);
     if (joined) share.cluster = 1;
     return share;
 }
 
 /* One cluster for all keys of a pair: as many blocks as fill half of the chip and leave the other
- * half to the next launch, or two where there are more pairs than that. Parts is 0 where a warp
- * would have too many tiles. */
+ * half to the next launch, or two where there are more pairs than that. Blocks are of eight warps
+ * where four would have too many tiles each, but not sixteen of them, which need as many
+ * multiprocessors side by side; parts is 0 where a warp would have too many tiles all the same. */
 static struct decode_share decode_share_joined(int64_t pairs, int64_t tiles)
 {
-    bool few = 2 * pairs <= DECODE_HALF, wide = few && 4 * pairs > DECODE_HALF;
+    bool few = 2 * pairs <= DECODE_HALF, two = 4 * pairs > DECODE_HALF;
     struct decode_share share = {DECODE_WARPS, 0, 0};
-    if (wide && tiles > DECODE_TURNS * DECODE_WARPS) share.warps = DECODE_WIDE_WARPS;
-    int64_t units = (tiles + share.warps - 1) / share.warps;
     int parts = few ? decode_power(decode_least(DECODE_HALF / pairs, 1 << DECODE_MAX_CLUSTER)) : 2;
+    int turns = two ? DECODE_TURNS / 2 : DECODE_TURNS;
+    bool wide = parts <= DECODE_NEAR && tiles > turns * parts * DECODE_WARPS;
+    if (few && wide) share.warps = DECODE_WIDE_WARPS;
+    int64_t units = (tiles + share.warps - 1) / share.warps;
     if (pairs > DECODE_HALF || (few && units > DECODE_TURNS * parts)) return share;
     share.parts = parts;
     while (share.parts / 2 >= units) share.parts /= 2;
@@ -117,7 +123,7 @@ static struct decode_share decode_share_wide(int64_t pairs, int64_t units)
 /* The one pair of a long sequence: eight clusters of eight blocks. */
 static struct decode_share decode_share_single(int64_t units)
 {
-    bool wide = units >= DECODE_TURNS * DECODE_HALF;
+    bool wide = units >= 2 * DECODE_HALF;
     return (struct decode_share){wide ? DECODE_WIDE_WARPS : DECODE_WARPS, DECODE_HALF, 3};
 }
 
@@ -133,7 +139,7 @@ static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int key
         return (struct decode_share){DECODE_WARPS, 1, 0};
     if (bytes >= DECODE_LARGE && pairs >= 8) return decode_share_large(pairs, heads, bytes);
     if (units == 2 && keys > DECODE_MIN_BOX) return decode_share_wide(pairs, wide);
-    if (pairs == 1 && units >= DECODE_HALF) return decode_share_single(units);
+    if (pairs == 1 && units > DECODE_HALF) return decode_share_single(units);
     struct decode_share share = decode_share_joined(pairs, tiles);
     return share.parts > 0 ? share : decode_share_wide(pairs, wide);
 }

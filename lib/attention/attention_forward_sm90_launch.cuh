@@ -31,7 +31,7 @@ static plx_status forward_sm90_map(plx_context *context, CUtensorMap *map,
                                            {t->shape[2], t->stride[2], 1},
                                            {t->shape[1], t->stride[1], rows},
                                            {t->shape[0], t->stride[0], 1}};
-    return tensor_map_make(context, map, t->data, axes);
+    return tensor_map_make(context, map, t->data, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, axes);
 }
 
 template <class F>
