@@ -11,7 +11,7 @@ enum {
     DECODE_JOINED = 16,        /* partial results that are joined as fast as they are summed */
     DECODE_PLACED = 2,         /* units of a part that it has whatever the length */
     DECODE_TURNS = 4,          /* tiles of a warp, where more blocks would pay */
-    DECODE_NEAR = 8,           /* multiprocessors that a cluster finds side by side on any chip */
+    DECODE_LONG = 256,         /* tiles of a block that other blocks should not wait for */
     DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
     DECODE_STAY = 18 << 20,    /* bytes of them that it keeps from one launch to the next */
     DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay, where */
@@ -88,16 +88,14 @@ static struct decode_share decode_share_large(int64_t pairs, int heads, int64_t 
 
 /* One cluster for all keys of a pair: as many blocks as fill half of the chip and leave the other
  * half to the next launch, or two where there are more pairs than that. Blocks are of eight warps
- * where four would have too many tiles each, but not sixteen of them, which need as many
- * multiprocessors side by side; parts is 0 where a warp would have too many tiles all the same. */
+ * where four would have too many tiles each; parts is 0 where eight would, too. */
 static struct decode_share decode_share_joined(int64_t pairs, int64_t tiles)
 {
     bool few = 2 * pairs <= DECODE_HALF, two = 4 * pairs > DECODE_HALF;
     struct decode_share share = {DECODE_WARPS, 0, 0};
     int parts = few ? decode_power(decode_least(DECODE_HALF / pairs, 1 << DECODE_MAX_CLUSTER)) : 2;
     int turns = two ? DECODE_TURNS / 2 : DECODE_TURNS;
-    bool wide = parts <= DECODE_NEAR && tiles > turns * parts * DECODE_WARPS;
-    if (few && wide) share.warps = DECODE_WIDE_WARPS;
+    if (few && tiles > turns * parts * DECODE_WARPS) share.warps = DECODE_WIDE_WARPS;
     int64_t units = (tiles + share.warps - 1) / share.warps;
     if (pairs > DECODE_HALF || (few && units > DECODE_TURNS * parts)) return share;
     share.parts = parts;
@@ -152,6 +150,13 @@ static bool decode_is_uneven(int64_t pairs)
     return rounds > 1 && rounds <= 4 && pairs * 10 < rounds * DECODE_ROOM * 9;
 }
 
+/* True where sequences of different lengths had better be a list: blocks of one that is as long as
+ * it may be would still work long after those of short ones. */
+static bool decode_is_ragged(int64_t tiles, int parts)
+{
+    return tiles > (int64_t)DECODE_LONG * parts;
+}
+
 /* Ranges of a list of B sequences: as many as there is room for; or a few less, if then sequences
  * of one length are all cut into as many parts, or share a range with as many others. */
 static int64_t decode_ranges(int64_t pairs, int64_t B)
@@ -194,13 +199,14 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
     int64_t pairs = p->G / plan.heads * row_blocks;
     bool alike = p->q_lengths.rank == 0 && p->k_lengths.rank == 0;
     plan.pairs = (int)pairs;
-    plan.list = plan.box == 0 || (!alike && p->B > 1) || decode_is_uneven(p->B * pairs);
+    int64_t tiles = decode_keys_of((int)p->T, (int)p->S, p->window, keys).units;
+    int64_t size = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
+    struct decode_share share = decode_share_of(p->B * pairs, tiles, keys, plan.heads, size);
+    plan.list = plan.box == 0 || decode_is_uneven(p->B * pairs) ||
+                (!alike && p->B > 1 && decode_is_ragged(tiles, share.parts));
     if (plan.list) {
         plan.parts = (int)decode_ranges(pairs, p->B);
     } else {
-        int64_t tiles = decode_keys_of((int)p->T, (int)p->S, p->window, keys).units;
-        int64_t bytes = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
-        struct decode_share share = decode_share_of(p->B * pairs, tiles, keys, plan.heads, bytes);
         plan.warps = share.warps, plan.parts = share.parts, plan.cluster = share.cluster;
         int units = decode_keys_of((int)p->T, (int)p->S, p->window, share.warps * keys).units;
         bool same = alike || (p->window == 0 && units <= DECODE_PLACED * plan.parts);

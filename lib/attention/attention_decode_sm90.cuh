@@ -24,8 +24,7 @@ template <class KIND> struct decode_shared {
     unsigned char ring[KIND::WARPS][KIND::STAGES][DECODE_TILE_BYTES];
     uint64_t full[KIND::WARPS][KIND::STAGES];
     /* Of a list; each warp's own. */
-    struct decode_cursor current[KIND::WARPS], next[KIND::WARPS];
-    struct decode_cut cut[KIND::WARPS];
+    struct decode_cursor next[KIND::WARPS];
     bool last;
     /* Of a cluster. */
     uint64_t brought;
@@ -71,17 +70,20 @@ static __device__ __forceinline__ void decode_values(uint32_t values,
         decode_multiply_values<E, KIND, PROBE>(values, x, sums);
 }
 
-/* A warp's tiles of a segment. */
+/* A warp's tiles of a segment. False, before anything has been done, if it should be another one.
+ */
 template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ void
+static __device__ __forceinline__ bool
 decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
             const struct decode_segment &segment, const struct decode_range &range, bool counts,
             const struct decode_operands<KIND> &q, struct decode_ring &ring,
             struct decode_ahead &ahead, struct decode_cursor *next,
-            struct decode_results<KIND> &sums)
+            const struct decode_guess &guess, struct decode_results<KIND> &sums)
 {
     constexpr int KEYS = KIND::KEYS;
     struct decode_range common = decode_common_range(range, counts);
+    if (guess.open && (ring.asked & 1)) mbarrier_wait(ring.full, ring.phase & 1);
+    if (!decode_holds<KIND>(guess)) return false;
     int key = segment.key;
     for (int turn = 0; turn < segment.turns; turn++, key += KIND::UNIT) {
         uint32_t tile = ring.tiles + ring.stage * DECODE_TILE_BYTES;
@@ -108,19 +110,22 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
                 decode_values<E, KIND, PROBE>(values + head * KIND::HEAD, x[head], sums.of[head]);
             __syncwarp(); /* all lanes have read the tile */
         }
-        decode_ask<KIND>(p, maps, ahead, tile, full);
-        decode_ahead_step<KIND>(p, ahead, next);
+        if (decode_has_more<KIND>(ahead)) {
+            decode_ask<KIND>(p, maps, ahead, false, tile, full);
+            decode_ahead_step<KIND, true>(p, ahead, next);
+        }
         ring.stage = ring.stage + 1 < KIND::STAGES ? ring.stage + 1 : 0;
     }
+    return true;
 }
 
-/* The tiles of a segment become sums. */
+/* The tiles of a segment become sums; false as above. */
 template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ void
+static __device__ __forceinline__ bool
 decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
            const struct decode_segment &segment, const struct decode_operands<KIND> &q,
            struct decode_ring &ring, struct decode_ahead &ahead, struct decode_cursor *next,
-           struct decode_results<KIND> &sums)
+           const struct decode_guess &guess, struct decode_results<KIND> &sums)
 {
     int local = threadIdx.x % 32 / 4;
     struct decode_range range =
@@ -131,15 +136,20 @@ decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
 #pragma unroll
         for (int j = 0; j < KIND::D / 8; j++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) sums.of[head].a[j][i] = 0.0f;
+            for (int i = 0; i < 4; i++) {
+                sums.of[head].a[j][i] = 0.0f;
+                computed_here(sums.of[head].a[j][i]);
+            }
     }
-    decode_walk<E, KIND, PROBE>(p, maps, segment, range, local < decode_rows_of(p), q, ring, ahead,
-                                next, sums);
+    if (!decode_walk<E, KIND, PROBE>(p, maps, segment, range, local < decode_rows_of(p), q, ring,
+                                     ahead, next, guess, sums))
+        return false;
 #pragma unroll
     for (int head = 0; head < KIND::HEADS; head++) {
         sums.of[head].state.sum = quad_sum(sums.of[head].state.sum);
         sums.of[head].state.shift = quad_sum(sums.of[head].state.shift);
     }
+    return true;
 }
 
 /* ---- The end of a segment -------------------------------------------------------------------- */
@@ -247,73 +257,94 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
     if (threadIdx.x == 0) *last = counter_draw(counter, seen, arrivals) == arrivals - 1;
     __syncthreads();
     if (!*last) return;
-    int rows = decode_rows_of(p), lane = threadIdx.x % DECODE_JOINING;
-    for (int i = threadIdx.x / DECODE_JOINING; i < HEADS * rows * (D / 4);
-         i += KIND::THREADS / DECODE_JOINING) {
-        int place = i / (D / 4), d = i % (D / 4) * 4, head = HEADS > 1 && place >= rows;
-        int row = place - head * rows;
-        struct decode_channels<4> x = decode_join_parts<KIND, PROBE>(p, parts, head, row, d);
-#pragma unroll
-        for (int n = 0; n < 4; n++)
-            if (lane == n)
-                decode_write<E, PROBE>(p, batch, decode_row_of<HEADS>(p, head, row), d + n,
-                                       {x.state, {x.a1[n]}, {x.a2[n]}});
+    int rows = decode_rows_of(p), shift = 0;
+    while (1 << shift < min(parts.count, DECODE_JOINING)) shift++;
+    int lanes = 1 << shift, lane = threadIdx.x & (lanes - 1), step = KIND::THREADS >> shift;
+    int i = threadIdx.x >> shift, items = HEADS * rows * (D / 4);
+    struct decode_channels<4> x, next = decode_part_of<KIND, PROBE>(p, parts, lanes, i, rows);
+    for (; i < items; i += step) {
+        x = next;
+        if (i + step < items) next = decode_part_of<KIND, PROBE>(p, parts, lanes, i + step, rows);
+        struct decode_item item = decode_item_of<KIND>(i, rows);
+        x = decode_join_parts<KIND, PROBE>(p, parts, lanes, item, x);
+        struct decode_row row = decode_row_of<HEADS>(p, item.head, item.row);
+#pragma unroll 1
+        for (int n = lane; n < 4; n += lanes)
+            decode_write<E, PROBE>(
+                p, batch, row, item.d + n,
+                {x.state, {decode_one_of(x.a1, n)}, {PROBE ? decode_one_of(x.a2, n) : 0.0f}});
     }
 }
 
 /* A segment from tiles to results. parts: where the partial results of the pair are; slot: that
- * of this cluster. */
+ * of this cluster. False, before anything has been written, if it should be another segment. */
 template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ void
+static __device__ __forceinline__ bool
 decode_segment_run(const struct decode_arguments &p, const struct decode_maps &maps, int batch,
                    const struct decode_segment &segment, const struct decode_operands<KIND> &q,
                    const struct decode_parts &parts, int slot, struct decode_shared<KIND> *shared,
-                   struct decode_ring &ring, struct decode_ahead &ahead)
+                   struct decode_ring &ring, struct decode_ahead &ahead,
+                   const struct decode_guess &guess)
 {
     bool whole = parts.count == 1;
     unsigned long long *counter = p.counters + (int64_t)batch * gridDim.x + blockIdx.x, seen = 0;
     if (threadIdx.x == 0 && !whole) seen = counter_look(counter);
     struct decode_results<KIND> sums;
-    decode_sum<E, KIND, PROBE>(p, maps, segment, q, ring, ahead, &shared->next[threadIdx.x / 32],
-                               sums);
+    if (!decode_sum<E, KIND, PROBE>(p, maps, segment, q, ring, ahead,
+                                    &shared->next[threadIdx.x / 32], guess, sums))
+        return false;
     unsigned char *left = KIND::LIST ? (unsigned char *)shared->left : shared->ring[0][0];
     constexpr int APART = KIND::LIST ? sizeof shared->left[0] : sizeof shared->ring[0];
     const struct decode_target target = {batch, slot, whole};
     decode_finish_block<E, KIND, PROBE>(p, target, left, APART, shared, sums);
     if (!KIND::LIST && p.cluster > 0) decode_finish_cluster<E, KIND, PROBE>(p, target, shared);
     if (!whole) decode_finish_pair<E, KIND, PROBE>(p, batch, parts, counter, seen, &shared->last);
+    return true;
 }
 
 /* ---- The kernel ------------------------------------------------------------------------------ */
 
-/* All segments of a range of the list. A range has room for two partial results a pair: that of a
- * sequence which began before it, and behind it that of one which begins in it. */
-template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ void
-decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
-            struct decode_shared<KIND> *shared, struct decode_ring &ring,
-            struct decode_ahead &ahead)
+/* Where the partial results of the entry at `at` of the list are, and this block's. A range has
+ * room for two a pair: that of a sequence which began before it, and behind it that of one which
+ * begins in it. */
+static __device__ __forceinline__ struct decode_parts
+decode_list_parts(const struct decode_cursor &at, const struct decode_cut &cut,
+                  const struct decode_segment &segment, int *slot)
 {
-    struct decode_cursor *current = &shared->current[threadIdx.x / 32];
     int pairs = (int)gridDim.x, pair = (int)blockIdx.x;
-    do {
-        struct decode_cursor at = *current;
-        struct decode_segment segment = decode_segment_of<KIND>(p, at);
-        struct decode_cut cut = shared->cut[threadIdx.x / 32];
-        int first = decode_cut_owner(cut, at.origin);
-        int last = decode_cut_owner(cut, at.origin + segment.units - 1);
-        struct decode_parts parts = {(2 * first + 1) * pairs + pair, (2 * first + 2) * pairs + pair,
-                                     2 * pairs, last - first + 1};
-        int slot = (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair;
-        struct decode_operands<KIND> q;
-        decode_queries<E, KIND, PROBE>(p, decode_places_of<KIND>(p, at.batch), q);
-        decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q, parts, slot, shared, ring,
-                                           ahead);
+    *slot = 0;
+    if (segment.turns == segment.units) return {0, 0, 0, 1};
+    int first = decode_cut_owner(cut, at.origin);
+    int last = decode_cut_owner(cut, at.origin + segment.units - 1);
+    *slot = (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair;
+    return {(2 * first + 1) * pairs + pair, (2 * first + 2) * pairs + pair, 2 * pairs,
+            last - first + 1};
+}
+
+/* All segments of a range of the list; false, before anything has been written, if it is another
+ * range. */
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ bool
+decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
+            const struct decode_start &start, struct decode_operands<KIND> &q,
+            struct decode_shared<KIND> *shared, struct decode_ring &ring,
+            struct decode_ahead &ahead, struct decode_guess &guess)
+{
+    struct decode_cursor at = start.at;
+    struct decode_segment segment = start.segment;
+    for (;;) {
+        int slot;
+        struct decode_parts parts = decode_list_parts(at, start.facts.list.cut, segment, &slot);
+        if (!decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q, parts, slot, shared,
+                                                ring, ahead, guess))
+            return false;
+        guess.open = false;
         decode_next(segment, at);
-        __syncthreads(); /* everybody has read what the next segment overwrites */
-        *current = at;
-        __syncwarp();
-    } while (current->left > 0);
+        if (at.left == 0) return true;
+        segment = decode_segment_of<KIND>(p, at, decode_lengths_of<KIND>(p, at.batch));
+        decode_queries<E, KIND, PROBE>(p, decode_places_of<KIND>(p, at.batch), q);
+        __syncthreads(); /* everybody has read what this segment overwrites */
+    }
 }
 
 template <class KIND>
@@ -322,7 +353,7 @@ decode_ring_begin(struct decode_shared<KIND> *shared)
 {
     int warp = uniform_warp(), lane = threadIdx.x % 32;
     struct decode_ring ring = {shared_address(shared->ring[warp]),
-                               shared_address(shared->full[warp]), 0, 0};
+                               shared_address(shared->full[warp]), 0, 0, 0};
     /* A lane a barrier; but where lanes store tiles, one for all, because racecheck takes those
      * without a barrier for writers of what they store. */
     if (KIND::FEED == DECODE_BOXES) {
@@ -335,74 +366,81 @@ decode_ring_begin(struct decode_shared<KIND> *shared)
     return ring;
 }
 
-/* The keys of a pair and sequence in even parts, which follow each other in clusters. */
+/* The keys of a pair and sequence in even parts, which follow each other in clusters; false as
+ * above. */
 template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ void
+static __device__ __forceinline__ bool
 decode_even(const struct decode_arguments &p, const struct decode_maps &maps,
-            const struct decode_cursor &at, const struct decode_segment &segment, int parts,
-            const struct decode_operands<KIND> &q, struct decode_shared<KIND> *shared,
-            struct decode_ring &ring, struct decode_ahead &ahead)
+            const struct decode_start &start, const struct decode_operands<KIND> &q,
+            struct decode_shared<KIND> *shared, struct decode_ring &ring,
+            struct decode_ahead &ahead, const struct decode_guess &guess)
 {
-    int pairs = (int)gridDim.x, clusters = (parts + (1 << p.cluster) - 1) >> p.cluster;
-    int slot = at.batch * (p.parts >> p.cluster) * pairs + (int)blockIdx.x;
-    decode_segment_run<E, KIND, PROBE>(
-        p, maps, at.batch, segment, q, {slot, slot + pairs, pairs, clusters},
-        slot + ((int)blockIdx.y >> p.cluster) * pairs, shared, ring, ahead);
+    int pairs = (int)gridDim.x, clusters = (start.parts + (1 << p.cluster) - 1) >> p.cluster;
+    int slot = start.at.batch * (p.parts >> p.cluster) * pairs + (int)blockIdx.x;
+    return decode_segment_run<E, KIND, PROBE>(
+        p, maps, start.at.batch, start.segment, q, {slot, slot + pairs, pairs, clusters},
+        slot + ((int)blockIdx.y >> p.cluster) * pairs, shared, ring, ahead, guess);
 }
 
-/* Even: grid (pairs, parts, batch). List: grid (pairs, ranges). */
+/* True for a block that has no keys, and whose cluster has none: it has nothing to do. */
+template <class KIND>
+static __device__ __forceinline__ bool decode_is_idle(const struct decode_arguments &p,
+                                                      const struct decode_start &start)
+{
+    return start.at.left == 0 &&
+           (KIND::LIST || (int)blockIdx.y >> p.cluster << p.cluster >= start.parts);
+}
+
+/* Even: grid (pairs, parts, batch). List: grid (pairs, ranges).
+ *
+ * All that need not be read behind the launch before us is done while that drains. Lengths and
+ * pages are read then too, although it may yet change them, and as soon as it has ended tiles are
+ * asked for by what they were. Meanwhile they are read again, and a warp that finds them changed
+ * forgets its tiles and begins anew. */
 template <class E, class KIND, bool PROBE>
 __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
     decode_sm90_kernel(const __grid_constant__ struct decode_arguments p,
                        const __grid_constant__ struct decode_maps maps)
 {
+    constexpr bool TELLS = KIND::FEED == DECODE_BOXES && !KIND::LIST;
     extern __shared__ __align__(1024) unsigned char memory[];
     struct decode_shared<KIND> *shared = (struct decode_shared<KIND> *)memory;
     struct decode_ring ring = decode_ring_begin<KIND>(shared);
+    struct decode_cursor *next = &shared->next[threadIdx.x / 32];
     if (KIND::FEED == DECODE_BOXES && threadIdx.x == 0) {
         tma_prefetch_map(&maps.k);
         tma_prefetch_map(&maps.v);
     }
     if (!KIND::LIST) decode_cluster_begin<KIND>(p, &shared->brought);
-    /* Whatever does not look at device memory is done while the launch before us drains. */
-    bool lengths = p.k_lengths != NULL || p.q_lengths != NULL;
-    if (KIND::LIST || (lengths && p.cut.each == 0)) dependency_wait();
-    int parts = 0;
-    struct decode_cut cut = {};
-    struct decode_cursor at =
-        KIND::LIST ? decode_begin_list<KIND>(p, &cut) : decode_begin_even<KIND>(p, &parts);
-    struct decode_places places = {};
-    if (!KIND::LIST) places = decode_places_of<KIND>(p, at.batch);
-    computed_here(places.q), computed_here(places.r), computed_here(at.unit);
     if (!KIND::LIST && p.cluster > 0) cluster_wait();
-    if (lengths || p.pages != NULL) dependency_wait();
-    struct decode_ahead ahead;
-    ahead.head = decode_kv_head<KIND::HEADS>(p);
-    decode_first_pages<KIND>(p, ahead, at);
-    struct decode_segment segment = decode_segment_of<KIND>(p, at);
-    computed_here(segment.begin), computed_here(segment.end), computed_here(segment.key);
-    computed_here(at.left);
-    const bool plain = KIND::FEED == DECODE_BOXES && !KIND::LIST && p.pages == NULL;
-    if (plain) decode_fill_expect<KIND>(segment, ring);
-    dependency_wait();
-    dependency_release();
-    if (at.left == 0 && (KIND::LIST || (int)blockIdx.y >> p.cluster << p.cluster >= parts)) return;
-    decode_ahead_enter(ahead, at.batch, segment);
-    decode_ahead_look<KIND>(p, ahead);
-    struct decode_cursor *next = &shared->next[threadIdx.x / 32];
-    if (KIND::LIST) {
-        shared->cut[threadIdx.x / 32] = cut;
-        shared->current[threadIdx.x / 32] = at;
-        decode_next(segment, at);
-        *next = at;
-        __syncwarp();
+    /* Chunks are copied from wherever a page is said to be, so that must be true. */
+    if (KIND::FEED == DECODE_CHUNKS) dependency_wait();
+    for (;;) {
+        struct decode_start start = decode_start_of<KIND>(p);
+        struct decode_guess guess = {KIND::LOOKS && KIND::FEED == DECODE_BOXES};
+        struct decode_operands<KIND> q;
+        struct decode_ahead ahead;
+        decode_ahead_begin<KIND>(p, ahead, start);
+        if (TELLS) decode_tell<KIND>(p, ring, ahead);
+        if (KIND::LIST) {
+            struct decode_cursor at = start.at;
+            decode_next(start.segment, at);
+            *next = at;
+            __syncwarp();
+        }
+        dependency_wait();
+        dependency_release();
+        decode_begin_reading<E, KIND, PROBE>(p, maps, TELLS, start, ring, ahead, next, q, guess);
+        bool holds;
+        if (decode_is_idle<KIND>(p, start))
+            holds = decode_holds<KIND>(guess);
+        else if constexpr (KIND::LIST)
+            holds = decode_list<E, KIND, PROBE>(p, maps, start, q, shared, ring, ahead, guess);
+        else
+            holds = decode_even<E, KIND, PROBE>(p, maps, start, q, shared, ring, ahead, guess);
+        if (holds) return;
+        decode_drain<KIND>(ring);
     }
-    struct decode_operands<KIND> q;
-    decode_begin_reading<E, KIND, PROBE>(p, maps, plain, places, ring, ahead, next, q);
-    if (KIND::LIST)
-        decode_list<E, KIND, PROBE>(p, maps, shared, ring, ahead);
-    else
-        decode_even<E, KIND, PROBE>(p, maps, at, segment, parts, q, shared, ring, ahead);
 }
 
 #endif

@@ -39,7 +39,7 @@ template <int N> struct decode_channels {
     float a1[N], a2[N];
 };
 
-/* Lanes that join partial results together. */
+/* The most lanes that join partial results together. */
 enum { DECODE_JOINING = 8 };
 
 /* Where the `count` partial results of a pair and sequence lie: the first by itself. */
@@ -298,19 +298,52 @@ decode_load_part(const struct decode_arguments &p, const struct decode_parts &pa
     return x;
 }
 
-/* The sum of four channels over partial results, by eight lanes, each of which has some that follow
- * each other: usually one or two, which are loaded together. All lanes get it. */
+/* Four channels of a row of a pair's results. */
+struct decode_item {
+    int head, row, d;
+};
+
+template <class KIND>
+static __device__ __forceinline__ struct decode_item decode_item_of(int i, int rows)
+{
+    int place = i / (KIND::D / 4), head = KIND::HEADS > 1 && place >= rows;
+    return {head, place - head * rows, i % (KIND::D / 4) * 4};
+}
+
+/* Partial results of a lane, of some lanes that join them. */
+static __device__ __forceinline__ int decode_parts_each(const struct decode_parts &parts, int lanes)
+{
+    return (parts.count + lanes - 1) / lanes;
+}
+
+/* The lane's first part of item i. */
 template <class KIND, bool PROBE>
 static __device__ __forceinline__ struct decode_channels<4>
-decode_join_parts(const struct decode_arguments &p, const struct decode_parts &parts, int head,
-                  int row, int d) {
-    int lane = threadIdx.x % DECODE_JOINING, each = (parts.count - 1) / DECODE_JOINING + 1;
-    int n = lane * each, end = n + each;
-    struct decode_channels<4> x = decode_load_part<KIND, PROBE>(p, parts, n, head, row, d);
-    for (n++; n < end; n++)
-        x = decode_join_two<PROBE>(x, decode_load_part<KIND, PROBE>(p, parts, n, head, row, d),
-                                   false);
-    return decode_join_lanes<PROBE>(x, DECODE_JOINING);
+decode_part_of(const struct decode_arguments &p, const struct decode_parts &parts, int lanes, int i,
+               int rows) {
+    struct decode_item item = decode_item_of<KIND>(i, rows);
+    int n = (threadIdx.x & (lanes - 1)) * decode_parts_each(parts, lanes);
+    return decode_load_part<KIND, PROBE>(p, parts, n, item.head, item.row, item.d);
+}
+
+/* The sum of four channels over partial results, by some lanes, each of which has some that follow
+ * each other, usually one, which is x. All lanes get it. */
+template <class KIND, bool PROBE>
+static __device__ __forceinline__ struct decode_channels<4>
+decode_join_parts(const struct decode_arguments &p, const struct decode_parts &parts, int lanes,
+                  const struct decode_item &item, struct decode_channels<4> x) {
+    int each = decode_parts_each(parts, lanes), n = (threadIdx.x & (lanes - 1)) * each;
+    for (int end = n++ + each; n < end; n++)
+        x = decode_join_two<PROBE>(
+            x, decode_load_part<KIND, PROBE>(p, parts, n, item.head, item.row, item.d), false);
+    return decode_join_lanes<PROBE>(x, lanes);
+}
+
+static __device__ __forceinline__ float
+decode_one_of(const float (&x)[4], int n)
+{
+    float low = n & 1 ? x[1] : x[0], high = n & 1 ? x[3] : x[2];
+    return n & 2 ? high : low;
 }
 
 #endif

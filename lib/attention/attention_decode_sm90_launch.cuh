@@ -72,7 +72,7 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     a.q_lengths = (const int32_t *)p->q_lengths.data;
     a.k_lengths = (const int32_t *)p->k_lengths.data;
     a.pages = (const int32_t *)p->k_pages.data;
-    a.page = decode_divisor_of(p->page > 0 ? p->page : 1);
+    a.page = decode_divisor_of(p->page > 0 ? (int)p->page : INT32_MAX);
     a.box = plan->box, a.table = p->k_pages.stride[0];
     a.chunks = decode_rows_aligned(&p->k) && decode_rows_aligned(&p->v);
     a.B = (int)p->B, a.T = (int)p->T, a.S = (int)p->S, a.G = (int)p->G;
@@ -115,6 +115,7 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
                                      plx_stream stream)
 {
     struct decode_arguments arguments = decode_arguments_of(p, plan, workspace);
+    arguments.step = KIND::UNIT % arguments.page.divisor;
     struct decode_maps maps = {};
     int bytes = (int)sizeof(struct decode_shared<KIND>);
     if (KIND::FEED == DECODE_BOXES) {
@@ -142,20 +143,30 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
     return PLX_OK;
 }
 
-/* A cache of 16-bit elements, or of 8: the launch for how a plan feeds and cuts it. */
+/* A cache of 16-bit elements, or of 8: the launch for how a plan cuts it. */
+template <class E, bool PROBE, int D, int HEADS, int SIZE, enum decode_way WAY>
+static plx_status decode_sm90_cut(plx_context *context, const struct attention_problem *p,
+                                  const struct decode_plan *plan, char *workspace,
+                                  plx_stream stream)
+{
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WARPS> narrow;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WIDE_WARPS> wide;
+    if constexpr (HEADS == 1 && WAY != DECODE_LIST)
+        if (plan->warps == DECODE_WIDE_WARPS)
+            return decode_sm90_launch<E, wide, PROBE>(context, p, plan, workspace, stream);
+    return decode_sm90_launch<E, narrow, PROBE>(context, p, plan, workspace, stream);
+}
+
 template <class E, bool PROBE, int D, int HEADS, int SIZE>
 static plx_status decode_sm90_boxes(plx_context *context, const struct attention_problem *p,
                                     const struct decode_plan *plan, char *workspace,
                                     plx_stream stream)
 {
-    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, DECODE_EVEN> even;
-    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, DECODE_WIDE> wide;
-    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, DECODE_LIST> list;
-    if (plan->list) return decode_sm90_launch<E, list, PROBE>(context, p, plan, workspace, stream);
-    if constexpr (HEADS == 1)
-        if (plan->warps == DECODE_WIDE_WARPS)
-            return decode_sm90_launch<E, wide, PROBE>(context, p, plan, workspace, stream);
-    return decode_sm90_launch<E, even, PROBE>(context, p, plan, workspace, stream);
+    bool looks = p->q_lengths.rank > 0 || p->k_lengths.rank > 0 || p->page > 0;
+    auto *launch = decode_sm90_cut<E, PROBE, D, HEADS, SIZE, DECODE_EVEN>;
+    if (looks) launch = decode_sm90_cut<E, PROBE, D, HEADS, SIZE, DECODE_EVEN_LOOKS>;
+    if (plan->list) launch = decode_sm90_cut<E, PROBE, D, HEADS, SIZE, DECODE_LIST>;
+    return launch(context, p, plan, workspace, stream);
 }
 
 template <class E, bool PROBE>
@@ -163,8 +174,8 @@ static plx_status decode_sm90_feed(plx_context *context, const struct attention_
                                    const struct decode_plan *plan, char *workspace,
                                    plx_stream stream)
 {
-    typedef decode_kind<128, 1, 2, DECODE_CHUNKS, DECODE_LIST> chunks;
-    typedef decode_kind<64, 1, 2, DECODE_CHUNKS, DECODE_LIST> chunks_64;
+    typedef decode_kind<128, 1, 2, DECODE_CHUNKS, DECODE_LIST, DECODE_WARPS> chunks;
+    typedef decode_kind<64, 1, 2, DECODE_CHUNKS, DECODE_LIST, DECODE_WARPS> chunks_64;
     if (p->kv_dtype == PLX_F8E4M3)
         return decode_sm90_boxes<E, PROBE, 128, 1, 1>(context, p, plan, workspace, stream);
     if (plan->box == 0 && p->D == 128)

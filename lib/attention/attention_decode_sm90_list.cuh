@@ -24,7 +24,8 @@ struct decode_arguments {
     struct decode_view o, lse, probe_mean, value_mean; /* data NULL where absent */
     const int32_t *q_lengths, *k_lengths;              /* NULL: T, S */
     const int32_t *pages;                              /* [B, table]; NULL: no pages */
-    struct decode_divisor page;                        /* keys of a page */
+    struct decode_divisor page;                        /* keys of a page; no pages: the most */
+    int step;                                          /* keys of a unit modulo those */
     int box;                                           /* keys of a copied box */
     int64_t table;                                     /* stride of the table */
     int chunks; /* keys and values lie on multiples of 16 bytes */
@@ -44,13 +45,29 @@ struct decode_lengths {
     int T, S;
 };
 
+/* What memory holds now. */
+template <class KIND>
+static __device__ __forceinline__ struct decode_lengths
+decode_lengths_read(const struct decode_arguments &p, int batch)
+{
+    struct decode_lengths l = {p.T, p.S};
+    if (KIND::LOOKS && p.q_lengths != NULL) l.T = load_relaxed(p.q_lengths + batch);
+    if (KIND::LOOKS && p.k_lengths != NULL) l.S = load_relaxed(p.k_lengths + batch);
+    return l;
+}
+
+/* Never more than there is room for, whatever was read. */
+static __device__ __forceinline__ struct decode_lengths
+decode_lengths_fit(const struct decode_arguments &p, const struct decode_lengths &read)
+{
+    return {max(0, min(p.T, read.T)), max(0, min(p.S, read.S))};
+}
+
+template <class KIND>
 static __device__ __forceinline__ struct decode_lengths
 decode_lengths_of(const struct decode_arguments &p, int batch)
 {
-    struct decode_lengths l = {p.T, p.S};
-    if (p.q_lengths != NULL) l.T = max(0, min(l.T, p.q_lengths[batch]));
-    if (p.k_lengths != NULL) l.S = max(0, min(l.S, p.k_lengths[batch]));
-    return l;
+    return decode_lengths_fit(p, decode_lengths_read<KIND>(p, batch));
 }
 
 /* Where a block is in its work: a batch entry, one of the units of its keys, and how many units the
@@ -69,12 +86,12 @@ struct decode_segment {
 
 template <class KIND>
 static __device__ __forceinline__ struct decode_segment
-decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &at)
+decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &at,
+                  const struct decode_lengths &lengths)
 {
     struct decode_segment segment;
-    segment.lengths = decode_lengths_of(p, at.batch);
-    struct decode_keys keys =
-        decode_keys_of(segment.lengths.T, segment.lengths.S, p.window, KIND::UNIT);
+    segment.lengths = lengths;
+    struct decode_keys keys = decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT);
     int key = (keys.first / KIND::UNIT + at.unit) * KIND::UNIT;
     segment.units = keys.units;
     segment.turns = min(keys.units - at.unit, at.left);
@@ -84,29 +101,21 @@ decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &
     return segment;
 }
 
-/* Units of a batch entry; 0 behind the last. */
-template <class KIND>
-static __device__ __forceinline__ int decode_units_of(const struct decode_arguments &p, int batch)
-{
-    if (batch >= p.B) return 0;
-    struct decode_lengths lengths = decode_lengths_of(p, batch);
-    return decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).units;
-}
-
 /* ---- Even ------------------------------------------------------------------------------------ */
 
 /* This block's share of its pair, and among how many it is shared. Left is 0 for none; a block that
  * others of its cluster count on goes on without. */
 template <class KIND>
 static __device__ __forceinline__ struct decode_cursor
-decode_begin_even(const struct decode_arguments &p, int *parts)
+decode_begin_even(const struct decode_arguments &p, const struct decode_lengths &lengths,
+                  int *parts)
 {
     struct decode_cursor at = {(int)blockIdx.z, 0, 0, 0};
     struct decode_cut cut = p.cut;
     int part = (int)blockIdx.y;
     *parts = p.parts;
     if (cut.each == 0) {
-        int units = decode_units_of<KIND>(p, at.batch);
+        int units = decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).units;
         *parts = min(p.parts, units);
         cut.each = units <= p.parts ? 1 : decode_divide(p.by_parts, units);
         cut.longer = units - *parts * cut.each;
@@ -127,25 +136,58 @@ static __device__ __forceinline__ int decode_inclusive_sum(int x)
     return x;
 }
 
+/* A batch entry's lengths as they are read, and its units; 0 behind the last. */
+struct decode_entry {
+    struct decode_lengths read;
+    int units;
+};
+
+template <class KIND>
+static __device__ __forceinline__ struct decode_entry
+decode_entry_of(const struct decode_arguments &p, int batch)
+{
+    if (batch >= p.B) return {{0, 0}, 0};
+    struct decode_lengths read = decode_lengths_read<KIND>(p, batch);
+    struct decode_lengths lengths = decode_lengths_fit(p, read);
+    return {read, decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).units};
+}
+
+/* Where a block begins in the list, how that is cut, and the lengths of the first entry. */
+struct decode_range_start {
+    struct decode_cursor at;
+    struct decode_cut cut;
+    struct decode_lengths read;
+};
+
 /* The block's range; every warp adds up the lengths for itself. */
 template <class KIND>
-static __device__ __forceinline__ struct decode_cursor
-decode_begin_list(const struct decode_arguments &p, struct decode_cut *cut)
+static __device__ __forceinline__ struct decode_range_start
+decode_begin_list(const struct decode_arguments &p)
 {
-    int total = 0, lane = threadIdx.x % 32, range = (int)blockIdx.y;
-    for (int b = lane; b < p.B; b += 32) total += decode_units_of<KIND>(p, b);
-    total = __shfl_sync(0xffffffffu, decode_inclusive_sum(total), 31);
-    int ranges = min(p.parts, total);
-    *cut = decode_cut_of(total, ranges);
-    if (range >= ranges) return {0, 0, 0, 0};
-    int place = decode_cut_begin(*cut, range), left = decode_cut_begin(*cut, range + 1) - place;
+    int lane = threadIdx.x % 32, range = (int)blockIdx.y;
+    struct decode_entry mine = decode_entry_of<KIND>(p, lane);
+    int total = mine.units;
+#pragma unroll 1
+    for (int b = lane + 32; b < p.B; b += 32) total += decode_entry_of<KIND>(p, b).units;
+    total = __reduce_add_sync(0xffffffffu, total);
+    struct decode_range_start start = {};
+    start.cut.each = total < p.parts ? 1 : decode_divide(p.by_parts, total);
+    start.cut.longer = total < p.parts ? 0 : total - p.parts * start.cut.each;
+    if (range >= total) return start;
+    int place = decode_cut_begin(start.cut, range);
+    start.at.left = decode_cut_begin(start.cut, range + 1) - place;
+#pragma unroll 1
     for (int b = 0, before = 0;; b += 32) {
-        int mine = decode_units_of<KIND>(p, b + lane);
-        int behind = before + decode_inclusive_sum(mine);
+        if (b > 0) mine = decode_entry_of<KIND>(p, b + lane);
+        int behind = before + decode_inclusive_sum(mine.units);
         uint32_t found = __ballot_sync(0xffffffffu, behind > place);
         int here = found != 0 ? __ffs(found) - 1 : 31;
-        before = __shfl_sync(0xffffffffu, behind - (found != 0 ? mine : 0), here);
-        if (found != 0) return {b + here, place - before, left, before};
+        before = __shfl_sync(0xffffffffu, behind - (found != 0 ? mine.units : 0), here);
+        if (found == 0) continue;
+        start.at.batch = b + here, start.at.unit = place - before, start.at.origin = before;
+        start.read = {__shfl_sync(0xffffffffu, mine.read.T, here),
+                      __shfl_sync(0xffffffffu, mine.read.S, here)};
+        return start;
     }
 }
 

@@ -13,33 +13,50 @@ struct decode_maps {
  * lie in one page; or chunks of 16 bytes, each from its own place. */
 enum decode_feed { DECODE_BOXES, DECODE_CHUNKS };
 
-/* What a block's work is, see attention_decode_plan.h: a part of one sequence, by four warps or by
- * eight, or a range of the list. */
-enum decode_way { DECODE_EVEN, DECODE_WIDE, DECODE_LIST };
+/* What a block's work is, see attention_decode_plan.h: a part of one sequence, which may have
+ * lengths or pages to be looked up, or a range of the list, which has. */
+enum decode_way { DECODE_EVEN, DECODE_EVEN_LOOKS, DECODE_LIST };
 
-template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, enum decode_way WAY_>
-struct decode_kind
-    : decode_shape<D_, HEADS_, SIZE_, WAY_ == DECODE_WIDE ? DECODE_WIDE_WARPS : DECODE_WARPS> {
+template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, enum decode_way WAY_, int WARPS_>
+struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_> {
     static constexpr enum decode_feed FEED = FEED_;
-    static constexpr bool LIST = WAY_ == DECODE_LIST;
+    static constexpr bool LIST = WAY_ == DECODE_LIST, LOOKS = WAY_ != DECODE_EVEN;
+    static constexpr bool WIDE = WARPS_ == DECODE_WIDE_WARPS;
     static constexpr int THREADS = decode_kind::WARPS * 32;
     /* Tiles of a warp in shared memory, and blocks of a multiprocessor. */
-    static constexpr int STAGES = WAY_ == DECODE_WIDE ? 2 : 3, BLOCKS = WAY_ == DECODE_WIDE ? 1 : 2;
+    static constexpr int STAGES = WIDE ? 2 : 3, BLOCKS = WIDE ? 1 : 2;
     /* Rows that warps leave for each other at a time. A block without a list leaves them in its
      * ring, which it needs no more. */
     static constexpr int ROWS = LIST ? 2 : DECODE_ROWS;
+    /* Boxes of a tile whose pages are no multiples of it. */
+    static constexpr int BOXED = decode_kind::KEYS / DECODE_MIN_BOX;
 };
 
-/* The tiles to ask for next: `turns` of a segment, the first at `key`, which lies in `block`: its
- * batch entry, or its page, which is looked up one turn before it is needed. */
+/* A warp's ring: the stage it is at, a bit a stage for the phase to wait for, and one for those
+ * that were asked for first. */
+struct decode_ring {
+    uint32_t tiles, full;
+    int stage, phase, asked;
+};
+
+/* The tiles to ask for next: `turns` of a segment, the first at `key`, which is row `row` of its
+ * page, or of its batch entry. Lane n has the block, that is page or batch entry, of the n-th of 32
+ * boxes that follow each other; `place`: the lane that has the next. */
 struct decode_ahead {
-    int batch, head, begin, end, key, turns, block;
-    int pages, place; /* lane n: the page of one of 32 tiles that follow each other; the next */
+    int batch, head, begin, end, key, turns;
+    int row, block, place;
 };
 
 static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
 {
     return key < end && key + keys > begin;
+}
+
+/* Chunks are looked up one by one. */
+template <class KIND>
+static __device__ __forceinline__ bool decode_pages(const struct decode_arguments &p)
+{
+    return KIND::LOOKS && KIND::FEED == DECODE_BOXES && p.pages != NULL;
 }
 
 /* The page of a key, or its batch entry where there are no pages. */
@@ -50,84 +67,83 @@ static __device__ __forceinline__ int decode_block_of(const struct decode_argume
     return p.pages[batch * p.table + decode_divide(p.page, key)];
 }
 
-/* Lane n looks up the page of the n-th tile from `key` on, long before most of them are needed. */
+/* Where the pages of 32 boxes of this warp's tiles are looked up, that of the n-th from `key` on by
+ * lane n, long before most of them are needed; NULL behind the last key. */
 template <class KIND>
-static __device__ __forceinline__ void decode_ahead_pages(const struct decode_arguments &p,
-                                                          struct decode_ahead &ahead, int batch,
-                                                          int key, int end)
+static __device__ __forceinline__ const int32_t *decode_page_place(const struct decode_arguments &p,
+                                                                   int batch, int key, int end)
 {
-    int further = threadIdx.x % 32 * KIND::UNIT;
-    ahead.pages = further < end - key ? decode_block_of(p, batch, key + further) : 0;
-    ahead.place = 0;
+    int lane = threadIdx.x % 32;
+    int own = key + lane / KIND::BOXED * KIND::UNIT + lane % KIND::BOXED * DECODE_MIN_BOX;
+    return own < end ? p.pages + batch * p.table + decode_divide(p.page, own) : NULL;
 }
 
-/* The block of the next tile. */
+static __device__ __forceinline__ int decode_look_up(const int32_t *place)
+{
+    return place != NULL ? load_relaxed(place) : 0;
+}
+
+/* Where a key lies in its page. */
+static __device__ __forceinline__ int decode_key_row(const struct decode_arguments &p, int key)
+{
+    return key - decode_divide(p.page, key) * p.page.divisor;
+}
+
+template <class KIND>
+static __device__ __forceinline__ void decode_ahead_enter(const struct decode_arguments &p,
+                                                          struct decode_ahead &ahead, int batch,
+                                                          const struct decode_segment &segment)
+{
+    ahead.batch = ahead.block = batch;
+    ahead.begin = segment.begin, ahead.end = segment.end;
+    ahead.key = segment.key, ahead.turns = segment.turns;
+    ahead.row = KIND::LOOKS ? decode_key_row(p, segment.key) : segment.key, ahead.place = 0;
+}
+
+/* The row of a page that comes `step` keys after another one, less than a page. */
+template <class KIND>
+static __device__ __forceinline__ int decode_row_after(const struct decode_arguments &p, int row,
+                                                       int step)
+{
+    int next = row + step;
+    return KIND::LOOKS && next >= p.page.divisor ? next - p.page.divisor : next;
+}
+
 template <class KIND>
 static __device__ __forceinline__ void decode_ahead_look(const struct decode_arguments &p,
                                                          struct decode_ahead &ahead)
 {
-    ahead.block = ahead.batch;
-    if (p.pages == NULL) return;
-    if (ahead.place == 32) decode_ahead_pages<KIND>(p, ahead, ahead.batch, ahead.key, ahead.end);
-    ahead.block = __shfl_sync(0xffffffffu, ahead.pages, ahead.place++);
+    ahead.block = decode_look_up(decode_page_place<KIND>(p, ahead.batch, ahead.key, ahead.end));
+    ahead.place = 0;
 }
 
-/* The pages of this warp's first tiles, asked for before the lengths are read, unless a window
- * moves with the length. */
-template <class KIND>
-static __device__ __forceinline__ void decode_first_pages(const struct decode_arguments &p,
-                                                          struct decode_ahead &ahead,
-                                                          const struct decode_cursor &at)
-{
-    if (p.pages == NULL) return;
-    int first = 0;
-    if (p.window > 0) {
-        struct decode_lengths lengths = decode_lengths_of(p, at.batch);
-        first = decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).first / KIND::UNIT;
-    }
-    int key = (first + at.unit) * KIND::UNIT + uniform_warp() * KIND::KEYS;
-    decode_ahead_pages<KIND>(p, ahead, at.batch, key, p.S);
-    asm volatile("" ::: "memory");
-}
-
-static __device__ __forceinline__ void decode_ahead_enter(struct decode_ahead &ahead, int batch,
-                                                          const struct decode_segment &segment)
-{
-    ahead.batch = batch;
-    ahead.begin = segment.begin, ahead.end = segment.end;
-    ahead.key = segment.key, ahead.turns = segment.turns;
-}
-
-/* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. */
-template <class KIND>
+/* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. MORE:
+ * there may be more than 32 boxes from the first on. */
+template <class KIND, bool MORE>
 static __device__ __forceinline__ void decode_ahead_step(const struct decode_arguments &p,
                                                          struct decode_ahead &ahead,
                                                          struct decode_cursor *next)
 {
     ahead.key += KIND::UNIT;
     if (!KIND::LIST || --ahead.turns > 0) {
-        decode_ahead_look<KIND>(p, ahead);
+        ahead.row = decode_row_after<KIND>(p, ahead.row, KIND::LOOKS ? p.step : KIND::UNIT);
+        if (decode_pages<KIND>(p)) ahead.place += KIND::BOXED;
+        if (MORE && ahead.place == 32) decode_ahead_look<KIND>(p, ahead);
         return;
     }
     struct decode_cursor at = *next;
-    if (at.left == 0) {
+    if (at.left == 0 || at.batch >= p.B) { /* the latter of lengths that are out of date */
         ahead.end = 0;
         return;
     }
-    struct decode_segment segment = decode_segment_of<KIND>(p, at);
-    decode_ahead_enter(ahead, at.batch, segment);
-    ahead.place = 32;
-    decode_ahead_look<KIND>(p, ahead);
+    struct decode_segment segment =
+        decode_segment_of<KIND>(p, at, decode_lengths_of<KIND>(p, at.batch));
+    decode_ahead_enter<KIND>(p, ahead, at.batch, segment);
+    if (decode_pages<KIND>(p)) decode_ahead_look<KIND>(p, ahead);
     decode_next(segment, at);
     __syncwarp();
     *next = at;
     __syncwarp();
-}
-
-/* Where a key lies in its block. */
-static __device__ __forceinline__ int decode_key_row(const struct decode_arguments &p, int key)
-{
-    return p.pages == NULL ? key : key - decode_divide(p.page, key) * p.page.divisor;
 }
 
 /* How a tile is kept in the L2 cache. Those that stay are always the same, as many in every part of
@@ -148,31 +164,59 @@ static __device__ __forceinline__ void decode_copy(const struct decode_maps &map
     tma_load(target + DECODE_TILE_BYTES / 2, &maps.v, 0, row, 0, head, block, full, policy);
 }
 
-/* The boxes of a tile: one, unless its keys may lie in two pages. By one lane. */
+/* True where a tile is one box, and not several that may lie in different pages. */
+template <class KIND>
+static __device__ __forceinline__ bool decode_one_box(const struct decode_arguments &p)
+{
+    return KIND::BOXED == 1 || p.box == KIND::KEYS;
+}
+
+/* Tells the barrier of the tile at `key` of its bytes, those of boxes that have a key; by one
+ * lane. */
+template <class KIND>
+static __device__ __forceinline__ void decode_expect(const struct decode_arguments &p,
+                                                     const struct decode_ahead &ahead, int key,
+                                                     uint32_t full)
+{
+    constexpr int BOX = DECODE_MIN_BOX;
+    int bytes = DECODE_TILE_BYTES;
+    if (!decode_one_box<KIND>(p)) {
+        bytes = 0;
+        for (int i = 0; i < KIND::KEYS; i += BOX)
+            if (decode_has_keys(key + i, BOX, ahead.begin, ahead.end)) bytes += BOX * KIND::ROW * 2;
+    }
+    mbarrier_expect(full, bytes);
+}
+
+/* The block of the tile's n-th box. */
+template <class KIND>
+static __device__ __forceinline__ int decode_block_at(const struct decode_ahead &ahead, int n)
+{
+    return KIND::LOOKS ? __shfl_sync(0xffffffffu, ahead.block, ahead.place + n) : ahead.batch;
+}
+
+/* Asks for these boxes; told: the barrier has been told of them. */
 template <class KIND>
 static __device__ __forceinline__ void
 decode_ask_boxes(const struct decode_arguments &p, const struct decode_maps &maps,
-                 const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
+                 const struct decode_ahead &ahead, bool told, uint32_t tile, uint32_t full)
 {
-    constexpr int KEYS = KIND::KEYS, BOX = DECODE_MIN_BOX;
+    constexpr int BOX = DECODE_MIN_BOX;
+    int block = decode_block_at<KIND>(ahead, 0), second = block;
+    if (KIND::BOXED > 1) second = decode_block_at<KIND>(ahead, 1);
+    if (!elect_one()) return;
     uint64_t policy = decode_policy<KIND>(p, ahead.key);
-    if (KEYS == BOX || p.box == KEYS) {
-        mbarrier_expect(full, DECODE_TILE_BYTES);
-        decode_copy(maps, ahead.head, ahead.block, decode_key_row(p, ahead.key), tile, full,
-                    policy);
+    if (!told) decode_expect<KIND>(p, ahead, ahead.key, full);
+    if (decode_one_box<KIND>(p)) {
+        decode_copy(maps, ahead.head, block, ahead.row, tile, full, policy);
         return;
     }
-    int bytes = 0;
-    for (int i = 0; i < KEYS; i += BOX)
-        if (decode_has_keys(ahead.key + i, BOX, ahead.begin, ahead.end))
-            bytes += BOX * KIND::ROW * 2;
-    mbarrier_expect(full, bytes);
-    for (int i = 0; i < KEYS; i += BOX) {
-        int key = ahead.key + i;
-        if (decode_has_keys(key, BOX, ahead.begin, ahead.end))
-            decode_copy(maps, ahead.head, decode_block_of(p, ahead.batch, key),
-                        decode_key_row(p, key), tile + i * 128, full, policy);
-    }
+#pragma unroll
+    for (int i = 0; i < KIND::BOXED; i++)
+        if (decode_has_keys(ahead.key + i * BOX, BOX, ahead.begin, ahead.end))
+            decode_copy(maps, ahead.head, i == 0 ? block : second,
+                        decode_row_after<KIND>(p, ahead.row, i * BOX), tile + i * BOX * 128, full,
+                        policy);
 }
 
 /* Eight elements to shared memory, or zeros. */
@@ -215,17 +259,26 @@ static __device__ __forceinline__ void decode_ask_chunks(const struct decode_arg
     mbarrier_arrive_copies(full);
 }
 
+/* True where tiles may be left to ask for. A list may have another segment; and where nothing is
+ * looked up, asking in vain is as short as finding out. */
+template <class KIND>
+static __device__ __forceinline__ bool decode_has_more(const struct decode_ahead &ahead)
+{
+    return KIND::LIST || !KIND::LOOKS || ahead.key < ahead.end;
+}
+
 /* Asks for the tile at `ahead`, if it has a key. */
 template <class KIND>
-static __device__ __forceinline__ void
+static __device__ __forceinline__ bool
 decode_ask(const struct decode_arguments &p, const struct decode_maps &maps,
-           const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
+           const struct decode_ahead &ahead, bool told, uint32_t tile, uint32_t full)
 {
-    if (!decode_has_keys(ahead.key, KIND::KEYS, ahead.begin, ahead.end)) return;
+    if (!decode_has_keys(ahead.key, KIND::KEYS, ahead.begin, ahead.end)) return false;
     if (KIND::FEED == DECODE_CHUNKS)
         decode_ask_chunks<KIND>(p, ahead, tile, full);
-    else if (threadIdx.x % 32 == 0)
-        decode_ask_boxes<KIND>(p, maps, ahead, tile, full);
+    else
+        decode_ask_boxes<KIND>(p, maps, ahead, told, tile, full);
+    return true;
 }
 
 /* Values of keys outside begin .. end - 1 become zero: they may hold anything, and weight 0 times

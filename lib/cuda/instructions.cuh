@@ -136,6 +136,14 @@ add_acquire_release(unsigned long long *counter, unsigned long long value)
     return old;
 }
 
+/* What a word holds now, not a copy that the first cache has of it. */
+static __device__ __forceinline__ int32_t load_relaxed(const int32_t *from)
+{
+    int32_t x;
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+    return x;
+}
+
 /* ---- Clusters of blocks -------------------------------------------------------------------------
  */
 
@@ -175,9 +183,26 @@ static __device__ __forceinline__ void computed_here(int &x)
     asm volatile("" : "+r"(x));
 }
 
+static __device__ __forceinline__ void computed_here(float &x)
+{
+    asm volatile("" : "+f"(x));
+}
+
 static __device__ __forceinline__ void computed_here(int64_t &x)
 {
     asm volatile("" : "+l"(x));
+}
+
+static __device__ __forceinline__ void computed_here(const int32_t *&x)
+{
+    asm volatile("" : "+l"(x));
+}
+
+/* Waits here for a number that was loaded. The compiler would wait where it is used first, and
+ * there for whatever was loaded since. */
+static __device__ __forceinline__ int arrived_here(int x)
+{
+    return __shfl_sync(0xffffffffu, x, (int)threadIdx.x % 32);
 }
 
 /* ---- Dependent launches

@@ -122,6 +122,15 @@ template <int COUNT> PTX_INLINE void registers_shrink(void)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
+/* True in one lane of a warp, all of whose lanes are here; the compiler knows that it is one. */
+PTX_INLINE bool elect_one(void)
+{
+    uint32_t chosen;
+    asm volatile("{.reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p;}"
+                 : "=r"(chosen));
+    return chosen != 0;
+}
+
 /* ---- Copies ------------------------------------------------------------------------------------
  */
 

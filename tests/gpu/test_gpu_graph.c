@@ -1,7 +1,8 @@
 /* test_gpu_graph.c: one captured decode, replayed while lengths and page tables change between
- * replays, as a server does with it. Every replay must give the bits that the same call gives
- * outside a graph with a workspace of its own, and a sequence whose length changed another output
- * than before. Without a GPU the program says "skipped, no GPU" and exits with 77. */
+ * replays, as a server does with it; or while the launch before it in the graph changes them, when
+ * the decode may have begun and looked at them. Every replay must give the bits that the same call
+ * gives outside a graph with a workspace of its own, and a sequence whose length changed another
+ * output than before. Without a GPU the program says "skipped, no GPU" and exits with 77. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -14,15 +15,18 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "device_memory.h"
+#include "late_write.h"
 #include "seeded.h"
 
-enum { MOST_SEQUENCES = 4, MOST_PAGES = 256, REPLAYS = 5 };
+enum { LENGTHS = 4, MOST_SEQUENCES = 40, MOST_PAGES = 256, REPLAYS = 5 };
 
-/* A cache of bf16; page 0: not paged. */
+/* A cache of bf16; page 0: not paged; window 0: none. Sequences b, b + 4, b + 8 .. are of one
+ * length. */
 struct graph_case {
     const char *name;
     int64_t B, T, S, H, G, D, page;
-    int32_t lengths[REPLAYS][MOST_SEQUENCES];
+    int32_t lengths[REPLAYS][LENGTHS];
+    int64_t window;
 };
 
 static const struct graph_case cases[] = {
@@ -49,13 +53,29 @@ static const struct graph_case cases[] = {
      16,
      {{512, 1, 0, 300}, {1, 512, 5, 300}, {9, 9, 9, 300}, {9, 9, 9, 9}, {512, 512, 512, 512}}},
     {"page_16_64", 1, 1, 1024, 4, 2, 64, 16, {{1024}, {17}, {16}, {500}, {1}}},
+    {"rows", 2, 4, 300, 32, 8, 128, 16, {{300, 4}, {4, 300}, {299, 40}, {60, 60}, {5, 6}}},
+    {"long", 1, 1, 8192, 8, 8, 128, 64, {{8192}, {500}, {8000}, {65}, {4097}}},
+    {"long_64", 1, 1, 4096, 8, 8, 64, 16, {{4096}, {500}, {4000}, {65}, {2049}}},
+    {"window", 1, 1, 2048, 8, 8, 128, 16, {{2048}, {500}, {2000}, {65}, {1050}}, 300},
+    {"many",
+     40,
+     1,
+     90,
+     8,
+     4,
+     128,
+     16,
+     {{90, 1, 0, 30}, {1, 70, 5, 30}, {9, 9, 9, 30}, {9, 9, 9, 9}, {90, 90, 90, 90}}},
     {"page_100", 2, 1, 400, 4, 4, 128, 100, {{400, 1}, {101, 399}, {101, 400}, {0, 0}, {7, 300}}},
 };
 
-/* What a case has in the GPU's memory. */
+/* What a case has in the GPU's memory. Lengths and, behind them, pages are `count` numbers at
+ * `lists`; coming: what they are to be. */
 struct memory {
     struct plx_attention attention;
     struct plx_parallax_args args;
+    int32_t *lists, *coming;
+    int count;
     char *workspace;
     size_t bytes;
 };
@@ -102,10 +122,9 @@ static char *filled(int byte, size_t bytes)
     return memory;
 }
 
-static struct plx_tensor list(int rank, const int64_t *shape)
+static struct plx_tensor list(int32_t *data, int rank, const int64_t *shape)
 {
-    struct plx_tensor view = plx_tensor_dense(NULL, PLX_I32, rank, shape);
-    view.data = filled(0, sizeof(int32_t) * (size_t)plx_tensor_count(&view));
+    struct plx_tensor view = plx_tensor_dense(data, PLX_I32, rank, shape);
     view.device = PLX_CUDA;
     return view;
 }
@@ -113,7 +132,7 @@ static struct plx_tensor list(int rank, const int64_t *shape)
 static struct memory memory_create(plx_context *context, const struct graph_case *c,
                                    struct seeded *random)
 {
-    struct memory m = {.attention = {.causal = true}};
+    struct memory m = {.attention = {.causal = true, .window = c->window}};
     const int64_t pages = c->page > 0 ? (c->S + c->page - 1) / c->page : 0;
     const int64_t table[] = {c->B, pages}, blocks = c->page > 0 ? c->B * pages : c->B;
     m.args.q = random_tensor(random, c->B, c->T, c->H, c->D);
@@ -121,8 +140,11 @@ static struct memory memory_create(plx_context *context, const struct graph_case
     m.args.o = random_tensor(random, c->B, c->T, c->H, c->D);
     m.args.k = random_tensor(random, blocks, c->page > 0 ? c->page : c->S, c->G, c->D);
     m.args.v = random_tensor(random, blocks, c->page > 0 ? c->page : c->S, c->G, c->D);
-    m.attention.k_lengths = list(1, table);
-    if (pages > 0) m.attention.k_pages = list(2, table);
+    m.count = (int)(c->B + c->B * pages);
+    m.lists = (int32_t *)filled(0, sizeof(int32_t) * (size_t)m.count);
+    m.coming = (int32_t *)filled(0, sizeof(int32_t) * (size_t)m.count);
+    m.attention.k_lengths = list(m.lists, 1, table);
+    if (pages > 0) m.attention.k_pages = list(m.lists + c->B, 2, table);
     plx_status status =
         plx_parallax_workspace(context, &m.attention, PLX_DECODE, &m.args, &m.bytes);
     if (status == PLX_OK) m.workspace = filled(0xa5, m.bytes);
@@ -131,14 +153,8 @@ static struct memory memory_create(plx_context *context, const struct graph_case
 
 static void memory_destroy(struct memory *m)
 {
-    void *const all[] = {m->args.q.data,
-                         m->args.r.data,
-                         m->args.k.data,
-                         m->args.v.data,
-                         m->args.o.data,
-                         m->attention.k_lengths.data,
-                         m->attention.k_pages.data,
-                         m->workspace};
+    void *const all[] = {m->args.q.data, m->args.r.data, m->args.k.data, m->args.v.data,
+                         m->args.o.data, m->lists,       m->coming,      m->workspace};
     for (size_t n = 0; n < sizeof all / sizeof all[0]; n++) device_free(all[n]);
 }
 
@@ -160,18 +176,24 @@ static void forget(const struct memory *m)
     must(device_cuda.fill(m->args.o.data, 0xff, output_bytes(m), device_stream(), &err));
 }
 
-/* Lengths and pages of a replay. */
-static void upload_lists(const struct graph_case *c, const struct memory *m, int replay,
+static void upload(int32_t *to, const int32_t *lists, const struct memory *m)
+{
+    must(device_cuda.upload(to, lists, sizeof *lists * (size_t)m->count, device_stream(), &err));
+}
+
+/* Lengths and pages of a replay. Late: they come while the decode may have begun, and until then
+ * are those of the replay before, or anything. */
+static void upload_lists(const struct graph_case *c, const struct memory *m, int replay, bool late,
                          struct seeded *random)
 {
-    int32_t pages[MOST_PAGES];
-    must(device_cuda.upload(m->attention.k_lengths.data, c->lengths[replay],
-                            sizeof(int32_t) * (size_t)c->B, device_stream(), &err));
-    if (c->page == 0) return;
-    draw_pages(random, c, pages);
-    must(device_cuda.upload(m->attention.k_pages.data, pages,
-                            sizeof *pages * (size_t)plx_tensor_count(&m->attention.k_pages),
-                            device_stream(), &err));
+    int32_t lists[MOST_SEQUENCES + MOST_PAGES], other[MOST_SEQUENCES + MOST_PAGES];
+    for (int64_t b = 0; b < c->B; b++) lists[b] = c->lengths[replay][b % LENGTHS];
+    if (c->page > 0) draw_pages(random, c, lists + c->B);
+    for (int n = 0; n < m->count; n++)
+        other[n] =
+            (int32_t)(seeded_between(random, 0, UINT32_MAX) >> seeded_between(random, 0, 31));
+    if (late && replay % 2 == 1) upload(m->lists, other, m);
+    upload(late ? m->coming : m->lists, lists, m);
 }
 
 /* The same call, not captured, with a workspace of its own. */
@@ -190,13 +212,14 @@ static void expect_change(const struct graph_case *c, int replay, const unsigned
 {
     const size_t row = 2 * (size_t)(c->T * c->H * c->D);
     for (int64_t b = 0; b < c->B; b++)
-        if (c->lengths[replay][b] != c->lengths[replay - 1][b] &&
+        if (c->lengths[replay][b % LENGTHS] != c->lengths[replay - 1][b % LENGTHS] &&
             memcmp(got + b * (int64_t)row, before + b * (int64_t)row, row) == 0)
             fail_msg("%s: replay %d: sequence %d did not see that its length changed", c->name,
                      replay, (int)b);
 }
 
-static void run_case(plx_context *context, const struct graph_case *c, struct seeded *random)
+static void run_case(plx_context *context, const struct graph_case *c, bool late,
+                     struct seeded *random)
 {
     struct memory m = memory_create(context, c, random);
     unsigned char *got = malloc(output_bytes(&m)), *want = malloc(output_bytes(&m));
@@ -204,10 +227,11 @@ static void run_case(plx_context *context, const struct graph_case *c, struct se
     device_graph graph = NULL;
     if (m.workspace == NULL) fail_msg("%s: %s", c->name, plx_error(context));
     must(device_cuda.capture_begin(device_stream(), &err));
+    if (late) late_write(m.lists, m.coming, m.count, device_stream());
     decode(context, &m, m.workspace);
     must(device_cuda.capture_end(device_stream(), &graph, &err));
     for (int replay = 0; replay < REPLAYS; replay++) {
-        upload_lists(c, &m, replay, random);
+        upload_lists(c, &m, replay, late, random);
         forget(&m);
         must(device_cuda.graph_launch(graph, device_stream(), &err));
         device_download(got, m.args.o.data, output_bytes(&m));
@@ -224,31 +248,42 @@ static void run_case(plx_context *context, const struct graph_case *c, struct se
     memory_destroy(&m);
 }
 
-static void run_all(const char *kernel)
+static void run_all(const char *kernel, bool late)
 {
     plx_context *context;
     struct plx_context_config config = {.device = PLX_CUDA, .kernel = kernel};
     assert_int_equal(plx_context_create(&config, &context), PLX_OK);
     for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
         struct seeded random = seeded_make(7, n);
-        run_case(context, &cases[n], &random);
+        run_case(context, &cases[n], late, &random);
     }
     plx_context_destroy(context);
 }
 
-static void tuned_decode_is_replayed(void **state)
+static void run_tuned(bool late)
 {
     char text[256];
-    (void)state;
     device_describe(text, sizeof text);
     if (!strstr(text, "capability 9.")) skip();
-    run_all("cuda_sm90");
+    run_all("cuda_sm90", late);
+}
+
+static void tuned_decode_is_replayed(void **state)
+{
+    (void)state;
+    run_tuned(false);
+}
+
+static void tuned_decode_sees_what_comes_late(void **state)
+{
+    (void)state;
+    run_tuned(true);
 }
 
 static void fallback_is_replayed(void **state)
 {
     (void)state;
-    run_all("cuda_any");
+    run_all("cuda_any", false);
 }
 
 int main(void)
@@ -259,6 +294,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tuned_decode_is_replayed),
+        cmocka_unit_test(tuned_decode_sees_what_comes_late),
         cmocka_unit_test(fallback_is_replayed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,7 +55,7 @@ static void measured_shapes_get_the_fastest_plan(void **state)
                  {1, 8, 8, 4096, 128, 8, 1, 8, 3},   {1, 8, 8, 8192, 128, 8, 1, 16, 0},
                  {1, 8, 8, 16384, 128, 8, 1, 16, 0}, {1, 8, 8, 32768, 128, 8, 1, 8, 0},
                  {1, 1, 1, 4096, 128, 4, 1, 16, 4},  {1, 1, 1, 8192, 128, 8, 1, 64, 3},
-                 {1, 1, 1, 32768, 128, 8, 1, 64, 3}, {1, 2, 2, 8192, 128, 8, 1, 32, 1},
+                 {1, 1, 1, 32768, 128, 8, 1, 64, 3}, {1, 2, 2, 8192, 128, 8, 1, 16, 4},
                  {1, 2, 2, 32768, 128, 8, 1, 32, 1}, {1, 4, 4, 16384, 128, 8, 1, 32, 1},
                  {4, 8, 8, 4096, 128, 8, 1, 2, 1},   {4, 8, 8, 8192, 128, 8, 1, 2, 1},
                  {8, 8, 8, 2048, 128, 8, 1, 1, 0},   {32, 8, 8, 512, 128, 4, 1, 1, 0},
@@ -81,14 +81,17 @@ static void uneven_work_becomes_a_list(void **state)
 {
     (void)state;
     assert_true(plan_of(40, 8, 8, 4096, 128).list); /* 320 pairs in two rounds of 264 */
-    struct attention_problem p = problem(32, 1, 8, 8, 4096, 128);
+    struct attention_problem p = problem(32, 1, 8, 8, 8192, 128);
+    assert_false(decode_plan_make(&p, true).list);
     p.k_lengths.rank = 1;
     struct decode_plan plan = decode_plan_make(&p, true);
     assert_true(plan.list);
     assert_int_equal(plan.parts, 32); /* room for 33, but sequences of one length stay whole */
+    p.S = 4096;                       /* even the longest is soon done */
+    assert_false(decode_plan_make(&p, true).list);
 }
 
-/* Where a block finds its keys without the length, it looks its page up while that is read. */
+/* Where a block finds its keys without the length, there is less to compute behind it. */
 static void a_short_sequence_is_cut_whatever_its_length(void **state)
 {
     (void)state;
