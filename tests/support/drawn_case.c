@@ -66,6 +66,14 @@ static void name_case(const char *kind, int number, struct drawn_case *d)
     d->c.name = d->name;
 }
 
+/* So many pairs of a sequence and a head that a GPU has no room for all of them at once. */
+static void draw_many(struct seeded *random, struct attention_case *c)
+{
+    c->B = seeded_between(random, 20, DRAWN_MAX_BATCH), c->G = seeded_between(random, 14, 19);
+    c->H = c->G * seeded_between(random, 1, 2);
+    c->T = seeded_between(random, 1, 2);
+}
+
 void drawn_decode(struct seeded *random, int number, struct drawn_case *d)
 {
     static const int keys[] = {0,   1,   2,   15,  16,  17,  31,  32,  33,   48,   63,   64,  65,
@@ -84,6 +92,7 @@ void drawn_decode(struct seeded *random, int number, struct drawn_case *d)
     int64_t heads = c->T * c->H, least = (LEAST_ROWS + heads - 1) / heads;
     if (c->S <= 600 && c->B < least) c->B = least;
     if (c->S > 600 && c->B * heads < LEAST_ROWS) c->H = c->G * 16;
+    if (c->S < 300 && chance(random, 0.1)) draw_many(random, c);
     c->D = chance(random, 0.5) ? 128 : 64;
     c->values = draw_values(random);
     c->wide = chance(random, 0.3);
