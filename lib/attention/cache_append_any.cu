@@ -3,6 +3,7 @@
  * can be captured with the decode that follows it. */
 #include "cuda/check.cuh"
 #include "cuda/element.cuh"
+#include "cuda/instructions.cuh"
 
 extern "C" {
 #include "attention/cache_append.h"
@@ -41,6 +42,8 @@ __global__ void __launch_bounds__(APPEND_THREADS)
 {
     const struct attention_problem &cache = a.cache;
     int64_t warp = (int64_t)blockIdx.x * APPEND_WARPS + threadIdx.x / 32;
+    dependency_release();
+    dependency_wait();
     if (warp >= cache.B * cache.T * rows) return;
     int64_t token = warp / rows, b = token / cache.T, t = token % cache.T;
     int64_t key = cache_append_key(&a, b, t), row = warp % rows;
@@ -81,8 +84,17 @@ static plx_status append_launch(plx_context *context, const struct cache_append 
     if (blocks == 0) return PLX_OK;
     CHECK(context, blocks <= INT32_MAX, PLX_UNSUPPORTED,
           "k: %lld rows are more than one launch takes", (long long)(cache->B * cache->T * rows));
-    append_kernel<<<(unsigned)blocks, APPEND_THREADS, 0, stream>>>(*append, (int)rows);
-    CHECK_CUDA(context, cudaGetLastError());
+    /* Where GPUs can, our blocks take their places while the launch before us drains. */
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)blocks);
+    config.blockDim = dim3(APPEND_THREADS);
+    config.stream = stream;
+    config.attrs = &overlap;
+    config.numAttrs = context->capability >= 90 ? 1 : 0;
+    CHECK_CUDA(context, cudaLaunchKernelEx(&config, append_kernel, *append, (int)rows));
     return PLX_OK;
 }
 

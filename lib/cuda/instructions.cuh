@@ -180,19 +180,22 @@ static __device__ __forceinline__ void computed_here(int64_t &x)
     asm volatile("" : "+l"(x));
 }
 
-/* ---- Dependent launches
- * -------------------------------------------------------------------------- */
+/* ---- Dependent launches; older GPUs run one launch after the other --------------------------- */
 
 /* Waits until the launches before this one have finished and their writes are visible. */
 static __device__ __forceinline__ void dependency_wait(void)
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 /* Lets the next launch begin; it waits by itself for our results. */
 static __device__ __forceinline__ void dependency_release(void)
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 #endif
