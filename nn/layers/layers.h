@@ -111,13 +111,17 @@ void heads_carve(const struct heads *heads, int64_t tokens, enum record_parts pa
 /* What linear_project is to fill raw and z by, at most two; returns how many. */
 int heads_projections(const struct heads *heads, const struct heads_record *record,
                       struct projection projections[2]);
-/* Fills the rest of the record. positions i32 [N]. */
-plx_status heads_forward(struct backend *be, const struct heads *heads,
-                         const struct param_list *params, const struct plx_tensor *positions,
-                         const struct heads_record *record);
-plx_status heads_recompute(struct backend *be, const struct heads *heads,
-                           const struct param_list *params, const struct plx_tensor *positions,
-                           const struct heads_record *record);
+/* Heads of a layer, which share their tokens and what the configuration says of norms and rotary
+ * positions; at most NORM_ROPE_MOST. */
+struct heads_pass {
+    const struct heads *heads;
+    const struct heads_record *record;
+};
+/* Fills the rest of the records. positions i32 [N]. */
+plx_status heads_forward(struct backend *be, const struct heads_pass *passes, int count,
+                         const struct param_list *params, const struct plx_tensor *positions);
+plx_status heads_recompute(struct backend *be, const struct heads_pass *passes, int count,
+                           const struct param_list *params, const struct plx_tensor *positions);
 /* dout [N,h,D] is used as scratch. */
 plx_status heads_backward(struct backend *be, const struct heads *heads,
                           const struct param_list *params, const struct plx_tensor *positions,

@@ -237,19 +237,28 @@ static plx_status gather_keys(struct backend *be, const struct batch_view *batch
 
 /* ---- Forward and backward ---- */
 
+/* q, k and, where there is one, r; returns how many. */
+static int heads_passes(const struct mixer *mixer, const struct attention_record *keep,
+                        struct heads_pass passes[NORM_ROPE_MOST])
+{
+    passes[0] = (struct heads_pass){&mixer->q, &keep->q};
+    passes[1] = (struct heads_pass){&mixer->k, &keep->k};
+    passes[2] = (struct heads_pass){&mixer->r, &keep->r};
+    return has_probe(mixer) ? 3 : 2;
+}
+
 static plx_status project(struct backend *be, const struct mixer *mixer, struct param_list *params,
                           const struct plx_tensor *positions, const struct plx_tensor *x,
                           const struct attention_record *keep)
 {
     struct projection projections[7] = {{.weight = mixer->value, .y = &keep->v}};
+    struct heads_pass passes[NORM_ROPE_MOST];
+    const int kinds = heads_passes(mixer, keep, passes);
     int count = 1;
-    count += heads_projections(&mixer->q, &keep->q, projections + count);
-    count += heads_projections(&mixer->k, &keep->k, projections + count);
-    if (has_probe(mixer)) count += heads_projections(&mixer->r, &keep->r, projections + count);
+    for (int i = 0; i < kinds; i++)
+        count += heads_projections(passes[i].heads, passes[i].record, projections + count);
     TRY(linear_project(be, params, x, projections, count));
-    TRY(heads_forward(be, &mixer->q, params, positions, &keep->q));
-    TRY(heads_forward(be, &mixer->k, params, positions, &keep->k));
-    if (has_probe(mixer)) TRY(heads_forward(be, &mixer->r, params, positions, &keep->r));
+    TRY(heads_forward(be, passes, kinds, params, positions));
     return bias_forward(be, mixer->value_bias, params, &keep->v);
 }
 
@@ -273,11 +282,9 @@ static plx_status attention_recompute(struct backend *be, const struct mixer *mi
                                       struct param_list *params, const struct batch_view *batch,
                                       void *record)
 {
-    const struct attention_record *keep = record;
-    const struct plx_tensor *positions = &batch->positions;
-    TRY(heads_recompute(be, &mixer->q, params, positions, &keep->q));
-    TRY(heads_recompute(be, &mixer->k, params, positions, &keep->k));
-    return has_probe(mixer) ? heads_recompute(be, &mixer->r, params, positions, &keep->r) : PLX_OK;
+    struct heads_pass passes[NORM_ROPE_MOST];
+    const int kinds = heads_passes(mixer, record, passes);
+    return heads_recompute(be, passes, kinds, params, &batch->positions);
 }
 
 /* Gradients of what the mechanism reads, in scratch. */

@@ -150,13 +150,14 @@ static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
     return dry_count_of(be, "rope", be->counted->scratch->rope, x);
 }
 
-static plx_status dry_norm_rope(struct backend *be, const struct plx_tensor *y,
-                                const struct plx_tensor *rstd, const struct plx_tensor *x,
-                                const struct plx_tensor *gain, double eps,
-                                const struct plx_tensor *positions, const struct rope *rope)
+static plx_status dry_norm_rope(struct backend *be, const struct norm_rope *call)
 {
-    TRY(dry_rmsnorm(be, y, rstd, x, gain, eps));
-    return dry_rope(be, y, y, positions, rope, false);
+    for (int i = 0; i < call->count; i++) {
+        const struct turned_heads *heads = &call->heads[i];
+        TRY(dry_rmsnorm(be, heads->y, heads->rstd, heads->x, heads->gain, call->eps));
+        TRY(dry_rope(be, heads->y, heads->y, call->positions, call->rope, false));
+    }
+    return PLX_OK;
 }
 
 static plx_status dry_norm_rope_backward(

@@ -46,8 +46,7 @@ WATCHED(bias, (be, y, x, bias), tensor y, tensor x, tensor bias)
 WATCHED(bias_backward, (be, dbias, dy), tensor dbias, tensor dy)
 WATCHED(rope, (be, y, x, positions, rope, inverse), tensor y, tensor x, tensor positions,
         const struct rope *rope, bool inverse)
-WATCHED(norm_rope, (be, y, rstd, x, gain, eps, positions, rope), tensor y, tensor rstd, tensor x,
-        tensor gain, double eps, tensor positions, const struct rope *rope)
+WATCHED(norm_rope, (be, call), const struct norm_rope *call)
 WATCHED(norm_rope_backward, (be, dx, dgain, dy, x, gain, rstd, positions, rope), tensor dx,
         tensor dgain, tensor dy, tensor x, tensor gain, tensor rstd, tensor positions,
         const struct rope *rope)

@@ -62,9 +62,24 @@ struct rope_shape {
 const char *launch_rope(plx_stream stream, plx_dtype T, void *y, const void *x,
                         const int32_t *positions, const struct rope_turns *turns, bool inverse,
                         struct rope_shape shape);
-const char *launch_norm_rope(plx_stream stream, plx_dtype T, void *y, float *rstd, const void *x,
-                             const float *gain, double eps, const int32_t *positions,
-                             const struct rope_turns *turns, struct rope_shape shape);
+/* Some kinds of heads of the same tokens, each y, x [N,H,D]. */
+enum { HEADS_LIST = 3 };
+struct heads_item {
+    void *y;
+    float *rstd;
+    const void *x;
+    const float *gain;
+    int H;
+};
+struct heads_list {
+    struct heads_item of[HEADS_LIST];
+    int count;
+    float eps;
+    int64_t N;
+    int D;
+};
+const char *launch_norm_rope(plx_stream stream, plx_dtype T, const struct heads_list *list,
+                             const int32_t *positions, const struct rope_turns *turns);
 const char *launch_norm_rope_backward(plx_stream stream, plx_dtype T, void *dx, float *dgain,
                                       const void *dy, const void *x, const float *gain,
                                       const float *rstd, const int32_t *positions,
