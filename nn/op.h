@@ -123,6 +123,22 @@ struct orthogonalise {
     int count;
 };
 
+/* Products of one x [M,K] with several packed matrices, y = x W^T + residual of each item (residual
+ * may be NULL). Where gain [K] is given, x is normed first, as by rmsnorm, to the activation dtype.
+ * Where gated, there are two matrices of one shape, a gate's and its up's, and all that is written
+ * is the first y, which has the activation dtype: swiglu of the two products. */
+struct projected {
+    const struct packed *weight;
+    const struct plx_tensor *y, *residual;
+};
+struct project_all {
+    const struct plx_tensor *x, *gain;
+    double eps;
+    const struct projected *items;
+    int count;
+    bool gated;
+};
+
 /* Heads that are normed, then turned: y, x [N,H,D], rstd [N H], gain [D]. */
 struct turned_heads {
     const struct plx_tensor *y, *rstd, *x, *gain;
@@ -197,6 +213,7 @@ struct ops {
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight,
                           const struct plx_tensor *residual);
+    plx_status (*project_all)(struct backend *be, const struct project_all *call);
     /* y[n,:] = table[ids[n],:] of a packed table [V,E]. */
     plx_status (*unpack)(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                          const struct plx_tensor *ids);

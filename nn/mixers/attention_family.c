@@ -248,8 +248,8 @@ static int heads_passes(const struct mixer *mixer, const struct attention_record
 }
 
 static plx_status project(struct backend *be, const struct mixer *mixer, struct param_list *params,
-                          const struct plx_tensor *positions, const struct plx_tensor *x,
-                          const struct attention_record *keep)
+                          const struct plx_tensor *positions, const struct rmsnorm *norm,
+                          const struct plx_tensor *x, const struct attention_record *keep)
 {
     struct projection projections[7] = {{.weight = mixer->value, .y = &keep->v}};
     struct heads_pass passes[NORM_ROPE_MOST];
@@ -257,7 +257,7 @@ static plx_status project(struct backend *be, const struct mixer *mixer, struct 
     int count = 1;
     for (int i = 0; i < kinds; i++)
         count += heads_projections(passes[i].heads, passes[i].record, projections + count);
-    TRY(linear_project(be, params, x, projections, count));
+    TRY(linear_project(be, params, norm, x, projections, count));
     TRY(heads_forward(be, passes, kinds, params, positions));
     return bias_forward(be, mixer->value_bias, params, &keep->v);
 }
@@ -268,7 +268,7 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
                                     const struct plx_tensor *residual, const struct plx_tensor *y)
 {
     const struct attention_record *keep = record;
-    TRY(project(be, mixer, params, &batch->positions, x, keep));
+    TRY(project(be, mixer, params, &batch->positions, NULL, x, keep));
     const struct plx_attention attention = batch_attention(be, mixer, batch);
     struct plx_parallax_args args = batch_args(batch, keep);
     const size_t mark = arena_mark(&be->scratch);
@@ -349,14 +349,14 @@ static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct 
 
 static plx_status attention_decode(struct backend *be, const struct mixer *mixer,
                                    struct param_list *params, const struct decode_view *step,
-                                   const struct plx_tensor *x, void *cache,
-                                   const struct plx_tensor *residual, const struct plx_tensor *y)
+                                   const struct rmsnorm *norm, const struct plx_tensor *x,
+                                   void *cache, const struct plx_tensor *y)
 {
     const struct attention_cache *cached = cache;
     struct attention_record keep;
     size_t mark = arena_mark(&be->scratch);
     attention_carve(mixer, x->shape[0], RECORD_ALL, &be->scratch, &keep);
-    TRY(project(be, mixer, params, &step->positions, x, &keep));
+    TRY(project(be, mixer, params, &step->positions, norm, x, &keep));
     const struct plx_attention attention = {.causal = true,
                                             .window = mixer->window,
                                             .k_lengths = step->k_lengths,
@@ -374,7 +374,7 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
     const struct attend attend = {mixer->mechanism, &attention, &args};
     TRY(step->count > FEW_TOKENS ? be->ops->attend_forward(be, &attend)
                                  : be->ops->attend_decode(be, &attend));
-    TRY(linear_residual(be, mixer->output, params, &keep.o, residual, y));
+    TRY(linear_residual(be, mixer->output, params, &keep.o, x, y));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }

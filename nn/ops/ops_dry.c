@@ -7,6 +7,7 @@
 #include "ops/attend.h"
 #include "ops/check.h"
 #include "ops/orthogonalise.h"
+#include "ops/project_all.h"
 #include "ops/scratch.h"
 
 /* A block, and another on top of it. */
@@ -120,6 +121,14 @@ static plx_status dry_project(struct backend *be, const struct plx_tensor *y,
     size_t first, second;
     TRY(be->counted->scratch->project(be, y, x, weight, &first, &second));
     return dry_count_both(be, "project", first, second);
+}
+
+static plx_status dry_project_all(struct backend *be, const struct project_all *call)
+{
+    const struct ops_scratch *scratch = be->counted->scratch;
+    TRY(check_project_all(be, call));
+    if (scratch->project_all != NULL && scratch->project_all(be, call)) return PLX_OK;
+    return project_all_by_parts(be, call);
 }
 
 static plx_status dry_unpack(struct backend *be, const struct plx_tensor *y,
@@ -279,6 +288,7 @@ const struct ops ops_dry = {
     .rmsnorm = dry_rmsnorm,
     .rmsnorm_backward = dry_rmsnorm_backward,
     .project = dry_project,
+    .project_all = dry_project_all,
     .unpack = dry_unpack,
     .bias = dry_bias,
     .bias_backward = dry_bias_backward,

@@ -6,6 +6,7 @@
 #include "ops/check.h"
 #include "ops/clip_host.h"
 #include "ops/orthogonalise.h"
+#include "ops/project_all.h"
 #include "ops/ref_table.h"
 #include "ops/scratch.h"
 
@@ -307,6 +308,7 @@ const struct ops ops_ref = {
     .rmsnorm = reference_rmsnorm,
     .rmsnorm_backward = reference_rmsnorm_backward,
     .project = reference_project,
+    .project_all = project_all_by_parts,
     .unpack = reference_unpack,
     .bias = reference_bias,
     .bias_backward = reference_bias_backward,

@@ -41,6 +41,7 @@ WATCHED(rmsnorm_backward, (be, dx, dgain, dy, x, gain, rstd, residual), tensor d
         tensor dy, tensor x, tensor gain, tensor rstd, tensor residual)
 WATCHED(project, (be, y, x, weight, residual), tensor y, tensor x, const struct packed *weight,
         tensor residual)
+WATCHED(project_all, (be, call), const struct project_all *call)
 WATCHED(unpack, (be, y, table, ids), tensor y, const struct packed *table, tensor ids)
 WATCHED(bias, (be, y, x, bias), tensor y, tensor x, tensor bias)
 WATCHED(bias_backward, (be, dbias, dy), tensor dbias, tensor dy)
@@ -91,6 +92,7 @@ const struct ops *ops_watched(const struct ops_watch *by)
         .rmsnorm = watched_rmsnorm,
         .rmsnorm_backward = watched_rmsnorm_backward,
         .project = watched_project,
+        .project_all = watched_project_all,
         .unpack = watched_unpack,
         .bias = watched_bias,
         .bias_backward = watched_bias_backward,

@@ -34,9 +34,10 @@ static inline bool chain_is_possible(void)
            major >= 9;
 }
 
+/* With bytes of dynamic shared memory. */
 template <class... Parameters, class... Arguments>
-static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks, int threads,
-                                  plx_stream stream, Arguments... arguments)
+static inline void launch_chained_with(size_t shared, void (*kernel)(Parameters...), int64_t blocks,
+                                       int threads, plx_stream stream, Arguments... arguments)
 {
     cudaLaunchAttribute overlap = {};
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -44,10 +45,20 @@ static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks,
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)blocks);
     config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)stream;
     config.attrs = &overlap;
     config.numAttrs = chain_is_possible() ? 1 : 0;
-    cudaLaunchKernelEx(&config, kernel, arguments...);
+    if (shared == 0 || cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            (int)shared) == cudaSuccess)
+        cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+template <class... Parameters, class... Arguments>
+static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks, int threads,
+                                  plx_stream stream, Arguments... arguments)
+{
+    launch_chained_with(0, kernel, blocks, threads, stream, arguments...);
 }
 
 #endif

@@ -63,6 +63,9 @@ plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
                                 size_t *block, size_t *product);
 plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                         const struct packed *weight, const struct plx_tensor *residual);
+/* Whether one launch computes them, which takes no scratch: a matter of shapes and the GPU. */
+bool cuda_project_all_joins(const struct backend *be, const struct project_all *call);
+plx_status cuda_project_all(struct backend *be, const struct project_all *call);
 plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                        const struct plx_tensor *ids);
 

@@ -157,6 +157,35 @@ struct gemv {
 bool launch_gemv_serves(const struct gemv *call);
 const char *launch_gemv(plx_stream stream, const struct gemv *call);
 
+/* ---- gemv_list_cuda.cu ---- */
+/* Products of one x [rows,K] of bf16 with several weights [N,K] of bf16, or of int8 times scale
+ * [N]: y = x weight^T + add, all dense, y and add (or NULL) [rows,N] of out. Where gain is given, x
+ * is normed first, as by launch_rmsnorm; gated: there are two weights of one shape, and the first y
+ * = silu(its product) times the other's. Nothing that is still under way writes weights, scales or
+ * the gain. */
+enum { GEMV_ITEMS = 8 };
+struct gemv_item {
+    void *y;
+    const void *weight, *add;
+    const float *scale; /* NULL: the weight is bf16; all of a list are alike */
+    int64_t N;
+};
+struct gemv_list {
+    struct gemv_item items[GEMV_ITEMS];
+    int count;
+    bool gated;
+    const void *x;
+    const float *gain;
+    float eps;
+    plx_dtype out;
+    int rows;
+    int64_t K;
+};
+/* Whether the GPU overlaps launches, and rows are so few and K so short that the kernel takes them;
+ * looks at no address. */
+bool launch_gemv_list_serves(const struct gemv_list *list);
+const char *launch_gemv_list(plx_stream stream, const struct gemv_list *list);
+
 /* ---- project_cuda.cu ---- */
 /* The same of an int8 weight and a few rows of bf16, by the tensor cores. */
 bool launch_tiles_serves(const struct gemv *call);
