@@ -17,14 +17,16 @@ void replay_forget(struct replay *replay, const struct backend *be)
     replay->graph = NULL;
 }
 
+/* Work may leave scratch taken that its caller gives back, so where it began is noted before. */
 static plx_status capture(struct replay *replay, struct backend *be, replay_work work, void *user)
 {
     replay_forget(replay, be);
+    replay->scratch = scratch_of(be);
     TRY(be->device->capture_begin(be->stream, be->err));
     plx_status status = work(user);
     plx_status ended =
         be->device->capture_end(be->stream, &replay->graph, status == PLX_OK ? be->err : NULL);
-    replay->scratch = scratch_of(be);
+    if (status != PLX_OK) replay_forget(replay, be);
     return status != PLX_OK ? status : ended;
 }
 

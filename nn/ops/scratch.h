@@ -28,6 +28,7 @@ struct ops_scratch {
                           size_t *second);
     /* False where the call is made by operations that count for themselves; NULL: always. */
     bool (*project_all)(const struct backend *be, const struct project_all *call);
+    size_t (*draw)(const struct backend *be, const struct plx_tensor *x);
 };
 
 extern const struct ops_scratch ops_cpu_scratch;

@@ -24,16 +24,6 @@ static __device__ __forceinline__ void chain_release(void)
 #endif
 }
 
-/* Older GPUs run one kernel after the other. */
-static inline bool chain_is_possible(void)
-{
-    int device, major = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
-               cudaSuccess &&
-           major >= 9;
-}
-
 /* With bytes of dynamic shared memory. */
 template <class... Parameters, class... Arguments>
 static inline void launch_chained_with(size_t shared, void (*kernel)(Parameters...), int64_t blocks,
@@ -48,7 +38,7 @@ static inline void launch_chained_with(size_t shared, void (*kernel)(Parameters.
     config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)stream;
     config.attrs = &overlap;
-    config.numAttrs = chain_is_possible() ? 1 : 0;
+    config.numAttrs = is_hopper() ? 1 : 0; /* older GPUs run one after the other */
     if (shared == 0 || cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             (int)shared) == cudaSuccess)
         cudaLaunchKernelEx(&config, kernel, arguments...);

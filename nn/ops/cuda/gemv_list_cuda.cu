@@ -390,7 +390,7 @@ bool launch_gemv_list_serves(const struct gemv_list *list)
 {
     return list->rows >= 1 && list->rows <= FEW && list->K >= 1 &&
            list->K <= MOST_PARTS * LONGEST_PART && rows_of(list) >= 1 &&
-           rows_of(list) < INT32_MAX / FEW && chain_is_possible();
+           rows_of(list) < INT32_MAX / FEW && is_hopper();
 }
 
 const char *launch_gemv_list(plx_stream stream, const struct gemv_list *list)
