@@ -29,6 +29,7 @@ static enum timed_phase phase_of(size_t member)
 {
     const bool product = member == offsetof(struct ops, gemm) ||
                          member == offsetof(struct ops, project) ||
+                         member == offsetof(struct ops, project_all) ||
                          member == offsetof(struct ops, orthogonalise);
     if (in_optimiser) return product ? TIMED_OPTIMISER_GEMM : TIMED_OPTIMISER_OTHER;
     if (product) return TIMED_GEMM;

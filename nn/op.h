@@ -123,6 +123,38 @@ struct orthogonalise {
     int count;
 };
 
+/* Products of one x [M,K] with several packed matrices, y = x W^T + residual of each item (residual
+ * may be NULL). Where gain [K] is given, x is normed first, as by rmsnorm, to the activation dtype.
+ * Where gated, there are two matrices of one shape, a gate's and its up's, and all that is written
+ * is the first y, which has the activation dtype: swiglu of the two products. */
+struct projected {
+    const struct packed *weight;
+    const struct plx_tensor *y, *residual;
+};
+struct project_all {
+    const struct plx_tensor *x, *gain;
+    double eps;
+    const struct projected *items;
+    int count;
+    bool gated;
+};
+
+/* Heads that are normed, then turned: y, x [N,H,D], rstd [N H], gain [D]. */
+struct turned_heads {
+    const struct plx_tensor *y, *rstd, *x, *gain;
+};
+
+/* rmsnorm over the channels of every head, then rope, of some heads of the same tokens; of at most
+ * three kinds: q, k and r. */
+enum { NORM_ROPE_MOST = 3 };
+struct norm_rope {
+    const struct turned_heads *heads;
+    int count;
+    double eps;
+    const struct plx_tensor *positions;
+    const struct rope *rope;
+};
+
 /* New rows of keys and values on their way into a cache: attention's k_lengths counts them already
  * (plx_cache_append). */
 struct append {
@@ -181,6 +213,7 @@ struct ops {
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight,
                           const struct plx_tensor *residual);
+    plx_status (*project_all)(struct backend *be, const struct project_all *call);
     /* y[n,:] = table[ids[n],:] of a packed table [V,E]. */
     plx_status (*unpack)(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                          const struct plx_tensor *ids);
@@ -198,12 +231,8 @@ struct ops {
     plx_status (*rope)(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                        const struct plx_tensor *positions, const struct rope *rope, bool inverse);
 
-    /* rmsnorm over the channels of every head of x [N,H,D], then rope: rstd [N H], gain [D]. */
-    plx_status (*norm_rope)(struct backend *be, const struct plx_tensor *y,
-                            const struct plx_tensor *rstd, const struct plx_tensor *x,
-                            const struct plx_tensor *gain, double eps,
-                            const struct plx_tensor *positions, const struct rope *rope);
-    /* dx, which may be dy; dgain accumulated. */
+    plx_status (*norm_rope)(struct backend *be, const struct norm_rope *call);
+    /* Of one kind of heads: dx, which may be dy; dgain accumulated. */
     plx_status (*norm_rope_backward)(struct backend *be, const struct plx_tensor *dx,
                                      const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                      const struct plx_tensor *x, const struct plx_tensor *gain,

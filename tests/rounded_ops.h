@@ -45,12 +45,14 @@ ROUNDED(rope, (be, y, x, positions, how, inverse), y, ROUNDED_NONE, rounded_view
         rounded_view positions, const struct rope *how, bool inverse)
 
 /* One after the other: the naive model stores what is between them. */
-static inline plx_status rounded_norm_rope(struct backend *be, rounded_view y, rounded_view rstd,
-                                           rounded_view x, rounded_view gain, double eps,
-                                           rounded_view positions, const struct rope *how)
+static inline plx_status rounded_norm_rope(struct backend *be, const struct norm_rope *call)
 {
-    TRY(rounded_rmsnorm(be, y, rstd, x, gain, eps));
-    return rounded_rope(be, y, y, positions, how, false);
+    for (int i = 0; i < call->count; i++) {
+        const struct turned_heads *heads = &call->heads[i];
+        TRY(rounded_rmsnorm(be, heads->y, heads->rstd, heads->x, heads->gain, call->eps));
+        TRY(rounded_rope(be, heads->y, heads->y, call->positions, call->rope, false));
+    }
+    return PLX_OK;
 }
 
 static inline plx_status rounded_norm_rope_backward(struct backend *be, rounded_view dx,

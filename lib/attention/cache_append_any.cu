@@ -3,6 +3,7 @@
  * can be captured with the decode that follows it. */
 #include "cuda/check.cuh"
 #include "cuda/element.cuh"
+#include "cuda/instructions.cuh"
 
 extern "C" {
 #include "attention/cache_append.h"
@@ -30,6 +31,20 @@ static __device__ void append_row(const struct plx_tensor &from, int64_t source,
     }
 }
 
+/* The same of elements that stay what they are, 16 bytes at once; false where that cannot be. */
+static __device__ bool append_copy(const struct plx_tensor &from, int64_t source,
+                                   const struct plx_tensor &to, int64_t target, int D)
+{
+    int64_t size = from.dtype == PLX_F32 ? 4 : 2;
+    const char *in = (const char *)from.data + source * size;
+    char *out = (char *)to.data + target * size;
+    if (from.dtype != to.dtype || (D * size | (uintptr_t)in | (uintptr_t)out) % 16 != 0)
+        return false;
+    for (int i = threadIdx.x % 32; i < D * size / 16; i += 32)
+        ((uint4 *)out)[i] = ((const uint4 *)in)[i];
+    return true;
+}
+
 static __device__ float append_scale(const struct plx_tensor &scales, int64_t g)
 {
     return scales.data != NULL ? ((const float *)scales.data)[g] : 1.0f;
@@ -41,9 +56,15 @@ __global__ void __launch_bounds__(APPEND_THREADS)
 {
     const struct attention_problem &cache = a.cache;
     int64_t warp = (int64_t)blockIdx.x * APPEND_WARPS + threadIdx.x / 32;
+    dependency_release();
+    int64_t token = warp / rows, row = warp - token * rows, b = token / cache.T;
+    int64_t t = token - b * cache.T;
+    /* Divisions take as long as a look at memory: they are done while the launch before us drains.
+     */
+    computed_here(row), computed_here(b), computed_here(t);
+    dependency_wait();
     if (warp >= cache.B * cache.T * rows) return;
-    int64_t token = warp / rows, b = token / cache.T, t = token % cache.T;
-    int64_t key = cache_append_key(&a, b, t), row = warp % rows;
+    int64_t key = cache_append_key(&a, b, t);
     int G = (int)cache.G, D = (int)cache.D, H = (int)a.q.shape[2];
     bool has_place = key >= 0 && key < cache.S;
     const float *cosine = NULL, *sine = NULL;
@@ -57,10 +78,14 @@ __global__ void __launch_bounds__(APPEND_THREADS)
         bool is_key = row < G;
         int64_t g = row % G;
         const struct plx_tensor &from = is_key ? a.k : a.v, &to = is_key ? cache.k : cache.v;
+        const struct plx_tensor &scales = is_key ? cache.k_scales : cache.v_scales;
         struct attention_sequence sequence = {0, 0, 0, b, 0, cache.S};
-        append_row(from, element_row(from, b, t, g), to,
-                   attention_key_offset(&cache, &to, &sequence, key, g), D, is_key ? cosine : NULL,
-                   sine, append_scale(is_key ? cache.k_scales : cache.v_scales, g));
+        int64_t source = element_row(from, b, t, g);
+        int64_t target = attention_key_offset(&cache, &to, &sequence, key, g);
+        if (!is_key) cosine = NULL;
+        if (cosine == NULL && scales.data == NULL && append_copy(from, source, to, target, D))
+            return;
+        append_row(from, source, to, target, D, cosine, sine, append_scale(scales, g));
         return;
     }
     bool is_query = row < 2 * G + H;
@@ -81,8 +106,17 @@ static plx_status append_launch(plx_context *context, const struct cache_append 
     if (blocks == 0) return PLX_OK;
     CHECK(context, blocks <= INT32_MAX, PLX_UNSUPPORTED,
           "k: %lld rows are more than one launch takes", (long long)(cache->B * cache->T * rows));
-    append_kernel<<<(unsigned)blocks, APPEND_THREADS, 0, stream>>>(*append, (int)rows);
-    CHECK_CUDA(context, cudaGetLastError());
+    /* Where GPUs can, our blocks take their places while the launch before us drains. */
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)blocks);
+    config.blockDim = dim3(APPEND_THREADS);
+    config.stream = stream;
+    config.attrs = &overlap;
+    config.numAttrs = context->capability >= 90 ? 1 : 0;
+    CHECK_CUDA(context, cudaLaunchKernelEx(&config, append_kernel, *append, (int)rows));
     return PLX_OK;
 }
 

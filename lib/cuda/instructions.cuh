@@ -205,19 +205,22 @@ static __device__ __forceinline__ int arrived_here(int x)
     return __shfl_sync(0xffffffffu, x, (int)threadIdx.x % 32);
 }
 
-/* ---- Dependent launches
- * -------------------------------------------------------------------------- */
+/* ---- Dependent launches; older GPUs run one launch after the other --------------------------- */
 
 /* Waits until the launches before this one have finished and their writes are visible. */
 static __device__ __forceinline__ void dependency_wait(void)
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 /* Lets the next launch begin; it waits by itself for our results. */
 static __device__ __forceinline__ void dependency_release(void)
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 #endif

@@ -1,7 +1,8 @@
 /* block.c: the pre-norm residual block, h = x + mixer(norm(x)), y = h + mlp(norm(h)).
  *
- * Forward is six numbered steps; backward cites the step it reverses; decode is the same six with
- * nothing kept. Parameter names are those of the configuration's family. */
+ * Forward is six numbered steps; backward cites the step it reverses; decode is the same with
+ * nothing kept, where norms are part of the products behind them. Parameter names are those of the
+ * configuration's family. */
 #include "layers/block.h"
 
 #include <stdio.h>
@@ -107,15 +108,9 @@ plx_status block_decode(struct backend *be, const struct block *block, struct pa
                         const struct plx_tensor *y)
 {
     size_t mark = arena_mark(&be->scratch);
-    struct plx_tensor rstd = arena_tensor(&be->scratch, block->precision.storage, 1, x->shape),
-                      normed = arena_tensor(&be->scratch, block->precision.activation, 2, x->shape),
-                      h = arena_tensor(&be->scratch, block->precision.activation, 2, x->shape);
-    struct mlp_record mlp;
-    TRY(rmsnorm_forward(be, &block->mixer_norm, params, x, &normed, &rstd));
-    TRY(block->kind->decode(be, block->mixer, params, step, &normed, cache, x, &h));
-    mlp_carve(&block->mlp, x->shape[0], &be->scratch, &mlp);
-    TRY(rmsnorm_forward(be, &block->mlp_norm, params, &h, &normed, &rstd));
-    TRY(mlp_forward(be, &block->mlp, params, &normed, &mlp, &h, y));
+    struct plx_tensor h = arena_tensor(&be->scratch, block->precision.activation, 2, x->shape);
+    TRY(block->kind->decode(be, block->mixer, params, step, &block->mixer_norm, x, cache, &h));
+    TRY(mlp_decode(be, &block->mlp, params, &block->mlp_norm, &h, y));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }

@@ -40,16 +40,30 @@ static plx_status finish(struct backend *be, const struct heads *heads,
                          const struct param_list *params, const struct plx_tensor *positions,
                          const struct heads_record *record)
 {
-    if (is_joined(heads))
-        return be->ops->norm_rope(be, &record->out, &record->rstd, &record->raw,
-                                  &params->items[heads->norm.gain].value, heads->norm.eps,
-                                  positions, &heads->rope);
     if (heads->has_norm)
         TRY(rmsnorm_forward(be, &heads->norm, params, &record->raw, &record->normed,
                             &record->rstd));
     if (heads->gate >= 0) TRY(be->ops->gate(be, &record->out, &record->normed, &record->z));
     if (!heads->has_rope) return PLX_OK;
     return be->ops->rope(be, &record->out, &record->out, positions, &heads->rope, false);
+}
+
+/* The same of those that are joined, which belong to one layer: their eps and rope are one. */
+static plx_status finish_joined(struct backend *be, const struct heads_pass *passes, int count,
+                                const struct param_list *params, const struct plx_tensor *positions)
+{
+    struct turned_heads turned[NORM_ROPE_MOST];
+    struct norm_rope call = {.heads = turned, .positions = positions};
+    for (int i = 0; i < count; i++) {
+        const struct heads *heads = passes[i].heads;
+        const struct heads_record *record = passes[i].record;
+        if (!is_joined(heads)) continue;
+        call.eps = heads->norm.eps;
+        call.rope = &heads->rope;
+        turned[call.count++] = (struct turned_heads){&record->out, &record->rstd, &record->raw,
+                                                     &params->items[heads->norm.gain].value};
+    }
+    return call.count > 0 ? be->ops->norm_rope(be, &call) : PLX_OK;
 }
 
 int heads_projections(const struct heads *heads, const struct heads_record *record,
@@ -61,21 +75,27 @@ int heads_projections(const struct heads *heads, const struct heads_record *reco
     return 2;
 }
 
-plx_status heads_forward(struct backend *be, const struct heads *heads,
-                         const struct param_list *params, const struct plx_tensor *positions,
-                         const struct heads_record *record)
+plx_status heads_forward(struct backend *be, const struct heads_pass *passes, int count,
+                         const struct param_list *params, const struct plx_tensor *positions)
 {
-    TRY(bias_forward(be, heads->bias, params, &record->raw));
-    return finish(be, heads, params, positions, record);
+    for (int i = 0; i < count; i++)
+        TRY(bias_forward(be, passes[i].heads->bias, params, &passes[i].record->raw));
+    for (int i = 0; i < count; i++)
+        if (!is_joined(passes[i].heads))
+            TRY(finish(be, passes[i].heads, params, positions, passes[i].record));
+    return finish_joined(be, passes, count, params, positions);
 }
 
 /* Without norm and gate out is raw, which was rotated in place and is there. */
-plx_status heads_recompute(struct backend *be, const struct heads *heads,
-                           const struct param_list *params, const struct plx_tensor *positions,
-                           const struct heads_record *record)
+plx_status heads_recompute(struct backend *be, const struct heads_pass *passes, int count,
+                           const struct param_list *params, const struct plx_tensor *positions)
 {
-    if (!heads->has_norm && heads->gate < 0) return PLX_OK;
-    return finish(be, heads, params, positions, record);
+    for (int i = 0; i < count; i++) {
+        const struct heads *heads = passes[i].heads;
+        if (!is_joined(heads) && (heads->has_norm || heads->gate >= 0))
+            TRY(finish(be, heads, params, positions, passes[i].record));
+    }
+    return finish_joined(be, passes, count, params, positions);
 }
 
 /* Gradient of the gate's input, and what flows into x through W_g. */

@@ -30,14 +30,20 @@ plx_status linear_forward(struct backend *be, int weight, const struct param_lis
 plx_status linear_residual(struct backend *be, int weight, const struct param_list *params,
                            const struct plx_tensor *x, const struct plx_tensor *residual,
                            const struct plx_tensor *y);
-/* Several projections of one x: what is done to it for their products is done once. */
+/* Several projections of one x, or of norm(x) where norm is not NULL: what is done to it for their
+ * products is done once. */
+struct rmsnorm;
 struct projection {
     int weight;
     const struct plx_tensor *y, *residual; /* residual NULL adds nothing */
 };
 plx_status linear_project(struct backend *be, const struct param_list *params,
-                          const struct plx_tensor *x, const struct projection *projections,
-                          int count);
+                          const struct rmsnorm *norm, const struct plx_tensor *x,
+                          const struct projection *projections, int count);
+/* y = swiglu of the projections of x, or norm(x), by gate and up: nothing is kept of them. */
+plx_status linear_gated(struct backend *be, int gate, int up, const struct param_list *params,
+                        const struct rmsnorm *norm, const struct plx_tensor *x,
+                        const struct plx_tensor *y);
 /* dW += dy^T x unless W is frozen; dx = dy W, or dx += dy W; of an adapter likewise. The two halves
  * of backward, whose operands need not be there at the same time, and both. */
 plx_status linear_gradient(struct backend *be, int weight, const struct param_list *params,
@@ -111,13 +117,17 @@ void heads_carve(const struct heads *heads, int64_t tokens, enum record_parts pa
 /* What linear_project is to fill raw and z by, at most two; returns how many. */
 int heads_projections(const struct heads *heads, const struct heads_record *record,
                       struct projection projections[2]);
-/* Fills the rest of the record. positions i32 [N]. */
-plx_status heads_forward(struct backend *be, const struct heads *heads,
-                         const struct param_list *params, const struct plx_tensor *positions,
-                         const struct heads_record *record);
-plx_status heads_recompute(struct backend *be, const struct heads *heads,
-                           const struct param_list *params, const struct plx_tensor *positions,
-                           const struct heads_record *record);
+/* Heads of a layer, which share their tokens and what the configuration says of norms and rotary
+ * positions; at most NORM_ROPE_MOST. */
+struct heads_pass {
+    const struct heads *heads;
+    const struct heads_record *record;
+};
+/* Fills the rest of the records. positions i32 [N]. */
+plx_status heads_forward(struct backend *be, const struct heads_pass *passes, int count,
+                         const struct param_list *params, const struct plx_tensor *positions);
+plx_status heads_recompute(struct backend *be, const struct heads_pass *passes, int count,
+                           const struct param_list *params, const struct plx_tensor *positions);
 /* dout [N,h,D] is used as scratch. */
 plx_status heads_backward(struct backend *be, const struct heads *heads,
                           const struct param_list *params, const struct plx_tensor *positions,
@@ -147,6 +157,10 @@ void mlp_carve(const struct mlp *mlp, int64_t tokens, struct arena *arena,
 plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
                        const struct plx_tensor *x, const struct mlp_record *record,
                        const struct plx_tensor *residual, const struct plx_tensor *y);
+/* y = x + the layer of norm(x), and nothing is kept: a step of generation. */
+plx_status mlp_decode(struct backend *be, const struct mlp *mlp, const struct param_list *params,
+                      const struct rmsnorm *norm, const struct plx_tensor *x,
+                      const struct plx_tensor *y);
 plx_status mlp_backward(struct backend *be, const struct mlp *mlp, const struct param_list *params,
                         const struct plx_tensor *dy, const struct plx_tensor *x,
                         const struct mlp_record *record, const struct plx_tensor *dx);

@@ -207,17 +207,94 @@ static plx_status project(struct backend *be, const struct param_list *params,
     return adapter_forward(be, &param->adapter, params, &source->x, &y);
 }
 
-plx_status linear_project(struct backend *be, const struct param_list *params,
-                          const struct plx_tensor *x, const struct projection *projections,
-                          int count)
+/* ---- Several of one x ---- */
+
+enum { MOST_PROJECTIONS = 8 };
+
+static bool is_packed(const struct param *weight)
 {
+    return weight->packed.kind != PACKING_NONE && weight->adapter.down == 0;
+}
+
+/* Whether all are packed and no more, as weights are that are only sampled from. */
+static bool are_packed(const struct param_list *params, const struct projection *projections,
+                       int count)
+{
+    bool packed = count <= MOST_PROJECTIONS;
+    for (int i = 0; i < count; i++)
+        packed = packed && is_packed(&params->items[projections[i].weight]);
+    return packed;
+}
+
+static plx_status project_packed(struct backend *be, const struct param_list *params,
+                                 const struct rmsnorm *norm, const struct plx_tensor *x,
+                                 const struct projection *projections, int count, bool gated)
+{
+    struct projected items[MOST_PROJECTIONS];
+    struct plx_tensor outputs[MOST_PROJECTIONS];
+    const struct plx_tensor input = view_matrix(x, x->shape[0]);
+    const struct project_all call = {.x = &input,
+                                     .gain = norm != NULL ? &params->items[norm->gain].value : NULL,
+                                     .eps = norm != NULL ? norm->eps : 0,
+                                     .items = items,
+                                     .count = count,
+                                     .gated = gated};
+    for (int i = 0; i < count; i++) {
+        const struct projection *from = &projections[i];
+        if (from->y != NULL) outputs[i] = view_matrix(from->y, x->shape[0]);
+        items[i] = (struct projected){.weight = &params->items[from->weight].packed,
+                                      .y = from->y != NULL ? &outputs[i] : NULL,
+                                      .residual = from->residual};
+    }
+    return be->ops->project_all(be, &call);
+}
+
+/* x, or norm(x) in scratch, which the caller releases. */
+static plx_status normed(struct backend *be, const struct param_list *params,
+                         const struct rmsnorm *norm, const struct plx_tensor *x,
+                         struct plx_tensor *y)
+{
+    *y = view_matrix(x, x->shape[0]);
+    if (norm == NULL) return PLX_OK;
+    const struct plx_tensor rstd = arena_tensor(&be->scratch, be->storage, 1, x->shape);
+    *y = arena_tensor(&be->scratch, x->dtype, 2, y->shape);
+    return rmsnorm_forward(be, norm, params, x, y, &rstd);
+}
+
+plx_status linear_project(struct backend *be, const struct param_list *params,
+                          const struct rmsnorm *norm, const struct plx_tensor *x,
+                          const struct projection *projections, int count)
+{
+    const bool one = norm == NULL && count == 1;
+    if (!one && are_packed(params, projections, count))
+        return project_packed(be, params, norm, x, projections, count, false);
     const size_t mark = arena_mark(&be->scratch);
-    struct source source = {.x = view_matrix(x, x->shape[0])};
+    struct source source = {0};
     bool quantised = false;
+    TRY(normed(be, params, norm, x, &source.x));
     for (int i = 0; i < count; i++)
         quantised = quantised || is_quantised(&params->items[projections[i].weight]);
     if (quantised) TRY(quantise_rows(be, &source.x, &source.rows));
     for (int i = 0; i < count; i++) TRY(project(be, params, &source, &projections[i]));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+plx_status linear_gated(struct backend *be, int gate, int up, const struct param_list *params,
+                        const struct rmsnorm *norm, const struct plx_tensor *x,
+                        const struct plx_tensor *y)
+{
+    struct projection projections[2] = {{.weight = gate, .y = y}, {.weight = up}};
+    if (are_packed(params, projections, 2))
+        return project_packed(be, params, norm, x, projections, 2, true);
+    const size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor products[2];
+    for (int i = 0; i < 2; i++) {
+        products[i] = arena_tensor(&be->scratch, y->dtype, 2, y->shape);
+        projections[i].y = &products[i];
+    }
+    TRY(linear_project(be, params, norm, x, projections, 2));
+    TRY(be->ops->swiglu(be, y, &products[0], &products[1]));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }
@@ -233,7 +310,7 @@ plx_status linear_residual(struct backend *be, int weight, const struct param_li
                            const struct plx_tensor *y)
 {
     const struct projection projection = {.weight = weight, .y = y, .residual = residual};
-    return linear_project(be, params, x, &projection, 1);
+    return linear_project(be, params, NULL, x, &projection, 1);
 }
 
 plx_status linear_gradient(struct backend *be, int weight, const struct param_list *params,

@@ -31,13 +31,26 @@ plx_status mlp_forward(struct backend *be, const struct mlp *mlp, const struct p
 {
     const struct projection projections[2] = {{.weight = mlp->gate, .y = &record->gate},
                                               {.weight = mlp->up, .y = &record->up}};
-    TRY(linear_project(be, params, x, projections, 2));
+    TRY(linear_project(be, params, NULL, x, projections, 2));
     if (y == NULL) return PLX_OK;
     size_t mark = arena_mark(&be->scratch);
     struct plx_tensor product =
         arena_tensor(&be->scratch, mlp->precision.activation, 2, record->gate.shape);
     TRY(be->ops->swiglu(be, &product, &record->gate, &record->up));
     TRY(linear_residual(be, mlp->down, params, &product, residual, y));
+    arena_release(&be->scratch, mark);
+    return PLX_OK;
+}
+
+plx_status mlp_decode(struct backend *be, const struct mlp *mlp, const struct param_list *params,
+                      const struct rmsnorm *norm, const struct plx_tensor *x,
+                      const struct plx_tensor *y)
+{
+    const int64_t shape[2] = {x->shape[0], mlp->inner};
+    size_t mark = arena_mark(&be->scratch);
+    struct plx_tensor product = arena_tensor(&be->scratch, mlp->precision.activation, 2, shape);
+    TRY(linear_gated(be, mlp->gate, mlp->up, params, norm, x, &product));
+    TRY(linear_residual(be, mlp->down, params, &product, x, y));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }

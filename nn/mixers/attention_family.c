@@ -237,19 +237,28 @@ static plx_status gather_keys(struct backend *be, const struct batch_view *batch
 
 /* ---- Forward and backward ---- */
 
+/* q, k and, where there is one, r; returns how many. */
+static int heads_passes(const struct mixer *mixer, const struct attention_record *keep,
+                        struct heads_pass passes[NORM_ROPE_MOST])
+{
+    passes[0] = (struct heads_pass){&mixer->q, &keep->q};
+    passes[1] = (struct heads_pass){&mixer->k, &keep->k};
+    passes[2] = (struct heads_pass){&mixer->r, &keep->r};
+    return has_probe(mixer) ? 3 : 2;
+}
+
 static plx_status project(struct backend *be, const struct mixer *mixer, struct param_list *params,
-                          const struct plx_tensor *positions, const struct plx_tensor *x,
-                          const struct attention_record *keep)
+                          const struct plx_tensor *positions, const struct rmsnorm *norm,
+                          const struct plx_tensor *x, const struct attention_record *keep)
 {
     struct projection projections[7] = {{.weight = mixer->value, .y = &keep->v}};
+    struct heads_pass passes[NORM_ROPE_MOST];
+    const int kinds = heads_passes(mixer, keep, passes);
     int count = 1;
-    count += heads_projections(&mixer->q, &keep->q, projections + count);
-    count += heads_projections(&mixer->k, &keep->k, projections + count);
-    if (has_probe(mixer)) count += heads_projections(&mixer->r, &keep->r, projections + count);
-    TRY(linear_project(be, params, x, projections, count));
-    TRY(heads_forward(be, &mixer->q, params, positions, &keep->q));
-    TRY(heads_forward(be, &mixer->k, params, positions, &keep->k));
-    if (has_probe(mixer)) TRY(heads_forward(be, &mixer->r, params, positions, &keep->r));
+    for (int i = 0; i < kinds; i++)
+        count += heads_projections(passes[i].heads, passes[i].record, projections + count);
+    TRY(linear_project(be, params, norm, x, projections, count));
+    TRY(heads_forward(be, passes, kinds, params, positions));
     return bias_forward(be, mixer->value_bias, params, &keep->v);
 }
 
@@ -259,7 +268,7 @@ static plx_status attention_forward(struct backend *be, const struct mixer *mixe
                                     const struct plx_tensor *residual, const struct plx_tensor *y)
 {
     const struct attention_record *keep = record;
-    TRY(project(be, mixer, params, &batch->positions, x, keep));
+    TRY(project(be, mixer, params, &batch->positions, NULL, x, keep));
     const struct plx_attention attention = batch_attention(be, mixer, batch);
     struct plx_parallax_args args = batch_args(batch, keep);
     const size_t mark = arena_mark(&be->scratch);
@@ -273,11 +282,9 @@ static plx_status attention_recompute(struct backend *be, const struct mixer *mi
                                       struct param_list *params, const struct batch_view *batch,
                                       void *record)
 {
-    const struct attention_record *keep = record;
-    const struct plx_tensor *positions = &batch->positions;
-    TRY(heads_recompute(be, &mixer->q, params, positions, &keep->q));
-    TRY(heads_recompute(be, &mixer->k, params, positions, &keep->k));
-    return has_probe(mixer) ? heads_recompute(be, &mixer->r, params, positions, &keep->r) : PLX_OK;
+    struct heads_pass passes[NORM_ROPE_MOST];
+    const int kinds = heads_passes(mixer, record, passes);
+    return heads_recompute(be, passes, kinds, params, &batch->positions);
 }
 
 /* Gradients of what the mechanism reads, in scratch. */
@@ -342,14 +349,14 @@ static struct plx_tensor unpacked(const struct plx_tensor *tensor, const struct 
 
 static plx_status attention_decode(struct backend *be, const struct mixer *mixer,
                                    struct param_list *params, const struct decode_view *step,
-                                   const struct plx_tensor *x, void *cache,
-                                   const struct plx_tensor *residual, const struct plx_tensor *y)
+                                   const struct rmsnorm *norm, const struct plx_tensor *x,
+                                   void *cache, const struct plx_tensor *y)
 {
     const struct attention_cache *cached = cache;
     struct attention_record keep;
     size_t mark = arena_mark(&be->scratch);
     attention_carve(mixer, x->shape[0], RECORD_ALL, &be->scratch, &keep);
-    TRY(project(be, mixer, params, &step->positions, x, &keep));
+    TRY(project(be, mixer, params, &step->positions, norm, x, &keep));
     const struct plx_attention attention = {.causal = true,
                                             .window = mixer->window,
                                             .k_lengths = step->k_lengths,
@@ -367,7 +374,7 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
     const struct attend attend = {mixer->mechanism, &attention, &args};
     TRY(step->count > FEW_TOKENS ? be->ops->attend_forward(be, &attend)
                                  : be->ops->attend_decode(be, &attend));
-    TRY(linear_residual(be, mixer->output, params, &keep.o, residual, y));
+    TRY(linear_residual(be, mixer->output, params, &keep.o, x, y));
     arena_release(&be->scratch, mark);
     return PLX_OK;
 }

@@ -66,11 +66,11 @@ struct mixer_kind {
     size_t cache_record_size;
     void (*carve_cache)(const struct mixer *mixer, plx_dtype dtype, int64_t pages, int64_t page,
                         struct arena *arena, void *cache);
-    /* The same with x, residual, y [sequences * count, E], sequence by sequence; what later steps
-     * need goes into cache. */
+    /* y = x + the mixer of norm(x), both [sequences * count, E], sequence by sequence; what later
+     * steps need goes into cache. */
     plx_status (*decode)(struct backend *be, const struct mixer *mixer, struct param_list *params,
-                         const struct decode_view *step, const struct plx_tensor *x, void *cache,
-                         const struct plx_tensor *residual, const struct plx_tensor *y);
+                         const struct decode_view *step, const struct rmsnorm *norm,
+                         const struct plx_tensor *x, void *cache, const struct plx_tensor *y);
 };
 
 /* NULL where no row has the name. */

@@ -286,6 +286,25 @@ plx_status check_project(struct backend *be, const struct plx_tensor *y, const s
     return PLX_OK;
 }
 
+plx_status check_project_all(struct backend *be, const struct project_all *call)
+{
+    const struct projected *items = call->items;
+    if (call->gain != NULL) {
+        TRY(check_rank(be, "project_all", "gain", call->gain, 1));
+        TRY(check_count(be, "project_all", "gain", call->gain, be->storage, call->x->shape[1], "x",
+                        call->x));
+    }
+    for (int i = 0; i < (call->gated ? 1 : call->count); i++)
+        TRY(check_project(be, items[i].y, call->x, items[i].weight, items[i].residual));
+    if (!call->gated) return PLX_OK;
+    REQUIRE(be->err,
+            call->count == 2 && items[0].residual == NULL && items[1].y == NULL &&
+                items[1].weight->rows == items[0].weight->rows &&
+                items[1].weight->columns == items[0].weight->columns,
+            PLX_INTERNAL, "project_all: %d matrices are not a gate's and its up's", call->count);
+    return check_dense(be, "project_all", "y", items[0].y, be->activation);
+}
+
 plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                         const struct plx_tensor *ids)
 {

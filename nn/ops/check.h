@@ -33,6 +33,7 @@ plx_status check_rmsnorm_backward(struct backend *be, const struct plx_tensor *d
                                   const struct plx_tensor *rstd, const struct plx_tensor *residual);
 plx_status check_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                          const struct packed *weight, const struct plx_tensor *residual);
+plx_status check_project_all(struct backend *be, const struct project_all *call);
 plx_status check_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                         const struct plx_tensor *ids);
 plx_status check_bias(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,

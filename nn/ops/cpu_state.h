@@ -97,10 +97,7 @@ plx_status cpu_bias_backward(struct backend *be, const struct plx_tensor *dbias,
                              const struct plx_tensor *dy);
 plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                     const struct plx_tensor *positions, const struct rope *rope, bool inverse);
-plx_status cpu_norm_rope(struct backend *be, const struct plx_tensor *y,
-                         const struct plx_tensor *rstd, const struct plx_tensor *x,
-                         const struct plx_tensor *gain, double eps,
-                         const struct plx_tensor *positions, const struct rope *rope);
+plx_status cpu_norm_rope(struct backend *be, const struct norm_rope *call);
 plx_status cpu_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
                                   const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                   const struct plx_tensor *x, const struct plx_tensor *gain,

@@ -131,13 +131,14 @@ plx_status cpu_rope(struct backend *be, const struct plx_tensor *y, const struct
     return status;
 }
 
-plx_status cpu_norm_rope(struct backend *be, const struct plx_tensor *y,
-                         const struct plx_tensor *rstd, const struct plx_tensor *x,
-                         const struct plx_tensor *gain, double eps,
-                         const struct plx_tensor *positions, const struct rope *rope)
+plx_status cpu_norm_rope(struct backend *be, const struct norm_rope *call)
 {
-    TRY(cpu_rmsnorm(be, y, rstd, x, gain, eps));
-    return cpu_rope(be, y, y, positions, rope, false);
+    for (int i = 0; i < call->count; i++) {
+        const struct turned_heads *heads = &call->heads[i];
+        TRY(cpu_rmsnorm(be, heads->y, heads->rstd, heads->x, heads->gain, call->eps));
+        TRY(cpu_rope(be, heads->y, heads->y, call->positions, call->rope, false));
+    }
+    return PLX_OK;
 }
 
 plx_status cpu_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,

@@ -7,6 +7,7 @@
 #include "ops/attend.h"
 #include "ops/cpu_state.h"
 #include "ops/orthogonalise.h"
+#include "ops/project_all.h"
 #include "ops/scratch.h"
 
 #include <stdlib.h>
@@ -75,6 +76,7 @@ const struct ops ops_cpu = {
     .rmsnorm = cpu_rmsnorm,
     .rmsnorm_backward = cpu_rmsnorm_backward,
     .project = cpu_project,
+    .project_all = project_all_by_parts,
     .unpack = cpu_unpack,
     .bias = cpu_bias,
     .bias_backward = cpu_bias_backward,

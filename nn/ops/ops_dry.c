@@ -7,6 +7,7 @@
 #include "ops/attend.h"
 #include "ops/check.h"
 #include "ops/orthogonalise.h"
+#include "ops/project_all.h"
 #include "ops/scratch.h"
 
 /* A block, and another on top of it. */
@@ -122,6 +123,14 @@ static plx_status dry_project(struct backend *be, const struct plx_tensor *y,
     return dry_count_both(be, "project", first, second);
 }
 
+static plx_status dry_project_all(struct backend *be, const struct project_all *call)
+{
+    const struct ops_scratch *scratch = be->counted->scratch;
+    TRY(check_project_all(be, call));
+    if (scratch->project_all != NULL && scratch->project_all(be, call)) return PLX_OK;
+    return project_all_by_parts(be, call);
+}
+
 static plx_status dry_unpack(struct backend *be, const struct plx_tensor *y,
                              const struct packed *table, const struct plx_tensor *ids)
 {
@@ -150,13 +159,14 @@ static plx_status dry_rope(struct backend *be, const struct plx_tensor *y,
     return dry_count_of(be, "rope", be->counted->scratch->rope, x);
 }
 
-static plx_status dry_norm_rope(struct backend *be, const struct plx_tensor *y,
-                                const struct plx_tensor *rstd, const struct plx_tensor *x,
-                                const struct plx_tensor *gain, double eps,
-                                const struct plx_tensor *positions, const struct rope *rope)
+static plx_status dry_norm_rope(struct backend *be, const struct norm_rope *call)
 {
-    TRY(dry_rmsnorm(be, y, rstd, x, gain, eps));
-    return dry_rope(be, y, y, positions, rope, false);
+    for (int i = 0; i < call->count; i++) {
+        const struct turned_heads *heads = &call->heads[i];
+        TRY(dry_rmsnorm(be, heads->y, heads->rstd, heads->x, heads->gain, call->eps));
+        TRY(dry_rope(be, heads->y, heads->y, call->positions, call->rope, false));
+    }
+    return PLX_OK;
 }
 
 static plx_status dry_norm_rope_backward(
@@ -294,6 +304,7 @@ const struct ops ops_dry = {
     .rmsnorm = dry_rmsnorm,
     .rmsnorm_backward = dry_rmsnorm_backward,
     .project = dry_project,
+    .project_all = dry_project_all,
     .unpack = dry_unpack,
     .bias = dry_bias,
     .bias_backward = dry_bias_backward,

@@ -6,6 +6,7 @@
 #include "ops/check.h"
 #include "ops/clip_host.h"
 #include "ops/orthogonalise.h"
+#include "ops/project_all.h"
 #include "ops/ref_table.h"
 #include "ops/scratch.h"
 
@@ -153,13 +154,14 @@ static plx_status reference_rope(struct backend *be, const struct plx_tensor *y,
     return PLX_OK;
 }
 
-static plx_status reference_norm_rope(struct backend *be, const struct plx_tensor *y,
-                                      const struct plx_tensor *rstd, const struct plx_tensor *x,
-                                      const struct plx_tensor *gain, double eps,
-                                      const struct plx_tensor *positions, const struct rope *rope)
+static plx_status reference_norm_rope(struct backend *be, const struct norm_rope *call)
 {
-    TRY(reference_rmsnorm(be, y, rstd, x, gain, eps));
-    return reference_rope(be, y, y, positions, rope, false);
+    for (int i = 0; i < call->count; i++) {
+        const struct turned_heads *heads = &call->heads[i];
+        TRY(reference_rmsnorm(be, heads->y, heads->rstd, heads->x, heads->gain, call->eps));
+        TRY(reference_rope(be, heads->y, heads->y, call->positions, call->rope, false));
+    }
+    return PLX_OK;
 }
 
 static plx_status reference_norm_rope_backward(
@@ -333,6 +335,7 @@ const struct ops ops_ref = {
     .rmsnorm = reference_rmsnorm,
     .rmsnorm_backward = reference_rmsnorm_backward,
     .project = reference_project,
+    .project_all = project_all_by_parts,
     .unpack = reference_unpack,
     .bias = reference_bias,
     .bias_backward = reference_bias_backward,

@@ -41,13 +41,13 @@ WATCHED(rmsnorm_backward, (be, dx, dgain, dy, x, gain, rstd, residual), tensor d
         tensor dy, tensor x, tensor gain, tensor rstd, tensor residual)
 WATCHED(project, (be, y, x, weight, residual), tensor y, tensor x, const struct packed *weight,
         tensor residual)
+WATCHED(project_all, (be, call), const struct project_all *call)
 WATCHED(unpack, (be, y, table, ids), tensor y, const struct packed *table, tensor ids)
 WATCHED(bias, (be, y, x, bias), tensor y, tensor x, tensor bias)
 WATCHED(bias_backward, (be, dbias, dy), tensor dbias, tensor dy)
 WATCHED(rope, (be, y, x, positions, rope, inverse), tensor y, tensor x, tensor positions,
         const struct rope *rope, bool inverse)
-WATCHED(norm_rope, (be, y, rstd, x, gain, eps, positions, rope), tensor y, tensor rstd, tensor x,
-        tensor gain, double eps, tensor positions, const struct rope *rope)
+WATCHED(norm_rope, (be, call), const struct norm_rope *call)
 WATCHED(norm_rope_backward, (be, dx, dgain, dy, x, gain, rstd, positions, rope), tensor dx,
         tensor dgain, tensor dy, tensor x, tensor gain, tensor rstd, tensor positions,
         const struct rope *rope)
@@ -95,6 +95,7 @@ const struct ops *ops_watched(const struct ops_watch *by)
         .rmsnorm = watched_rmsnorm,
         .rmsnorm_backward = watched_rmsnorm_backward,
         .project = watched_project,
+        .project_all = watched_project_all,
         .unpack = watched_unpack,
         .bias = watched_bias,
         .bias_backward = watched_bias_backward,

@@ -26,6 +26,8 @@ struct ops_scratch {
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight, size_t *first,
                           size_t *second);
+    /* False where the call is made by operations that count for themselves; NULL: always. */
+    bool (*project_all)(const struct backend *be, const struct project_all *call);
     size_t (*draw)(const struct backend *be, const struct plx_tensor *x);
 };
 

@@ -123,6 +123,12 @@ static void check_long_case(const struct op_case *c, int64_t n, int64_t e)
         check_case(c, n, e, false);
 }
 
+/* Several products in parts are those of one weight each, which have these sizes themselves. */
+static bool is_in_parts(const struct op_case *c)
+{
+    return c->member == offsetof(struct ops, project_all) && strstr(c->name, "few") == NULL;
+}
+
 /* ---- Tests ----------------------------------------------------------------------------------- */
 
 static const int64_t sizes[] = {1, 2, 3, 17, 63, 64, 65, 257};
@@ -166,7 +172,7 @@ static void sizes_of_the_kernels_match_too(void **state)
     for (int k = 0; k < OP_CASES; k++) {
         const struct op_case *c = &op_cases[k];
         bool rope = strstr(c->name, "rope") != NULL;
-        if (!is_chosen(c) || c->product || c->attention) continue;
+        if (!is_chosen(c) || c->product || c->attention || is_in_parts(c)) continue;
         for (size_t i = 0; i < count; i++)
             if (!rope || rows[i][1] <= 128) check_long_case(c, rows[i][0], rows[i][1]);
     }

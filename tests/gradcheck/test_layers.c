@@ -173,9 +173,9 @@ static plx_status heads_case_forward(struct rig *rig, const struct plx_tensor *x
 {
     struct projection projections[2];
     int count = heads_projections(&rig->heads, &rig->heads_record, projections);
-    TRY(linear_project(&rig->be, &rig->params, x, projections, count));
-    TRY(heads_forward(&rig->be, &rig->heads, &rig->params, &rig->batch.positions,
-                      &rig->heads_record));
+    TRY(linear_project(&rig->be, &rig->params, NULL, x, projections, count));
+    const struct heads_pass pass = {&rig->heads, &rig->heads_record};
+    TRY(heads_forward(&rig->be, &pass, 1, &rig->params, &rig->batch.positions));
     struct plx_tensor out = view_matrix(&rig->heads_record.out, N);
     return rig->be.ops->copy(&rig->be, y, &out);
 }

@@ -152,8 +152,9 @@ static plx_status rope_backward(struct backend *be, const struct probe *p)
 static plx_status norm_rope_forward(struct backend *be, const struct probe *p)
 {
     struct plx_tensor at = integers(positions, 5);
-    return be->ops->norm_rope(be, &p->out.view, &p->saved[0].view, &p->in[0].view, &p->in[1].view,
-                              1e-3, &at, &rope);
+    const struct turned_heads heads = {&p->out.view, &p->saved[0].view, &p->in[0].view,
+                                       &p->in[1].view};
+    return be->ops->norm_rope(be, &(struct norm_rope){&heads, 1, 1e-3, &at, &rope});
 }
 
 static plx_status norm_rope_backward(struct backend *be, const struct probe *p)

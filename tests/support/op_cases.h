@@ -373,8 +373,32 @@ static void operands_norm_rope(struct operand *o, int64_t n, int64_t e)
 
 static plx_status run_norm_rope(struct backend *be, const struct plx_tensor *v)
 {
-    return be->ops->norm_rope(be, &v[0], &v[1], &v[2], &v[3], 1e-6, &v[4],
-                              &(struct rope){.theta = 1e6});
+    const struct turned_heads heads = {&v[0], &v[1], &v[2], &v[3]};
+    return be->ops->norm_rope(
+        be, &(struct norm_rope){&heads, 1, 1e-6, &v[4], &(struct rope){.theta = 1e6}});
+}
+
+/* As a Parallax layer calls it: two kinds with as many heads, and keys with another number. */
+static void operands_norm_rope_list(struct operand *o, int64_t n, int64_t e)
+{
+    for (int i = 0; i < NORM_ROPE_MOST; i++) {
+        const int64_t H = i == 1 ? 1 : head_count(n);
+        o[4 * i] = heads(ROLE_OUT, n, H, 2 * e);
+        o[4 * i + 1] = stored(vector(ROLE_OUT, H * n));
+        o[4 * i + 2] = heads(ROLE_IN, n, H, 2 * e);
+        o[4 * i + 3] = stored(vector(ROLE_IN, 2 * e));
+    }
+    o[4 * NORM_ROPE_MOST] = integers(FILL_POSITIONS, n, 0);
+}
+
+static plx_status run_norm_rope_list(struct backend *be, const struct plx_tensor *v)
+{
+    struct turned_heads heads[NORM_ROPE_MOST];
+    for (int i = 0; i < NORM_ROPE_MOST; i++)
+        heads[i] = (struct turned_heads){&v[4 * i], &v[4 * i + 1], &v[4 * i + 2], &v[4 * i + 3]};
+    return be->ops->norm_rope(be, &(struct norm_rope){heads, NORM_ROPE_MOST, 1e-6,
+                                                      &v[4 * NORM_ROPE_MOST],
+                                                      &(struct rope){.theta = 1e6}});
 }
 
 static void operands_norm_rope_backward(struct operand *o, int64_t n, int64_t e)
@@ -609,6 +633,30 @@ static const struct op_case op_cases[] = {
      false, false, false},
     {"project/int8-add", offsetof(struct ops, project), operands_project_add, run_project_int8_add,
      false, false, false},
+    {"project_all/bf16", offsetof(struct ops, project_all), operands_all, run_all_bf16, false,
+     false, false},
+    {"project_all/int8", offsetof(struct ops, project_all), operands_all, run_all_int8, false,
+     false, false},
+    {"project_all/bf16-gated", offsetof(struct ops, project_all), operands_gated, run_gated_bf16,
+     false, false, false},
+    {"project_all/int8-gated", offsetof(struct ops, project_all), operands_gated, run_gated_int8,
+     false, false, false},
+    {"project_all/few-bf16", offsetof(struct ops, project_all), operands_all_few, run_all_bf16,
+     false, false, false},
+    {"project_all/few-int8", offsetof(struct ops, project_all), operands_all_few, run_all_int8,
+     false, false, false},
+    {"project_all/few-bf16-add", offsetof(struct ops, project_all), operands_all_add,
+     run_all_bf16_add, false, false, false},
+    {"project_all/few-int8-add", offsetof(struct ops, project_all), operands_all_add,
+     run_all_int8_add, false, false, false},
+    {"project_all/few-bf16-stored", offsetof(struct ops, project_all), operands_all_stored,
+     run_all_bf16_add, false, false, false},
+    {"project_all/few-int8-stored", offsetof(struct ops, project_all), operands_all_stored,
+     run_all_int8_add, false, false, false},
+    {"project_all/few-bf16-gated", offsetof(struct ops, project_all), operands_gated_few,
+     run_gated_bf16, false, false, false},
+    {"project_all/few-int8-gated", offsetof(struct ops, project_all), operands_gated_few,
+     run_gated_int8, false, false, false},
     {"unpack/bf16", offsetof(struct ops, unpack), operands_unpack, run_unpack_bf16, false, false,
      false},
     {"unpack/int8", offsetof(struct ops, unpack), operands_unpack, run_unpack_int8, false, false,
@@ -623,6 +671,8 @@ static const struct op_case op_cases[] = {
      false, false},
     {"norm_rope", offsetof(struct ops, norm_rope), operands_norm_rope, run_norm_rope, false, false,
      false},
+    {"norm_rope/list", offsetof(struct ops, norm_rope), operands_norm_rope_list, run_norm_rope_list,
+     false, false, false},
     {"norm_rope_backward", offsetof(struct ops, norm_rope_backward), operands_norm_rope_backward,
      run_norm_rope_backward, false, false, false},
     {"norm_rope_backward/in-place", offsetof(struct ops, norm_rope_backward),

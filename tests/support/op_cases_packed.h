@@ -112,6 +112,132 @@ static plx_status run_project_int8_add(struct backend *be, const struct plx_tens
     return project_packed(be, v, PACKING_INT8, &v[3]);
 }
 
+/* ---- Several products of one x ---- */
+
+/* A matrix of each size: two that share a kernel's block and one that fills some. */
+static inline int64_t all_rows(int64_t n, int i)
+{
+    return i == 0 ? n % 90 + 2 : i == 1 ? 3 : 101;
+}
+
+static void operands_all(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = matrix(ROLE_IN, n, e);
+    o[1] = stored(vector(ROLE_IN, e));
+    for (int i = 0; i < 3; i++) {
+        o[2 + 2 * i] = matrix(ROLE_OUT, n, all_rows(n, i));
+        o[3 + 2 * i] = stored(matrix(ROLE_IN, all_rows(n, i), e));
+        o[3 + 2 * i].values = FILL_WEIGHTS;
+    }
+}
+
+/* One or two rows of x, as generation has them, and lengths that kernels of few rows take. */
+static inline int64_t few_rows(int64_t n)
+{
+    return n % 2 + 1;
+}
+
+static inline int64_t few_columns(int64_t e)
+{
+    return 16 * (e % 256 + 1);
+}
+
+static void operands_all_few(struct operand *o, int64_t n, int64_t e)
+{
+    operands_all(o, few_rows(n), few_columns(e));
+}
+
+static void operands_all_add(struct operand *o, int64_t n, int64_t e)
+{
+    operands_all_few(o, n, e);
+    for (int i = 0; i < 3; i++) o[8 + i] = matrix(ROLE_IN, few_rows(n), all_rows(few_rows(n), i));
+}
+
+static void operands_all_stored(struct operand *o, int64_t n, int64_t e)
+{
+    operands_all_add(o, n, e);
+    for (int i = 0; i < 3; i++) {
+        o[2 + 2 * i].stored = true;
+        o[8 + i].stored = true;
+    }
+}
+
+static plx_status all_packed(struct backend *be, const struct plx_tensor *v, enum packing kind,
+                             bool norms, bool adds)
+{
+    struct packed weights[3];
+    struct projected items[3];
+    for (int i = 0; i < 3; i++) {
+        TRY(packed_create(be, kind, &v[3 + 2 * i], &weights[i]));
+        items[i] = (struct projected){&weights[i], &v[2 + 2 * i], adds ? &v[8 + i] : NULL};
+    }
+    const struct project_all call = {
+        .x = &v[0], .gain = norms ? &v[1] : NULL, .eps = 1e-6, .items = items, .count = 3};
+    plx_status status = be->ops->project_all(be, &call);
+    for (int i = 0; i < 3; i++) packed_release(be, &weights[i]);
+    return status;
+}
+
+static plx_status run_all_bf16(struct backend *be, const struct plx_tensor *v)
+{
+    return all_packed(be, v, PACKING_BF16, true, false);
+}
+
+static plx_status run_all_int8(struct backend *be, const struct plx_tensor *v)
+{
+    return all_packed(be, v, PACKING_INT8, true, false);
+}
+
+static plx_status run_all_bf16_add(struct backend *be, const struct plx_tensor *v)
+{
+    return all_packed(be, v, PACKING_BF16, false, true);
+}
+
+static plx_status run_all_int8_add(struct backend *be, const struct plx_tensor *v)
+{
+    return all_packed(be, v, PACKING_INT8, false, true);
+}
+
+static void operands_gated(struct operand *o, int64_t n, int64_t e)
+{
+    o[0] = matrix(ROLE_IN, n, e);
+    o[1] = stored(vector(ROLE_IN, e));
+    o[2] = matrix(ROLE_OUT, n, n % 90 + 200);
+    for (int i = 3; i < 5; i++) {
+        o[i] = stored(matrix(ROLE_IN, n % 90 + 200, e));
+        o[i].values = FILL_WEIGHTS;
+    }
+}
+
+static void operands_gated_few(struct operand *o, int64_t n, int64_t e)
+{
+    operands_gated(o, few_rows(n), few_columns(e));
+}
+
+static plx_status gated_packed(struct backend *be, const struct plx_tensor *v, enum packing kind)
+{
+    struct packed gate, up;
+    TRY(packed_create(be, kind, &v[3], &gate));
+    TRY(packed_create(be, kind, &v[4], &up));
+    const struct projected items[2] = {{&gate, &v[2], NULL}, {&up, NULL, NULL}};
+    const struct project_all call = {
+        .x = &v[0], .gain = &v[1], .eps = 1e-6, .items = items, .count = 2, .gated = true};
+    plx_status status = be->ops->project_all(be, &call);
+    packed_release(be, &gate);
+    packed_release(be, &up);
+    return status;
+}
+
+static plx_status run_gated_bf16(struct backend *be, const struct plx_tensor *v)
+{
+    return gated_packed(be, v, PACKING_BF16);
+}
+
+static plx_status run_gated_int8(struct backend *be, const struct plx_tensor *v)
+{
+    return gated_packed(be, v, PACKING_INT8);
+}
+
 static void operands_unpack(struct operand *o, int64_t n, int64_t e)
 {
     o[0] = matrix(ROLE_OUT, n, e);

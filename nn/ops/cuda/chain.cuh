@@ -24,9 +24,10 @@ static __device__ __forceinline__ void chain_release(void)
 #endif
 }
 
+/* With bytes of dynamic shared memory. */
 template <class... Parameters, class... Arguments>
-static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks, int threads,
-                                  plx_stream stream, Arguments... arguments)
+static inline void launch_chained_with(size_t shared, void (*kernel)(Parameters...), int64_t blocks,
+                                       int threads, plx_stream stream, Arguments... arguments)
 {
     cudaLaunchAttribute overlap = {};
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -34,10 +35,20 @@ static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks,
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)blocks);
     config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)stream;
     config.attrs = &overlap;
     config.numAttrs = is_hopper() ? 1 : 0; /* older GPUs run one after the other */
-    cudaLaunchKernelEx(&config, kernel, arguments...);
+    if (shared == 0 || cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            (int)shared) == cudaSuccess)
+        cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+template <class... Parameters, class... Arguments>
+static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks, int threads,
+                                  plx_stream stream, Arguments... arguments)
+{
+    launch_chained_with(0, kernel, blocks, threads, stream, arguments...);
 }
 
 #endif

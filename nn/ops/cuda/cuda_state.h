@@ -63,6 +63,9 @@ plx_status cuda_project_scratch(struct backend *be, const struct plx_tensor *y,
                                 size_t *block, size_t *product);
 plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                         const struct packed *weight, const struct plx_tensor *residual);
+/* Whether one launch computes them, which takes no scratch: a matter of shapes and the GPU. */
+bool cuda_project_all_joins(const struct backend *be, const struct project_all *call);
+plx_status cuda_project_all(struct backend *be, const struct project_all *call);
 plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,
                        const struct plx_tensor *ids);
 
@@ -82,10 +85,7 @@ plx_status cuda_bias_backward(struct backend *be, const struct plx_tensor *dbias
                               const struct plx_tensor *dy);
 plx_status cuda_rope(struct backend *be, const struct plx_tensor *y, const struct plx_tensor *x,
                      const struct plx_tensor *positions, const struct rope *rope, bool inverse);
-plx_status cuda_norm_rope(struct backend *be, const struct plx_tensor *y,
-                          const struct plx_tensor *rstd, const struct plx_tensor *x,
-                          const struct plx_tensor *gain, double eps,
-                          const struct plx_tensor *positions, const struct rope *rope);
+plx_status cuda_norm_rope(struct backend *be, const struct norm_rope *call);
 plx_status cuda_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,
                                    const struct plx_tensor *dgain, const struct plx_tensor *dy,
                                    const struct plx_tensor *x, const struct plx_tensor *gain,

@@ -74,6 +74,15 @@ HOPPER_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int 
                  : "memory");
 }
 
+/* Neighbouring bytes, a multiple of 16 on addresses of 16, likewise. */
+HOPPER_INLINE void bulk_load(uint32_t target, const void *from, uint32_t bytes, uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(target),
+                 "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
 /* Between ordinary accesses and copies to and from any memory, either way. */
 HOPPER_INLINE void proxy_fence(void)
 {

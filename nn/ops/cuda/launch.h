@@ -62,9 +62,24 @@ struct rope_shape {
 const char *launch_rope(plx_stream stream, plx_dtype T, void *y, const void *x,
                         const int32_t *positions, const struct rope_turns *turns, bool inverse,
                         struct rope_shape shape);
-const char *launch_norm_rope(plx_stream stream, plx_dtype T, void *y, float *rstd, const void *x,
-                             const float *gain, double eps, const int32_t *positions,
-                             const struct rope_turns *turns, struct rope_shape shape);
+/* Some kinds of heads of the same tokens, each y, x [N,H,D]. */
+enum { HEADS_LIST = 3 };
+struct heads_item {
+    void *y;
+    float *rstd;
+    const void *x;
+    const float *gain;
+    int H;
+};
+struct heads_list {
+    struct heads_item of[HEADS_LIST];
+    int count;
+    float eps;
+    int64_t N;
+    int D;
+};
+const char *launch_norm_rope(plx_stream stream, plx_dtype T, const struct heads_list *list,
+                             const int32_t *positions, const struct rope_turns *turns);
 const char *launch_norm_rope_backward(plx_stream stream, plx_dtype T, void *dx, float *dgain,
                                       const void *dy, const void *x, const float *gain,
                                       const float *rstd, const int32_t *positions,
@@ -158,6 +173,35 @@ struct gemv {
 /* Whether rows are so few, and memory so aligned, that the kernel takes it. */
 bool launch_gemv_serves(const struct gemv *call);
 const char *launch_gemv(plx_stream stream, const struct gemv *call);
+
+/* ---- gemv_list_cuda.cu ---- */
+/* Products of one x [rows,K] of bf16 with several weights [N,K] of bf16, or of int8 times scale
+ * [N]: y = x weight^T + add, all dense, y and add (or NULL) [rows,N] of out. Where gain is given, x
+ * is normed first, as by launch_rmsnorm; gated: there are two weights of one shape, and the first y
+ * = silu(its product) times the other's. Nothing that is still under way writes weights, scales or
+ * the gain. */
+enum { GEMV_ITEMS = 8 };
+struct gemv_item {
+    void *y;
+    const void *weight, *add;
+    const float *scale; /* NULL: the weight is bf16; all of a list are alike */
+    int64_t N;
+};
+struct gemv_list {
+    struct gemv_item items[GEMV_ITEMS];
+    int count;
+    bool gated;
+    const void *x;
+    const float *gain;
+    float eps;
+    plx_dtype out;
+    int rows;
+    int64_t K;
+};
+/* Whether the GPU overlaps launches, and rows are so few and K so short that the kernel takes them;
+ * looks at no address. */
+bool launch_gemv_list_serves(const struct gemv_list *list);
+const char *launch_gemv_list(plx_stream stream, const struct gemv_list *list);
 
 /* ---- project_cuda.cu ---- */
 /* The same of an int8 weight and a few rows of bf16, by the tensor cores. */

@@ -102,18 +102,26 @@ plx_status cuda_rope(struct backend *be, const struct plx_tensor *y, const struc
                                      &turns, inverse, shape_of(x)));
 }
 
-plx_status cuda_norm_rope(struct backend *be, const struct plx_tensor *y,
-                          const struct plx_tensor *rstd, const struct plx_tensor *x,
-                          const struct plx_tensor *gain, double eps,
-                          const struct plx_tensor *positions, const struct rope *rope)
+plx_status cuda_norm_rope(struct backend *be, const struct norm_rope *call)
 {
+    const struct plx_tensor *first = call->heads[0].x;
+    struct heads_list list = {.count = call->count, .eps = (float)call->eps, .N = first->shape[0]};
     struct rope_turns turns;
-    TRY(check_rmsnorm(be, y, rstd, x, gain));
-    TRY(check_rope(be, y, x, positions));
-    TRY(turns_of(be, rope, x->shape[2], &turns));
-    return cuda_launched(be, "norm_rope",
-                         launch_norm_rope(be->stream, x->dtype, y->data, rstd->data, x->data,
-                                          gain->data, eps, positions->data, &turns, shape_of(x)));
+    for (int i = 0; i < call->count; i++) {
+        const struct turned_heads *heads = &call->heads[i];
+        TRY(check_rmsnorm(be, heads->y, heads->rstd, heads->x, heads->gain));
+        TRY(check_rope(be, heads->y, heads->x, call->positions));
+        list.of[i] = (struct heads_item){.y = heads->y->data,
+                                         .rstd = heads->rstd->data,
+                                         .x = heads->x->data,
+                                         .gain = heads->gain->data,
+                                         .H = (int)heads->x->shape[1]};
+    }
+    list.D = (int)first->shape[2];
+    TRY(turns_of(be, call->rope, first->shape[2], &turns));
+    return cuda_launched(
+        be, "norm_rope",
+        launch_norm_rope(be->stream, first->dtype, &list, call->positions->data, &turns));
 }
 
 plx_status cuda_norm_rope_backward(struct backend *be, const struct plx_tensor *dx,

@@ -52,6 +52,7 @@ static const struct ops_scratch cuda_scratch = {
     .bias_backward = cuda_row_partials,
     .embed_backward = cuda_embed_backward_scratch,
     .project = cuda_project_scratch,
+    .project_all = cuda_project_all_joins,
 };
 
 const struct ops ops_cuda = {
@@ -70,6 +71,7 @@ const struct ops ops_cuda = {
     .rmsnorm = cuda_rmsnorm,
     .rmsnorm_backward = cuda_rmsnorm_backward,
     .project = cuda_project,
+    .project_all = cuda_project_all,
     .unpack = cuda_unpack,
     .bias = cuda_bias,
     .bias_backward = cuda_bias_backward,

@@ -9,6 +9,7 @@
 #include "ops/check.h"
 #include "ops/cuda/cuda_state.h"
 #include "ops/cuda/gemm_library.h"
+#include "ops/project_all.h"
 #include "ops/scratch.h"
 
 /* Rows of x up to which the weight is widened in registers: for the tensor cores, which are slower
@@ -172,6 +173,49 @@ plx_status cuda_project(struct backend *be, const struct plx_tensor *y, const st
     if (status == PLX_OK) status = project_many(be, y, x, weight, residual, block);
     arena_release(&be->scratch, mark);
     return status;
+}
+
+static struct gemv_list list_of(const struct project_all *call)
+{
+    const struct projected *items = call->items;
+    struct gemv_list list = {.gated = call->gated,
+                             .x = call->x->data,
+                             .gain = call->gain != NULL ? call->gain->data : NULL,
+                             .eps = (float)call->eps,
+                             .out = items[0].y->dtype,
+                             .rows = (int)call->x->shape[0],
+                             .K = call->x->shape[1]};
+    for (int i = 0; i < call->count; i++) {
+        const struct plx_tensor *y = items[i].y, *residual = items[i].residual;
+        list.items[list.count++] =
+            (struct gemv_item){.y = y != NULL ? y->data : NULL,
+                               .weight = items[i].weight->data,
+                               .scale = scale_of(items[i].weight),
+                               .add = residual != NULL ? residual->data : NULL,
+                               .N = items[i].weight->rows};
+    }
+    return list;
+}
+
+bool cuda_project_all_joins(const struct backend *be, const struct project_all *call)
+{
+    if (be->activation != PLX_BF16 || call->count > GEMV_ITEMS || call->x->shape[0] > INT32_MAX)
+        return false;
+    for (int i = 1; i < call->count; i++) {
+        const struct projected *item = &call->items[i];
+        if (item->weight->kind != call->items[0].weight->kind) return false;
+        if (item->y != NULL && item->y->dtype != call->items[0].y->dtype) return false;
+    }
+    const struct gemv_list list = list_of(call);
+    return launch_gemv_list_serves(&list);
+}
+
+plx_status cuda_project_all(struct backend *be, const struct project_all *call)
+{
+    if (!cuda_project_all_joins(be, call)) return project_all_by_parts(be, call);
+    TRY(check_project_all(be, call));
+    const struct gemv_list list = list_of(call);
+    return cuda_launched(be, "project_all", launch_gemv_list(be->stream, &list));
 }
 
 plx_status cuda_unpack(struct backend *be, const struct plx_tensor *y, const struct packed *table,

@@ -126,46 +126,48 @@ static __device__ __forceinline__ void read_gain(float (&weight)[2][8], const fl
     read_numbers(weight[1], gain + pairs + pair);
 }
 
-/* Each head is loaded while the one before it is worked on. */
+/* `each` blocks for each kind of heads. Each head is loaded while the one before it is worked on. */
 template <class T, int TEAM>
 __global__ void __launch_bounds__(THREADS)
-    norm_rope_kernel(T *y, float *rstd, const T *x, const float *gain, float eps,
-                     const int32_t *positions, const __grid_constant__ struct rope_turns turns,
-                     struct rope_shape shape, int tokens)
+    norm_rope_kernel(const __grid_constant__ struct heads_list list, const int32_t *positions,
+                     const __grid_constant__ struct rope_turns turns, unsigned each, int tokens)
 {
     enum { D = TEAM * 16, PAIRS = D / 2, TEAMS = THREADS / TEAM };
     __shared__ __align__(16) float turned[TOKENS * 2 * PAIRS];
-    const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM, pair = lane * 8;
-    const int64_t first = (int64_t)blockIdx.x * tokens;
-    const int count = (int)(shape.N - first < tokens ? shape.N - first : tokens);
-    const int heads = count * shape.H;
+    const struct heads_item &item = list.of[blockIdx.x / each];
+    const T *x = (const T *)item.x;
+    T *y = (T *)item.y;
+    const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM, pair = lane * 8, H = item.H;
+    const int64_t first = (int64_t)(blockIdx.x % each) * tokens;
+    const int count = (int)(list.N - first < tokens ? list.N - first : tokens);
+    const int heads = count * H;
     const bool many = heads > TEAMS; /* few heads are loaded when the turns are known */
     half_heads<T> next;
     chain_release();
     if (many) chain_wait();
-    if (many) next.load(x + (first * shape.H + team) * D, pair, PAIRS);
+    if (many) next.load(x + (first * H + team) * D, pair, PAIRS);
     compute_turns<8>(turned, turns, positions, first, count, PAIRS, false);
     __syncthreads();
     if (!many) chain_wait();
-    if (!many && team < heads) next.load(x + (first * shape.H + team) * D, pair, PAIRS);
+    if (!many && team < heads) next.load(x + (first * H + team) * D, pair, PAIRS);
     for (int start = 0; start < heads; start += TEAMS) {
         const int head = start + team;
-        const int64_t row = first * shape.H + head;
+        const int64_t row = first * H + head;
         float v[2][8] = {}, weight[2][8], squares = 0;
         if (head < heads) next.get(v);
         if (head + TEAMS < heads) next.load(x + (row + TEAMS) * D, pair, PAIRS);
 #pragma unroll
         for (int i = 0; i < 8; i++) squares += v[0][i] * v[0][i] + v[1][i] * v[1][i];
-        const float factor = 1 / sqrtf(team_sum<TEAM>(squares) / D + eps);
+        const float factor = 1 / sqrtf(team_sum<TEAM>(squares) / D + list.eps);
         if (head >= heads) continue;
-        if (lane == 0) rstd[row] = factor;
-        read_gain(weight, gain, pair, PAIRS);
+        if (lane == 0) item.rstd[row] = factor;
+        read_gain(weight, item.gain, pair, PAIRS);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             v[0][i] *= factor * weight[0][i];
             v[1][i] *= factor * weight[1][i];
         }
-        turn_pairs(v[0], v[1], turned + head / shape.H * 2 * PAIRS, pair, PAIRS);
+        turn_pairs(v[0], v[1], turned + head / H * 2 * PAIRS, pair, PAIRS);
         write_numbers(y + row * D + pair, v[0]);
         write_numbers(y + row * D + PAIRS + pair, v[1]);
     }
@@ -356,23 +358,32 @@ const char *launch_rope(plx_stream stream, plx_dtype dtype, void *y, const void 
     return launched();
 }
 
-const char *launch_norm_rope(plx_stream stream, plx_dtype dtype, void *y, float *rstd,
-                             const void *x, const float *gain, double eps, const int32_t *positions,
-                             const struct rope_turns *turns, struct rope_shape shape)
+const char *launch_norm_rope(plx_stream stream, plx_dtype dtype, const struct heads_list *list,
+                             const int32_t *positions, const struct rope_turns *turns)
 {
-    const int tokens = tokens_of(shape);
-    const bool wide = is_wide(shape.D, y, x, gain);
-    if (shape.N == 0 || shape.H == 0 || shape.D == 0) return NULL;
+    int64_t H = 0;
+    bool wide = list->D % 8 == 0;
+    for (int i = 0; i < list->count; i++) {
+        const struct heads_item *item = &list->of[i];
+        wide = wide && is_wide(list->D, item->y, item->x, item->gain);
+        if (item->H > H) H = item->H;
+    }
+    if (list->N == 0 || H == 0 || list->D == 0) return NULL;
+    const int tokens = tokens_of({list->N, (int)H, list->D});
+    const int64_t each = blocks_for(list->N, tokens);
     for_dtype(dtype, [&](auto zero) {
         typedef decltype(zero) T;
-        bool done = wide && for_team(shape.D, [&](auto team) {
-                        launch_chained(norm_rope_kernel<T, team.value>, blocks_for(shape.N, tokens),
-                                       THREADS, stream, (T *)y, rstd, (const T *)x, gain,
-                                       (float)eps, positions, *turns, shape, tokens);
+        bool done = wide && for_team(list->D, [&](auto team) {
+                        launch_chained(norm_rope_kernel<T, team.value>, list->count * each, THREADS,
+                                       stream, *list, positions, *turns, (unsigned)each, tokens);
                     });
-        if (!done)
-            norm_rope_any_kernel<<<shape.N * shape.H, THREADS, 0, (cudaStream_t)stream>>>(
-                (T *)y, rstd, (const T *)x, gain, (float)eps, positions, *turns, shape);
+        for (int i = 0; i < list->count && !done; i++) {
+            const struct heads_item *item = &list->of[i];
+            if (item->H > 0)
+                norm_rope_any_kernel<<<list->N * item->H, THREADS, 0, (cudaStream_t)stream>>>(
+                    (T *)item->y, item->rstd, (const T *)item->x, item->gain, list->eps, positions,
+                    *turns, {list->N, item->H, list->D});
+        }
     });
     return launched();
 }
