@@ -15,6 +15,7 @@ struct command {
     const struct option_table *(*table)(void);
     int min_words, max_words; /* positional words; max -1: any number */
     plx_status (*run)(const struct option_settings *settings, struct error *err);
+    void (*refused)(void); /* comes instead, after a sentence about flags or words; or NULL */
 };
 
 extern const struct command command_train, command_sample, command_eval, command_bench_attention,

@@ -16,14 +16,15 @@
 /* The run folder where --out is not given. */
 #define DEFAULT_RUN "run"
 
-/* ---- Signals: the first one ends the run after its step, the second one kills ---- */
+/* ---- Signals: they end the run after its step; a second Ctrl-C kills ---- */
 
 static volatile sig_atomic_t stop_requested;
 
+/* Schedulers repeat theirs, which must not cost the checkpoint that the first one asked for. */
 static void request_stop(int signal_number)
 {
     stop_requested = 1;
-    signal(signal_number, SIG_DFL);
+    if (signal_number == SIGINT) signal(SIGINT, SIG_DFL);
 }
 
 static void install_signals(void)
@@ -33,6 +34,7 @@ static void install_signals(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
 }
 
 /* ---- Hooks of the training loop ---- */
@@ -273,23 +275,33 @@ static plx_status run_rank(const struct option_settings *settings, struct train_
     const int64_t asked = ranks_asked(options);
     if (status == PLX_OK && asked > 1 && asked != comm_size(comm))
         status = error_set(err, PLX_INVALID_ARGUMENT,
-                           "--gpus: %lld, but WORLD_SIZE says that there are %d ranks",
-                           (long long)asked, comm_size(comm));
+                           "--gpus: %lld, but %s says that there are %d ranks", (long long)asked,
+                           place_launcher()->size, comm_size(comm));
     if (status == PLX_OK) status = prepare_and_run(settings, options, comm, err);
     bool lost = comm_lost(comm);
     comm_close(comm, status == PLX_OK);
-    if (status != PLX_OK && launch_is_rank()) launch_report(status, lost, err);
+    if (status != PLX_OK && place_launcher() != NULL) launch_report(status, lost, err);
     return status;
+}
+
+static plx_status read_options(const struct option_settings *settings,
+                               struct train_options *options, struct error *err)
+{
+    TRY(options_read(train_option_table(), settings, options, err));
+    TRY(choose_run(options, err));
+    return settle_device(options, err);
 }
 
 static plx_status launch_or_run(const struct option_settings *settings,
                                 struct train_options *options, struct error *err)
 {
-    TRY(options_read(train_option_table(), settings, options, err));
-    TRY(choose_run(options, err));
-    TRY(settle_device(options, err));
+    plx_status status = read_options(settings, options, err);
+    if (status != PLX_OK) {
+        comm_decline();
+        return status;
+    }
     int64_t asked = ranks_asked(options);
-    if (asked > 1 && !launch_is_rank())
+    if (asked > 1 && place_launcher() == NULL)
         return launch_ranks(settings, (int)asked, options->out, err);
     return run_rank(settings, options, err);
 }
@@ -306,17 +318,20 @@ const struct command command_train = {
     .name = "train",
     .summary = "train a model on text, or continue a run",
     .usage = "--data PATH... [--from MODEL] [OPTION...]",
-    .explanation = "Trains a decoder language model whose layers mix tokens by Parallax or softmax "
-                   "attention. The run folder\n"
-                   "receives log.jsonl (one JSON object a step) and checkpoints, each of them a "
-                   "model folder that sample and\n"
-                   "eval read. A run that was interrupted, even by a crash, continues with "
-                   "--resume auto and ends with the same\n"
-                   "bits as if it had not been. Ctrl-C finishes the step, writes a checkpoint and "
-                   "ends; twice kills.",
+    .explanation =
+        "Trains a decoder language model whose layers mix tokens by Parallax or softmax "
+        "attention. The run folder\n"
+        "receives log.jsonl (one JSON object a step) and checkpoints, each of them a "
+        "model folder that sample and\n"
+        "eval read. A run that was interrupted, even by a crash, continues with "
+        "--resume auto and ends with the same\n"
+        "bits as if it had not been. Ctrl-C, SIGTERM or SIGUSR1 finishes the step, writes "
+        "a checkpoint and ends; a second\n"
+        "Ctrl-C kills.",
     .examples = {"parallax train --data texts/ --out run --steps 2000 --sample-every 500",
                  "parallax train --from model --data texts/ --out tuned --steps 500 --lr 1e-3"},
     .table = train_option_table,
     .max_words = 0,
     .run = train,
+    .refused = comm_decline,
 };

@@ -44,19 +44,14 @@ struct launch {
     struct error *err;
 };
 
-bool launch_is_rank(void)
-{
-    return getenv("RANK") != NULL || getenv("WORLD_SIZE") != NULL;
-}
-
 /* ---- Signals ---- */
 
-static volatile sig_atomic_t asked_to_stop; /* times */
+/* The second Ctrl-C asks twice; other signals, which schedulers repeat, once. */
+static volatile sig_atomic_t asked_to_stop;
 
 static void count_signal(int signal_number)
 {
-    (void)signal_number;
-    asked_to_stop++;
+    if (signal_number == SIGINT || asked_to_stop == 0) asked_to_stop++;
 }
 
 static void ignore_signal(int signal_number)
@@ -70,6 +65,7 @@ static void install_handlers(void)
     struct sigaction stop = {.sa_handler = count_signal}, child = {.sa_handler = ignore_signal};
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGUSR1, &stop, NULL);
     sigaction(SIGCHLD, &child, NULL);
 }
 
@@ -324,7 +320,7 @@ void launch_report(plx_status status, bool lost, struct error *err)
 {
     int listener, pipe;
     bool launched = place_launched(&listener, &pipe, NULL) == PLX_OK && pipe >= 0;
-    const char *rank = getenv("RANK"),
+    const char *rank = getenv(place_launcher()->rank),
                *sentence = err->text[0] ? err->text : plx_status_text(status);
     struct report report = {.rank = rank ? atoi(rank) : 0, .status = status, .lost = lost};
     snprintf(report.text, sizeof report.text, "%s", sentence);

@@ -10,17 +10,15 @@
 #include "options.h"
 #include "train.h"
 
-/* Whether this process is a rank already, started by --gpus or by another program. */
-bool launch_is_rank(void);
 /* Starts `parallax train` with the same arguments as so many ranks and waits for all of them. A
  * failure is the first rank's own sentence, or names the rank that died; where RUN holds a
  * checkpoint the sentence names the last sound one. */
 plx_status launch_ranks(const struct option_settings *settings, int count, const char *run,
                         struct error *err);
 
-/* How a rank ends where --gpus started it: tells the starter its status and sentence, and that they
- * are only a consequence where lost is set, and does not return. Elsewhere it returns, with the
- * rank in front of the sentence. */
+/* How a rank (place_launcher tells) ends where --gpus started it: tells the starter its status and
+ * sentence, and that they are only a consequence where lost is set, and does not return. Elsewhere
+ * it returns, with the rank in front of the sentence. */
 void launch_report(plx_status status, bool lost, struct error *err);
 
 #endif

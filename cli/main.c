@@ -100,7 +100,10 @@ static int run_command(const struct command *command, int argc, char **argv)
         if (status == PLX_OK) status = command->run(&settings, &err);
     }
     option_settings_clear(&settings);
-    return usage ? report_usage(&err, command->name) : finish(status, &err);
+    if (!usage) return finish(status, &err);
+    int code = report_usage(&err, command->name);
+    if (command->refused != NULL) command->refused();
+    return code;
 }
 
 /* The command whose name is the first word, or the first two. *used says how many words that was.

@@ -17,6 +17,7 @@
 #include "core/param.h"
 #include "model_config.h"
 #include "op.h"
+#include "ops/draw.h"
 
 struct model;
 
@@ -145,6 +146,7 @@ struct model_cache_config {
     int64_t capacity;  /* most tokens of one */
     int64_t pages;     /* of the pool; 0: as many as all sequences can take */
     int64_t page;      /* tokens of a page; 0: MODEL_CACHE_PAGE */
+    bool penalising;   /* for draws with a penalty */
 };
 /* Decode kernels of GPUs lose a few hundredths to such pages; those of the CPU read tiles of 64. */
 enum { MODEL_CACHE_PAGE = 64 };
@@ -169,5 +171,17 @@ void model_cache_clear(struct model_cache *cache);
  * nothing is done. */
 plx_status model_decode(struct model *model, struct model_cache *cache, const int32_t *ids,
                         const int64_t *counts, const struct plx_tensor *logits);
+/* The same, but that the logits stay where they are and what follows is drawn there (ops/draw.h):
+ * no more than an id of each sequence comes to the host. */
+struct model_draws {
+    int64_t vocab;                      /* only ids below it are drawn */
+    const struct draw_numbers *numbers; /* [sequences] */
+    double penalty;                     /* of the ids that were seen; 1: none */
+    const int32_t *const *seen;         /* [sequences], all of one different; with a penalty only */
+    const int64_t *seen_counts;         /* [sequences], at most the cache's capacity */
+    int32_t *ids; /* [sequences], written where there are new tokens; as of draw in op.h */
+};
+plx_status model_decode_draw(struct model *model, struct model_cache *cache, const int32_t *ids,
+                             const int64_t *counts, const struct model_draws *draws);
 
 #endif

@@ -244,6 +244,24 @@ struct ops {
      * where all are NaN; x of the storage dtype, ids i32 [N]. */
     plx_status (*argmax)(struct backend *be, const struct plx_tensor *ids,
                          const struct plx_tensor *x);
+    /* The ids seen[n,:counts[n]] of a row, all different, become less likely: x[n,id] is divided by
+     * the penalty where it is positive and multiplied by it otherwise; ids outside of the row are
+     * passed over. x [N,V] of the storage dtype, its rows may be strided; seen i32 [N,L], counts
+     * i32 [N]. */
+    plx_status (*penalise)(struct backend *be, const struct plx_tensor *x,
+                           const struct plx_tensor *seen, const struct plx_tensor *counts,
+                           double penalty);
+    /* ids[n] = a draw from row n of logits x [N,V], as struct draw_numbers (ops/draw.h) n of
+     * numbers f64 [N, DRAW_NUMBERS] says: the first of the largest where the temperature is 0;
+     * otherwise tokens weigh exp((logit - largest) / temperature), and the draw is the first at
+     * which the sum of weights exceeds uniform times that of all that are kept. Without filters
+     * tokens come in the order of their ids. With filters they come in falling order, equal ones by
+     * rising id, and each filter keeps the first of them: top-k so many; top-p, of those, up to and
+     * including the one with which the sum reaches so much of theirs; the floor, while the logit is
+     * no farther below the largest. Where a logit is not finite, ids[n] = -1 - its id, the first
+     * such. x of the storage dtype, its rows may be strided; ids i32 [N]. */
+    plx_status (*draw)(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x,
+                       const struct plx_tensor *numbers);
 
     plx_status (*clip)(struct backend *be, const struct clip *clip);
     plx_status (*adamw)(struct backend *be, const struct adamw_update *update);

@@ -27,15 +27,9 @@ struct sample_options {
 struct sample_options sample_options_default(void);
 plx_status sample_options_check(const struct sample_options *options, struct error *err);
 
-/* One draw from logits[vocab]; history is what the penalty looks at. work has room for vocab pairs;
- * logits are changed. Ties go to the lowest id. */
-struct sample_candidate {
-    float logit;
-    int32_t id;
-};
-int32_t sample_token(float *logits, int64_t vocab, const int32_t *history, int64_t history_count,
-                     const struct sample_options *options, struct rng *rng,
-                     struct sample_candidate *work);
+/* What the draw of a token is told (ops/draw.h). One uniform number a draw, none where greedy: a
+ * text is repeated by its seed alone. */
+struct draw_numbers sample_numbers(const struct sample_options *options, struct rng *rng);
 
 /* How a prompt becomes ids: names of special tokens in it are meant. */
 enum { SAMPLE_ENCODING = TOKENIZER_ADDED | TOKENIZER_FRAME, SAMPLE_FRAMED = TOKENIZER_ADDED };

@@ -6,8 +6,6 @@
  * may become, so that no text runs out of them half-way; until it takes them they serve nobody.
  *
  * Called by cli/cmd_sample.c, and by train.c for the samples it shows. */
-#include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 
 #include "models/cache_pages.h"
@@ -16,6 +14,13 @@
 
 /* Stream number of a sampling seed (see rng_make): any constant of its own will do. */
 static const uint64_t sample_stream = 0x73616d706c65;
+
+/* The different ids of the text in a place, for the penalty; all NULL without one. */
+struct seen {
+    uint8_t *is; /* [V]: whether it is among ids */
+    int32_t *ids;
+    int64_t count;
+};
 
 /* A text: waiting, in progress, or over. */
 struct text {
@@ -26,7 +31,6 @@ struct text {
     struct rng rng;
     struct stop_filter stops;
     double begun, prefilled; /* in seconds; 0: not yet */
-    int32_t drawn;           /* the token that follows; negative: a logit is not finite */
     bool over;
 };
 
@@ -47,11 +51,12 @@ struct sampling {
     int64_t reserved; /* pages that the texts in progress may take */
     struct model_cache *cache;
     struct sample_cache report;
-    int32_t *ids;                  /* of one step, place by place */
-    struct plx_tensor logits;      /* [side,V] in the storage dtype */
-    int threads;                   /* that draw from them, each with a row of the next two */
-    float *rows;                   /* [threads, vocab] logits of one text */
-    struct sample_candidate *work; /* [threads, vocab] */
+    int32_t *ids;                 /* of one step, place by place */
+    struct seen *seen;            /* [side] */
+    struct draw_numbers *numbers; /* [side]: of the step's draws, as the next two */
+    const int32_t **seen_ids;
+    int64_t *seen_counts;
+    int32_t *drawn; /* [side]: what follows; negative: a logit is not finite */
 };
 
 static void run_release(struct sampling *run)
@@ -65,9 +70,15 @@ static void run_release(struct sampling *run)
     free(run->at);
     free(run->counts);
     free(run->ids);
-    model_backend(run->model)->device->host_release(run->logits.data);
-    free(run->rows);
-    free(run->work);
+    for (int64_t s = 0; run->seen != NULL && s < run->side; s++) {
+        free(run->seen[s].is);
+        free(run->seen[s].ids);
+    }
+    free(run->seen);
+    free(run->numbers);
+    free(run->seen_ids);
+    free(run->seen_counts);
+    free(run->drawn);
 }
 
 /* ---- Before the first token ---- */
@@ -188,9 +199,14 @@ static plx_status size_cache(struct sampling *run, struct model_cache_config *co
     return PLX_OK;
 }
 
+static bool has_penalty(const struct sampling *run)
+{
+    return run->options->repetition_penalty != 1.0;
+}
+
 static plx_status create_cache(struct sampling *run)
 {
-    struct model_cache_config config = {0};
+    struct model_cache_config config = {.penalising = has_penalty(run)};
     TRY(size_cache(run, &config));
     plx_status status = model_cache_create(run->model, &config, &run->cache);
     REQUIRE(run->err, status == PLX_OK, status, "cannot create the key-value cache");
@@ -203,12 +219,17 @@ static plx_status create_cache(struct sampling *run)
     return PLX_OK;
 }
 
-/* Small vocabularies are not worth a second thread. */
-static int draw_threads(const struct sampling *run)
+static plx_status allocate_seen(struct sampling *run, int64_t longest)
 {
-    const int64_t threads = model_backend(run->model)->threads;
-    if (run->side * run->vocab < 1 << 16) return 1;
-    return (int)(threads < run->side ? threads : run->side);
+    const size_t V = (size_t)model_get_config(run->model)->vocab_size;
+    const size_t most = (size_t)(longest + run->options->max_tokens);
+    for (int64_t s = 0; s < run->side && has_penalty(run); s++) {
+        run->seen[s].is = calloc(V, 1);
+        run->seen[s].ids = calloc(most, sizeof *run->seen[s].ids);
+        REQUIRE(run->err, run->seen[s].is != NULL && run->seen[s].ids != NULL, PLX_OUT_OF_MEMORY,
+                "no memory for the ids of %zu tokens", most);
+    }
+    return PLX_OK;
 }
 
 /* Ids of the largest step: all prompts that can begin at once, which are those of the first texts
@@ -216,9 +237,7 @@ static int draw_threads(const struct sampling *run)
 static plx_status allocate(struct sampling *run)
 {
     const int64_t V = model_get_config(run->model)->vocab_size;
-    const struct device *device = model_backend(run->model)->device;
-    const plx_dtype dtype = model_backend(run->model)->storage;
-    const int64_t side = run->side, shape[2] = {side, V};
+    const size_t side = (size_t)run->side;
     /* Rows beyond the tokenizer's size only pad the embedding; they have no text and are never
      * drawn. */
     const int64_t known = tokenizer_vocab_size(run->tokenizer);
@@ -226,20 +245,21 @@ static plx_status allocate(struct sampling *run)
     for (int64_t t = 0; t < run->count; t++)
         if (run->texts[t].count > longest) longest = run->texts[t].count;
     run->vocab = known < V ? known : V;
-    run->at = malloc((size_t)side * sizeof *run->at);
-    run->counts = calloc((size_t)side, sizeof *run->counts);
-    run->ids = calloc((size_t)(side * longest), sizeof *run->ids);
-    run->logits = plx_tensor_dense(NULL, dtype, 2, shape);
-    TRY(device->host_allocate(&run->logits.data, (size_t)(side * V) * plx_dtype_size(dtype),
-                              run->err));
-    run->threads = draw_threads(run);
-    run->rows = calloc((size_t)(run->threads * run->vocab), sizeof *run->rows);
-    run->work = calloc((size_t)(run->threads * run->vocab), sizeof *run->work);
+    run->at = malloc(side * sizeof *run->at);
+    run->counts = calloc(side, sizeof *run->counts);
+    run->ids = calloc(side * (size_t)longest, sizeof *run->ids);
+    run->numbers = calloc(side, sizeof *run->numbers);
+    run->seen = calloc(side, sizeof *run->seen);
+    run->seen_ids = calloc(side, sizeof *run->seen_ids);
+    run->seen_counts = calloc(side, sizeof *run->seen_counts);
+    run->drawn = calloc(side, sizeof *run->drawn);
     REQUIRE(run->err,
-            run->at != NULL && run->counts != NULL && run->ids != NULL && run->rows != NULL &&
-                run->work != NULL,
-            PLX_OUT_OF_MEMORY, "no memory for the logits of %lld tokens", (long long)V);
-    for (int64_t s = 0; s < side; s++) run->at[s] = -1;
+            run->at != NULL && run->counts != NULL && run->ids != NULL && run->seen != NULL &&
+                run->numbers != NULL && run->seen_ids != NULL && run->seen_counts != NULL &&
+                run->drawn != NULL,
+            PLX_OUT_OF_MEMORY, "no memory for steps of %lld texts", (long long)run->side);
+    for (int64_t s = 0; s < run->side; s++) run->at[s] = -1;
+    TRY(allocate_seen(run, longest));
     return create_cache(run);
 }
 
@@ -249,6 +269,21 @@ static plx_status allocate(struct sampling *run)
 static struct text *text_at(const struct sampling *run, int64_t s)
 {
     return run->at[s] < 0 ? NULL : &run->texts[run->at[s]];
+}
+
+static void see(struct seen *seen, int32_t id)
+{
+    if (seen->is == NULL || seen->is[id] != 0) return;
+    seen->is[id] = 1;
+    seen->ids[seen->count++] = id;
+}
+
+/* Those of a prompt, and no longer those of the text before it. */
+static void see_prompt(struct seen *seen, const struct text *text)
+{
+    for (int64_t i = 0; i < seen->count; i++) seen->is[seen->ids[i]] = 0;
+    seen->count = 0;
+    for (int64_t i = 0; i < text->count; i++) see(seen, text->ids[i]);
 }
 
 /* Gives free places to texts that wait, in their order, while the cache has pages for them. */
@@ -261,69 +296,44 @@ static void begin_texts(struct sampling *run)
         run->reserved += text->pages;
         run->counts[s] = text->count;
         run->at[s] = run->waiting++;
+        see_prompt(&run->seen[s], text);
         text->begun = process_seconds();
     }
 }
 
-/* The last counts[s] ids of every text go through the model. */
+/* What the draw of a place is told: nothing where there is no text or it gets no token. Texts have
+ * their own random numbers, so neither their company nor their place matters. */
+static void prepare_draw(struct sampling *run, int64_t s)
+{
+    struct text *text = text_at(run, s);
+    run->numbers[s] = (struct draw_numbers){0};
+    run->seen_counts[s] = 0;
+    if (text == NULL || text->request->report.new_tokens == run->options->max_tokens) return;
+    run->numbers[s] = sample_numbers(run->options, &text->rng);
+    run->seen_ids[s] = run->seen[s].ids;
+    run->seen_counts[s] = run->seen[s].count;
+}
+
+/* The last counts[s] ids of every text go through the model, which draws what follows. */
 static plx_status feed(struct sampling *run)
 {
+    const struct model_draws draws = {.vocab = run->vocab,
+                                      .numbers = run->numbers,
+                                      .penalty = run->options->repetition_penalty,
+                                      .seen = run->seen_ids,
+                                      .seen_counts = run->seen_counts,
+                                      .ids = run->drawn};
     int64_t n = 0;
     for (int64_t s = 0; s < run->side; s++) {
         const struct text *text = text_at(run, s);
         for (int64_t i = run->counts[s]; i > 0; i--) run->ids[n++] = text->ids[text->count - i];
+        prepare_draw(run, s);
     }
-    plx_status status = model_decode(run->model, run->cache, run->ids, run->counts, &run->logits);
+    plx_status status = model_decode_draw(run->model, run->cache, run->ids, run->counts, &draws);
     REQUIRE(run->err, status == PLX_OK, status, "decoding failed");
     const int64_t taken = model_cache_use(run->cache).taken;
     if (taken > run->report.taken) run->report.taken = taken;
     return PLX_OK;
-}
-
-static double logit_at(const struct sampling *run, int64_t s, int64_t i)
-{
-    const int64_t at = s * run->logits.shape[1] + i;
-    return run->logits.dtype == PLX_F64 ? ((const double *)run->logits.data)[at]
-                                        : (double)((const float *)run->logits.data)[at];
-}
-
-/* Copies the logits of a text; false where one is not finite. */
-static bool read_logits(const struct sampling *run, int64_t s, float *row)
-{
-    float odd = 0; /* becomes NaN where a number is not finite */
-#pragma omp simd reduction(+ : odd)
-    for (int64_t i = 0; i < run->vocab; i++) {
-        row[i] = (float)logit_at(run, s, i);
-        odd += row[i] - row[i];
-    }
-    return odd == 0;
-}
-
-/* Draws the token that follows each text in progress. Texts have their own random numbers, so it
- * does not matter which thread draws for which. */
-static void draw_all(const struct sampling *run)
-{
-#pragma omp parallel for num_threads(run->threads) schedule(dynamic)
-    for (int64_t s = 0; s < run->side; s++) {
-        struct text *text = text_at(run, s);
-        float *row = run->rows + omp_get_thread_num() * run->vocab;
-        struct sample_candidate *work = run->work + omp_get_thread_num() * run->vocab;
-        if (text == NULL || text->request->report.new_tokens == run->options->max_tokens) continue;
-        text->drawn = read_logits(run, s, row)
-                          ? sample_token(row, run->vocab, text->ids, text->count, run->options,
-                                         &text->rng, work)
-                          : -1;
-    }
-}
-
-/* Refuses logits that no distribution can be made of, naming the token. */
-static plx_status refuse_logits(const struct sampling *run, int64_t s)
-{
-    int64_t i = 0;
-    while (isfinite((float)logit_at(run, s, i))) i++;
-    return error_set(run->err, PLX_BAD_DATA,
-                     "after %lld tokens the logit of token %lld is not finite (%g)",
-                     (long long)text_at(run, s)->count, (long long)i, logit_at(run, s, i));
 }
 
 static bool ends_text(const struct sampling *run, int32_t id)
@@ -341,13 +351,16 @@ static plx_status take(struct sampling *run, int64_t s)
     struct sample_report *report = &text->request->report;
     text->over = report->new_tokens == run->options->max_tokens;
     if (text->over) return PLX_OK;
-    if (text->drawn < 0) return refuse_logits(run, s);
-    const int32_t id = text->drawn;
+    const int32_t id = run->drawn[s];
+    REQUIRE(run->err, id >= 0, PLX_BAD_DATA,
+            "after %lld tokens the logit of token %d is not finite", (long long)text->count,
+            -1 - id);
     report->ended = ends_text(run, id);
     if (!report->ended) {
         size_t size = 0;
         const char *bytes = tokenizer_token(run->tokenizer, id, &size);
         text->ids[text->count++] = id;
+        see(&run->seen[s], id);
         report->new_tokens++;
         text->over =
             !stop_filter_write(&text->stops, bytes, size, text->request->sink, text->request->user);
@@ -385,7 +398,6 @@ static plx_status tell(struct sampling *run)
 static plx_status advance(struct sampling *run)
 {
     const double now = process_seconds();
-    draw_all(run);
     for (int64_t s = 0; s < run->side; s++) {
         struct text *text = text_at(run, s);
         if (text == NULL) continue;

@@ -90,16 +90,31 @@ plx_status train_find_checkpoint(const char *run, const char *resume,
 
 /* ---- One step ---- */
 
-/* Ends the run with one sentence: the step, what is wrong, and what the user still has. */
-static plx_status diverged(struct train_session *session, int64_t step, const char *what)
+/* Ends the run with one sentence: what is wrong, and what the user still has. */
+static plx_status end_badly(struct train_session *session, plx_status status, const char *what)
 {
     struct error *err = session->err;
     error_clear(err);
     if (session->last_checkpoint[0])
-        return error_set(err, PLX_BAD_DATA, "step %lld: %s; the last good checkpoint is %s",
-                         (long long)step, what, session->last_checkpoint);
-    return error_set(err, PLX_BAD_DATA, "step %lld: %s; no checkpoint had been written",
-                     (long long)step, what);
+        return error_set(err, status, "%s; the last good checkpoint is %s", what,
+                         session->last_checkpoint);
+    return error_set(err, status, "%s; no checkpoint had been written", what);
+}
+
+static plx_status diverged(struct train_session *session, int64_t step, const char *what)
+{
+    char sentence[sizeof session->err->text + 32];
+    snprintf(sentence, sizeof sentence, "step %lld: %s", (long long)step, what);
+    return end_badly(session, PLX_BAD_DATA, sentence);
+}
+
+/* Only rank 0 knows which checkpoints are complete. */
+static plx_status lost_rank(struct train_session *session, plx_status status)
+{
+    char what[sizeof session->err->text];
+    if (!comm_lost(session->comm) || comm_rank(session->comm) > 0) return status;
+    snprintf(what, sizeof what, "%s", session->err->text);
+    return end_badly(session, status, what);
 }
 
 static plx_status queue_step(struct train_session *session, struct train_progress *progress)
@@ -340,6 +355,7 @@ plx_status train_run(const struct train_options *options, const char *options_js
     struct train_session session;
     TRY(train_session_open(&session, options, options_json, comm, hooks ? hooks : &silent, err));
     plx_status status = run_session(&session, result);
+    if (status != PLX_OK) status = lost_rank(&session, status);
     train_session_close(&session, status == PLX_OK);
     return status;
 }

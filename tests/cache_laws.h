@@ -110,4 +110,106 @@ static const struct cache_extent {
 } cache_extents[] = {{1, 31}, {1, 60}, {5, 7}, {7, 20}, {16, 2}, {64, 1}, {64, 3}, {31, 3}};
 enum { CACHE_EXTENTS = sizeof cache_extents / sizeof cache_extents[0] };
 
+/* ---- Draws ---- */
+
+enum { CACHE_STEPS = 12 };
+
+/* The different ids of a text so far. */
+struct cache_seen {
+    int32_t ids[31];
+    int64_t count;
+};
+
+static inline void cache_see(struct cache_seen *seen, int32_t id)
+{
+    for (int64_t i = 0; i < seen->count; i++)
+        if (seen->ids[i] == id) return;
+    seen->ids[seen->count++] = id;
+}
+
+/* What the CPU draws from a row of logits. */
+static inline int32_t cache_drawn(struct backend *cpu, float *row, const struct model_draws *draws,
+                                  int64_t s)
+{
+    struct draw_numbers told = draws->numbers[s];
+    int32_t id = INT32_MIN, seen[31], count = (int32_t)draws->seen_counts[s];
+    memcpy(seen, draws->seen[s], (size_t)count * sizeof *seen);
+    const struct plx_tensor x = plx_tensor_dense(row, PLX_F32, 2, (int64_t[]){1, draws->vocab}),
+                            ids = plx_tensor_dense(&id, PLX_I32, 1, (int64_t[]){1}),
+                            numbers =
+                                plx_tensor_dense(&told, PLX_F64, 2, (int64_t[]){1, DRAW_NUMBERS}),
+                            list = plx_tensor_dense(seen, PLX_I32, 2, (int64_t[]){1, 31}),
+                            counts = plx_tensor_dense(&count, PLX_I32, 1, (int64_t[]){1});
+    assert_int_equal(cpu->ops->penalise(cpu, &x, &list, &counts, draws->penalty), PLX_OK);
+    assert_int_equal(cpu->ops->draw(cpu, &ids, &x, &numbers), PLX_OK);
+    return id;
+}
+
+/* One step of two equal caches, one of which draws: that it draws what the CPU draws from the
+ * logits of the other. */
+static inline void cache_draw_step(struct case_model *m, struct backend *cpu,
+                                   struct model_cache *const caches[2], const int32_t *ids,
+                                   const int64_t *counts, struct plx_tensor *logits,
+                                   const struct model_draws *draws)
+{
+    CASE_OK(m, model_decode(m->model, caches[0], ids, counts, logits));
+    CASE_OK(m, model_decode_draw(m->model, caches[1], ids, counts, draws));
+    for (int64_t s = 0; s < CACHE_PLACES; s++) {
+        if (counts[s] == 0) continue;
+        float *row = (float *)logits->data + s * logits->shape[1];
+        assert_int_equal(draws->ids[s], cache_drawn(cpu, row, draws, s));
+    }
+}
+
+/* Prompts come at different times; every third step has a penalty, so what is repeated changes. */
+static inline void cache_draws(struct case_model *m, const struct case_batch *b,
+                               struct backend *cpu)
+{
+    const int64_t V = model_get_config(m->model)->vocab_size, begins[CACHE_PLACES] = {0, 1, 0},
+                  prompts[CACHE_PLACES] = {4, 1, 7}, texts[CACHE_PLACES] = {0, 3, 5};
+    const struct model_cache_config config = {
+        .sequences = CACHE_PLACES, .capacity = 31, .page = 8, .penalising = true};
+    struct plx_tensor logits = case_tensor(PLX_F32, 2, (int64_t[]){CACHE_PLACES, V});
+    struct model_cache *caches[2];
+    struct cache_seen seen[CACHE_PLACES] = {0};
+    struct rng rng = rng_make(9, 9);
+    for (int i = 0; i < 2; i++) CASE_OK(m, model_cache_create(m->model, &config, &caches[i]));
+    for (int64_t step = 0; step < CACHE_STEPS; step++) {
+        int32_t ids[CACHE_TOKENS], *next = ids, drawn[CACHE_PLACES];
+        int64_t counts[CACHE_PLACES], seen_counts[CACHE_PLACES];
+        struct draw_numbers numbers[CACHE_PLACES];
+        const int32_t *lists[CACHE_PLACES];
+        for (int64_t s = 0; s < CACHE_PLACES; s++) {
+            counts[s] = step < begins[s] ? 0 : step == begins[s] ? prompts[s] : 1;
+            const int32_t *text = b->ids + b->offsets[texts[s]];
+            for (int64_t i = 0; i < counts[s]; i++) {
+                *next = text[model_cache_length(caches[0], s) + i];
+                cache_see(&seen[s], *next++);
+            }
+            numbers[s] = (struct draw_numbers){rng_uniform(&rng), s == 2 ? 0 : 0.8, s == 1 ? 9 : 0,
+                                               s == 1 ? 0.8 : 1, -INFINITY};
+            lists[s] = seen[s].ids;
+            seen_counts[s] = seen[s].count;
+        }
+        cache_draw_step(m, cpu, caches, ids, counts, &logits,
+                        &(struct model_draws){V - 3, numbers, step % 3 == 1 ? 1.3 : 1, lists,
+                                              seen_counts, drawn});
+    }
+    for (int i = 0; i < 2; i++) model_cache_destroy(caches[i]);
+    free(logits.data);
+}
+
+/* The same with the CPU's operations at hand. */
+static inline void cache_draws_are_of_its_logits(struct case_model *m, const struct case_batch *b)
+{
+    const struct backend_config config = {
+        .ops = &ops_cpu, .storage = PLX_F32, .compute = PLX_F32, .threads = 1};
+    struct error err = {0};
+    struct backend cpu;
+    assert_int_equal(backend_create(&cpu, &config, &err), PLX_OK);
+    assert_int_equal(backend_reserve(&cpu, 1 << 16), PLX_OK);
+    cache_draws(m, b, &cpu);
+    backend_destroy(&cpu);
+}
+
 #endif

@@ -14,8 +14,8 @@
  *
  * Deterministic: one kernel of each kind, eleven products, and no addition whose order is left to
  * chance. Fused: only the kernel that owns keys. It also hands GL and GU through shared memory,
- * where one warpgroup computes dQ of the step before and the other dR, and adds them to f32 sums in
- * global memory; eight products.
+ * where one warpgroup computes dQ of the step before and the other dR (without the probe: half of
+ * dQ each), to be added to f32 sums in global memory; eight products.
  *
  * Rows behind a sequence may hold NaN, and so may single queries, which must not reach keys they do
  * not see: hidden weights become zero, and rows that could meet them in a product are cleared in
@@ -69,20 +69,6 @@ static __device__ void backward_clean(const struct backward_worker &w,
     }
     if (bad) backward_clear(F::walked(w.stage), F::PARTS, F::PART, F::BOXES, F::BOX, row);
     backward_cleared();
-}
-
-/* Whether the mask, or an end, comes between rows first .. first + count - 1 of the own tile and
- * the walked tile. */
-template <class F>
-PTX_INLINE bool backward_border(const struct attention_problem &p, const struct backward_item &item,
-                                int tile, int first, int count)
-{
-    int other = tile * BACKWARD_SM90_SLOT;
-    int key = F::KEYS ? first : other, keys = F::KEYS ? count : BACKWARD_SM90_SLOT;
-    int query = F::KEYS ? other : first, queries = F::KEYS ? BACKWARD_SM90_SLOT : count;
-    struct forward_span span = forward_keys(p, item.T, item.S, query, query + queries - 1);
-    return key + keys > span.all_end || key < span.all_begin ||
-           (F::KEYS && query + queries > item.T);
 }
 
 /* What this thread's two own rows see of the walked tile. */
@@ -163,15 +149,35 @@ PTX_INLINE void backward_multiplied(float (&sums)[backward_share<F>::SUMS], int 
 
 /* Adds half of the finished products to the sums of the step's queries. */
 template <class F, int HALF>
-PTX_INLINE void backward_reduce(const float (&sums)[backward_share<F>::SUMS],
-                                const struct backward_worker &w, float *target)
+PTX_INLINE void backward_reduce(const float (&sums)[backward_share<F>::SUMS], float *target)
 {
     typedef backward_share<F> share;
-    target += threadIdx.x % FORWARD_GROUP * 4;
-    if (share::HALVES) target += w.group * (F::CHANNELS * 32);
 #pragma unroll
     for (int n = HALF * share::SUMS / 2; n < (HALF + 1) * share::SUMS / 2; n += 4)
-        global_add(target + n * FORWARD_GROUP, sums[n], sums[n + 1], sums[n + 2], sums[n + 3]);
+        global_add(target + backward_place(n / 4), sums[n], sums[n + 1], sums[n + 2], sums[n + 3]);
+}
+
+/* Hands a warp's finished products to the copy engine, which adds them while the warp goes on. */
+template <class F>
+PTX_INLINE void backward_stage(const float (&sums)[backward_share<F>::SUMS],
+                               const struct backward_worker &w, int step, float *target)
+{
+    typedef backward_share<F> share;
+    static_assert(!F::STAGED || share::SUMS * 128 == F::SHARE_BYTES, "a share is what a warp has");
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, turn = share::TURNS ? step / 2 : step;
+    int place = F::SHARES + (turn % 2 * 8 + w.group * 4 + warp) * F::SHARE_BYTES;
+    if (lane == 0) bulk_wait_read<1>(); /* the additions before the last are out of the way */
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < share::SUMS; n += 4)
+        *(float4 *)(F::bytes() + place + n * 128 + lane * 16) =
+            make_float4(sums[n], sums[n + 1], sums[n + 2], sums[n + 3]);
+    proxy_fence();
+    __syncwarp();
+    if (lane != 0) return;
+    if (share::HALVES) target += w.group * 4096;
+    bulk_add(target + warp * 1024, F::at(place), F::SHARE_BYTES);
+    bulk_commit();
 }
 
 /* Where the sums of the worker's present step belong. */
@@ -191,8 +197,7 @@ PTX_INLINE void backward_begin(float (&s)[F::SCORES], const struct backward_work
                                const struct backward_item &item)
 {
     mbarrier_wait(F::full(w.stage), w.parity);
-    if (F::KEYS ? backward_border<F>(args.problem, item, w.tile, item.first, BACKWARD_SM90_TILE)
-                : (w.tile + 1) * BACKWARD_SM90_SLOT > item.S)
+    if (F::KEYS ? backward_border(item.plain, w.tile) : (w.tile + 1) * BACKWARD_SM90_SLOT > item.S)
         backward_clean<F>(w, item);
     wgmma_fence();
     backward_scores<F>(s, 0, 0, w);
@@ -212,8 +217,7 @@ backward_weigh(struct backward_held<F> &held, float (&s)[F::SCORES], float (&a)[
     wgmma_wait<F::PROBE && !F::NARROW ? 2 : 1>();
     registers_pin(s);
     backward_weights<F>(s, args.log2_scale, w, own);
-    if (backward_border<F>(args.problem, item, w.tile, item.first + w.group * FORWARD_GROUP_ROWS,
-                           FORWARD_GROUP_ROWS))
+    if (backward_border(item.group_plain[w.group], w.tile))
         backward_hide(s, backward_sight<F>(args.problem, item, w.tile));
     backward_hold<F>(held, s);
     if (F::NARROW) {
@@ -240,7 +244,9 @@ PTX_INLINE void backward_accumulate(const struct backward_operands &operands, in
     wgmma_commit();
 }
 
-/* The products of a step are finished: its tile may be replaced. */
+/* The products of a step are finished: its tile may be replaced, and its scalars, which every
+ * thread has read for itself. The fence is between those reads and the copy engine, which the one
+ * of the exchange is too. */
 template <class F, int STEPS>
 PTX_INLINE void backward_accumulated(struct backward_operands (&operands)[STEPS],
                                      const struct backward_worker &w, float (&first)[F::SUMS],
@@ -254,7 +260,8 @@ PTX_INLINE void backward_accumulated(struct backward_operands (&operands)[STEPS]
         if (F::KEYS) registers_pin(operands[n].w);
         if (F::PROBE) registers_pin(operands[n].u);
     }
-    if (forward_leads()) mbarrier_arrive(F::empty(w.stage));
+    if (F::KEYS && !F::FUSED) proxy_fence();
+    mbarrier_arrive(F::empty(w.stage));
 }
 
 /* One step. Sixteen columns at a time, so that the products of some run while the gradients of the
@@ -319,11 +326,16 @@ backward_end(struct backward_operands (&operands)[STEPS], float (&s)[F::SCORES],
         backward_multiply<F>(sums, w, w.step - 1);
         wgmma_wait<LATER + 1>();
         backward_accumulated<F>(operands, w, first, second);
-        wgmma_wait<0>();
+        constexpr bool AHEAD = NEXT && F::STAGED && !F::EARLY; /* S before the sums are awaited */
+        if (AHEAD) backward_begin<F>(s, next, args, item);
+        wgmma_wait<AHEAD ? 1 : 0>();
         backward_multiplied<F>(sums, w.step - 1);
-        backward_reduce<F, 0>(sums, w, target);
-        if (NEXT && !F::EARLY) backward_begin<F>(s, next, args, item);
-        backward_reduce<F, 1>(sums, w, target);
+        if (!F::STAGED) backward_reduce<F, 0>(sums, target);
+        if (NEXT && !F::EARLY && !AHEAD) backward_begin<F>(s, next, args, item);
+        if (F::STAGED)
+            backward_stage<F>(sums, w, w.step - 1, target);
+        else
+            backward_reduce<F, 1>(sums, target);
     } else {
         wgmma_wait<LATER>();
         backward_accumulated<F>(operands, w, first, second);
@@ -358,8 +370,12 @@ backward_walk(struct backward_worker &w, const struct backward_sm90_args &args,
         wgmma_wait<0>();
         backward_multiplied<F>(sums, w.step);
         target = backward_target<F>(w, args, item);
-        backward_reduce<F, 0>(sums, w, target);
-        backward_reduce<F, 1>(sums, w, target);
+        if (F::STAGED) {
+            backward_stage<F>(sums, w, w.step, target);
+        } else {
+            backward_reduce<F, 0>(sums, target);
+            backward_reduce<F, 1>(sums, target);
+        }
     }
 }
 
@@ -430,6 +446,8 @@ template <class F> static __device__ void backward_compute(const struct backward
         backward_walk<F>(w, args, item, own, first, second);
     }
     backward_finish<F>(args, item, first, second);
+    /* Shared memory stays until the engine has read it. */
+    if (F::STAGED && threadIdx.x % 32 == 0) bulk_wait_read<0>();
 }
 
 /* ---- The kernel --------------------------------------------------------------------------------
@@ -449,7 +467,7 @@ __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
         }
         for (int stage = 0; stage < F::STAGES; stage++) {
             mbarrier_init(F::full(stage), 1);
-            mbarrier_init(F::empty(stage), 2);
+            mbarrier_init(F::empty(stage), 2 * FORWARD_GROUP);
         }
         mbarrier_init_fence();
     }

@@ -23,6 +23,12 @@ PTX_INLINE struct forward_span backward_queries(const struct attention_problem &
     return span;
 }
 
+/* Whether the mask, or an end, comes between own rows and the walked tile. */
+PTX_INLINE bool backward_border(const struct backward_sm90_tiles &plain, int tile)
+{
+    return tile < plain.begin || tile >= plain.end;
+}
+
 template <class F>
 static __device__ void backward_describe(const struct attention_problem &p,
                                          const struct backward_sm90_plan &plan,
@@ -52,6 +58,12 @@ static __device__ void backward_describe(const struct attention_problem &p,
     item->begin = span.begin / BACKWARD_SM90_SLOT;
     item->end = (span.end + BACKWARD_SM90_SLOT - 1) / BACKWARD_SM90_SLOT;
     if (span.end <= span.begin) item->end = item->begin;
+    item->plain =
+        backward_sm90_plain(&p, item->T, item->S, item->first, BACKWARD_SM90_TILE, F::KEYS);
+    for (int group = 0; group < 2; group++)
+        item->group_plain[group] =
+            backward_sm90_plain(&p, item->T, item->S, item->first + group * FORWARD_GROUP_ROWS,
+                                FORWARD_GROUP_ROWS, F::KEYS);
 }
 
 /* The slot of 64 queries in the workspace. */

@@ -5,9 +5,8 @@
 
 #include "attention/attention_forward_sm90_plan.h"
 
-/* Bytes that the walked tensors of a section may have, about half of the L2 cache; keys that a
- * query sees where it begins to pay to add to dq and dr. */
-enum { SECTION_BYTES = 28 << 20, FUSED_KEYS = 1024 };
+/* Bytes that the walked tensors of a section may have, about half of the L2 cache. */
+enum { SECTION_BYTES = 28 << 20 };
 
 /* Tiles of an axis that a pair has. */
 static int64_t tiles_of(const struct attention_problem *p, int64_t extent, int rows)
@@ -66,13 +65,13 @@ static int64_t keys_seen(const struct attention_problem *p)
 
 /* True where one kernel that adds to dq and dr is faster than two that do not. What it has to do
  * once a query, zeroing and converting sums, must be small beside what it saves a key; and with
- * more query heads a key head it has fewer blocks, and longer ones (parallax/NOTES.md). */
+ * more query heads a key head, from four on, it has fewer blocks, and longer ones
+ * (parallax/NOTES.md). */
 static bool fused_is_faster(const struct attention_problem *p)
 {
-    int64_t group = p->H / p->G;
-    if (p->D == 64) return !p->probe || keys_seen(p) >= FUSED_KEYS * group;
-    if (!p->probe) return 2 * keys_seen(p) >= 3 * FUSED_KEYS * group;
-    return keys_seen(p) >= FUSED_KEYS * group * group * group;
+    int64_t group = p->H / p->G, keys = p->probe ? 256 : 0; /* that a query must see */
+    if (p->D == 128) keys = p->probe ? 1024 : 512;
+    return 4 * keys_seen(p) >= keys * (group > 2 ? group * group : 4);
 }
 
 struct backward_sm90_plan backward_sm90_plan(const struct attention_problem *p)

@@ -56,4 +56,34 @@ ATTENTION_INLINE struct backward_sm90_place backward_sm90_place(struct backward_
     return place;
 }
 
+/* Walked tiles begin .. end - 1. */
+struct backward_sm90_tiles {
+    int begin, end;
+};
+
+/* The tiles of 64 rows, all of them there, that no mask comes between and rows first .. first +
+ * count - 1 of a sequence's keys, or else of its queries: every query sees every key. Own queries
+ * behind the last do not count. */
+ATTENTION_INLINE struct backward_sm90_tiles
+backward_sm90_plain(const struct attention_problem *problem, int T, int S, int first, int count,
+                    bool keys)
+{
+    /* Query i sees keys up to i + shift, and `window` of them. */
+    int last = first + count - 1, shift = S - T, begin = 0, end;
+    int window = S + T + count; /* all, for any row of a tile */
+    if (problem->causal && problem->window > 0 && problem->window < S + T)
+        window = (int)problem->window;
+    if (keys) {
+        end = last < S ? T : 0;
+        if (problem->causal && last > shift) begin = last - shift;
+        if (first - shift + window < end) end = first - shift + window;
+    } else {
+        end = problem->causal ? first + shift + 1 : S;
+        if (last + shift + 1 > window) begin = last + shift + 1 - window;
+    }
+    struct backward_sm90_tiles tiles = {(begin + BACKWARD_SM90_SLOT - 1) / BACKWARD_SM90_SLOT,
+                                        end > 0 ? end / BACKWARD_SM90_SLOT : 0};
+    return tiles;
+}
+
 #endif

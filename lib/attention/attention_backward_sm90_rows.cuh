@@ -118,13 +118,13 @@ __global__ void __launch_bounds__(FORWARD_GROUP)
     int head = blockIdx.y;
     const struct attention_sequence &s = tile.sequence;
     size_t slot = backward_slot(args, tile, head);
-    const float4 *from =
-        (const float4 *)(args.sums[blockIdx.z] + slot * (64 * CHANNELS)) + threadIdx.x;
+    const float *from = args.sums[blockIdx.z] + slot * (64 * CHANNELS);
     float sums[CHANNELS / 2], unit = exp2f(-BACKWARD_BITS);
     bool live = tile.first < s.T;
 #pragma unroll
     for (int x = 0; x < CHANNELS / 8; x++) {
-        float4 four = live ? from[x * FORWARD_GROUP] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (live) four = *(const float4 *)(from + backward_place(x));
         sums[4 * x] = four.x, sums[4 * x + 1] = four.y;
         sums[4 * x + 2] = four.z, sums[4 * x + 3] = four.w;
     }

@@ -31,9 +31,16 @@ struct backward_sm90_args {
     struct backward_sm90_plan plan;
     float log2_scale, scale;
     float *scalars; /* [pairs, slots, scalar, 64] */
-    float *sums[2]; /* of dq and dr: [pairs, slots, 64 * D], in order of fragments */
+    float *sums[2]; /* of dq and dr: [pairs, slots, D / 64, warps, 8, lanes, 4]: fragments */
     CUtensorMap q, r, k, v, d_o;
 };
+
+/* Where a slot's sums have elements 4x .. 4x + 3 of this thread's fragment. */
+PTX_INLINE int backward_place(int x)
+{
+    return x / 8 * 4096 + (int)threadIdx.x % FORWARD_GROUP / 32 * 1024 + x % 8 * 128 +
+           (int)threadIdx.x % 32 * 4;
+}
 
 /* What a block works on. */
 struct backward_item {
@@ -45,6 +52,8 @@ struct backward_item {
     int kv_head;
     int begin, end; /* tiles of 64 rows of the other side, for each head */
     int slot;       /* of the sequence's first queries, within a head */
+    /* Tiles that own rows, all of them or those of a warpgroup, see without a mask. */
+    struct backward_sm90_tiles plain, group_plain[2];
 };
 
 /* One instance. KEYS: a block owns keys and walks over queries, otherwise the reverse. FUSED: it
@@ -72,10 +81,15 @@ template <int CHANNELS_, bool PROBE_, bool KEYS_, bool FUSED_, int STAGES_> stru
     /* Gradients of scores that the warpgroups hand each other: two steps, 64 queries x 128 keys. */
     static constexpr int EXCHANGE_PART = 2 * BOX;
     static constexpr int EXCHANGE_BYTES = FUSED ? (PROBE ? 2 : 1) * EXCHANGE_PART : 0;
+    /* Shares of dq and dr that wait for the copy engine to add them: two of each computing warp.
+     * With the probe and 128 channels there is no room, and additions come from registers. */
+    static constexpr bool STAGED = FUSED && !NARROW;
+    static constexpr int SHARE_BYTES = 4096, SHARES_BYTES = STAGED ? 16 * SHARE_BYTES : 0;
 
     static constexpr int WALKED = OWN_PARTS * OWN_PART;
     static constexpr int EXCHANGE = WALKED + STAGES * STAGE_BYTES;
-    static constexpr int ROWS = EXCHANGE + 2 * EXCHANGE_BYTES;
+    static constexpr int SHARES = EXCHANGE + 2 * EXCHANGE_BYTES;
+    static constexpr int ROWS = SHARES + SHARES_BYTES;
     static constexpr int ITEM = ROWS + (KEYS ? STAGES * SCALAR_BYTES : 0);
     static constexpr int BARRIERS = ITEM + (sizeof(struct backward_item) + 15) / 16 * 16;
     static constexpr int BYTES = BARRIERS + 8 * (5 + 2 * STAGES);
@@ -94,7 +108,7 @@ template <int CHANNELS_, bool PROBE_, bool KEYS_, bool FUSED_, int STAGES_> stru
         return shared_address(bytes()) + offset;
     }
     /* Full barriers take one arrival and the bytes of the copies, or one of each warp that stores;
-     * empty ones one of each computing warpgroup that reads. */
+     * empty ones one of each computing thread, or of the exchange each warpgroup that reads. */
     static __device__ __forceinline__ uint32_t own_full(void)
     {
         return at(BARRIERS);

@@ -253,7 +253,8 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
 {
     constexpr int D = KIND::D, HEADS = KIND::HEADS;
     __syncthreads(); /* all have written */
-    if (threadIdx.x == 0) *last = decode_arrive(counter, seen, parts.count << p.cluster);
+    unsigned arrivals = parts.count << p.cluster;
+    if (threadIdx.x == 0) *last = counter_draw(counter, seen, arrivals) == arrivals - 1;
     __syncthreads();
     if (!*last) return;
     int rows = decode_rows_of(p), shift = 0;
@@ -287,7 +288,7 @@ decode_segment_run(const struct decode_arguments &p, const struct decode_maps &m
 {
     bool whole = parts.count == 1;
     unsigned long long *counter = p.counters + (int64_t)batch * gridDim.x + blockIdx.x, seen = 0;
-    if (threadIdx.x == 0 && !whole) seen = *(volatile unsigned long long *)counter;
+    if (threadIdx.x == 0 && !whole) seen = counter_look(counter);
     struct decode_results<KIND> sums;
     if (!decode_sum<E, KIND, PROBE>(p, maps, segment, q, ring, ahead,
                                     &shared->next[threadIdx.x / 32], guess, sums))
@@ -353,8 +354,13 @@ decode_ring_begin(struct decode_shared<KIND> *shared)
     int warp = uniform_warp(), lane = threadIdx.x % 32;
     struct decode_ring ring = {shared_address(shared->ring[warp]),
                                shared_address(shared->full[warp]), 0, 0, 0};
-    if (lane < KIND::STAGES)
-        mbarrier_init(ring.full + lane * 8, KIND::FEED == DECODE_CHUNKS ? 32 : 1);
+    /* A lane a barrier; but where lanes store tiles, one for all, because racecheck takes those
+     * without a barrier for writers of what they store. */
+    if (KIND::FEED == DECODE_BOXES) {
+        if (lane < KIND::STAGES) mbarrier_init(ring.full + lane * 8, 1);
+    } else if (lane == 0) {
+        for (int stage = 0; stage < KIND::STAGES; stage++) mbarrier_init(ring.full + stage * 8, 32);
+    }
     mbarrier_init_fence();
     __syncwarp();
     return ring;

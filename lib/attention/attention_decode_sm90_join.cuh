@@ -5,14 +5,12 @@
  * bytes; a lane for each block and channel joins them. If the cluster has seen all keys of the
  * pair, that is the result; otherwise it leaves a partial result in the workspace, and the block
  * that arrives last joins them, in the order of the keys whoever is last: results repeat bit for
- * bit.
- *
- * The workspace holds anything when a launch begins, so a counter is a word whose upper 48 bits
- * must be a number made from its own address; with any other content it counts as zero. */
+ * bit. */
 #ifndef PLX_ATTENTION_DECODE_SM90_JOIN_CUH
 #define PLX_ATTENTION_DECODE_SM90_JOIN_CUH
 
 #include "attention/attention_decode_sm90_tile.cuh"
+#include "cuda/counter.cuh"
 #include "cuda/ptx_sm90.cuh"
 
 /* A row of a partial result: state, A1, A2. */
@@ -263,26 +261,6 @@ decode_bring(const struct decode_arguments &p, struct decode_brought<KIND::D> *t
 }
 
 /* ---- Between clusters ------------------------------------------------------------------------ */
-
-static __device__ __forceinline__ unsigned long long
-decode_counter_zero(const unsigned long long *counter)
-{
-    unsigned long long x = (unsigned long long)counter * 0x9e3779b97f4a7c15ull;
-    x = (x ^ x >> 29) * 0xbf58476d1ce4e5b9ull;
-    return (x ^ x >> 32) << 16;
-}
-
-/* Counts one of `count` arrivals; true for the last, which then may read what all have written.
- * seen: what the counter held some time after the launch began. By one thread, after a barrier. */
-static __device__ __forceinline__ bool decode_arrive(unsigned long long *counter,
-                                                     unsigned long long seen, int count)
-{
-    unsigned long long zero = decode_counter_zero(counter);
-    if ((seen ^ zero) >> 16 != 0) atomicCAS(counter, seen, zero);
-    bool last = add_acquire_release(counter, 1) == zero + count - 1;
-    if (last) *(volatile unsigned long long *)counter = zero;
-    return last;
-}
 
 /* Row `row` of head `head` of a partial result. */
 template <class KIND>

@@ -1,10 +1,10 @@
 /* attention_forward_sm90.cuh: forward of Parallax and of softmax attention on Hopper, bf16 and f16.
  *
- * A block is one loading and two or three computing warpgroups. Two threads of the first follow the
- * plan (attention_forward_sm90_plan.h) and have the copy engine bring data: one describes each item
- * in shared memory and brings its queries and probes, the other brings key and value tiles, from
- * the last to the first, through a ring of stages. The others compute 64 query rows each against
- * all tiles that any of their rows sees:
+ * A block is one loading and two or three computing warpgroups. Two threads of the first have the
+ * copy engine bring data: one takes items in the order of the plan (attention_forward_sm90_plan.h)
+ * and brings key and value tiles, from the last to the first, through a ring of stages; the other
+ * describes each item in shared memory and brings its queries and probes. The others compute 64
+ * query rows each against all tiles that any of their rows sees:
  *
  *     S = Q K'   U = R K'   P = exp2(S - max)   W = P (U - c)   O += P V   E += W V
  *
@@ -25,6 +25,7 @@
 #define PLX_ATTENTION_FORWARD_SM90_CUH
 
 #include "attention/attention_forward_sm90_tile.cuh"
+#include "cuda/counter.cuh"
 
 /* ---- The loading threads -----------------------------------------------------------------------
  */
@@ -129,24 +130,48 @@ static __device__ __forceinline__ void forward_load_keys(const struct forward_sm
     }
 }
 
-/* Two threads follow the plan, one for the rows and one for the keys, so that neither waits for
- * what the other waits for. */
-template <class F>
-static __device__ void forward_load(const struct forward_sm90_args &args, bool rows)
+/* The block's next item, or a number past the last. */
+static __device__ __forceinline__ int forward_next_item(const struct forward_sm90_args &args)
 {
-    struct forward_sm90_place place;
-    unsigned turn = 0, count = 0;
-    for (int round = 0; forward_sm90_place(&args.plan, blockIdx.x, round, &place); round++) {
+    int items = args.plan.items, grid = args.plan.grid;
+    if (items == grid) return items;
+    return grid + (int)counter_draw(args.taken, counter_look(args.taken), items);
+}
+
+/* Takes items, hands their numbers to the thread that brings rows, and brings keys and values. */
+template <class F> static __device__ void forward_bring_keys(const struct forward_sm90_args &args)
+{
+    unsigned count = 0;
+    int number = blockIdx.x;
+    for (unsigned turn = 0;; turn++, number = forward_next_item(args)) {
+        mbarrier_wait(F::order_empty(turn & 1), ~(turn >> 1) & 1);
+        F::order()[turn & 1] = number;
+        mbarrier_arrive(F::order_full(turn & 1));
+        if (number >= args.plan.items) return;
         struct forward_item item;
         int k_batch, k_start;
-        if (!forward_describe(args.problem, place, F::ROWS, F::KEYS, &item, &k_batch, &k_start))
-            continue;
-        if (rows)
-            forward_load_rows<F>(args, item, turn++);
-        else
+        if (forward_describe(args.problem, forward_sm90_place(&args.plan, number), F::ROWS, F::KEYS,
+                             &item, &k_batch, &k_start))
             forward_load_keys<F>(args, item, k_batch, k_start, &count);
     }
-    if (!rows) return;
+}
+
+/* Brings the rows of the items that the other thread takes, so that neither waits for what the
+ * other waits for. */
+template <class F> static __device__ void forward_bring_rows(const struct forward_sm90_args &args)
+{
+    unsigned turn = 0;
+    for (unsigned met = 0;; met++) {
+        mbarrier_wait(F::order_full(met & 1), met >> 1 & 1);
+        int number = F::order()[met & 1];
+        mbarrier_arrive(F::order_empty(met & 1));
+        if (number >= args.plan.items) break;
+        struct forward_item item;
+        int k_batch, k_start;
+        if (forward_describe(args.problem, forward_sm90_place(&args.plan, number), F::ROWS, F::KEYS,
+                             &item, &k_batch, &k_start))
+            forward_load_rows<F>(args, item, turn++);
+    }
     mbarrier_wait(F::q_empty(), ~turn & 1);
     F::items()[turn & 1].last = true;
     mbarrier_arrive(F::q_full());
@@ -386,6 +411,10 @@ __global__ void __launch_bounds__(F::THREADS, 1)
         mbarrier_init(F::q_empty(), F::GROUPS);
         mbarrier_init(F::r_full(), 1);
         mbarrier_init(F::r_empty(), F::GROUPS);
+        for (int slot = 0; slot < 2; slot++) {
+            mbarrier_init(F::order_full(slot), 1);
+            mbarrier_init(F::order_empty(slot), 1);
+        }
         for (int stage = 0; stage < F::STAGES; stage++) {
             mbarrier_init(F::k_full(stage), 1);
             mbarrier_init(F::v_full(stage), 1);
@@ -397,7 +426,8 @@ __global__ void __launch_bounds__(F::THREADS, 1)
     __syncthreads(); /* barriers exist before anyone uses them */
     if (threadIdx.x < FORWARD_GROUP) {
         registers_shrink<F::LOAD_REGISTERS>();
-        if (threadIdx.x % 32 == 0 && threadIdx.x < 64) forward_load<F>(args, threadIdx.x == 0);
+        if (threadIdx.x == 0) forward_bring_rows<F>(args);
+        if (threadIdx.x == 32) forward_bring_keys<F>(args);
     } else {
         registers_grow<F::REGISTERS>();
         forward_compute<F>(args);

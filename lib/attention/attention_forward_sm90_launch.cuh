@@ -16,10 +16,11 @@ static const char *forward_sm90_row_refuse(const void *problem, const plx_contex
     return forward_sm90_refuse((const struct attention_problem *)problem);
 }
 
+/* The counter from which blocks draw items. */
 static size_t forward_sm90_workspace(const void *problem)
 {
     (void)problem;
-    return 0;
+    return sizeof(unsigned long long);
 }
 
 /* Boxes of 64 channels x rows of [batch, time, heads, channels]. */
@@ -64,8 +65,8 @@ template <template <int> class WIDE, template <int> class NARROW>
 static plx_status forward_sm90_run(plx_context *context, const void *problem, void *workspace,
                                    plx_stream stream)
 {
-    (void)workspace;
     struct forward_sm90_args args = {};
+    args.taken = (unsigned long long *)workspace;
     args.problem = *(const struct attention_problem *)problem;
     const struct attention_problem *p = &args.problem;
     if (p->B == 0 || p->T == 0 || p->H == 0) return PLX_OK;

@@ -2,10 +2,10 @@
  * spread them over a GPU. Pure functions of shapes, strides and addresses; no CUDA is needed.
  *
  * A block works on tiles of `rows` query rows of one head against tiles of `keys` keys. Blocks are
- * as many as multiprocessors and stay: in round r, block b takes item r * grid + b (every other
- * round in reverse, so that no block always gets the heavier end). Items are ordered by section
- * (heads whose keys and values fit the L2 cache together, where that leaves the work even), then
- * from the last query tile, which under a causal mask is the heaviest, to the first, then by head.
+ * as many as multiprocessors and stay: each takes the item of its own number first, and then the
+ * next that nobody has taken, so that work is even whatever items cost. Items are ordered by
+ * section (heads whose keys and values fit the L2 cache together), then from the last query tile,
+ * which under a causal mask is the heaviest, to the first, then by head.
  */
 #ifndef PLX_ATTENTION_FORWARD_SM90_PLAN_H
 #define PLX_ATTENTION_FORWARD_SM90_PLAN_H
@@ -24,10 +24,11 @@ struct forward_sm90_tiles {
 struct forward_sm90_plan {
     struct forward_sm90_tiles sizes;
     int shared_bytes;
-    int tiles;   /* query tiles of a pair; packed: slots of all sequences */
-    int pairs;   /* heads of all batch entries; packed: heads */
-    int section; /* pairs that share the L2 cache */
-    int items;   /* tiles * pairs */
+    int tiles;    /* query tiles of a pair; packed: slots of all sequences */
+    int pairs;    /* heads of all batch entries; packed: heads */
+    int sections; /* of pairs that share the L2 cache: as many in each as in any other, or one more
+                   */
+    int items;    /* tiles * pairs */
     int grid;
 };
 
@@ -45,18 +46,22 @@ struct forward_sm90_place {
     int tile, pair;
 };
 
-/* The item of a block in a round; false where the block has no more work. */
-ATTENTION_INLINE bool forward_sm90_place(const struct forward_sm90_plan *plan, int block, int round,
-                                         struct forward_sm90_place *place)
+/* The first sections have one pair more than the others, where pairs do not divide evenly. */
+ATTENTION_INLINE struct forward_sm90_place forward_sm90_place(const struct forward_sm90_plan *plan,
+                                                              int item)
 {
-    int item = round * plan->grid + (round % 2 ? plan->grid - 1 - block : block);
-    if (item >= plan->items) return false;
-    int sections = item / (plan->tiles * plan->section), first = sections * plan->section;
-    int rest = item - first * plan->tiles;
-    int width = plan->pairs - first < plan->section ? plan->pairs - first : plan->section;
-    place->tile = plan->tiles - 1 - rest / width;
-    place->pair = first + rest % width;
-    return true;
+    int width = plan->pairs / plan->sections, wide = plan->pairs % plan->sections;
+    int first = 0, rest = item;
+    if (rest < wide * (width + 1) * plan->tiles) {
+        width++;
+    } else {
+        first = wide * (width + 1);
+        rest -= first * plan->tiles;
+    }
+    int section = rest / (width * plan->tiles);
+    rest -= section * width * plan->tiles;
+    return (struct forward_sm90_place){plan->tiles - 1 - rest / width,
+                                       first + section * width + rest % width};
 }
 
 #endif

@@ -31,7 +31,8 @@ struct forward_sm90_args {
     struct attention_problem problem;
     struct forward_sm90_plan plan;
     float log2_scale;
-    CUtensorMap q, r, k, v; /* k, v: the last axis is the batch, or the pages */
+    unsigned long long *taken; /* counts the items that blocks have taken beside their first */
+    CUtensorMap q, r, k, v;    /* k, v: the last axis is the batch, or the pages */
 };
 
 /* An item as the loading thread describes it to the computing ones. */
@@ -95,9 +96,10 @@ struct forward_shape {
     /* Addresses are constants, so that they cost no registers. Full barriers take one arrival and
      * the bytes of the copies, empty barriers one arrival of each computing warpgroup. */
     static constexpr int BARRIERS = ITEMS + 2 * sizeof(struct forward_item);
+    static constexpr int ORDER = BARRIERS + 64 + 32 * STAGES;
     /* The plan gives 512 bytes beside the tiles; a block may have 227 KB. */
     static_assert(KEYS % FORWARD_PAGE_BOX == 0, "a key tile is no whole number of boxes");
-    static_assert(BARRIERS + 32 + 32 * STAGES <= ITEMS + 512 && ITEMS + 512 <= 232448,
+    static_assert(ORDER + 8 <= ITEMS + 512 && ITEMS + 512 <= 232448,
                   "the tiles do not fit shared memory");
 
     static __device__ __forceinline__ unsigned char *bytes(void)
@@ -109,6 +111,11 @@ struct forward_shape {
     static __device__ __forceinline__ struct forward_item *items(void)
     {
         return (struct forward_item *)(bytes() + ITEMS);
+    }
+    /* Numbers of two items, on their way from one loading thread to the other. */
+    static __device__ __forceinline__ int *order(void)
+    {
+        return (int *)(bytes() + ORDER);
     }
     static __device__ __forceinline__ uint32_t at(int offset)
     {
@@ -130,9 +137,17 @@ struct forward_shape {
     {
         return at(BARRIERS + 24);
     }
+    static __device__ __forceinline__ uint32_t order_full(int slot)
+    {
+        return at(BARRIERS + 32 + 8 * slot);
+    }
+    static __device__ __forceinline__ uint32_t order_empty(int slot)
+    {
+        return at(BARRIERS + 48 + 8 * slot);
+    }
     static __device__ __forceinline__ uint32_t k_full(int stage)
     {
-        return at(BARRIERS + 32 + 8 * stage);
+        return at(BARRIERS + 64 + 8 * stage);
     }
     static __device__ __forceinline__ uint32_t v_full(int stage)
     {

@@ -180,6 +180,27 @@ PTX_INLINE void global_add(float *target, float a, float b, float c, float d)
                  : "memory");
 }
 
+/* Has the copy engine add f32 from shared memory to f32 in global memory, in a row, a multiple of
+ * 16 bytes at multiples of 16. Additions that a thread begins before it commits are a group. */
+PTX_INLINE void bulk_add(float *target, uint32_t source, int bytes)
+{
+    asm volatile(
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(target),
+        "r"(source), "r"(bytes)
+        : "memory");
+}
+
+PTX_INLINE void bulk_commit(void)
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+/* Waits until at most PENDING groups of this thread have still to be read from shared memory. */
+template <int PENDING> PTX_INLINE void bulk_wait_read(void)
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
+}
+
 /* ---- Products of a warpgroup -------------------------------------------------------------------
  */
 

@@ -2,11 +2,14 @@
 #include "comm/comm.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 
 /* Ranks load their program from a network at their own pace; five minutes are torch's choice too
  * for a first meeting. */
 #define MEETING_SECONDS 300
+/* For a rank that declines: ranks are started together. */
+#define DECLINING_SECONDS 10
 
 static double meeting_seconds(void)
 {
@@ -31,6 +34,16 @@ plx_status comm_open(struct comm **comm, struct error *err)
     else
         free(made);
     return status;
+}
+
+void comm_decline(void)
+{
+    struct error unheard = {0};
+    struct place place;
+    struct hub hub;
+    const double seconds = fmin(meeting_seconds(), DECLINING_SECONDS);
+    if (place_read(&place, &unheard) != PLX_OK || place.size == 1) return;
+    if (hub_open(&hub, &place, seconds, &unheard) == PLX_OK) hub_close(&hub);
 }
 
 plx_status comm_attach(struct comm *comm, plx_device device)

@@ -48,6 +48,9 @@ struct comm {
 
 /* Meets the other ranks of this process's place (place.h): *comm is NULL where there are none. */
 plx_status comm_open(struct comm **comm, struct error *err);
+/* A process that will not be the rank it was started as, because it refuses its command line, comes
+ * to the meeting and leaves it, so that the others end soon instead of awaiting it. */
+void comm_decline(void);
 /* Chooses the row for tensors on a kind of device. */
 plx_status comm_attach(struct comm *comm, plx_device device);
 /* Ends the exchange of tensors where a failure ends the run: what the device still waits for from

@@ -2,29 +2,73 @@
 #include "comm/hub.h"
 
 #include <errno.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "process.h"
+
+#define LOOK_SECONDS 5.0 /* between looks at whether the other end still answers */
+
 struct frame_head {
     uint64_t frame, bytes;
 };
 
-static plx_status hub_lost(struct hub *hub, int rank, const char *why)
+/* Whether the other machine has acknowledged nothing for so long, though there is something to
+ * acknowledge: bytes sent, or more than one question whether it has room for bytes again. */
+static bool is_silent(int socket)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return false;
+    return (info.tcpi_unacked > 0 || info.tcpi_probes > 1) &&
+           info.tcpi_last_ack_recv > HUB_SILENCE_SECONDS * 1000;
+}
+
+bool hub_wait(int socket, short events, double seconds)
+{
+    const double begin = process_seconds();
+    const int look_ms = (int)(1000 * fmin(seconds, LOOK_SECONDS));
+    struct pollfd polled = {.fd = socket, .events = events};
+    while (poll(&polled, 1, look_ms) <= 0) {
+        double waited = process_seconds() - begin;
+        if (waited < seconds && (waited < HUB_SILENCE_SECONDS || !is_silent(socket))) continue;
+        errno = ETIMEDOUT;
+        return false;
+    }
+    return true;
+}
+
+static bool must_wait(void)
+{
+    return errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK;
+}
+
+/* The end of a connection: problem is its errno, 0 where the other end closed it. */
+static plx_status hub_lost(struct hub *hub, int rank, int problem)
 {
     hub->lost = true;
+    if (problem == ETIMEDOUT)
+        return error_set(hub->err, PLX_IO_ERROR,
+                         "rank %d is lost to rank %d: its machine has not answered for %d seconds",
+                         rank, hub->rank, HUB_SILENCE_SECONDS);
     return error_set(hub->err, PLX_IO_ERROR,
-                     "rank %d has ended before rank %d was done with it: %s", rank, hub->rank, why);
+                     "rank %d has ended before rank %d was done with it: %s", rank, hub->rank,
+                     problem != 0 ? strerror(problem) : "its connection was closed");
 }
 
 static plx_status send_all(struct hub *hub, int to, const void *data, size_t bytes)
 {
     const char *rest = data;
     while (bytes > 0) {
-        ssize_t sent = send(hub->sockets[to], rest, bytes, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR) continue;
-        if (sent <= 0) return hub_lost(hub, to, strerror(errno));
+        ssize_t sent = send(hub->sockets[to], rest, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && must_wait() && hub_wait(hub->sockets[to], POLLOUT, INFINITY)) continue;
+        if (sent <= 0) return hub_lost(hub, to, errno);
         rest += sent;
         bytes -= (size_t)sent;
     }
@@ -35,10 +79,9 @@ plx_status hub_receive_piece(struct hub *hub, int from, void *data, size_t bytes
 {
     char *rest = data;
     while (bytes > 0) {
-        ssize_t got = recv(hub->sockets[from], rest, bytes, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0)
-            return hub_lost(hub, from, got < 0 ? strerror(errno) : "its connection was closed");
+        ssize_t got = recv(hub->sockets[from], rest, bytes, MSG_DONTWAIT);
+        if (got < 0 && must_wait() && hub_wait(hub->sockets[from], POLLIN, INFINITY)) continue;
+        if (got <= 0) return hub_lost(hub, from, got < 0 ? errno : 0);
         rest += got;
         bytes -= (size_t)got;
     }

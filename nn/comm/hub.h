@@ -17,6 +17,9 @@
 
 #include "comm/place.h"
 
+/* A machine whose other end acknowledges nothing for so long is lost. */
+#define HUB_SILENCE_SECONDS 60
+
 struct hub {
     int rank, size;
     int *sockets; /* [size]: of every rank that this one is connected to; -1 otherwise */
@@ -33,6 +36,9 @@ void hub_close(struct hub *hub);
 
 plx_status hub_send(struct hub *hub, int to, enum hub_frame frame, const void *data, size_t bytes);
 plx_status hub_receive(struct hub *hub, int from, enum hub_frame frame, void *data, size_t bytes);
+/* Waits for events of poll, so many seconds at most (INFINITY: no limit). False, with errno, where
+ * nothing came: the time is over, or the other machine has fallen silent. */
+bool hub_wait(int socket, short events, double seconds);
 /* A frame in pieces: its head, and then all of its bytes in any pieces. */
 plx_status hub_receive_head(struct hub *hub, int from, enum hub_frame frame, size_t bytes);
 plx_status hub_receive_piece(struct hub *hub, int from, void *data, size_t bytes);

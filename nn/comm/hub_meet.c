@@ -19,7 +19,7 @@
 #include "process.h"
 
 #define GREETING_MAGIC   UINT64_C(0x314b4e4152584c50) /* "PLXRANK1" */
-#define GREETING_SECONDS 5.0                          /* for a greeting, once connected */
+#define GREETING_SECONDS 5                            /* for a greeting, once connected */
 #define CALL_PAUSE_MS    50
 
 struct greeting {
@@ -52,7 +52,7 @@ struct meeting {
 /* Small frames must leave at once, and a machine that loses its power must be noticed. */
 static void set_options(int socket)
 {
-    const int on = 1, idle = 30, interval = 10, probes = 3;
+    const int on = 1, probes = 3, interval = 10, idle = HUB_SILENCE_SECONDS - probes * interval;
     setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
@@ -242,14 +242,6 @@ static plx_status hold_meeting(struct hub *hub, const struct place *place, doubl
 
 /* ---- The other ranks ---- */
 
-/* What a socket waits for at most: a connection (SO_SNDTIMEO), or bytes (SO_RCVTIMEO); 0: no limit.
- */
-static void limit_wait(int socket, int option, double seconds)
-{
-    const struct timeval limit = {.tv_sec = (time_t)seconds};
-    setsockopt(socket, SOL_SOCKET, option, &limit, sizeof limit);
-}
-
 /* A caller whose own port happens to be the one it calls is connected to itself. */
 static bool is_itself(int socket)
 {
@@ -266,7 +258,8 @@ static int call(const struct addrinfo *list)
     for (; list != NULL; list = list->ai_next) {
         int caller = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (caller < 0) continue;
-        limit_wait(caller, SO_SNDTIMEO, GREETING_SECONDS);
+        const struct timeval limit = {.tv_sec = GREETING_SECONDS};
+        setsockopt(caller, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
         bool connected = connect(caller, list->ai_addr, list->ai_addrlen) == 0;
         int problem = connected ? ECONNREFUSED : errno;
         if (connected && !is_itself(caller)) return caller;
@@ -282,21 +275,20 @@ static plx_status greet(struct hub *hub, const struct place *place, double secon
                                   (uint32_t)place->size};
     struct greeting answer;
     set_options(hub->sockets[0]);
-    limit_wait(hub->sockets[0], SO_SNDTIMEO, 0);
-    limit_wait(hub->sockets[0], SO_RCVTIMEO, seconds); /* rank 0 answers when all are there */
-    bool sent = send(hub->sockets[0], &mine, sizeof mine, MSG_NOSIGNAL) == sizeof mine;
+    /* Rank 0 answers when all are there. */
+    bool answered = send(hub->sockets[0], &mine, sizeof mine, MSG_NOSIGNAL) == sizeof mine &&
+                    hub_wait(hub->sockets[0], POLLIN, seconds);
     struct error problem = {0};
     struct error *err = hub->err;
     hub->err = &problem;
-    plx_status status = sent ? hub_receive(hub, 0, HUB_BYTES, &answer, sizeof answer)
-                             : error_set(&problem, PLX_IO_ERROR, "%s", strerror(errno));
+    plx_status status = answered ? hub_receive(hub, 0, HUB_BYTES, &answer, sizeof answer)
+                                 : error_set(&problem, PLX_IO_ERROR, "%s", strerror(errno));
     hub->err = err;
     bool good = status == PLX_OK && memcmp(&answer, &mine, sizeof mine) == 0;
     REQUIRE(err, good, PLX_IO_ERROR,
             "%s port %d answers, but not as rank 0 of this job with its %d ranks: %s",
             place->address, place->port, place->size,
             problem.text[0] ? problem.text : "it greets another rank");
-    limit_wait(hub->sockets[0], SO_RCVTIMEO, 0);
     return PLX_OK;
 }
 

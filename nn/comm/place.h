@@ -1,10 +1,11 @@
 /* place.h: which rank of a run this process is, as its environment says.
  *
  * A run on several devices is several processes of this program, one a device. Whoever starts them
- * (`parallax train --gpus N`, torchrun, srun, mpirun) tells each one by the variables that torchrun
- * made common: RANK and WORLD_SIZE, LOCAL_RANK (among the ranks of its machine: the GPU it takes),
- * and MASTER_ADDR and MASTER_PORT, where rank 0 awaits the others. PARALLAX_JOB, which may be
- * absent, is any text that all ranks of a job share and no other process knows. */
+ * tells each one its place by variables, which every launcher names differently: a rank, how many
+ * there are, and which of those on its machine it is: the GPU it takes. MASTER_ADDR and MASTER_PORT
+ * say where rank 0 awaits the others; a launcher that says that all are on one machine needs
+ * neither. PARALLAX_JOB, which may be absent, is any text that all ranks of a job share and no
+ * other process knows. */
 #ifndef NN_PLACE_H
 #define NN_PLACE_H
 
@@ -14,12 +15,25 @@
 
 enum { PLACE_SIZE_MAX = 4096 };
 
+/* A program that starts ranks, and the names of its variables. */
+struct launcher {
+    const char *name;
+    const char *rank, *size, *local_rank;
+    const char *local_size; /* reads as size does where all ranks are on one machine; or NULL */
+    const char *job[2];     /* what tells its jobs apart; NULL: nothing */
+};
+
+/* Who made this process a rank; NULL: nobody. RANK or WORLD_SIZE is always believed; the variables
+ * of other launchers count where there is more than one rank, so that what a launcher started once
+ * may start ranks of its own. */
+const struct launcher *place_launcher(void);
+
 struct place {
     int rank, size; /* size 1: alone; nothing else is set then */
     int local_rank;
     char address[256];
     int port;
-    uint64_t job; /* a hash of PARALLAX_JOB; 0: none */
+    uint64_t job; /* a hash of PARALLAX_JOB and of the launcher's name for it; 0: none */
     int listener; /* a socket that listens at the port already (rank 0, inherited); -1: none */
 };
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "process.h"
@@ -44,11 +45,21 @@ static plx_status cpu_memory(struct device_memory *memory, struct error *err)
     return PLX_OK;
 }
 
+/* Where pages of 4 KiB end, processors stop fetching ahead and look the next one up, in a virtual
+ * machine twice over: weights are read half as fast again from pages of this size. Smaller blocks
+ * than these find room in the caches. */
+enum { HUGE_PAGE = 2 << 20, HUGE_FROM = 8 * HUGE_PAGE };
+
+/* Only pages that the block fills are huge, so that none takes more memory than it would have; a
+ * system without them keeps to its own. */
 static plx_status cpu_allocate(void **memory, size_t bytes, plx_stream stream, struct error *err)
 {
     (void)stream;
-    *memory = aligned_alloc(64, (bytes / 64 + 1) * 64);
+    const size_t alignment = bytes < HUGE_FROM ? 64 : HUGE_PAGE;
+    const size_t rounded = (bytes / alignment + 1) * alignment;
+    *memory = rounded > bytes ? aligned_alloc(alignment, rounded) : NULL;
     REQUIRE(err, *memory, PLX_OUT_OF_MEMORY, "cpu: %zu bytes of memory are not available", bytes);
+    if (alignment == HUGE_PAGE) madvise(*memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     return PLX_OK;
 }
 
@@ -73,12 +84,15 @@ static plx_status cpu_copy(void *to, const void *from, size_t bytes, plx_stream 
     return PLX_OK;
 }
 
+/* Memory that is filled for the first time is found page by page, so all threads share that. */
 static plx_status cpu_fill(void *memory, int byte, size_t bytes, plx_stream stream,
                            struct error *err)
 {
     (void)stream;
     (void)err;
-    if (bytes > 0) memset(memory, byte, bytes);
+#pragma omp parallel for schedule(static) if (bytes >= HUGE_FROM)
+    for (size_t begin = 0; begin < bytes; begin += HUGE_PAGE)
+        memset((char *)memory + begin, byte, bytes - begin < HUGE_PAGE ? bytes - begin : HUGE_PAGE);
     return PLX_OK;
 }
 

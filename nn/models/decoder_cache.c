@@ -15,6 +15,17 @@ static int64_t numbers_count(const struct model_cache *cache)
     return 2 * cache->most_tokens + 2 * cache->sequences;
 }
 
+static void carve_draws(struct model_cache *cache, struct arena *arena)
+{
+    struct pass_draws *draws = &cache->draws;
+    const int64_t rows = cache->sequences,
+                  seen[2] = {rows, cache->penalising ? cache->capacity : 1};
+    draws->numbers = arena_tensor(arena, PLX_F64, 2, (int64_t[]){rows, DRAW_NUMBERS});
+    draws->ids = arena_tensor(arena, PLX_I32, 1, &rows);
+    draws->seen = arena_tensor(arena, PLX_I32, 2, seen);
+    draws->seen_counts = arena_tensor(arena, PLX_I32, 1, &rows);
+}
+
 static void carve_cache(struct model_cache *cache, struct arena *arena)
 {
     const struct model *model = cache->model;
@@ -25,6 +36,25 @@ static void carve_cache(struct model_cache *cache, struct arena *arena)
                                            pages->total, pages->page, arena, cache->mixers[l]);
     cache->numbers = arena_tensor(arena, PLX_I32, 1, &numbers);
     cache->table = arena_tensor(arena, PLX_I32, 2, table);
+    carve_draws(cache, arena);
+}
+
+static bool create_draws(struct pass_draws *draws, size_t rows, size_t seen)
+{
+    draws->host_numbers = calloc(rows, sizeof *draws->host_numbers);
+    draws->host_ids = calloc(rows, sizeof *draws->host_ids);
+    draws->host_seen = calloc(rows * seen, sizeof *draws->host_seen);
+    draws->host_counts = calloc(rows, sizeof *draws->host_counts);
+    return draws->host_numbers != NULL && draws->host_ids != NULL && draws->host_seen != NULL &&
+           draws->host_counts != NULL;
+}
+
+static void destroy_draws(struct pass_draws *draws)
+{
+    free(draws->host_numbers);
+    free(draws->host_ids);
+    free(draws->host_seen);
+    free(draws->host_counts);
 }
 
 static bool create_records(struct model_cache *cache)
@@ -36,7 +66,8 @@ static bool create_records(struct model_cache *cache)
     cache->host_table = calloc(sequences * (size_t)cache->pages.width, sizeof *cache->host_table);
     cache->mixers = calloc((size_t)model->config.layers, sizeof *cache->mixers);
     if (cache->lengths == NULL || cache->host_numbers == NULL || cache->host_table == NULL ||
-        cache->mixers == NULL || !cache_pages_create(&cache->pages))
+        cache->mixers == NULL || !cache_pages_create(&cache->pages) ||
+        !create_draws(&cache->draws, sequences, cache->penalising ? (size_t)cache->capacity : 1))
         return false;
     cache->left = cache->lengths + sequences;
     cache->next = cache->left + sequences;
@@ -102,6 +133,7 @@ plx_status model_cache_create(struct model *model, const struct model_cache_conf
     made->model = model;
     made->sequences = config->sequences;
     made->capacity = config->capacity;
+    made->penalising = config->penalising;
     made->pages = pages;
     made->most_tokens = made->capacity > PASS_TOKENS / made->sequences
                             ? PASS_TOKENS
@@ -124,6 +156,7 @@ void model_cache_destroy(struct model_cache *cache)
     free(cache->lengths);
     free(cache->host_numbers);
     free(cache->host_table);
+    destroy_draws(&cache->draws);
     cache_pages_destroy(&cache->pages);
     replay_forget(&cache->repeated, cache->model->be);
     arena_destroy(&cache->arena);

@@ -4,11 +4,24 @@
 
 #include "models/cache_pages.h"
 #include "models/decoder.h"
+#include "ops/draw.h"
 
 /* What a pass takes: count tokens of each of some sequences. */
 struct pass_shape {
     int64_t sequences, count;
-    int64_t rows; /* of logits that it computes */
+    int64_t rows;  /* of logits that it computes */
+    int64_t vocab; /* ids that it draws from; 0: it leaves the logits */
+    double penalty;
+};
+bool pass_shape_equal(const struct pass_shape *a, const struct pass_shape *b);
+
+/* What draws read and write on the device, a row for each row of logits. */
+struct pass_draws {
+    struct plx_tensor numbers;           /* f64 [sequences, DRAW_NUMBERS] */
+    struct plx_tensor ids;               /* i32 [sequences] */
+    struct plx_tensor seen, seen_counts; /* i32 [sequences, capacity], [sequences]; for penalties */
+    struct draw_numbers *host_numbers;   /* the same on the host */
+    int32_t *host_ids, *host_seen, *host_counts;
 };
 
 struct model_cache {
@@ -28,7 +41,10 @@ struct model_cache {
     int32_t *host_numbers;     /* the same on the host */
     struct plx_tensor table;   /* i32 [sequences, width]: rows of the sequences of a pass */
     int32_t *host_table;       /* what the device's holds */
-    struct replay repeated;    /* the pass of one token of every sequence */
+    bool penalising;           /* seen is there */
+    struct pass_draws draws;
+    struct replay repeated; /* the pass of one token of every sequence */
+    struct pass_shape captured;
 };
 
 /* Bytes of scratch of any pass, by dry runs; the cache's tensors need no data. */

@@ -6,10 +6,14 @@
  * so scratch does not grow with prompts; only the last token of each sequence reaches the head.
  * Everything a pass computes is in scratch, sized by a dry run of the same lines.
  *
+ * What follows is drawn from the logits where they are, and ids come to the host; logits themselves
+ * only where they are asked for.
+ *
  * All that differs from one pass to the next of its shape are numbers in the device's memory: ids,
- * positions, lengths, and the table of pages. So the pass that decoding repeats, one token of every
- * sequence, is captured as a graph where the device has graphs, and launched as a whole from then
- * on. Sequences that have no token in such a pass are taken along with length 0. */
+ * positions, lengths, the table of pages, and what draws are told. So the pass that decoding
+ * repeats, one token of every sequence, is captured as a graph where the device has graphs, and
+ * launched as a whole from then on. Sequences that have no token in such a pass are taken along
+ * with length 0. */
 #include <string.h>
 
 #include "core/transfer.h"
@@ -17,6 +21,12 @@
 #include "models/decoder_cache.h"
 
 /* ---- One pass ---- */
+
+bool pass_shape_equal(const struct pass_shape *a, const struct pass_shape *b)
+{
+    return a->sequences == b->sequences && a->count == b->count && a->rows == b->rows &&
+           a->vocab == b->vocab && a->penalty == b->penalty;
+}
 
 /* A pass's numbers, one list behind the other. */
 struct pass_numbers {
@@ -51,6 +61,21 @@ static plx_status decode_head(struct model_cache *cache, struct backend *be,
     return linear_forward(be, model->head, &model->params, &normed, logits);
 }
 
+/* Draws from the logits of ids that may be drawn; where there is a penalty it changes them. */
+static plx_status decode_draw(struct model_cache *cache, struct backend *be,
+                              const struct pass_shape *shape, const struct plx_tensor *logits)
+{
+    const struct pass_draws *draws = &cache->draws;
+    const struct plx_tensor numbers = view_rows(&draws->numbers, 0, shape->rows),
+                            ids = view_rows(&draws->ids, 0, shape->rows),
+                            seen = view_rows(&draws->seen, 0, shape->rows),
+                            counts = view_rows(&draws->seen_counts, 0, shape->rows);
+    struct plx_tensor known = *logits;
+    known.shape[1] = shape->vocab;
+    if (shape->penalty != 1) TRY(be->ops->penalise(be, &known, &seen, &counts, shape->penalty));
+    return be->ops->draw(be, &ids, &known, &numbers);
+}
+
 /* The pass itself; its numbers are in place. logits [rows, V] on the device. */
 static plx_status decode_pass(struct model_cache *cache, struct backend *be,
                               const struct pass_shape *shape, const struct plx_tensor *logits)
@@ -72,7 +97,9 @@ static plx_status decode_pass(struct model_cache *cache, struct backend *be,
         x = y;
         y = swap;
     }
-    return shape->rows == 0 ? PLX_OK : decode_head(cache, be, &numbers.last, &x, logits);
+    if (shape->rows == 0) return PLX_OK;
+    TRY(decode_head(cache, be, &numbers.last, &x, logits));
+    return shape->vocab == 0 ? PLX_OK : decode_draw(cache, be, shape, logits);
 }
 
 static struct plx_tensor carve_logits(const struct model_cache *cache, struct backend *be,
@@ -98,13 +125,14 @@ static plx_status measure_pass(struct model_cache *cache, const struct pass_shap
  * both are measured. */
 plx_status decode_measure(struct model_cache *cache, size_t *bytes)
 {
+    const int64_t V = cache->model->config.vocab_size;
     *bytes = 0;
     for (int64_t some = 1;; some = 2 * some < cache->sequences ? 2 * some : cache->sequences) {
         const int64_t share = cache->most_tokens / some;
         const int64_t counts[2] = {1, share < cache->capacity ? share : cache->capacity};
         for (int i = 0; i < 2; i++) {
             size_t need;
-            TRY(measure_pass(cache, &(struct pass_shape){some, counts[i], some}, &need));
+            TRY(measure_pass(cache, &(struct pass_shape){some, counts[i], some, V, 1}, &need));
             if (need > *bytes) *bytes = need;
         }
         if (some == cache->sequences) return PLX_OK;
@@ -136,20 +164,16 @@ static plx_status launch_pass(struct model_cache *cache, const struct pass_shape
     struct backend *be = cache->model->be;
     struct repeated_pass pass = {cache, shape, logits};
     if (!is_repeated(cache, shape->count)) return decode_pass(cache, be, shape, logits);
+    if (!pass_shape_equal(&cache->captured, shape)) replay_forget(&cache->repeated, be);
+    cache->captured = *shape;
     return replay_run(&cache->repeated, be, repeat_pass, &pass);
-}
-
-static bool is_sized(const struct model_cache *cache, const struct pass_shape *shape)
-{
-    return cache->sized.sequences == shape->sequences && cache->sized.count == shape->count &&
-           cache->sized.rows == shape->rows;
 }
 
 /* Scratch for few and for many tokens and sequences is there; a shape in between may want more. */
 static plx_status reserve_scratch(struct model_cache *cache, const struct pass_shape *shape)
 {
     size_t bytes;
-    if (is_sized(cache, shape)) return PLX_OK;
+    if (pass_shape_equal(&cache->sized, shape)) return PLX_OK;
     TRY(measure_pass(cache, shape, &bytes));
     TRY(backend_reserve(cache->model->be, bytes));
     cache->sized = *shape;
@@ -198,6 +222,47 @@ static plx_status upload_table(struct model_cache *cache, const struct pass_shap
                               be->stream, be->err);
 }
 
+/* What draws of the pass's rows are told. */
+static plx_status upload_draws(struct model_cache *cache, const struct pass_shape *shape,
+                               const struct model_draws *draws)
+{
+    const struct backend *be = cache->model->be;
+    struct pass_draws *to = &cache->draws;
+    const int64_t rows = shape->rows, width = to->seen.shape[1];
+    for (int64_t row = 0; row < rows; row++)
+        to->host_numbers[row] = draws->numbers[cache->wanted[row]];
+    TRY(be->device->upload(to->numbers.data, to->host_numbers,
+                           (size_t)rows * sizeof *to->host_numbers, be->stream, be->err));
+    if (shape->penalty == 1) return PLX_OK;
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t s = cache->wanted[row], count = draws->seen_counts[s];
+        to->host_counts[row] = (int32_t)count;
+        if (count > 0)
+            memcpy(to->host_seen + row * width, draws->seen[s],
+                   (size_t)count * sizeof *to->host_seen);
+    }
+    TRY(be->device->upload(to->seen_counts.data, to->host_counts,
+                           (size_t)rows * sizeof *to->host_counts, be->stream, be->err));
+    return be->device->upload(to->seen.data, to->host_seen,
+                              (size_t)(rows * width) * sizeof *to->host_seen, be->stream, be->err);
+}
+
+/* Brings what was drawn for the sequences that the pass ends. */
+static plx_status download_draws(const struct model_cache *cache, const struct pass_shape *shape,
+                                 const struct model_draws *draws)
+{
+    const struct backend *be = cache->model->be;
+    const struct pass_draws *from = &cache->draws;
+    if (shape->rows == 0) return PLX_OK;
+    TRY(be->device->download(from->host_ids, from->ids.data,
+                             (size_t)shape->rows * sizeof *from->host_ids, be->stream, be->err));
+    for (int64_t row = 0; row < shape->rows; row++) {
+        const int64_t s = cache->wanted[row];
+        if (cache->left[s] == shape->count) draws->ids[s] = from->host_ids[row];
+    }
+    return PLX_OK;
+}
+
 /* Counts the pass's tokens as held. */
 static void count_pass(struct model_cache *cache, const struct pass_shape *shape)
 {
@@ -230,24 +295,35 @@ static plx_status download_logits(const struct model_cache *cache, const struct 
     return PLX_OK;
 }
 
+/* What a step leaves on the host: logits, or what was drawn from them. */
+struct step_result {
+    const struct plx_tensor *logits; /* NULL: draws */
+    const struct model_draws *draws;
+};
+
 static plx_status run_pass(struct model_cache *cache, const struct pass_shape *shape,
-                           const int32_t *ids, const struct plx_tensor *logits)
+                           const int32_t *ids, const struct step_result *result)
 {
     struct backend *be = cache->model->be;
+    const bool draws = result->logits == NULL;
     TRY(reserve_scratch(cache, shape));
     TRY(upload_numbers(cache, shape, ids));
     TRY(upload_table(cache, shape));
+    if (draws) TRY(upload_draws(cache, shape, result->draws));
     size_t mark = arena_mark(&be->scratch);
     const struct plx_tensor own = carve_logits(cache, be, shape);
     plx_status status = launch_pass(cache, shape, &own);
-    if (status == PLX_OK) status = download_logits(cache, shape, &own, logits);
+    if (status == PLX_OK)
+        status = draws ? download_draws(cache, shape, result->draws)
+                       : download_logits(cache, shape, &own, result->logits);
     if (status == PLX_OK) count_pass(cache, shape);
     arena_release(&be->scratch, mark);
     return status;
 }
 
 /* The next pass of a step: as many tokens as the shortest of the sequences has left that have some,
- * if they are not too many together; false where none has any. */
+ * if they are not too many together; false where none has any. What it does with its logits stays
+ * as it is. */
 static bool next_pass(struct model_cache *cache, struct pass_shape *shape)
 {
     const int64_t *left = cache->left;
@@ -259,7 +335,9 @@ static bool next_pass(struct model_cache *cache, struct pass_shape *shape)
     }
     if (waiting == 0) return false;
     if (count > cache->most_tokens / waiting) count = cache->most_tokens / waiting;
-    *shape = (struct pass_shape){waiting, count, 0};
+    shape->sequences = waiting;
+    shape->count = count;
+    shape->rows = 0;
     if (is_repeated(cache, count)) {
         shape->sequences = shape->rows = cache->sequences;
         for (int64_t s = 0; s < cache->sequences; s++) cache->chosen[s] = cache->wanted[s] = s;
@@ -270,7 +348,7 @@ static bool next_pass(struct model_cache *cache, struct pass_shape *shape)
     return true;
 }
 
-/* ---- The verb of model.h ---- */
+/* ---- The verbs of model.h ---- */
 
 /* Whether the counts fit, and how many tokens and pages they take. */
 static plx_status check_counts(const struct model_cache *cache, const int64_t *counts,
@@ -298,21 +376,57 @@ static plx_status check_counts(const struct model_cache *cache, const int64_t *c
 }
 
 static plx_status check_step(const struct model_cache *cache, const int32_t *ids,
-                             const int64_t *counts, const struct plx_tensor *logits)
+                             const int64_t *counts)
 {
     const struct backend *be = cache->model->be;
     const int64_t V = cache->model->config.vocab_size;
     int64_t tokens;
     TRY(check_counts(cache, counts, &tokens));
+    for (int64_t n = 0; n < tokens; n++)
+        REQUIRE(be->err, ids[n] >= 0 && ids[n] < V, PLX_INVALID_ARGUMENT,
+                "token %lld to decode is %d but must be from 0 to %lld", (long long)n, ids[n],
+                (long long)V - 1);
+    return PLX_OK;
+}
+
+static plx_status check_logits(const struct model_cache *cache, const struct plx_tensor *logits)
+{
+    const struct backend *be = cache->model->be;
+    const int64_t V = cache->model->config.vocab_size;
     REQUIRE(be->err,
             logits->rank == 2 && logits->shape[0] == cache->sequences && logits->shape[1] == V &&
                 logits->dtype == be->storage && logits->device == PLX_CPU,
             PLX_INVALID_ARGUMENT, "logits must be %s [%lld, %lld] in the host's memory",
             plx_dtype_name(be->storage), (long long)cache->sequences, (long long)V);
-    for (int64_t n = 0; n < tokens; n++)
-        REQUIRE(be->err, ids[n] >= 0 && ids[n] < V, PLX_INVALID_ARGUMENT,
-                "token %lld to decode is %d but must be from 0 to %lld", (long long)n, ids[n],
-                (long long)V - 1);
+    return PLX_OK;
+}
+
+static plx_status check_draws(const struct model_cache *cache, const struct model_draws *draws)
+{
+    struct error *err = cache->model->be->err;
+    const int64_t V = cache->model->config.vocab_size;
+    REQUIRE(err, draws->vocab >= 1 && draws->vocab <= V, PLX_INVALID_ARGUMENT,
+            "draws from %lld ids of a model that has %lld", (long long)draws->vocab, (long long)V);
+    if (draws->penalty == 1) return PLX_OK;
+    REQUIRE(err, cache->penalising, PLX_INVALID_ARGUMENT,
+            "a penalty of %g, but the cache is for draws without", draws->penalty);
+    for (int64_t s = 0; s < cache->sequences; s++)
+        REQUIRE(err, draws->seen_counts[s] >= 0 && draws->seen_counts[s] <= cache->capacity,
+                PLX_INVALID_ARGUMENT, "a penalty of %lld ids in a cache for %lld tokens",
+                (long long)draws->seen_counts[s], (long long)cache->capacity);
+    return PLX_OK;
+}
+
+static plx_status run_step(struct model_cache *cache, const int32_t *ids, const int64_t *counts,
+                           struct pass_shape shape, const struct step_result *result)
+{
+    int64_t begin = 0;
+    for (int64_t s = 0; s < cache->sequences; begin += counts[s], s++) {
+        cache->left[s] = counts[s];
+        cache->next[s] = begin;
+        cache_pages_take(&cache->pages, s, cache->lengths[s] + counts[s]);
+    }
+    while (next_pass(cache, &shape)) TRY(run_pass(cache, &shape, ids, result));
     return PLX_OK;
 }
 
@@ -321,14 +435,20 @@ plx_status model_decode(struct model *model, struct model_cache *cache, const in
 {
     REQUIRE(model->be->err, cache->model == model, PLX_INVALID_ARGUMENT,
             "the cache belongs to another model");
-    TRY(check_step(cache, ids, counts, logits));
-    int64_t begin = 0;
-    for (int64_t s = 0; s < cache->sequences; begin += counts[s], s++) {
-        cache->left[s] = counts[s];
-        cache->next[s] = begin;
-        cache_pages_take(&cache->pages, s, cache->lengths[s] + counts[s]);
-    }
-    struct pass_shape shape;
-    while (next_pass(cache, &shape)) TRY(run_pass(cache, &shape, ids, logits));
-    return PLX_OK;
+    TRY(check_step(cache, ids, counts));
+    TRY(check_logits(cache, logits));
+    return run_step(cache, ids, counts, (struct pass_shape){.penalty = 1},
+                    &(struct step_result){.logits = logits});
+}
+
+plx_status model_decode_draw(struct model *model, struct model_cache *cache, const int32_t *ids,
+                             const int64_t *counts, const struct model_draws *draws)
+{
+    REQUIRE(model->be->err, cache->model == model, PLX_INVALID_ARGUMENT,
+            "the cache belongs to another model");
+    TRY(check_step(cache, ids, counts));
+    TRY(check_draws(cache, draws));
+    return run_step(cache, ids, counts,
+                    (struct pass_shape){.vocab = draws->vocab, .penalty = draws->penalty},
+                    &(struct step_result){.draws = draws});
 }

@@ -446,6 +446,37 @@ plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
     return check_count(be, "argmax", "ids", ids, PLX_I32, x->shape[0], "x", x);
 }
 
+/* Logits [N,V] whose rows may be strided. */
+static plx_status check_logits(struct backend *be, const char *op, const struct plx_tensor *x)
+{
+    TRY(check_tensor(be, op, "x", x, be->storage));
+    TRY(check_rank(be, op, "x", x, 2));
+    REQUIRE(be->err, x->stride[1] == 1 || x->shape[1] == 1, PLX_INTERNAL,
+            "%s: the numbers of a row of x are %lld apart but must be neighbours", op,
+            (long long)x->stride[1]);
+    return PLX_OK;
+}
+
+plx_status check_penalise(struct backend *be, const struct plx_tensor *x,
+                          const struct plx_tensor *seen, const struct plx_tensor *counts)
+{
+    TRY(check_logits(be, "penalise", x));
+    TRY(check_rank(be, "penalise", "seen", seen, 2));
+    TRY(check_count(be, "penalise", "seen", seen, PLX_I32, x->shape[0] * seen->shape[1], "x", x));
+    return check_count(be, "penalise", "counts", counts, PLX_I32, x->shape[0], "x", x);
+}
+
+plx_status check_draw(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x,
+                      const struct plx_tensor *numbers)
+{
+    TRY(check_logits(be, "draw", x));
+    REQUIRE(be->err, x->shape[1] >= 1 && x->shape[1] <= DRAW_LONGEST_ROW, PLX_UNSUPPORTED,
+            "draw: a row of %lld logits, but one has 1 to %d", (long long)x->shape[1],
+            DRAW_LONGEST_ROW);
+    TRY(check_count(be, "draw", "ids", ids, PLX_I32, x->shape[0], "x", x));
+    return check_count(be, "draw", "numbers", numbers, PLX_F64, x->shape[0] * DRAW_NUMBERS, "x", x);
+}
+
 plx_status check_adamw(struct backend *be, const struct adamw_update *update)
 {
     const char *op = "adamw";

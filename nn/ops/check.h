@@ -9,6 +9,7 @@
 #define NN_OPS_CHECK_H
 
 #include "op.h"
+#include "ops/draw.h"
 
 /* Row-major without gaps. */
 bool check_is_dense(const struct plx_tensor *tensor);
@@ -61,6 +62,10 @@ plx_status check_cross_entropy(struct backend *be, const struct plx_tensor *loss
 plx_status check_clip(struct backend *be, const struct clip *clip);
 plx_status check_argmax(struct backend *be, const struct plx_tensor *ids,
                         const struct plx_tensor *x);
+plx_status check_penalise(struct backend *be, const struct plx_tensor *x,
+                          const struct plx_tensor *seen, const struct plx_tensor *counts);
+plx_status check_draw(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x,
+                      const struct plx_tensor *numbers);
 plx_status check_adamw(struct backend *be, const struct adamw_update *update);
 plx_status check_momentum(struct backend *be, const struct muon_update *update);
 plx_status check_normalise(struct backend *be, const struct plx_tensor *y,

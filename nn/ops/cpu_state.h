@@ -126,4 +126,12 @@ plx_status cpu_cross_entropy(struct backend *be, const struct plx_tensor *losses
                              const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status cpu_argmax(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x);
 
+/* ---- draw_cpu.c ---- */
+plx_status cpu_penalise(struct backend *be, const struct plx_tensor *x,
+                        const struct plx_tensor *seen, const struct plx_tensor *counts,
+                        double penalty);
+size_t cpu_draw_scratch(const struct backend *be, const struct plx_tensor *x);
+plx_status cpu_draw(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x,
+                    const struct plx_tensor *numbers);
+
 #endif

@@ -56,6 +56,7 @@ const struct ops_scratch ops_cpu_scratch = {
     .bias_backward = scratch_row_partials,
     .rope = scratch_rope,
     .project = project_scratch,
+    .draw = cpu_draw_scratch,
 };
 
 const struct ops ops_cpu = {
@@ -88,6 +89,8 @@ const struct ops ops_cpu = {
     .embed_backward = cpu_embed_backward,
     .cross_entropy = cpu_cross_entropy,
     .argmax = cpu_argmax,
+    .penalise = cpu_penalise,
+    .draw = cpu_draw,
     .clip = cpu_clip,
     .adamw = cpu_adamw,
     .momentum = cpu_momentum,

@@ -230,6 +230,22 @@ static plx_status dry_argmax(struct backend *be, const struct plx_tensor *ids,
     return check_argmax(be, ids, x);
 }
 
+static plx_status dry_penalise(struct backend *be, const struct plx_tensor *x,
+                               const struct plx_tensor *seen, const struct plx_tensor *counts,
+                               double penalty)
+{
+    (void)penalty;
+    return check_penalise(be, x, seen, counts);
+}
+
+static plx_status dry_draw(struct backend *be, const struct plx_tensor *ids,
+                           const struct plx_tensor *x, const struct plx_tensor *numbers)
+{
+    const struct ops_scratch *scratch = be->counted->scratch;
+    TRY(check_draw(be, ids, x, numbers));
+    return dry_count(be, "draw", scratch->draw != NULL ? scratch->draw(be, x) : 0);
+}
+
 static plx_status dry_adamw(struct backend *be, const struct adamw_update *update)
 {
     return check_adamw(be, update);
@@ -292,6 +308,8 @@ const struct ops ops_dry = {
     .embed_backward = dry_embed_backward,
     .cross_entropy = dry_cross_entropy,
     .argmax = dry_argmax,
+    .penalise = dry_penalise,
+    .draw = dry_draw,
     .clip = dry_clip,
     .adamw = dry_adamw,
     .momentum = dry_momentum,

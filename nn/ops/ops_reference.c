@@ -255,6 +255,33 @@ static plx_status reference_argmax(struct backend *be, const struct plx_tensor *
     return PLX_OK;
 }
 
+static plx_status reference_penalise(struct backend *be, const struct plx_tensor *x,
+                                     const struct plx_tensor *seen, const struct plx_tensor *counts,
+                                     double penalty)
+{
+    TRY(check_penalise(be, x, seen, counts));
+    reference_of(x)->penalise(x, seen, counts, penalty);
+    return PLX_OK;
+}
+
+static size_t reference_draw_scratch(const struct backend *be, const struct plx_tensor *x)
+{
+    (void)be;
+    return (size_t)x->shape[1] * sizeof(struct draw_ref_token);
+}
+
+static plx_status reference_draw(struct backend *be, const struct plx_tensor *ids,
+                                 const struct plx_tensor *x, const struct plx_tensor *numbers)
+{
+    TRY(check_draw(be, ids, x, numbers));
+    size_t mark = arena_mark(&be->scratch);
+    void *tokens;
+    plx_status status = scratch_push(be, "draw", reference_draw_scratch(be, x), &tokens);
+    if (status == PLX_OK) reference_of(x)->draw(ids, x, numbers->data, tokens);
+    arena_release(&be->scratch, mark);
+    return status;
+}
+
 static plx_status reference_adamw(struct backend *be, const struct adamw_update *update)
 {
     TRY(check_adamw(be, update));
@@ -288,7 +315,7 @@ static plx_status reference_apply(struct backend *be, const struct muon_update *
     return PLX_OK;
 }
 
-static const struct ops_scratch reference_scratch = {0};
+static const struct ops_scratch reference_scratch = {.draw = reference_draw_scratch};
 
 const struct ops ops_ref = {
     .name = "ref",
@@ -320,6 +347,8 @@ const struct ops ops_ref = {
     .embed_backward = reference_embed_backward,
     .cross_entropy = reference_cross_entropy,
     .argmax = reference_argmax,
+    .penalise = reference_penalise,
+    .draw = reference_draw,
     .clip = reference_clip,
     .adamw = reference_adamw,
     .momentum = reference_momentum,

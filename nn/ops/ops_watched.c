@@ -62,6 +62,9 @@ WATCHED(cross_entropy, (be, losses, dlogits, logits, targets, scale), tensor los
         tensor logits, tensor targets, tensor scale)
 WATCHED(clip, (be, clip), const struct clip *clip)
 WATCHED(argmax, (be, ids, x), tensor ids, tensor x)
+WATCHED(penalise, (be, x, seen, counts, penalty), tensor x, tensor seen, tensor counts,
+        double penalty)
+WATCHED(draw, (be, ids, x, numbers), tensor ids, tensor x, tensor numbers)
 WATCHED(adamw, (be, update), const struct adamw_update *update)
 WATCHED(momentum, (be, update), const struct muon_update *update)
 WATCHED(normalise, (be, y, x, factor, eps), tensor y, tensor x, double factor, double eps)
@@ -107,6 +110,8 @@ const struct ops *ops_watched(const struct ops_watch *by)
         .cross_entropy = watched_cross_entropy,
         .clip = watched_clip,
         .argmax = watched_argmax,
+        .penalise = watched_penalise,
+        .draw = watched_draw,
         .adamw = watched_adamw,
         .momentum = watched_momentum,
         .normalise = watched_normalise,

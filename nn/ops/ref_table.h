@@ -7,6 +7,7 @@
 #define NN_OPS_REF_TABLE_H
 
 #include "op.h"
+#include "ops/draw_ref.h"
 
 struct ref_table {
     void (*add)(const struct plx_tensor *y, const struct plx_tensor *a, const struct plx_tensor *b);
@@ -50,6 +51,11 @@ struct ref_table {
                           const struct plx_tensor *logits, const struct plx_tensor *targets,
                           double scale);
     void (*argmax)(const struct plx_tensor *ids, const struct plx_tensor *x);
+    void (*penalise)(const struct plx_tensor *x, const struct plx_tensor *seen,
+                     const struct plx_tensor *counts, double penalty);
+    /* tokens: V to work with. */
+    void (*draw)(const struct plx_tensor *ids, const struct plx_tensor *x,
+                 const struct draw_numbers *numbers, struct draw_ref_token *tokens);
     void (*adamw)(const struct adamw_update *update, const struct update_item *item);
     /* Of the matrix with this index in the update. */
     void (*momentum)(const struct muon_update *update, int index);

@@ -91,6 +91,10 @@ struct rows {
     /* The loss of one scored row; dlogits may be NULL or logits. */
     float (*cross_entropy)(float *dlogits, const float *logits, int64_t V, int64_t target,
                            double scale);
+    /* The largest of logits, or NaN where one of them is not finite; and their weights (draw.h). */
+    float (*top_logit)(const float *logits, int64_t V);
+    void (*draw_weights)(uint64_t *weights, const float *logits, float largest, double rate,
+                         int64_t count);
 };
 
 extern const struct rows rows_portable, rows_avx512, rows_vnni;

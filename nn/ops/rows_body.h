@@ -6,6 +6,7 @@
  * over vector lanes (always in the same way, so results repeat bit for bit) or where the compiler
  * cannot see that an output equals an input exactly or not at all. */
 #include "core/bits.h"
+#include "ops/draw.h"
 #include "ops/rounding.h"
 #include "ops/rows.h"
 
@@ -359,6 +360,26 @@ static float rows_cross_entropy(float *dlogits, const float *logits, int64_t V, 
     return (float)(log(sum) + (double)largest - (double)wanted);
 }
 
+/* ---- Draws ----------------------------------------------------------------------------------- */
+
+static float rows_top_logit(const float *logits, int64_t V)
+{
+    float largest = logits[0], odd = 0.0f; /* becomes NaN where a number is not finite */
+#pragma omp simd reduction(max : largest) reduction(+ : odd)
+    for (int64_t v = 0; v < V; v++) {
+        largest = logits[v] > largest ? logits[v] : largest;
+        odd += logits[v] - logits[v];
+    }
+    return largest + odd;
+}
+
+static void rows_draw_weights(uint64_t *restrict weights, const float *restrict logits,
+                              float largest, double rate, int64_t count)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) weights[i] = draw_weight(logits[i], largest, rate);
+}
+
 const struct rows ROWS_TABLE = {
     .name = ROWS_NAME,
     .add = rows_add,
@@ -383,4 +404,6 @@ const struct rows ROWS_TABLE = {
     .gate = rows_gate,
     .gate_backward = rows_gate_backward,
     .cross_entropy = rows_cross_entropy,
+    .top_logit = rows_top_logit,
+    .draw_weights = rows_draw_weights,
 };

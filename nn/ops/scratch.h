@@ -26,6 +26,7 @@ struct ops_scratch {
     plx_status (*project)(struct backend *be, const struct plx_tensor *y,
                           const struct plx_tensor *x, const struct packed *weight, size_t *first,
                           size_t *second);
+    size_t (*draw)(const struct backend *be, const struct plx_tensor *x);
 };
 
 extern const struct ops_scratch ops_cpu_scratch;

@@ -85,7 +85,8 @@ struct shape {
 /* One row, a few, as many as make tiles worth while; sizes that fill no vector, block or tile. */
 static const struct shape shapes[] = {{1, 1, 1},    {1, 16, 64},   {1, 33, 1000}, {3, 17, 63},
                                       {5, 130, 65}, {23, 40, 129}, {24, 40, 129}, {70, 1030, 48},
-                                      {1, 0, 5},    {0, 4, 5},     {30, 512, 96}, {2, 33, 3000}};
+                                      {1, 0, 5},    {0, 4, 5},     {30, 512, 96}, {2, 33, 3000},
+                                      {2, 17, 639}};
 
 static void project_on(const struct backend_config *config, const struct shape *shape,
                        const struct packed *packed, const float *x, double *got)
@@ -159,6 +160,36 @@ static void products_follow_the_rule(void **state)
     struct rng rng = rng_make(case_seed("products"), 2);
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int k = 0; k < 2; k++) check_shape(&shapes[s], kinds[k], &rng);
+}
+
+/* So many columns that sums of whole numbers have to be put down on the way; with all numbers at
+ * the ends of their ranges those are as large as they get, and the products are known. */
+static void long_rows_overflow_nothing(void **state)
+{
+    (void)state;
+    enum { K = (1 << 17) + 70, N = 2 };
+    static const struct backend_config fast[] = {
+        {.ops = &ops_cpu, .threads = 1},
+        {.ops = &ops_cpu, .threads = 1, .disabled_features = PLX_FEATURE_AVX512_VNNI},
+        {.ops = &ops_cpu, .threads = 1, .disabled_features = ~0u}};
+    const struct shape shape = {1, N, K};
+    float *w = malloc(N * K * sizeof *w), *x = malloc(K * sizeof *x);
+    for (int i = 0; i < N * K; i++) w[i] = i < K ? 1 : -1;
+    for (int p = 0; p < 2; p++) {
+        struct packed packed = make_packed(kinds[p], N, K);
+        packed_store(&packed, 0, N, w);
+        for (int f = 0; f < 3; f++)
+            for (int sign = -1; sign <= 1; sign += 2) {
+                double got[N];
+                for (int k = 0; k < K; k++) x[k] = (float)sign;
+                project_on(&fast[f], &shape, &packed, x, got);
+                for (int n = 0; n < N; n++)
+                    assert_true(fabs(got[n] / (n == 0 ? sign * K : -sign * K) - 1) < 1e-6);
+            }
+        free_packed(&packed);
+    }
+    free(w);
+    free(x);
 }
 
 /* What is not finite makes the row's products NaN or infinite, and nothing makes nothing. */
@@ -273,6 +304,7 @@ int main(void)
         cmocka_unit_test(packing_rounds_as_stated),
         cmocka_unit_test(unusual_rows_are_packed_too),
         cmocka_unit_test(products_follow_the_rule),
+        cmocka_unit_test(long_rows_overflow_nothing),
         cmocka_unit_test(unusual_rows_of_x_are_no_accident),
         cmocka_unit_test(tables_are_unpacked_by_id),
         cmocka_unit_test(packed_models_decode),

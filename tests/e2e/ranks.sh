@@ -90,6 +90,16 @@ wait $! && fail "the rank with other options succeeds"
 by_hand 1 3 "$port" --out bad >hand1 2>&1 &
 refuses 2 'rank 0: WORLD_SIZE: is 3 for a rank that called, but 2 for rank 0' by_hand 0 2 "$port" --out bad
 wait $! && fail "the rank of another job succeeds"
+# A rank that refuses its command line, as it is read or as a whole, is not awaited by the other one.
+for refused in --no-such=1 --ranks=3; do
+    for rank in 0 1; do
+        by_hand "$rank" 2 "$port" --out bad "${refused%=*}" "${refused#*=}" --gpus 2 >hand1 2>&1 &
+        refuses 1 'has ended|not as rank 0 of this job' timeout 20 env RANK=$((1 - rank)) WORLD_SIZE=2 LOCAL_RANK=0 \
+            MASTER_ADDR=127.0.0.1 MASTER_PORT="$port" "${train[@]}" --batch 3 --out bad
+        wait $! && fail "rank $rank succeeds with $refused"
+        grep -q "^parallax: ${refused%=*}" hand1 || fail "rank $rank does not refuse $refused: $(cat hand1)"
+    done
+done
 [ ! -e bad ] || fail "refused runs left $(find bad)"
 
 # One sentence for all ranks where they start and where the loss diverges.
@@ -132,6 +142,20 @@ for rank in 2 0; do
     gone "${ranks[@]}"
 done
 must "$parallax" train --out dead2 --resume auto --steps 1 --ranks 2
+
+# One that dies under another launcher: the others say so, and rank 0 what is left.
+for rank in 0 1; do
+    by_hand "$rank" 2 "$port" --steps 1000000 --out lonely >run.out 2>"lonely$rank" &
+    ranks[rank]=$!
+done
+running lonely
+kill -9 "$(children "${ranks[1]}")"
+code=0
+wait "${ranks[0]}" || code=$?
+[ "$code" -eq 1 ] || fail "rank 0 ended with $code after rank 1 died"
+[ "$(wc -l <lonely0)" -eq 1 ] || fail "not one line: $(cat lonely0)"
+grep -q '^parallax: rank 0: rank 1 has ended before rank 0 was done with it: .*; the last good checkpoint is lonely/' \
+    lonely0 || fail "says: $(cat lonely0)"
 
 # The starter dies.
 "${long[@]}" --out orphans >run.out 2>run.err &

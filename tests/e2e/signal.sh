@@ -1,9 +1,10 @@
-# SIGINT and SIGTERM finish the step, write a checkpoint and end with exit code 0; the run then continues exactly.
+# SIGINT, SIGTERM and SIGUSR1 finish the step, write a checkpoint and end with exit code 0; the run then continues
+# exactly.
 source "$(dirname "$0")/common.sh"
 make_text text 30
 train=("$parallax" train --data text "${tiny[@]}" --steps 400 --checkpoint-every 0)
 must "${train[@]}" --out whole
-for signal in INT TERM; do
+for signal in INT TERM USR1; do
     # Through a subshell that restores the default action: background jobs of scripts ignore SIGINT.
     "${train[@]}" --out cut >cut.out 2>&1 &
     pid=$!
@@ -22,3 +23,17 @@ for signal in INT TERM; do
     same_model whole cut
     rm -r cut
 done
+
+# A scheduler's second SIGTERM does not cost the checkpoint; steps are long, so that it comes before the first is over.
+"${train[@]}" --out long --accumulate 200 >long.out 2>&1 &
+pid=$!
+for _ in $(seq 200); do
+    [ -s long/log.jsonl ] && [ "$(wc -l <long/log.jsonl)" -gt 1 ] && break
+    sleep 0.05
+done
+kill -TERM "$pid"
+sleep 0.1
+kill -TERM "$pid" || true
+wait "$pid" || fail "exit code $? after two SIGTERM: $(cat long.out)"
+grep -q 'stopped after step' long.out || fail "says nothing of stopping: $(cat long.out)"
+[ -n "$(final long)" ] || fail "no checkpoint after two SIGTERM"

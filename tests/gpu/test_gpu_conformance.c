@@ -22,6 +22,7 @@
 #include "conformance.h"
 #include "device_memory.h"
 #include "drawn_case.h"
+#include "sanitize_cases.h"
 #include "watch.h"
 
 static struct test_options options;
@@ -129,36 +130,19 @@ static struct attention_case on_aligned_memory(struct attention_case c)
     return c;
 }
 
-/* For tools that slow everything down: small, and still every kernel with every kind of input. */
-static const int32_t few_k[] = {41, 17}, small_offsets[] = {0, 7, 7, 40};
-static const struct attention_case small_cases[] = {
-    {"small_64", 1, 66, 66, 2, 1, 64, .causal = true, .view = VIEW_ALIGNED},
-    {"small_128", 1, 66, 66, 2, 2, 128, .causal = true, .view = VIEW_SLICED, .wide = true},
-    {"small_64_full", 1, 20, 70, 2, 1, 64, .view = VIEW_ALIGNED, .wide = true},
-    {"small_128_window", 1, 70, 70, 2, 1, 128, .causal = true, .window = 20, .view = VIEW_ALIGNED},
-    {"small_64_packed", 1, 40, 40, 2, 1, 64, .causal = true, .q_offsets = small_offsets,
-     .sequences = 3, .view = VIEW_ALIGNED},
-    {"small_128_ragged", 2, 3, 41, 4, 2, 128, .causal = true, .k_lengths = few_k,
-     .view = VIEW_ALIGNED},
-    {"small_64_page_16", 2, 1, 41, 4, 2, 64, .causal = true, .k_lengths = few_k, .page = 16,
-     .view = VIEW_ALIGNED},
-    {"small_128_page_100", 1, 2, 130, 8, 1, 128, .causal = true, .page = 100, .view = VIEW_ALIGNED},
-    {"small_128_page_64", 1, 70, 130, 2, 1, 128, .causal = true, .page = 64, .view = VIEW_ALIGNED},
-    {"small_64_page_32", 1, 70, 130, 2, 1, 64, .causal = true, .page = 32, .view = VIEW_ALIGNED},
-    {"small_64_f8", 1, 1, 41, 4, 2, 64, .f8 = true, .view = VIEW_ALIGNED},
-    {"small_128_f8_page_16", 1, 1, 41, 4, 2, 128, .f8 = true, .page = 16, .view = VIEW_ALIGNED},
-    {"small_splits", 1, 1, 700, 2, 1, 128, .causal = true, .view = VIEW_ALIGNED},
-    {"small_7", 1, 5, 40, 2, 1, 7, .causal = true, .view = VIEW_PADDED},
-    {"small_256", 1, 20, 20, 1, 1, 256, .view = VIEW_HEAD_MAJOR},
-};
-
+/* For tools that slow everything down (sanitize_cases.h): one call after the other, so that what a
+ * tool says follows the name of the call. */
 static void the_small_ones(void **state)
 {
-    static const struct passes passes = {PLX_FORWARD, PLX_DECODE};
+    static const struct case_dtypes tuned = {2, {PLX_BF16, PLX_F16}}, plain = {1, {PLX_F32}};
     (void)state;
-#pragma omp parallel for schedule(dynamic)
-    for (size_t n = 0; n < sizeof small_cases / sizeof small_cases[0]; n++)
-        run_together(&small_cases[n], passes, options.seed + n);
+    for (int n = 0; n < sanitize_case_count; n++) {
+        const struct sanitize_case *s = &sanitize_cases[n];
+        all.kernel = s->tuned ? "cuda_sm90" : "cuda_any";
+        for (plx_mechanism mechanism = PLX_SOFTMAX; mechanism <= PLX_PARALLAX; mechanism++)
+            conformance_run(&all, &s->c, mechanism, s->tuned ? &tuned : &plain, s->first, s->last,
+                            options.seed + (uint64_t)n);
+    }
     assert_int_equal(failures(), 0);
 }
 

@@ -383,6 +383,24 @@ static void decoding_in_turns_equals_forward(void **state)
     }
 }
 
+/* Tokens are drawn on the GPU, in graphs, as the CPU draws them from the same logits. */
+static void draws_are_of_the_logits(void **state)
+{
+    (void)state;
+    struct model_config config = case_config(2, "parallax");
+    struct case_batch b;
+    struct rng rng = rng_make(6, 6);
+    config.hidden_size = 256, config.head_dim = 128, config.initializer_range = 0.06;
+    case_batch_fill(&b, cache_lengths, CACHE_TEXTS, config.vocab_size, &rng);
+    for (int which = GPU_F32; which < IMITATED_FP8; which++) {
+        const struct backend_config backend = backend_of(which);
+        struct case_model m;
+        case_open_on(&m, &config, &backend, 4);
+        cache_draws_are_of_its_logits(&m, &b);
+        case_close(&m);
+    }
+}
+
 /* Logits of a folder's model with packed weights: the forward's, and those decoded in turns. */
 static void packed_logits(const char *folder, int which, enum packing packing,
                           const struct case_batch *b, struct plx_tensor *forward,
@@ -457,6 +475,7 @@ int main(void)
         cmocka_unit_test(resuming_changes_no_bit),
         cmocka_unit_test(decoding_equals_forward),
         cmocka_unit_test(decoding_in_turns_equals_forward),
+        cmocka_unit_test(draws_are_of_the_logits),
         cmocka_unit_test(packed_weights_equal_the_cpus),
     };
     return cmocka_run_group_tests_name("models on a GPU", tests, io_folder_make, io_folder_remove);

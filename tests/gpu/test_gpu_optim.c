@@ -19,6 +19,7 @@
 #include "compare.h"
 #include "core/transfer.h"
 #include "device_memory.h"
+#include "ops/gemm_slice.h"
 #include "optim/optim.h"
 
 /* ---- Backends ---- */
@@ -38,10 +39,48 @@ static plx_status rounded_normalise(struct backend *be, const struct plx_tensor 
     return PLX_OK;
 }
 
+/* One row of a matrix, or one column, as a matrix. */
+static void keep_line(struct plx_tensor *matrix, int axis, int64_t index)
+{
+    const int64_t offset = index * matrix->stride[axis];
+    if (matrix->data)
+        matrix->data = (char *)matrix->data + offset * (int64_t)plx_dtype_size(matrix->dtype);
+    matrix->shape[axis] = 1;
+}
+
+/* The reference's products, which take nearly all of the time, a row at a time by several threads:
+ * every number is what it would be. */
+static plx_status threaded_product(struct backend *be, const struct gemm *gemm)
+{
+    const int64_t rows = gemm->c->shape[gemm->c->rank - 2], count = gemm_count(gemm) * rows;
+    plx_status status = PLX_OK;
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < count; n++) {
+        struct gemm_slice slice;
+        struct gemm product = gemm_slice(gemm, n / rows, &slice);
+        keep_line(&slice.a, gemm->transpose_a ? 1 : 0, n % rows);
+        keep_line(&slice.c, 0, n % rows);
+        if (gemm->add) keep_line(&slice.add, 0, n % rows);
+        const plx_status one = ops_ref.gemm(be, &product);
+        if (one == PLX_OK) continue;
+#pragma omp atomic write
+        status = one;
+    }
+    return status;
+}
+
+static const struct ops *threaded_reference(void)
+{
+    static struct ops table;
+    table = ops_ref;
+    table.gemm = threaded_product;
+    return &table;
+}
+
 /* Unlike a model's gradients, every product of Muon's is in bf16. */
 static plx_status rounded_product(struct backend *be, const struct gemm *gemm)
 {
-    TRY(ops_ref.gemm(be, gemm));
+    TRY(threaded_product(be, gemm));
     rounded_tensor(gemm->c);
     return PLX_OK;
 }
@@ -61,8 +100,11 @@ enum { EXACT, NAIVE_F32, NAIVE_BF16, GPU_F32, GPU_BF16, BACKENDS };
 static struct backend_config backend_of(int which)
 {
     const struct backend_config configs[BACKENDS] = {
-        [EXACT] = {.ops = &ops_ref, .storage = PLX_F64, .compute = PLX_F64, .threads = 1},
-        [NAIVE_F32] = {.ops = &ops_ref, .threads = 1},
+        [EXACT] = {.ops = threaded_reference(),
+                   .storage = PLX_F64,
+                   .compute = PLX_F64,
+                   .threads = 1},
+        [NAIVE_F32] = {.ops = threaded_reference(), .threads = 1},
         [NAIVE_BF16] = {.ops = rounded_updates(), .compute = PLX_BF16, .threads = 1},
         [GPU_F32] = {.ops = &ops_cuda},
         [GPU_BF16] = {.ops = &ops_cuda, .compute = PLX_BF16, .bf16_activations = true}};
@@ -81,7 +123,7 @@ static const struct {
     {PARAM_MATRIX, 2, {8, 12}, 131},    {PARAM_MATRIX, 2, {7, 5}, 67},
     {PARAM_MATRIX, 2, {130, 66}, 2},    {PARAM_MATRIX, 2, {66, 130}, 2},
     {PARAM_BIAS, 1, {4099, 0}, 2},      {PARAM_MATRIX, 2, {256, 128}, 1},
-    {PARAM_MATRIX, 2, {136, 264}, 3},   {PARAM_MATRIX, 2, {264, 136}, 3},
+    {PARAM_MATRIX, 2, {136, 264}, 1},   {PARAM_MATRIX, 2, {264, 136}, 2},
     {PARAM_MATRIX, 2, {128, 128}, 1},   {PARAM_MATRIX, 2, {72, 200}, 5},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
@@ -271,17 +313,20 @@ static void steps_follow_the_reference(void **state)
 {
     (void)state;
     static const char *const optimizers[] = {"adamw", "muon"};
-    for (int i = 0; i < 8; i++) {
-        const char *optimizer = optimizers[i / 2 % 2];
-        const bool rounds = i % 2 == 1, halved = i >= 4;
-        struct side gpu, naive, exact;
-        run(&gpu, rounds ? GPU_BF16 : GPU_F32, optimizer, halved);
-        run(&naive, rounds ? NAIVE_BF16 : NAIVE_F32, optimizer, halved);
-        run(&exact, EXACT, optimizer, halved);
-        for (int kind = 0; kind < KINDS; kind++)
-            compare_kind(&gpu, &naive, &exact, kind, optimizer);
-        check_copies(&gpu);
-        side_close(&gpu), side_close(&naive), side_close(&exact);
+    for (int n = 0; n < 2; n++) {
+        struct side exact;
+        run(&exact, EXACT, optimizers[n], false);
+        for (int i = 0; i < 4; i++) {
+            const bool rounds = i % 2 == 1, halved = i >= 2;
+            struct side gpu, naive;
+            run(&gpu, rounds ? GPU_BF16 : GPU_F32, optimizers[n], halved);
+            run(&naive, rounds ? NAIVE_BF16 : NAIVE_F32, optimizers[n], halved);
+            for (int kind = 0; kind < KINDS; kind++)
+                compare_kind(&gpu, &naive, &exact, kind, optimizers[n]);
+            check_copies(&gpu);
+            side_close(&gpu), side_close(&naive);
+        }
+        side_close(&exact);
     }
 }
 
@@ -377,18 +422,18 @@ struct hard_case {
 static const struct hard_case hard_cases[] = {
     {"plain", 2, 128, 320, 1, 1, 0, {MUON_QUINTIC, 5}},
     {"plain, tall", 2, 320, 128, 1, 1, 0, {MUON_POLAR_EXPRESS, 5}},
-    {"square", 3, 256, 256, 1, 1, 0, {MUON_POLAR_MODDED, 5}},
+    {"square", 2, 256, 256, 1, 1, 0, {MUON_POLAR_MODDED, 5}},
     {"ragged", 1, 200, 136, 1, 1, 0, {MUON_OPT, 5}},
     {"narrow", 2, 8, 72, 1, 1, 0, {MUON_QUINTIC, 5}},
-    {"small", 1, 128, 320, 1e-4, 1, 0, {MUON_POLAR_EXPRESS, 5}},
-    {"graded", 1, 136, 264, 1e-2, 1e-2, 0, {MUON_QUINTIC, 5}},
-    {"graded, tall", 1, 264, 136, 1e-3, 1e-3, 0, {MUON_POLAR_EXPRESS, 5}},
-    {"nearly of rank 1", 1, 128, 320, 1, 1, 1e-2, {MUON_QUINTIC, 5}},
-    {"nearly of rank 1, tall", 1, 320, 128, 1, 1, 1e-2, {MUON_POLAR_EXPRESS, 5}},
+    {"small", 1, 128, 192, 1e-4, 1, 0, {MUON_POLAR_EXPRESS, 5}},
+    {"graded", 1, 136, 192, 1e-2, 1e-2, 0, {MUON_QUINTIC, 5}},
+    {"graded, tall", 1, 192, 136, 1e-3, 1e-3, 0, {MUON_POLAR_EXPRESS, 5}},
+    {"nearly of rank 1", 1, 128, 192, 1, 1, 1e-2, {MUON_QUINTIC, 5}},
+    {"nearly of rank 1, tall", 1, 192, 128, 1, 1, 1e-2, {MUON_POLAR_EXPRESS, 5}},
     {"two steps", 1, 128, 192, 1, 1e-2, 0, {MUON_POLAR_EXPRESS, 2}},
     {"three steps", 1, 192, 128, 1, 1e-2, 0, {MUON_POLAR_EXPRESS, 3}},
     {"one step", 1, 128, 192, 1, 1, 0, {MUON_QUINTIC, 1}},
-    {"ten steps", 1, 128, 256, 1e-2, 1, 0, {MUON_QUINTIC, 10}},
+    {"ten steps", 1, 128, 136, 1e-2, 1, 0, {MUON_QUINTIC, 10}},
 };
 
 static float *hard_values(const struct hard_case *c, uint64_t seed)

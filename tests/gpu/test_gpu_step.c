@@ -1,16 +1,20 @@
 /* test_gpu_step.c: training steps that are launched as graphs, against the same steps launched one
  * operation after another: every loss, weight and number of optimiser state must have the same
- * bits, whatever batches come, in which order, and whatever happens between steps. Without a GPU
- * the program says "skipped, no GPU" and exits with 77. */
+ * bits, whatever batches come, in which order, and whatever happens between steps. With --sanitize
+ * a few steps of each model run, for tools that slow everything down. Without a GPU the program
+ * says "skipped, no GPU" and exits with 77. */
 #include "../model_case.h"
 
 #include "device_memory.h"
 #include "op_backends.h"
+#include "seeded.h"
 #include "train_step.h"
+
+static struct test_options options;
 
 /* ---- A run ---- */
 
-enum { OFTEN = 6, KINDS = 13, STEPS = 8 * OFTEN + 2 * KINDS };
+enum { OFTEN = 6, KINDS = 13, STEPS = 8 * OFTEN + 2 * KINDS, FEW_STEPS = 2 };
 enum { MICRO = 2, MOST_TOKENS = 96, MOST_SEQUENCES = 8, FILLED = 1, UNEVEN = 2, APART = 4 };
 
 /* Batches of a kind have these lengths. FILLED: with empty sequences behind them. UNEVEN: as which
@@ -144,13 +148,18 @@ static void run_step(struct run *run, int step, bool bad)
     CASE_OK(&run->m, train_step_update(&run->step, 1.0 / (1 + step % 7), 1.0 / (1 + step % 3)));
 }
 
+static int step_count(void)
+{
+    return options.sanitize ? FEW_STEPS : STEPS;
+}
+
 /* The steps, with other uses of the model and larger scratch between some of them. */
 static struct record record_of(int variant, bool graphs)
 {
     struct record record = {NULL, 0};
     struct run run;
     run_open(&run, variant, graphs);
-    for (int step = 0; step < STEPS; step++) {
+    for (int step = 0; step < step_count(); step++) {
         double loss;
         struct model_loss after;
         run_step(&run, step, false);
@@ -184,7 +193,7 @@ static void graphs_change_no_bit(void **state)
                       variants[variant].fp8      ? "fp8"
                       : variants[variant].rounds ? "bf16"
                                                  : "f32",
-                      STEPS, graphs.size);
+                      step_count(), graphs.size);
         free(one_by_one.bytes);
         free(graphs.bytes);
     }
@@ -213,15 +222,21 @@ static void bad_steps_are_named(void **state)
     run_close(&run);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    options = test_options_read(argc, argv);
     if (!device_present()) {
         printf("skipped, no GPU\n");
         return 77;
     }
+    const struct CMUnitTest few[] = {
+        cmocka_unit_test(graphs_change_no_bit),
+    };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(graphs_change_no_bit),
         cmocka_unit_test(bad_steps_are_named),
     };
-    return cmocka_run_group_tests_name("steps as graphs on a GPU", tests, NULL, NULL);
+    return options.sanitize
+               ? cmocka_run_group_tests_name("a few steps on a GPU", few, NULL, NULL)
+               : cmocka_run_group_tests_name("steps as graphs on a GPU", tests, NULL, NULL);
 }

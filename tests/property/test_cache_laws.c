@@ -120,6 +120,21 @@ static void pools_too_small_refuse(void **state)
     case_close(&m);
 }
 
+/* ---- Draws ---- */
+
+static void draws_are_of_the_logits(void **state)
+{
+    (void)state;
+    const struct model_config config = case_config(2, "parallax");
+    struct case_batch b;
+    struct case_model m;
+    struct rng rng = rng_make(6, 6);
+    case_batch_fill(&b, cache_lengths, CACHE_TEXTS, config.vocab_size, &rng);
+    case_open(&m, &config, &ops_cpu, PLX_F32, 1);
+    cache_draws_are_of_its_logits(&m, &b);
+    case_close(&m);
+}
+
 int main(void)
 {
     static const struct law laws[] = {{"logits do not depend on pages", test_pages}};
@@ -127,5 +142,6 @@ int main(void)
     law_tests_fill(&all, laws, 1);
     all.tests[SETUPS] = (struct CMUnitTest)cmocka_unit_test(pages_are_taken_and_given_back);
     all.tests[SETUPS + 1] = (struct CMUnitTest)cmocka_unit_test(pools_too_small_refuse);
-    return _cmocka_run_group_tests("laws of the cache", all.tests, SETUPS + 2, NULL, NULL);
+    all.tests[SETUPS + 2] = (struct CMUnitTest)cmocka_unit_test(draws_are_of_the_logits);
+    return _cmocka_run_group_tests("laws of the cache", all.tests, SETUPS + 3, NULL, NULL);
 }

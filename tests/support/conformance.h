@@ -8,7 +8,8 @@
  * poisoned guarded memory, on the CPU with one thread and with two, and must give the same bits
  * both times and an error within the rule of compare.h. On a GPU it runs once more: forward and
  * decode without the optional outputs, backward without the promise of equal bits. Backward reads
- * what the forward of the same name saved.
+ * what the forward of the same name saved. With --sanitize each call is named and runs once,
+ * backward a second time without that promise.
  *
  * Several threads may run cases at once with one struct conformance. */
 #ifndef TEST_CONFORMANCE_H
@@ -26,6 +27,7 @@ struct conformance_tally {
 struct conformance {
     const struct test_options *options;
     plx_device device;
+    const char *kernel;                     /* only rows of this name; NULL: all of the device's */
     struct conformance_tally tallies[2][3]; /* [mechanism][pass] */
 };
 

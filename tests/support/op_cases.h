@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "op_cases_attend.h"
+#include "op_cases_draw.h"
 #include "op_cases_packed.h"
 #include "op_cases_quantised.h"
 #include "op_cases_update.h"
@@ -646,6 +647,10 @@ static const struct op_case op_cases[] = {
     {"cross_entropy/in-place", offsetof(struct ops, cross_entropy), operands_loss_in_place,
      run_loss_in_place, false, false, false},
     {"argmax", offsetof(struct ops, argmax), operands_argmax, run_argmax, false, false, false},
+    {"penalise", offsetof(struct ops, penalise), operands_penalise, run_penalise, false, false,
+     true},
+    {"draw", offsetof(struct ops, draw), operands_draw, run_draw, false, false, true},
+    {"draw/plain", offsetof(struct ops, draw), operands_draw, run_draw_plain, false, false, true},
     {"clip", offsetof(struct ops, clip), operands_clip, run_clip, false, false, false},
     {"clip/none", offsetof(struct ops, clip), operands_clip, run_clip_none, false, false, false},
     {"clip/bad", offsetof(struct ops, clip), operands_clip, run_clip_bad, false, false, false},

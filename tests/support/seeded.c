@@ -52,7 +52,7 @@ struct test_options test_options_read(int argc, char **argv)
         } else if (strcmp(argv[n], "--sanitize") == 0) {
             options.sanitize = true;
         } else {
-            fprintf(stderr, "usage: %s [--only SUBSTRING] [--seed N] [--sanitize]\n",
+            fprintf(stderr, "usage: %s [--only SUBSTRING,...] [--seed N] [--sanitize]\n",
                     options.program);
             exit(2);
         }
@@ -63,5 +63,11 @@ struct test_options test_options_read(int argc, char **argv)
 
 bool test_options_match(const struct test_options *options, const char *name)
 {
-    return !options->only || strstr(name, options->only);
+    for (const char *one = options->only; one;) {
+        const size_t length = strcspn(one, ",");
+        if (memmem(name, strlen(name), one, length)) return true;
+        if (!one[length]) return false;
+        one += length + 1;
+    }
+    return true;
 }

@@ -25,7 +25,7 @@ double seeded_normal(struct seeded *random);
 /* What every test program accepts on its command line. */
 struct test_options {
     const char *program;
-    const char *only; /* run only what contains this; NULL: everything */
+    const char *only; /* run only what contains one of these, with commas between; NULL: all */
     uint64_t seed;
     bool sanitize; /* a small subset, for tools that slow everything down */
 };

@@ -1,6 +1,7 @@
 /* test_attention_forward_sm90_plan.c: the launch plan of the forward kernels for Hopper, which
  * needs no GPU: every tile has exactly one place, heavy tiles come first, blocks get even work,
- * shared memory is counted in full, and problems that the kernels cannot read are refused. */
+ * sections fit the cache, shared memory is counted in full, and problems that the kernels cannot
+ * read are refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,25 +26,31 @@ static void pack(struct attention_problem *p, int64_t sequences)
     p->sequences = sequences;
 }
 
-/* Every tile of every pair has exactly one place; a block's rounds end for good. */
+/* Every tile of every pair has exactly one place. Pairs are met section by section, as many in each
+ * as in any other or one more, and in each the tiles from the last to the first. */
 static void check_places(const struct forward_sm90_plan *plan)
 {
     unsigned char *met = calloc((size_t)plan->items, 1);
-    int found = 0;
+    int tile = 0, first = 0, width = 0, section = -1;
     assert_non_null(met);
-    for (int block = 0; block < plan->grid; block++) {
-        struct forward_sm90_place place;
-        int round = 0;
-        for (; forward_sm90_place(plan, block, round, &place); round++) {
-            assert_in_range(place.tile, 0, plan->tiles - 1);
-            assert_in_range(place.pair, 0, plan->pairs - 1);
-            assert_int_equal(met[place.pair * plan->tiles + place.tile]++, 0);
-            found++;
+    assert_int_equal(plan->items, plan->tiles * plan->pairs);
+    for (int item = 0; item < plan->items; item++) {
+        struct forward_sm90_place place = forward_sm90_place(plan, item);
+        assert_in_range(place.tile, 0, plan->tiles - 1);
+        assert_in_range(place.pair, 0, plan->pairs - 1);
+        assert_int_equal(met[place.pair * plan->tiles + place.tile]++, 0);
+        if (item == 0 || place.pair >= first + width) {
+            section++;
+            first += width;
+            width = plan->pairs / plan->sections + (section < plan->pairs % plan->sections);
+            tile = plan->tiles - 1;
         }
-        for (int n = 1; n < 3; n++)
-            assert_false(forward_sm90_place(plan, block, round + n, &place));
+        assert_in_range(place.pair, first, first + width - 1);
+        assert_true(place.tile == tile || place.tile == tile - 1);
+        tile = place.tile;
     }
-    assert_int_equal(found, plan->items);
+    assert_int_equal(first + width, plan->pairs);
+    assert_int_equal(section + 1, plan->sections);
     free(met);
 }
 
@@ -62,7 +69,7 @@ static void every_tile_has_one_place(void **state)
         struct forward_sm90_plan plan = forward_sm90_plan(&p, which, PROCESSORS);
         assert_int_equal(plan.tiles, (T + which.rows - 1) / which.rows);
         assert_int_equal(plan.pairs, B * H);
-        assert_in_range(plan.section, 1, plan.pairs);
+        assert_in_range(plan.sections, 1, plan.pairs);
         check_places(&plan);
     }
 }
@@ -91,26 +98,49 @@ static void shared_memory_holds_all_tiles(void **state)
     }
 }
 
-/* Under a causal mask a tile's work is its distance from the start. */
+/* The block that has done least. */
+static int idlest(const int64_t *work, int blocks)
+{
+    int least = 0;
+    for (int block = 1; block < blocks; block++)
+        if (work[block] < work[least]) least = block;
+    return least;
+}
+
+/* Under a causal mask a tile's work is its distance from the start, and the next item goes to
+ * the block that is done first. */
 static void causal_work_is_even(void **state)
 {
-    static const int64_t lengths[] = {4096, 16384}, batches[] = {4, 1};
+    static const int64_t lengths[] = {1024, 4096, 16384}, batches[] = {16, 4, 1};
     (void)state;
-    for (int n = 0; n < 2; n++) {
-        struct attention_problem p =
-            problem_of(batches[n], lengths[n], lengths[n], 16, 16, 128, true);
+    for (int n = 0; n < 3 * 3; n++) {
+        int64_t T = lengths[n % 3], B = batches[n % 3], G = n / 3 == 2 ? 1 : 16 >> n / 3;
+        struct attention_problem p = problem_of(B, T, T, 16, G, 128, true);
         struct forward_sm90_plan plan = forward_sm90_plan(&p, sizes, PROCESSORS);
-        int64_t total = 0, most = 0;
-        for (int block = 0; block < plan.grid; block++) {
-            struct forward_sm90_place place;
-            int64_t work = 0;
-            for (int round = 0; forward_sm90_place(&plan, block, round, &place); round++)
-                work += place.tile + 1;
-            total += work;
-            most = work > most ? work : most;
+        int64_t work[PROCESSORS] = {0}, total = 0, most = 0;
+        for (int item = 0; item < plan.items; item++) {
+            int64_t more = forward_sm90_place(&plan, item).tile + 1;
+            int block = idlest(work, PROCESSORS);
+            total += more;
+            work[block] += more;
+            most = work[block] > most ? work[block] : most;
         }
-        /* At most 6 % above the mean. */
-        assert_true(most * plan.grid * 100 <= total * 106);
+        /* At most 3 % above the mean. */
+        assert_true(most * PROCESSORS * 100 <= total * 103);
+    }
+}
+
+/* Keys and values of a section are at most 16 MiB, unless one head has more. */
+static void sections_fit_the_cache(void **state)
+{
+    static const int expected[][4] = {/* T, B, G, sections of 16 query heads a sequence */
+                                      {16384, 1, 16, 8},  {16384, 1, 8, 4}, {4096, 4, 16, 8},
+                                      {65536, 1, 16, 16}, {1024, 1, 16, 1}, {16384, 1, 1, 1}};
+    (void)state;
+    for (int n = 0; n < 6; n++) {
+        const int *x = expected[n];
+        struct attention_problem p = problem_of(x[1], x[0], x[0], 16, x[2], 128, true);
+        assert_int_equal(forward_sm90_plan(&p, sizes, PROCESSORS).sections, x[3]);
     }
 }
 
@@ -146,6 +176,7 @@ int main(void)
         cmocka_unit_test(packed_sequences_have_slots),
         cmocka_unit_test(shared_memory_holds_all_tiles),
         cmocka_unit_test(causal_work_is_even),
+        cmocka_unit_test(sections_fit_the_cache),
         cmocka_unit_test(what_copies_cannot_express_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

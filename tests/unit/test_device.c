@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/device.h"
@@ -48,37 +49,47 @@ static void test_facts(void **state)
 }
 
 /* Up, from one buffer to another behind a fill, and down again. */
+static void move_bytes(const struct device *device, size_t bytes)
+{
+    struct error err = {0};
+    plx_stream stream;
+    unsigned char *host = malloc(bytes), *back = malloc(bytes);
+    void *a, *b, *fast;
+    for (size_t i = 0; i < bytes; i++) host[i] = (unsigned char)(i * 7 + (i >> 12));
+    assert_int_equal(device->stream_create(&stream, &err), PLX_OK);
+    assert_int_equal(device->allocate(&a, bytes, stream, &err), PLX_OK);
+    assert_int_equal(device->allocate(&b, bytes, stream, &err), PLX_OK);
+    assert_int_equal((uintptr_t)a % 64, 0);
+    assert_int_equal(device->upload(a, host, bytes, stream, &err), PLX_OK);
+    assert_int_equal(device->fill(b, 0xab, bytes, stream, &err), PLX_OK);
+    assert_int_equal(device->copy(b, a, bytes - 1, stream, &err), PLX_OK);
+    assert_int_equal(device->download(back, b, bytes, stream, &err), PLX_OK);
+    assert_memory_equal(back, host, bytes - 1);
+    assert_int_equal(back[bytes - 1], 0xab);
+    assert_int_equal(device->fill(b, 0xcd, bytes, stream, &err), PLX_OK);
+    assert_int_equal(device->host_allocate(&fast, bytes, &err), PLX_OK);
+    assert_int_equal(device->download(fast, b, bytes, stream, &err), PLX_OK);
+    memset(back, 0xcd, bytes);
+    assert_memory_equal(fast, back, bytes);
+    device->host_release(fast);
+    device->host_release(NULL);
+    device->release(a, stream);
+    device->release(b, stream);
+    device->release(NULL, stream);
+    assert_int_equal(device->wait(stream, &err), PLX_OK);
+    device->stream_destroy(stream);
+    free(host);
+    free(back);
+}
+
+/* Little, and so much that pages are huge and threads share the filling. */
 static void test_memory(void **state)
 {
     (void)state;
     for (int n = 0; n < 2; n++) {
-        const struct device *device = devices[n];
-        struct error err = {0};
-        plx_stream stream;
-        unsigned char host[BYTES], back[BYTES];
-        void *a, *b, *fast;
-        if (!present(device)) continue;
-        for (int i = 0; i < BYTES; i++) host[i] = (unsigned char)(i * 7);
-        assert_int_equal(device->stream_create(&stream, &err), PLX_OK);
-        assert_int_equal(device->allocate(&a, BYTES, stream, &err), PLX_OK);
-        assert_int_equal(device->allocate(&b, BYTES, stream, &err), PLX_OK);
-        assert_int_equal((uintptr_t)a % 64, 0);
-        assert_int_equal(device->upload(a, host, BYTES, stream, &err), PLX_OK);
-        assert_int_equal(device->fill(b, 0xab, BYTES, stream, &err), PLX_OK);
-        assert_int_equal(device->copy(b, a, BYTES - 1, stream, &err), PLX_OK);
-        assert_int_equal(device->download(back, b, BYTES, stream, &err), PLX_OK);
-        assert_memory_equal(back, host, BYTES - 1);
-        assert_int_equal(back[BYTES - 1], 0xab);
-        assert_int_equal(device->host_allocate(&fast, BYTES, &err), PLX_OK);
-        assert_int_equal(device->download(fast, a, BYTES, stream, &err), PLX_OK);
-        assert_memory_equal(fast, host, BYTES);
-        device->host_release(fast);
-        device->host_release(NULL);
-        device->release(a, stream);
-        device->release(b, stream);
-        device->release(NULL, stream);
-        assert_int_equal(device->wait(stream, &err), PLX_OK);
-        device->stream_destroy(stream);
+        if (!present(devices[n])) continue;
+        move_bytes(devices[n], BYTES);
+        move_bytes(devices[n], (19 << 20) + 13);
     }
 }
 

@@ -353,11 +353,19 @@ static void test_cache_refusals(void **state)
     logits.shape[0] = 1;
     expect(&m, model_decode(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &logits),
            PLX_INVALID_ARGUMENT, "logits must be f32 [2, 61] in the host's memory");
+    struct model_draws draws = {.vocab = 62, .penalty = 1.5};
+    expect(&m, model_decode_draw(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &draws),
+           PLX_INVALID_ARGUMENT, "draws from 62 ids of a model that has 61");
+    draws.vocab = 61;
+    expect(&m, model_decode_draw(m.model, cache, (int32_t[]){1, 2}, (int64_t[]){1, 1}, &draws),
+           PLX_INVALID_ARGUMENT, "a penalty of 1.5, but the cache is for draws without");
     assert_int_equal(model_cache_length(cache, 0), 0);
     /* Per layer k and v of 2 pages x 64 tokens x 2 heads x 8 channels, the numbers of a pass (ids
-     * and positions of 2 x 5 tokens, lengths and last rows of 2 sequences), and the table. */
+     * and positions of 2 x 5 tokens, lengths and last rows of 2 sequences), the table, and what
+     * draws are told, have drawn and have seen. */
     assert_int_equal(model_cache_use(cache).bytes,
-                     2 * taken(2048, PLX_F32) + taken(24, PLX_I32) + taken(2, PLX_I32));
+                     2 * taken(2048, PLX_F32) + taken(24, PLX_I32) + taken(2, PLX_I32) +
+                         taken(2 * DRAW_NUMBERS, PLX_F64) + 3 * taken(2, PLX_I32));
     free(logits.data);
     model_cache_destroy(cache);
     case_close(&m);

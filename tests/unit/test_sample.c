@@ -1,5 +1,6 @@
-/* test_sample.c: one draw (sample_token) against distributions worked out by hand and against a
- * naive sampler that sorts everything; how whole texts are continued is test_sample_run.c. */
+/* test_sample.c: one draw (sample_numbers, and the operations draw and penalise) against
+ * distributions worked out by hand and against a naive sampler that sorts everything; how whole
+ * texts are continued is test_sample_run.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,14 +20,36 @@ static struct sample_options plain_options(void)
     return (struct sample_options){.temperature = 1.0, .top_p = 1.0, .repetition_penalty = 1.0};
 }
 
+static struct backend be;
+static struct error err;
+
+static int create_backend(void **state)
+{
+    (void)state;
+    const struct backend_config config = {.ops = &ops_cpu, .storage = PLX_F32, .compute = PLX_F32};
+    return backend_create(&be, &config, &err) != PLX_OK || backend_reserve(&be, 1 << 16) != PLX_OK;
+}
+
+static int destroy_backend(void **state)
+{
+    (void)state;
+    backend_destroy(&be);
+    return 0;
+}
+
 static int32_t draw(const float *logits, int64_t vocab, const struct sample_options *options,
                     struct rng *rng)
 {
     float copy[MAX_VOCAB];
-    struct sample_candidate work[MAX_VOCAB];
+    int32_t id = INT32_MIN;
+    struct draw_numbers told = sample_numbers(options, rng);
     memcpy(copy, logits, (size_t)vocab * sizeof *copy);
-    memset(work, 0xff, sizeof work);
-    return sample_token(copy, vocab, NULL, 0, options, rng, work);
+    const struct plx_tensor x = plx_tensor_dense(copy, PLX_F32, 2, (int64_t[]){1, vocab}),
+                            ids = plx_tensor_dense(&id, PLX_I32, 1, (int64_t[]){1}),
+                            numbers =
+                                plx_tensor_dense(&told, PLX_F64, 2, (int64_t[]){1, DRAW_NUMBERS});
+    if (be.ops->draw(&be, &ids, &x, &numbers) != PLX_OK) fail_msg("%s", err.text);
+    return id;
 }
 
 /* Draws many times: tokens of probability 0 must never come, and Pearson's statistic over the
@@ -198,24 +221,17 @@ static void ties_go_to_the_lowest_ids(void **unused)
     assert_distribution(equal, 8, &options, expected);
 }
 
-static void penalty_divides_and_multiplies_once(void **unused)
+static void penalty_divides_and_multiplies(void **unused)
 {
     (void)unused;
     float logits[6] = {3.0f, -1.5f, 0.0f, 4.0f, -8.0f, 1.0f};
     static const float expected[6] = {1.5f, -3.0f, 0.0f, 4.0f, -16.0f, 1.0f};
-    static const int32_t history[] = {0, 1, 1, 2, 4, 0, 0, -1, 6, 100};
-    struct sample_candidate work[6];
-    memset(work, 0xff, sizeof work);
-    struct sample_options options = plain_options();
-    options.temperature = 0.0;
-    options.repetition_penalty = 2.0;
-    struct rng rng = rng_make(0, 0);
-    assert_int_equal(sample_token(logits, 6, history, 10, &options, &rng, work), 3);
+    int32_t seen[8] = {0, 1, 2, 4, -1, 6, 100, 3}, count = 7;
+    const struct plx_tensor x = plx_tensor_dense(logits, PLX_F32, 2, (int64_t[]){1, 6}),
+                            ids = plx_tensor_dense(seen, PLX_I32, 2, (int64_t[]){1, 8}),
+                            counts = plx_tensor_dense(&count, PLX_I32, 1, (int64_t[]){1});
+    assert_int_equal(be.ops->penalise(&be, &x, &ids, &counts, 2.0), PLX_OK);
     assert_memory_equal(logits, expected, sizeof logits);
-    /* Having met 3 as well, 4.0 becomes 2.0 and then 1.0; 0 stays ahead of 5 at 1.5 / 2 < 1. */
-    static const int32_t more[] = {3};
-    assert_int_equal(sample_token(logits, 6, more, 1, &options, &rng, work), 3);
-    assert_int_equal(sample_token(logits, 6, more, 1, &options, &rng, work), 0);
 }
 
 /* ---- Against a naive sampler ---- */
@@ -292,7 +308,7 @@ static void random_cases_match_the_naive_sampler(void **unused)
         if (rng_below(&cases, 2)) options.min_p = rng_uniform(&cases);
         bool filters = options.top_k > 0 || options.top_p < 1.0 || options.min_p > 0.0;
         if (!filters) options.min_p = 1e-30; /* keeps all, but in sorted order as the oracle does */
-        struct naive naive;
+        struct naive naive = {0};
         naive_distribution(logits, vocab, &options, &naive);
         struct rng same = rng;
         int32_t expected = naive_draw(&naive, vocab, rng_uniform(&same));
@@ -324,7 +340,6 @@ static void equal_seeds_give_equal_streams(void **unused)
 static void options_out_of_range_are_refused(void **unused)
 {
     (void)unused;
-    struct error err = {0};
     struct sample_options good = sample_options_default();
     assert_int_equal(sample_options_check(&good, &err), PLX_OK);
     struct sample_options bad[13];
@@ -363,10 +378,10 @@ int main(void)
         cmocka_unit_test(top_p_counts_what_top_k_left),
         cmocka_unit_test(min_p_compares_with_the_likeliest),
         cmocka_unit_test(ties_go_to_the_lowest_ids),
-        cmocka_unit_test(penalty_divides_and_multiplies_once),
+        cmocka_unit_test(penalty_divides_and_multiplies),
         cmocka_unit_test(random_cases_match_the_naive_sampler),
         cmocka_unit_test(equal_seeds_give_equal_streams),
         cmocka_unit_test(options_out_of_range_are_refused),
     };
-    return cmocka_run_group_tests_name("sample", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("sample", tests, create_backend, destroy_backend);
 }

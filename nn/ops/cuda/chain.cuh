@@ -24,16 +24,6 @@ static __device__ __forceinline__ void chain_release(void)
 #endif
 }
 
-/* Older GPUs run one kernel after the other. */
-static inline bool chain_is_possible(void)
-{
-    int device, major = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
-               cudaSuccess &&
-           major >= 9;
-}
-
 template <class... Parameters, class... Arguments>
 static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks, int threads,
                                   plx_stream stream, Arguments... arguments)
@@ -46,7 +36,7 @@ static inline void launch_chained(void (*kernel)(Parameters...), int64_t blocks,
     config.blockDim = dim3((unsigned)threads);
     config.stream = (cudaStream_t)stream;
     config.attrs = &overlap;
-    config.numAttrs = chain_is_possible() ? 1 : 0;
+    config.numAttrs = is_hopper() ? 1 : 0; /* older GPUs run one after the other */
     cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 

@@ -111,5 +111,10 @@ plx_status cuda_cross_entropy(struct backend *be, const struct plx_tensor *losse
                               const struct plx_tensor *targets, const struct plx_tensor *scale);
 plx_status cuda_argmax(struct backend *be, const struct plx_tensor *ids,
                        const struct plx_tensor *x);
+plx_status cuda_penalise(struct backend *be, const struct plx_tensor *x,
+                         const struct plx_tensor *seen, const struct plx_tensor *counts,
+                         double penalty);
+plx_status cuda_draw(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x,
+                     const struct plx_tensor *numbers);
 
 #endif

@@ -100,6 +100,23 @@ const char *launch_cross_entropy(plx_stream stream, plx_dtype T, float *losses, 
 /* The first of the largest numbers of each row of x [N,V], 0 where all are NaN. */
 const char *launch_argmax(plx_stream stream, int32_t *ids, const float *x, int64_t N, int64_t V);
 
+/* ---- draw_cuda.cu ---- */
+/* Rows of x [N,V] begin `stride` numbers apart. */
+struct draw_call {
+    int32_t *ids;          /* [N] */
+    const double *numbers; /* [N], each a struct draw_numbers */
+    const float *x;
+    int64_t N, V, stride;
+};
+const char *launch_draw(plx_stream stream, const struct draw_call *call);
+struct penalise_call {
+    float *x;
+    int64_t N, V, stride, L;
+    const int32_t *seen, *counts; /* [N,L], [N] */
+    double penalty;
+};
+const char *launch_penalise(plx_stream stream, const struct penalise_call *call);
+
 /* ---- quantise_cuda.cu ---- */
 /* y = x [rows,columns] in f8e4m3, each row divided by its scale; columns a multiple of 16, y on an
  * address of 16. */

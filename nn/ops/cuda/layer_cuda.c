@@ -232,3 +232,32 @@ plx_status cuda_argmax(struct backend *be, const struct plx_tensor *ids, const s
     return cuda_launched(be, "argmax",
                          launch_argmax(be->stream, ids->data, x->data, x->shape[0], x->shape[1]));
 }
+
+plx_status cuda_penalise(struct backend *be, const struct plx_tensor *x,
+                         const struct plx_tensor *seen, const struct plx_tensor *counts,
+                         double penalty)
+{
+    TRY(check_penalise(be, x, seen, counts));
+    const struct penalise_call call = {.x = x->data,
+                                       .N = x->shape[0],
+                                       .V = x->shape[1],
+                                       .stride = x->stride[0],
+                                       .L = seen->shape[1],
+                                       .seen = seen->data,
+                                       .counts = counts->data,
+                                       .penalty = penalty};
+    return cuda_launched(be, "penalise", launch_penalise(be->stream, &call));
+}
+
+plx_status cuda_draw(struct backend *be, const struct plx_tensor *ids, const struct plx_tensor *x,
+                     const struct plx_tensor *numbers)
+{
+    TRY(check_draw(be, ids, x, numbers));
+    const struct draw_call call = {.ids = ids->data,
+                                   .numbers = numbers->data,
+                                   .x = x->data,
+                                   .N = x->shape[0],
+                                   .V = x->shape[1],
+                                   .stride = x->stride[0]};
+    return cuda_launched(be, "draw", launch_draw(be->stream, &call));
+}

@@ -224,6 +224,16 @@ static inline const char *launched(void)
     return error == cudaSuccess ? NULL : cudaGetErrorString(error);
 }
 
+/* Whether the GPU has what Hopper brought: kernels that overlap, clusters of blocks. */
+static inline bool is_hopper(void)
+{
+    int device, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
+               cudaSuccess &&
+           major >= 9;
+}
+
 static inline int64_t blocks_for(int64_t items, int64_t a_block)
 {
     return (items + a_block - 1) / a_block;

@@ -1,0 +1,177 @@
+/* test_sanitize_cases.c: the cases that a GPU's kernels are sanitized with reach every instance
+ * that the plans for Hopper choose, and every way through one that a plan decides on. A plan that
+ * changes so that an instance is no longer reached fails here, where no GPU is needed. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "attention/attention_backward_sm90_plan.h"
+#include "attention/attention_decode_plan.h"
+#include "attention/attention_forward_sm90_plan.h"
+#include "sanitize_cases.h"
+
+/* The problem of a case as a kernel sees it, in bf16, with keys that lie as the case says. */
+struct planned {
+    struct attention_problem problem;
+    struct test_tensor keys;
+};
+
+static struct planned planned_of(const struct attention_case *c, plx_pass pass, bool probe)
+{
+    const int64_t entries = c->page > 0 ? (c->S + c->page - 1) / c->page : 0;
+    const int64_t queries[] = {c->B, c->T, c->H, c->D}, keys[] = {c->B, c->S, c->G, c->D};
+    const int64_t pages[] = {c->B * entries, c->page, c->G, c->D}, offsets = c->sequences + 1;
+    const plx_dtype cached = c->f8 ? PLX_F8E4M3 : PLX_BF16;
+    struct planned planned = {
+        .keys = test_tensor_create(cached, c->view, 4, c->page > 0 ? pages : keys)};
+    struct attention_problem *p = &planned.problem;
+    *p = (struct attention_problem){.pass = pass,
+                                    .probe = probe,
+                                    .B = c->B,
+                                    .T = c->T,
+                                    .S = c->page > 0 ? entries * c->page : c->S,
+                                    .H = c->H,
+                                    .G = c->G,
+                                    .D = c->D,
+                                    .sequences = c->q_offsets ? c->sequences : c->B,
+                                    .causal = c->causal,
+                                    .window = c->window,
+                                    .dtype = PLX_BF16,
+                                    .kv_dtype = cached,
+                                    .page = (int32_t)c->page,
+                                    .k = planned.keys.view,
+                                    .v = planned.keys.view};
+    p->q = plx_tensor_dense(NULL, PLX_BF16, 4, queries);
+    if (c->q_offsets) p->q_offsets = plx_tensor_dense(NULL, PLX_I32, 1, &offsets);
+    if (c->k_lengths || c->page > 0) p->k_lengths = plx_tensor_dense(NULL, PLX_I32, 1, &c->B);
+    return planned;
+}
+
+static bool runs(const struct sanitize_case *s, plx_pass pass)
+{
+    return s->tuned && s->first <= pass && pass <= s->last && case_has_pass(&s->c, pass);
+}
+
+/* ---- Decode ---------------------------------------------------------------------------------- */
+
+struct decode_instance {
+    int64_t D;
+    bool f8, boxes, list;
+    int heads, warps;
+};
+
+static bool is_of(const struct decode_instance *instance, const struct attention_case *c,
+                  const struct decode_plan *plan)
+{
+    return instance->D == c->D && instance->f8 == c->f8 && instance->boxes == (plan->box > 0) &&
+           instance->list == plan->list && instance->heads == plan->heads &&
+           instance->warps == plan->warps;
+}
+
+static struct decode_plan decode_of(const struct attention_case *c)
+{
+    struct planned planned = planned_of(c, PLX_DECODE, true);
+    const bool aligned = (uintptr_t)planned.keys.view.data % 16 == 0;
+    struct decode_plan plan = decode_plan_make(&planned.problem, aligned);
+    assert_null(decode_plan_refuse(&planned.problem));
+    test_tensor_destroy(&planned.keys);
+    return plan;
+}
+
+/* The instances that attention_decode_sm90_launch.cuh names. */
+static void every_decode_instance_is_reached(void **state)
+{
+    static const struct decode_instance instances[] = {
+        {128, false, true, false, 1, 4}, {128, false, true, false, 1, 8},
+        {128, false, true, true, 1, 4},  {128, false, false, true, 1, 4},
+        {128, true, true, false, 1, 4},  {128, true, true, false, 1, 8},
+        {128, true, true, true, 1, 4},   {64, false, true, false, 1, 4},
+        {64, false, true, false, 1, 8},  {64, false, true, true, 1, 4},
+        {64, false, false, true, 1, 4},  {64, false, true, false, 2, 4},
+        {64, false, true, true, 2, 4}};
+    enum { INSTANCES = sizeof instances / sizeof instances[0] };
+    int met[INSTANCES] = {0};
+    (void)state;
+    for (int n = 0; n < sanitize_case_count; n++) {
+        if (!runs(&sanitize_cases[n], PLX_DECODE)) continue;
+        struct decode_plan plan = decode_of(&sanitize_cases[n].c);
+        int matches = 0;
+        for (int i = 0; i < INSTANCES; i++)
+            if (is_of(&instances[i], &sanitize_cases[n].c, &plan)) met[i]++, matches++;
+        if (matches != 1) fail_msg("%s: is of no instance", sanitize_cases[n].c.name);
+    }
+    for (int i = 0; i < INSTANCES; i++)
+        if (met[i] == 0) fail_msg("instance %d is not reached", i);
+}
+
+/* Joined in one cluster; by several through the workspace; tiles that several boxes bring. */
+static void every_way_of_decode_is_reached(void **state)
+{
+    int joined = 0, through = 0, boxes = 0;
+    (void)state;
+    for (int n = 0; n < sanitize_case_count; n++) {
+        const struct attention_case *c = &sanitize_cases[n].c;
+        if (!runs(&sanitize_cases[n], PLX_DECODE)) continue;
+        struct decode_plan plan = decode_of(c);
+        const bool cluster = plan.cluster > 0;
+        joined += cluster && plan.parts >> plan.cluster == 1;
+        through += cluster && plan.parts >> plan.cluster > 1;
+        boxes += c->page == DECODE_MIN_BOX && plan.box == DECODE_MIN_BOX && c->D == 64;
+    }
+    assert_true(joined > 0 && through > 0 && boxes > 0);
+}
+
+/* ---- Forward and backward -------------------------------------------------------------------- */
+
+/* Of each mechanism and width: both schemes of backward, and rings that go around: the two kernels
+ * walk over slots of queries in two stages, and of keys in three. */
+static void every_backward_instance_is_reached(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) {
+        int fused = 0, around = 0;
+        for (int n = 0; n < sanitize_case_count; n++) {
+            const struct attention_case *c = &sanitize_cases[n].c;
+            if (!runs(&sanitize_cases[n], PLX_BACKWARD) || c->D != (kind / 2 ? 128 : 64)) continue;
+            struct planned planned = planned_of(c, PLX_BACKWARD, kind % 2);
+            const bool wide = c->T > 2 * BACKWARD_SM90_SLOT && c->S > 3 * BACKWARD_SM90_SLOT;
+            const bool merged = backward_sm90_plan(&planned.problem).fused;
+            fused += merged && wide, around += wide;
+            planned.problem.deterministic = true;
+            assert_false(backward_sm90_plan(&planned.problem).fused);
+            test_tensor_destroy(&planned.keys);
+        }
+        if (fused == 0 || around == 0)
+            fail_msg("%s of %d channels: fused %d, more tiles than stages %d",
+                     kind % 2 ? "parallax" : "softmax", kind / 2 ? 128 : 64, fused, around);
+    }
+}
+
+/* Of each width: keys in a row and in pages, and in a row more tiles than any ring has stages. */
+static void every_forward_instance_is_reached(void **state)
+{
+    enum { MOST_STAGES = 5, MOST_KEYS = 128 };
+    (void)state;
+    for (int64_t D = 64; D <= 128; D += 64) {
+        int paged = 0, plain = 0;
+        for (int n = 0; n < sanitize_case_count; n++) {
+            const struct attention_case *c = &sanitize_cases[n].c;
+            if (!runs(&sanitize_cases[n], PLX_FORWARD) || c->D != D) continue;
+            paged += c->page > 0 && c->page % FORWARD_PAGE_BOX == 0;
+            plain += c->page == 0 && c->S > MOST_STAGES * MOST_KEYS;
+        }
+        assert_true(paged > 0 && plain > 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_decode_instance_is_reached),
+        cmocka_unit_test(every_way_of_decode_is_reached),
+        cmocka_unit_test(every_backward_instance_is_reached),
+        cmocka_unit_test(every_forward_instance_is_reached),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
