@@ -130,6 +130,18 @@ plx_status attention_run(plx_context *context, const struct plx_attention *atten
     return attention_run_cpu(context, row, problem, workspace);
 }
 
+/* Puts the tensors at an address that rows may look at, but not read from. */
+static void attention_place(struct attention_problem *p, uintptr_t address)
+{
+    struct plx_tensor *tensors[] = {&p->q,   &p->r,          &p->k,          &p->v,   &p->o,
+                                    &p->lse, &p->probe_mean, &p->value_mean, &p->d_o, &p->dq,
+                                    &p->dr,  &p->dk,         &p->dv};
+    for (size_t n = 0; n < sizeof tensors / sizeof *tensors; n++)
+        if (tensors[n]->rank != 0) tensors[n]->data = (void *)address;
+}
+
+/* Where tensors lie may not be known yet, and some rows refuse odd addresses: what is enough for
+ * the row of even ones and for that of odd ones is enough wherever they come to lie. */
 plx_status attention_workspace(plx_context *context, const struct plx_attention *attention,
                                attention_table table, struct attention_problem *problem,
                                size_t *bytes)
@@ -137,8 +149,15 @@ plx_status attention_workspace(plx_context *context, const struct plx_attention 
     const struct kernel_row *row;
     TRY(attention_check(context, attention, problem, true));
     CHECK(context, bytes, PLX_INVALID_ARGUMENT, "bytes: is NULL");
+    attention_place(problem, 0);
     TRY(dispatch_choose(context, table(problem->pass), problem, &row));
-    *bytes = attention_is_empty(problem) ? 0 : row->workspace(problem);
+    *bytes = 0;
+    if (attention_is_empty(problem)) return PLX_OK;
+    *bytes = row->workspace(problem);
+    attention_place(problem, 1);
+    row = dispatch_find(context, table(problem->pass), problem);
+    const size_t other = row ? row->workspace(problem) : 0;
+    if (other > *bytes) *bytes = other;
     return PLX_OK;
 }
 

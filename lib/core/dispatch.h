@@ -25,7 +25,10 @@ struct kernel_table {
     int count;
 };
 
-/* The first row that accepts, or the forced one. On failure sets the context's error: which kernel
+/* The first row that accepts the problem, the forced one where one is, or NULL. */
+const struct kernel_row *dispatch_find(const plx_context *context, struct kernel_table table,
+                                       const void *problem);
+/* The same as *row. On failure sets the context's error: which kernel
  * was asked for, and the reason of the last row that refused. */
 plx_status dispatch_choose(plx_context *context, struct kernel_table table, const void *problem,
                            const struct kernel_row **row);

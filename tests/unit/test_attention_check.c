@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "attention/attention.h"
 #include "parallax/parallax.h"
 
 enum { B = 2, T = 5, S = 6, H = 4, G = 2, D = 8 };
@@ -508,6 +509,75 @@ static void merges_check_their_parts(void **state)
                         "out.lse: stride 0 of axis 1 makes its 5 entries share memory");
 }
 
+/* ---- Workspace ---- */
+
+static const char *refuse_odd(const void *problem, const plx_context *context)
+{
+    (void)context;
+    const struct attention_problem *p = problem;
+    return (uintptr_t)p->q.data % 16 ? "it takes even addresses" : NULL;
+}
+
+static const char *refuse_nothing(const void *problem, const plx_context *context)
+{
+    (void)problem, (void)context;
+    return NULL;
+}
+
+static size_t take_little(const void *problem)
+{
+    (void)problem;
+    return 8;
+}
+
+static size_t take_more(const void *problem)
+{
+    const struct attention_problem *p = problem;
+    return (size_t)p->T * 100;
+}
+
+static const struct kernel_row even = {"even", refuse_odd, take_little, NULL},
+                               even_more = {"even", refuse_odd, take_more, NULL},
+                               rest = {"rest", refuse_nothing, take_more, NULL},
+                               rest_little = {"rest", refuse_nothing, take_little, NULL};
+
+static struct kernel_table less_where_even(plx_pass pass)
+{
+    static const struct kernel_row *const rows[] = {&even, &rest};
+    (void)pass;
+    return (struct kernel_table){rows, 2};
+}
+
+static struct kernel_table more_where_even(plx_pass pass)
+{
+    static const struct kernel_row *const rows[] = {&even_more, &rest_little};
+    (void)pass;
+    return (struct kernel_table){rows, 2};
+}
+
+static size_t workspace_of(attention_table table, void *q)
+{
+    size_t bytes = 0;
+    struct attention_problem problem = {.pass = PLX_FORWARD, .probe = true};
+    problem.q = f.args.q, problem.r = f.args.r, problem.k = f.args.k, problem.v = f.args.v;
+    problem.o = f.args.o;
+    problem.q.data = q;
+    assert_int_equal(attention_workspace(f.context, &f.attention, table, &problem, &bytes), PLX_OK);
+    return bytes;
+}
+
+/* What is asked for before memory is taken must be enough for whatever kernel its addresses get. */
+static void workspace_is_enough_for_every_address(void **state)
+{
+    (void)state;
+    reset();
+    for (int n = 0; n < 3; n++) {
+        void *const places[] = {NULL, f.workspace, f.workspace + 4};
+        assert_int_equal(workspace_of(less_where_even, places[n]), 100 * T);
+        assert_int_equal(workspace_of(more_where_even, places[n]), 100 * T);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -528,6 +598,7 @@ int main(void)
         cmocka_unit_test(empty_calls_are_valid),
         cmocka_unit_test(softmax_has_the_same_rules_without_the_probe),
         cmocka_unit_test(merges_check_their_parts),
+        cmocka_unit_test(workspace_is_enough_for_every_address),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }
