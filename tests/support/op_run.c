@@ -267,11 +267,13 @@ struct op_result op_run_on(const struct op_run *run, struct backend *be, const c
 
 /* ---- Comparisons ----------------------------------------------------------------------------- */
 
-/* As many numbers as an output must have for its errors to be more than luck, and the distance
- * between the numbers of draws, which no case has. */
-enum { ENOUGH = 24, APART = 1000 };
+/* As many numbers as an output must have for its errors to be more than luck; draws of attention's
+ * gradients; the distance between the numbers of draws, which no case has. */
+enum { ENOUGH = 24, GRADIENT_DRAWS = 8, APART = 1000 };
 
-/* How many draws have enough of each output. */
+/* How many draws have enough of each output. The largest error of attention's gradients is that of
+ * the one row whose stored statistics were rounded worst, in f32 like everyone's, so that is luck
+ * however many numbers there are. */
 static int draws_of(const struct op_run *run)
 {
     int64_t fewest = ENOUGH;
@@ -280,7 +282,9 @@ static int draws_of(const struct op_run *run)
             is_output(&run->operands[i]) ? op_operand_count(&run->operands[i]) : 0;
         if (count > 0 && count < fewest) fewest = count;
     }
-    return (int)((ENOUGH + fewest - 1) / fewest);
+    const int draws = (int)((ENOUGH + fewest - 1) / fewest);
+    const bool gradients = run->c->member == offsetof(struct ops, attend_backward);
+    return gradients && draws < GRADIENT_DRAWS ? GRADIENT_DRAWS : draws;
 }
 
 /* The naive errors of draw d join those of the earlier ones, whose mean square is squares; sizes

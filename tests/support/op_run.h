@@ -99,7 +99,8 @@ struct op_yardstick {
 };
 
 /* Runs both backends; activations are rounded to the dtype. How wrong one number comes out is luck,
- * so where an output has few, the errors of further draws count with its own. */
+ * so where an output has few, or few rows decide, the errors of further draws count with its own.
+ */
 struct op_yardstick op_yardstick_create(const struct op_run *run, struct backend *oracle,
                                         struct backend *naive, plx_dtype activation);
 void op_yardstick_destroy(struct op_yardstick *yardstick);
