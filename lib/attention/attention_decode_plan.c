@@ -181,9 +181,8 @@ static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
 /* Of a cache that does not fit the L2 cache, which would drop every line before it is read again,
  * some tiles are read to stay there and the others to pass through; but where several blocks of
  * rows read a tile one after another, all of them stay. */
-static uint32_t decode_stay(const struct attention_problem *p, int64_t row_blocks)
+static uint32_t decode_stay(int64_t bytes, int64_t row_blocks)
 {
-    int64_t bytes = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
     if (bytes < DECODE_LARGE || row_blocks > 1) return UINT32_MAX;
     return (uint32_t)(UINT32_MAX / (double)bytes * DECODE_STAY);
 }
@@ -212,7 +211,7 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
         bool same = alike || (p->window == 0 && units <= DECODE_PLACED * plan.parts);
         if (same) plan.cut = decode_cut_of(units, plan.parts);
     }
-    plan.stay = decode_stay(p, row_blocks);
+    plan.stay = decode_stay(size, row_blocks);
     int64_t results = plan.list ? 2 * (int64_t)plan.parts : p->B * (plan.parts >> plan.cluster);
     int64_t bytes = decode_least(rows, DECODE_ROWS) * plan.heads * (4 + 2 * p->D) * 4;
     plan.counters =

@@ -15,18 +15,6 @@ static struct op_backend backends[BACKENDS] = {
     [THREADS] = {.name = "cpu, 3 threads", .config = {&ops_cpu, PLX_F32, PLX_F32, 3, NULL, 0}},
 };
 
-static int create_backends(void **state)
-{
-    (void)state;
-    return op_backends_create(backends, BACKENDS);
-}
-
-static int destroy_backends(void **state)
-{
-    (void)state;
-    return op_backends_destroy(backends, BACKENDS);
-}
-
 static void ids_are_the_references(void **state)
 {
     (void)state;
@@ -72,5 +60,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(backends_agree),
         cmocka_unit_test(frequencies_are_the_distributions),
     };
-    return cmocka_run_group_tests(tests, create_backends, destroy_backends);
+    op_backends_use(backends, BACKENDS);
+    return cmocka_run_group_tests(tests, op_backends_create, op_backends_destroy);
 }

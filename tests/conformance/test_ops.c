@@ -54,18 +54,6 @@ static const struct {
     [BEST_3] = {NAIVE, BEST}, [BF16] = {NAIVE_BF16, -1},
 };
 
-static int create_backends(void **state)
-{
-    (void)state;
-    return op_backends_create(backends, BACKENDS);
-}
-
-static int destroy_backends(void **state)
-{
-    (void)state;
-    return op_backends_destroy(backends, BACKENDS);
-}
-
 /* ---- Cases ----------------------------------------------------------------------------------- */
 
 static struct op_result run_on(const struct op_run *run, int b, enum op_placement placement)
@@ -219,5 +207,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(extreme_values_behave_as_in_the_oracle),
     };
-    return cmocka_run_group_tests(tests, create_backends, destroy_backends);
+    op_backends_use(backends, BACKENDS);
+    return cmocka_run_group_tests(tests, op_backends_create, op_backends_destroy);
 }

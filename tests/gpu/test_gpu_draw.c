@@ -15,18 +15,6 @@ static struct op_backend backends[BACKENDS] = {
     [CUDA] = {.name = "cuda", .config = {.ops = &ops_cuda, .storage = PLX_F32, .compute = PLX_F32}},
 };
 
-static int create_backends(void **state)
-{
-    (void)state;
-    return op_backends_create(backends, BACKENDS);
-}
-
-static int destroy_backends(void **state)
-{
-    (void)state;
-    return op_backends_destroy(backends, BACKENDS);
-}
-
 static void ids_are_the_references(void **state)
 {
     (void)state;
@@ -60,5 +48,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(ids_are_the_cpus),
         cmocka_unit_test(frequencies_are_the_distributions),
     };
-    return cmocka_run_group_tests(tests, create_backends, destroy_backends);
+    op_backends_use(backends, BACKENDS);
+    return cmocka_run_group_tests(tests, op_backends_create, op_backends_destroy);
 }

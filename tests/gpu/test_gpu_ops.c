@@ -39,18 +39,6 @@ static struct op_backend backends[BACKENDS] = {
                               .bf16_activations = true}},
 };
 
-static int create_backends(void **state)
-{
-    (void)state;
-    return op_backends_create(backends, BACKENDS);
-}
-
-static int destroy_backends(void **state)
-{
-    (void)state;
-    return op_backends_destroy(backends, BACKENDS);
-}
-
 /* ---- Cases ----------------------------------------------------------------------------------- */
 
 static struct op_result run_on(const struct op_run *run, int b, enum op_placement placement)
@@ -215,6 +203,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(sizes_of_the_kernels_match_too),
         cmocka_unit_test(extreme_values_behave_as_in_the_oracle),
     };
-    return options.sanitize ? cmocka_run_group_tests(few, create_backends, destroy_backends)
-                            : cmocka_run_group_tests(tests, create_backends, destroy_backends);
+    op_backends_use(backends, BACKENDS);
+    return options.sanitize
+               ? cmocka_run_group_tests(few, op_backends_create, op_backends_destroy)
+               : cmocka_run_group_tests(tests, op_backends_create, op_backends_destroy);
 }

@@ -3,10 +3,20 @@
 
 #include <stdio.h>
 
-int op_backends_create(struct op_backend *backends, int count)
+static struct op_backend *used;
+static int used_count;
+
+void op_backends_use(struct op_backend *backends, int count)
 {
-    for (int b = 0; b < count; b++) {
-        struct op_backend *row = &backends[b];
+    used = backends;
+    used_count = count;
+}
+
+int op_backends_create(void **state)
+{
+    (void)state;
+    for (int b = 0; b < used_count; b++) {
+        struct op_backend *row = &used[b];
         if (backend_create(&row->be, &row->config, &row->err) == PLX_OK) continue;
         fprintf(stderr, "%s: %s\n", row->name, row->err.text);
         return -1;
@@ -14,9 +24,10 @@ int op_backends_create(struct op_backend *backends, int count)
     return 0;
 }
 
-int op_backends_destroy(struct op_backend *backends, int count)
+int op_backends_destroy(void **state)
 {
-    for (int b = 0; b < count; b++) backend_destroy(&backends[b].be);
+    (void)state;
+    for (int b = 0; b < used_count; b++) backend_destroy(&used[b].be);
     return 0;
 }
 

@@ -11,9 +11,11 @@ struct op_backend {
     struct error err;
 };
 
-/* All of count, or a line that says why not: what cmocka's set-up of a group returns. */
-int op_backends_create(struct op_backend *backends, int count);
-int op_backends_destroy(struct op_backend *backends, int count);
+/* The backends that the program's tests run on; they outlive it. */
+void op_backends_use(struct op_backend *backends, int count);
+/* A group's set-up and tear-down: all of them, or a line that says why not. */
+int op_backends_create(void **state);
+int op_backends_destroy(void **state);
 /* Whether there is a GPU with 8-bit products, which no other than a Hopper and no old cuBLASLt has;
  * says on stdout why not. */
 bool op_backend_has_fp8(void);
