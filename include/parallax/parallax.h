@@ -297,9 +297,10 @@ struct plx_parallax_args {
     struct plx_tensor dv;         /*  B   [B,S,G,D] */
 };
 
-/* Bytes of scratch that a pass needs, for a pointer aligned to 64. Pure: looks at shapes, strides
+/* Bytes of scratch that a pass needs, for a pointer aligned to 64. They follow from shapes, strides
  * and dtypes only, so data may be NULL in required members; an optional member counts as present
- * where its rank is not 0. */
+ * where its rank is not 0. A kernel that plx_context_config forces may refuse data that is given,
+ * with PLX_UNSUPPORTED, as the call would. */
 PLX_API plx_status plx_parallax_workspace(plx_context *context,
                                           const struct plx_attention *attention, plx_pass pass,
                                           const struct plx_parallax_args *args, size_t *bytes);
@@ -323,7 +324,7 @@ PLX_API plx_status plx_parallax_decode(plx_context *context, const struct plx_at
                                        const struct plx_parallax_args *args, void *workspace,
                                        size_t workspace_bytes, plx_stream stream);
 /* *name becomes the kernel that the call would run (static storage). Otherwise PLX_UNSUPPORTED, and
- * plx_error says why none would. Looks at what plx_parallax_workspace looks at. */
+ * plx_error says why none would. Data that is NULL counts as well aligned. */
 PLX_API plx_status plx_parallax_kernel(plx_context *context, const struct plx_attention *attention,
                                        plx_pass pass, const struct plx_parallax_args *args,
                                        const char **name);

@@ -141,7 +141,8 @@ static void attention_place(struct attention_problem *p, uintptr_t address)
 }
 
 /* Where tensors lie may not be known yet, and some rows refuse odd addresses: what is enough for
- * the row of even ones and for that of odd ones is enough wherever they come to lie. */
+ * the row of even ones and for that of odd ones is enough wherever they come to lie. A forced row
+ * that refuses where they lie now is refused here, as the call would. */
 plx_status attention_workspace(plx_context *context, const struct plx_attention *attention,
                                attention_table table, struct attention_problem *problem,
                                size_t *bytes)
@@ -149,15 +150,14 @@ plx_status attention_workspace(plx_context *context, const struct plx_attention 
     const struct kernel_row *row;
     TRY(attention_check(context, attention, problem, true));
     CHECK(context, bytes, PLX_INVALID_ARGUMENT, "bytes: is NULL");
-    attention_place(problem, 0);
     TRY(dispatch_choose(context, table(problem->pass), problem, &row));
     *bytes = 0;
-    if (attention_is_empty(problem)) return PLX_OK;
-    *bytes = row->workspace(problem);
-    attention_place(problem, 1);
-    row = dispatch_find(context, table(problem->pass), problem);
-    const size_t other = row ? row->workspace(problem) : 0;
-    if (other > *bytes) *bytes = other;
+    for (uintptr_t address = 0; address < 2 && !attention_is_empty(problem); address++) {
+        attention_place(problem, address);
+        row = dispatch_find(context, table(problem->pass), problem);
+        const size_t enough = row ? row->workspace(problem) : 0;
+        if (enough > *bytes) *bytes = enough;
+    }
     return PLX_OK;
 }
 

@@ -555,14 +555,19 @@ static struct kernel_table more_where_even(plx_pass pass)
     return (struct kernel_table){rows, 2};
 }
 
-static size_t workspace_of(attention_table table, void *q)
+static plx_status ask_workspace(attention_table table, void *q, size_t *bytes)
 {
-    size_t bytes = 0;
     struct attention_problem problem = {.pass = PLX_FORWARD, .probe = true};
     problem.q = f.args.q, problem.r = f.args.r, problem.k = f.args.k, problem.v = f.args.v;
     problem.o = f.args.o;
     problem.q.data = q;
-    assert_int_equal(attention_workspace(f.context, &f.attention, table, &problem, &bytes), PLX_OK);
+    return attention_workspace(f.context, &f.attention, table, &problem, bytes);
+}
+
+static size_t workspace_of(attention_table table, void *q)
+{
+    size_t bytes = 0;
+    assert_int_equal(ask_workspace(table, q, &bytes), PLX_OK);
     return bytes;
 }
 
@@ -576,6 +581,22 @@ static void workspace_is_enough_for_every_address(void **state)
         assert_int_equal(workspace_of(less_where_even, places[n]), 100 * T);
         assert_int_equal(workspace_of(more_where_even, places[n]), 100 * T);
     }
+}
+
+/* It is refused where the call will be, so that nobody takes memory for it. */
+static void workspace_of_a_forced_kernel_is_refused_where_it_is(void **state)
+{
+    (void)state;
+    reset();
+    plx_context *all = f.context;
+    struct plx_context_config config = {.threads = 1, .kernel = "even"};
+    assert_int_equal(plx_context_create(&config, &f.context), PLX_OK);
+    size_t bytes = 1;
+    assert_int_equal(ask_workspace(less_where_even, f.workspace + 4, &bytes), PLX_UNSUPPORTED);
+    assert_non_null(strstr(plx_error(f.context), "it takes even addresses"));
+    assert_int_equal(workspace_of(less_where_even, f.workspace), 8);
+    plx_context_destroy(f.context);
+    f.context = all;
 }
 
 int main(void)
@@ -599,6 +620,7 @@ int main(void)
         cmocka_unit_test(softmax_has_the_same_rules_without_the_probe),
         cmocka_unit_test(merges_check_their_parts),
         cmocka_unit_test(workspace_is_enough_for_every_address),
+        cmocka_unit_test(workspace_of_a_forced_kernel_is_refused_where_it_is),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }
