@@ -35,18 +35,26 @@ template <class KIND> struct decode_shared {
 
 /* ---- Through the keys ------------------------------------------------------------------------ */
 
-/* Keys that all rows of a pair see; only lanes of its rows count. */
-static __device__ __forceinline__ struct decode_range
-decode_common_range(const struct decode_range &range, bool counts)
-{
-    return {__reduce_max_sync(0xffffffffu, counts ? range.first : 0),
-            __reduce_min_sync(0xffffffffu, counts ? range.end : INT32_MAX)};
-}
-
 /* The sums of each head. */
 template <class KIND> struct decode_results {
     struct decode_sums<KIND::D> of[KIND::HEADS];
 };
+
+template <class KIND>
+static __device__ __forceinline__ void decode_zero_sums(struct decode_results<KIND> &sums)
+{
+#pragma unroll
+    for (int head = 0; head < KIND::HEADS; head++) {
+        sums.of[head].state = {-INFINITY, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int j = 0; j < KIND::D / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                sums.of[head].a[j][i] = 0.0f;
+                computed_here(sums.of[head].a[j][i]);
+            }
+    }
+}
 
 template <class E, class KIND>
 static __device__ __forceinline__ void
@@ -70,20 +78,17 @@ static __device__ __forceinline__ void decode_values(uint32_t values,
         decode_multiply_values<E, KIND, PROBE>(values, x, sums);
 }
 
-/* A warp's tiles of a segment. False, before anything has been done, if it should be another one.
- */
+/* A warp's tiles of a segment. */
 template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ bool
+static __device__ __forceinline__ void
 decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
-            const struct decode_segment &segment, const struct decode_range &range, bool counts,
+            const struct decode_segment &segment, const struct decode_sight &sight,
             const struct decode_operands<KIND> &q, struct decode_ring &ring,
             struct decode_ahead &ahead, struct decode_cursor *next,
-            const struct decode_guess &guess, struct decode_results<KIND> &sums)
+            struct decode_results<KIND> &sums)
 {
     constexpr int KEYS = KIND::KEYS;
-    struct decode_range common = decode_common_range(range, counts);
-    if (guess.open && (ring.asked & 1)) mbarrier_wait(ring.full, ring.phase & 1);
-    if (!decode_holds<KIND>(guess)) return false;
+    struct decode_range common = decode_common_range(sight);
     int key = segment.key;
     for (int turn = 0; turn < segment.turns; turn++, key += KIND::UNIT) {
         uint32_t tile = ring.tiles + ring.stage * DECODE_TILE_BYTES;
@@ -99,7 +104,7 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
             if (key < common.first || key + KEYS > common.end)
 #pragma unroll
                 for (int head = 0; head < KIND::HEADS; head++)
-                    decode_mask<KIND>(x[head], key, range, p.masked);
+                    decode_mask<KIND>(x[head], key, sight.own, p.masked);
             if (KIND::FEED == DECODE_BOXES && (key < segment.begin || key + KEYS > segment.end))
                 decode_clear<KIND>(values, key, segment.begin, segment.end);
 #pragma unroll
@@ -111,39 +116,30 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
             __syncwarp(); /* all lanes have read the tile */
         }
         if (decode_has_more<KIND>(ahead)) {
-            decode_ask<KIND>(p, maps, ahead, false, tile, full);
+            decode_ask<KIND>(p, maps, ahead, tile, full);
             decode_ahead_step<KIND, true>(p, ahead, next);
         }
         ring.stage = ring.stage + 1 < KIND::STAGES ? ring.stage + 1 : 0;
     }
-    return true;
 }
 
-/* The tiles of a segment become sums; false as above. */
+/* The tiles of a segment become sums. False if it should be another segment: in a list that is
+ * found out before any has been summed, because it may be a long way to where that leads; otherwise
+ * behind them all, when what was read again has long come. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ bool
 decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
-           const struct decode_segment &segment, const struct decode_operands<KIND> &q,
-           struct decode_ring &ring, struct decode_ahead &ahead, struct decode_cursor *next,
-           const struct decode_guess &guess, struct decode_results<KIND> &sums)
+           const struct decode_segment &segment, const struct decode_sight &sight,
+           const struct decode_operands<KIND> &q, struct decode_ring &ring,
+           struct decode_ahead &ahead, struct decode_cursor *next, const struct decode_guess &guess,
+           struct decode_results<KIND> &sums)
 {
-    int local = threadIdx.x % 32 / 4;
-    struct decode_range range =
-        decode_range_of(p, segment.lengths, decode_row_of<KIND::HEADS>(p, 0, local).time);
-#pragma unroll
-    for (int head = 0; head < KIND::HEADS; head++) {
-        sums.of[head].state = {-INFINITY, 0.0f, 0.0f, 0.0f};
-#pragma unroll
-        for (int j = 0; j < KIND::D / 8; j++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                sums.of[head].a[j][i] = 0.0f;
-                computed_here(sums.of[head].a[j][i]);
-            }
+    if (KIND::LIST && !decode_holds<KIND>(guess)) return false;
+    decode_walk<E, KIND, PROBE>(p, maps, segment, sight, q, ring, ahead, next, sums);
+    if (!KIND::LIST && guess.open) {
+        ring.asked = 0; /* all that was asked for has come */
+        if (!decode_holds<KIND>(guess)) return false;
     }
-    if (!decode_walk<E, KIND, PROBE>(p, maps, segment, range, local < decode_rows_of(p), q, ring,
-                                     ahead, next, guess, sums))
-        return false;
 #pragma unroll
     for (int head = 0; head < KIND::HEADS; head++) {
         sums.of[head].state.sum = quad_sum(sums.of[head].state.sum);
@@ -276,26 +272,26 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
     }
 }
 
-/* A segment from tiles to results. parts: where the partial results of the pair are; slot: that
- * of this cluster. False, before anything has been written, if it should be another segment. */
+/* A segment from tiles to results; sums: that of nothing. False, before anything has been written,
+ * if it should be another segment. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ bool
 decode_segment_run(const struct decode_arguments &p, const struct decode_maps &maps, int batch,
-                   const struct decode_segment &segment, const struct decode_operands<KIND> &q,
-                   const struct decode_parts &parts, int slot, struct decode_shared<KIND> *shared,
-                   struct decode_ring &ring, struct decode_ahead &ahead,
-                   const struct decode_guess &guess)
+                   const struct decode_segment &segment, const struct decode_sight &sight,
+                   const struct decode_parts &parts, const struct decode_operands<KIND> &q,
+                   struct decode_shared<KIND> *shared, struct decode_ring &ring,
+                   struct decode_ahead &ahead, const struct decode_guess &guess,
+                   struct decode_results<KIND> &sums)
 {
     bool whole = parts.count == 1;
     unsigned long long *counter = p.counters + (int64_t)batch * gridDim.x + blockIdx.x, seen = 0;
     if (threadIdx.x == 0 && !whole) seen = counter_look(counter);
-    struct decode_results<KIND> sums;
-    if (!decode_sum<E, KIND, PROBE>(p, maps, segment, q, ring, ahead,
+    if (!decode_sum<E, KIND, PROBE>(p, maps, segment, sight, q, ring, ahead,
                                     &shared->next[threadIdx.x / 32], guess, sums))
         return false;
     unsigned char *left = KIND::LIST ? (unsigned char *)shared->left : shared->ring[0][0];
     constexpr int APART = KIND::LIST ? sizeof shared->left[0] : sizeof shared->ring[0];
-    const struct decode_target target = {batch, slot, whole};
+    const struct decode_target target = {batch, parts.own, whole};
     decode_finish_block<E, KIND, PROBE>(p, target, left, APART, shared, sums);
     if (!KIND::LIST && p.cluster > 0) decode_finish_cluster<E, KIND, PROBE>(p, target, shared);
     if (!whole) decode_finish_pair<E, KIND, PROBE>(p, batch, parts, counter, seen, &shared->last);
@@ -304,23 +300,6 @@ decode_segment_run(const struct decode_arguments &p, const struct decode_maps &m
 
 /* ---- The kernel ------------------------------------------------------------------------------ */
 
-/* Where the partial results of the entry at `at` of the list are, and this block's. A range has
- * room for two a pair: that of a sequence which began before it, and behind it that of one which
- * begins in it. */
-static __device__ __forceinline__ struct decode_parts
-decode_list_parts(const struct decode_cursor &at, const struct decode_cut &cut,
-                  const struct decode_segment &segment, int *slot)
-{
-    int pairs = (int)gridDim.x, pair = (int)blockIdx.x;
-    *slot = 0;
-    if (segment.turns == segment.units) return {0, 0, 0, 1};
-    int first = decode_cut_owner(cut, at.origin);
-    int last = decode_cut_owner(cut, at.origin + segment.units - 1);
-    *slot = (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair;
-    return {(2 * first + 1) * pairs + pair, (2 * first + 2) * pairs + pair, 2 * pairs,
-            last - first + 1};
-}
-
 /* All segments of a range of the list; false, before anything has been written, if it is another
  * range. */
 template <class E, class KIND, bool PROBE>
@@ -328,21 +307,26 @@ static __device__ __forceinline__ bool
 decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
             const struct decode_start &start, struct decode_operands<KIND> &q,
             struct decode_shared<KIND> *shared, struct decode_ring &ring,
-            struct decode_ahead &ahead, struct decode_guess &guess)
+            struct decode_ahead &ahead, struct decode_guess &guess,
+            struct decode_results<KIND> &sums)
 {
     struct decode_cursor at = start.at;
     struct decode_segment segment = start.segment;
+    struct decode_sight sight = start.sight;
+    struct decode_parts parts = start.parts;
     for (;;) {
-        int slot;
-        struct decode_parts parts = decode_list_parts(at, start.facts.list.cut, segment, &slot);
-        if (!decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, q, parts, slot, shared,
-                                                ring, ahead, guess))
+        if (!decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, sight, parts, q, shared,
+                                                ring, ahead, guess, sums))
             return false;
         guess.open = false;
         decode_next(segment, at);
         if (at.left == 0) return true;
-        segment = decode_segment_of<KIND>(p, at, decode_lengths_of<KIND>(p, at.batch));
+        struct decode_lengths lengths = decode_lengths_of<KIND>(p, at.batch);
+        segment = decode_segment_of<KIND>(p, at, lengths);
+        sight = decode_sight_of<KIND>(p, lengths);
+        parts = decode_list_parts(at, start.facts.list.cut, segment);
         decode_queries<E, KIND, PROBE>(p, decode_places_of<KIND>(p, at.batch), q);
+        decode_zero_sums<KIND>(sums);
         __syncthreads(); /* everybody has read what this segment overwrites */
     }
 }
@@ -366,45 +350,20 @@ decode_ring_begin(struct decode_shared<KIND> *shared)
     return ring;
 }
 
-/* The keys of a pair and sequence in even parts, which follow each other in clusters; false as
- * above. */
-template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ bool
-decode_even(const struct decode_arguments &p, const struct decode_maps &maps,
-            const struct decode_start &start, const struct decode_operands<KIND> &q,
-            struct decode_shared<KIND> *shared, struct decode_ring &ring,
-            struct decode_ahead &ahead, const struct decode_guess &guess)
-{
-    int pairs = (int)gridDim.x, clusters = (start.parts + (1 << p.cluster) - 1) >> p.cluster;
-    int slot = start.at.batch * (p.parts >> p.cluster) * pairs + (int)blockIdx.x;
-    return decode_segment_run<E, KIND, PROBE>(
-        p, maps, start.at.batch, start.segment, q, {slot, slot + pairs, pairs, clusters},
-        slot + ((int)blockIdx.y >> p.cluster) * pairs, shared, ring, ahead, guess);
-}
-
-/* True for a block that has no keys, and whose cluster has none: it has nothing to do. */
-template <class KIND>
-static __device__ __forceinline__ bool decode_is_idle(const struct decode_arguments &p,
-                                                      const struct decode_start &start)
-{
-    return start.at.left == 0 &&
-           (KIND::LIST || (int)blockIdx.y >> p.cluster << p.cluster >= start.parts);
-}
-
 /* Even: grid (pairs, parts, batch). List: grid (pairs, ranges).
  *
- * All that need not be read behind the launch before us is done while that drains. Lengths and
- * pages are read then too, although it may yet change them, and as soon as it has ended tiles are
- * asked for by what they were. Meanwhile they are read again, and a warp that finds them changed
- * forgets its tiles and begins anew. */
+ * All that need not be read behind the launch before us is done while that drains, and first what
+ * takes long: lengths and pages are read then too, although it may yet change them, and as soon as
+ * it has ended tiles are asked for by what they were. Meanwhile they are read again, and a warp
+ * that finds them changed forgets what it has summed and begins anew. */
 template <class E, class KIND, bool PROBE>
 __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
     decode_sm90_kernel(const __grid_constant__ struct decode_arguments p,
                        const __grid_constant__ struct decode_maps maps)
 {
-    constexpr bool TELLS = KIND::FEED == DECODE_BOXES && !KIND::LIST;
     extern __shared__ __align__(1024) unsigned char memory[];
     struct decode_shared<KIND> *shared = (struct decode_shared<KIND> *)memory;
+    struct decode_early early = decode_read_early<KIND>(p);
     struct decode_ring ring = decode_ring_begin<KIND>(shared);
     struct decode_cursor *next = &shared->next[threadIdx.x / 32];
     if (KIND::FEED == DECODE_BOXES && threadIdx.x == 0) {
@@ -416,12 +375,15 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
     /* Chunks are copied from wherever a page is said to be, so that must be true. */
     if (KIND::FEED == DECODE_CHUNKS) dependency_wait();
     for (;;) {
-        struct decode_start start = decode_start_of<KIND>(p);
-        struct decode_guess guess = {KIND::LOOKS && KIND::FEED == DECODE_BOXES};
+        struct decode_start start = decode_start_of<KIND>(p, early);
+        struct decode_guess guess = {KIND::GUESSES};
         struct decode_operands<KIND> q;
         struct decode_ahead ahead;
+        struct decode_results<KIND> sums;
+        decode_zero_sums<KIND>(sums);
         decode_ahead_begin<KIND>(p, ahead, start);
-        if (TELLS) decode_tell<KIND>(p, ring, ahead);
+        struct decode_first<KIND> first;
+        if (!KIND::LIST) first = decode_tell<KIND>(p, ring, ahead, next);
         if (KIND::LIST) {
             struct decode_cursor at = start.at;
             decode_next(start.segment, at);
@@ -430,16 +392,20 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
         }
         dependency_wait();
         dependency_release();
-        decode_begin_reading<E, KIND, PROBE>(p, maps, TELLS, start, ring, ahead, next, q, guess);
+        decode_begin_reading<E, KIND, PROBE>(p, maps, start, first, ring, ahead, next, q, guess);
         bool holds;
-        if (decode_is_idle<KIND>(p, start))
+        if (start.idle)
             holds = decode_holds<KIND>(guess);
         else if constexpr (KIND::LIST)
-            holds = decode_list<E, KIND, PROBE>(p, maps, start, q, shared, ring, ahead, guess);
+            holds =
+                decode_list<E, KIND, PROBE>(p, maps, start, q, shared, ring, ahead, guess, sums);
         else
-            holds = decode_even<E, KIND, PROBE>(p, maps, start, q, shared, ring, ahead, guess);
+            holds = decode_segment_run<E, KIND, PROBE>(p, maps, start.at.batch, start.segment,
+                                                       start.sight, start.parts, q, shared, ring,
+                                                       ahead, guess, sums);
         if (holds) return;
         decode_drain<KIND>(ring);
+        early = decode_read_early<KIND>(p);
     }
 }
 

@@ -33,9 +33,10 @@ template <class KIND> struct decode_operands {
     float factors[KIND::HEADS][2];
 };
 
-/* Where this lane's row of q and of r begins, of the block's first head. */
+/* Where this lane's row of q and of r begins, of the block's first head, if it has one. */
 struct decode_places {
     int64_t q, r;
+    int exist;
 };
 
 static __device__ __forceinline__ int64_t decode_place(const struct decode_view &view, int batch,
@@ -48,8 +49,10 @@ template <class KIND>
 static __device__ __forceinline__ struct decode_places
 decode_places_of(const struct decode_arguments &p, int batch)
 {
-    struct decode_row row = decode_row_of<KIND::HEADS>(p, 0, threadIdx.x % 32 / 4);
-    return {decode_place(p.q, batch, row), decode_place(p.r, batch, row)};
+    int local = threadIdx.x % 32 / 4;
+    struct decode_row row = decode_row_of<KIND::HEADS>(p, 0, local);
+    return {decode_place(p.q, batch, row), decode_place(p.r, batch, row),
+            local < decode_rows_of(p)};
 }
 
 template <class E, class KIND>
@@ -80,7 +83,7 @@ static __device__ __forceinline__ void decode_queries(const struct decode_argume
         for (int i = 0; i < KIND::D / 16; i++)
             q.of[head][i][0] = q.of[head][i][1] = q.of[head][i][2] = q.of[head][i][3] = 0;
     }
-    if (threadIdx.x % 32 / 4 >= decode_rows_of(p)) return;
+    if (!places.exist) return;
 #pragma unroll
     for (int head = 0; head < KIND::HEADS; head++) {
         decode_query_of<E, KIND>(p, p.q, places.q, head, 0, q);
@@ -91,47 +94,113 @@ static __device__ __forceinline__ void decode_queries(const struct decode_argume
 /* ---- What the memory says ----------------------------------------------------------------------
  */
 
-/* What a warp's work follows from: the lengths of its first sequence as they were read, in a list
- * also where its range begins, for which all lengths were read; and the first pages. */
+/* What a warp's work follows from: what each lane has read, that is a page of the first tiles or,
+ * by the last two, a length of the sequence; and in a list where its range begins, for which all
+ * lengths were read. */
 struct decode_facts {
+    int own;
     struct decode_range_start list;
-    int page;
 };
 
-/* What follows: where the block is in its work, and the first segment of that; where its queries
- * are, and this lane's page is looked up; and among how many parts a sequence is shared that is cut
- * evenly. */
+/* What follows: where the block is in its work, and the first segment of that, with what its rows
+ * see and where its results go; where its queries are, and this lane's page is looked up; and
+ * whether there is nothing to do, since neither the block has keys nor its cluster. */
 struct decode_start {
     struct decode_facts facts;
     struct decode_cursor at;
     struct decode_segment segment;
+    struct decode_sight sight;
+    struct decode_parts parts;
     struct decode_places places;
+    const int32_t *own_at; /* where a lane has read; or NULL */
+    int idle;
+};
+
+static __device__ __forceinline__ void computed_here(struct decode_segment &x)
+{
+    computed_here(x.begin), computed_here(x.end), computed_here(x.key);
+}
+
+static __device__ __forceinline__ void computed_here(struct decode_sight &x)
+{
+    computed_here(x.own.first), computed_here(x.own.end);
+    computed_here(x.counted.first), computed_here(x.counted.end);
+}
+
+static __device__ __forceinline__ void computed_here(struct decode_parts &x)
+{
+    computed_here(x.first), computed_here(x.count), computed_here(x.own);
+}
+
+/* True where a block begins at the first key whatever the length: its pages need not wait for that.
+ */
+template <class KIND>
+static __device__ __forceinline__ bool decode_begins_first(const struct decode_arguments &p)
+{
+    return !KIND::LIST && p.parts == 1 && p.window == 0;
+}
+
+/* What a block that is no list reads before anything else: its lengths and, where they do not
+ * depend on those, its pages. */
+struct decode_early {
+    struct decode_lengths_place place;
+    struct decode_lengths read;
     const int32_t *page_at;
-    int parts;
+    int page;
 };
 
 template <class KIND>
+static __device__ __forceinline__ struct decode_early
+decode_read_early(const struct decode_arguments &p)
+{
+    int batch = (int)blockIdx.z;
+    struct decode_early early = {decode_lengths_place_of(p, batch)};
+    if (KIND::LIST) return early;
+    if (decode_pages<KIND>(p) && decode_begins_first<KIND>(p)) {
+        early.page_at = decode_page_place<KIND>(p, batch, uniform_warp() * KIND::KEYS, p.S);
+        early.page = decode_look_up(early.page_at);
+    }
+    early.read = decode_lengths_read<KIND>(p, early.place);
+    return early;
+}
+
+template <class KIND>
 static __device__ __forceinline__ struct decode_start
-decode_start_of(const struct decode_arguments &p)
+decode_start_of(const struct decode_arguments &p, const struct decode_early &early)
 {
     struct decode_start start = {};
     struct decode_facts &facts = start.facts;
     if (KIND::LIST)
         facts.list = decode_begin_list<KIND>(p);
     else
-        facts.list.read = decode_lengths_read<KIND>(p, (int)blockIdx.z);
+        facts.list.read = early.read;
     struct decode_lengths lengths = decode_lengths_fit(p, facts.list.read);
-    start.at = KIND::LIST ? facts.list.at : decode_begin_even<KIND>(p, lengths, &start.parts);
+    int parts = 0;
+    start.at = KIND::LIST ? facts.list.at : decode_begin_even<KIND>(p, lengths, &parts);
     start.segment = decode_segment_of<KIND>(p, start.at, lengths);
+    start.sight = decode_sight_of<KIND>(p, lengths);
+    start.parts = KIND::LIST ? decode_list_parts(start.at, facts.list.cut, start.segment)
+                             : decode_even_parts(p, start.at.batch, parts);
+    start.idle =
+        start.at.left == 0 && (KIND::LIST || (int)blockIdx.y >> p.cluster << p.cluster >= parts);
     start.places = decode_places_of<KIND>(p, start.at.batch);
-    if (decode_pages<KIND>(p)) {
-        start.page_at =
+    start.own_at = early.page_at, facts.own = early.page;
+    if (decode_pages<KIND>(p) && !decode_begins_first<KIND>(p)) {
+        start.own_at =
             decode_page_place<KIND>(p, start.at.batch, start.segment.key, start.segment.end);
-        facts.page = arrived_here(decode_look_up(start.page_at));
+        facts.own = decode_look_up(start.own_at);
     }
-    computed_here(start.places.q), computed_here(start.places.r), computed_here(start.page_at);
-    computed_here(start.segment.begin), computed_here(start.segment.end);
-    computed_here(start.segment.key), computed_here(start.at.left);
+    if (!KIND::LIST) {
+        int lane = threadIdx.x % 32;
+        if (lane == DECODE_LOOKED) start.own_at = early.place.T, facts.own = early.read.T;
+        if (lane == DECODE_LOOKED + 1) start.own_at = early.place.S, facts.own = early.read.S;
+    }
+    if (KIND::GUESSES) facts.own = arrived_here(facts.own);
+    computed_here(start.segment), computed_here(start.sight), computed_here(start.parts);
+    arrived_here(start.places.q), arrived_here(start.places.r);
+    computed_here(start.places.exist);
+    if (KIND::GUESSES) arrived_here(start.own_at);
+    computed_here(start.at.left), computed_here(start.idle);
     return start;
 }
 
@@ -147,10 +216,9 @@ static __device__ __forceinline__ bool decode_holds(const struct decode_guess &g
 {
     if (!guess.open) return true;
     const struct decode_range_start &then = guess.then.list, &now = guess.now.list;
-    int page = arrived_here(guess.now.page), T = arrived_here(now.read.T);
-    int S = arrived_here(now.read.S);
-    bool same = page == guess.then.page & T == then.read.T & S == then.read.S;
+    bool same = guess.now.own == guess.then.own;
     if (KIND::LIST) {
+        same = same && now.read.T == then.read.T && now.read.S == then.read.S;
         same = same && now.at.batch == then.at.batch && now.at.unit == then.at.unit;
         same = same && now.at.left == then.at.left && now.at.origin == then.at.origin;
         same = same && now.cut.each == then.cut.each && now.cut.longer == then.cut.longer;
@@ -168,59 +236,86 @@ static __device__ __forceinline__ void decode_ahead_begin(const struct decode_ar
 {
     ahead.head = decode_kv_head<KIND::HEADS>(p);
     decode_ahead_enter<KIND>(p, ahead, start.at.batch, start.segment);
-    if (decode_pages<KIND>(p)) ahead.block = start.facts.page;
+    if (decode_pages<KIND>(p)) ahead.block = start.facts.own;
+    decode_ahead_blocks<KIND>(ahead);
 }
 
-/* Asks for the tiles of stages from .. to - 1. Only behind the last key is there nothing more to
- * ask for: before the first there may be tiles without keys. */
+/* The first tiles of a block that is no list are found, and their barriers told of them, while the
+ * launch before us drains, so that nothing but the copies is left to do behind it. */
+template <class KIND> struct decode_first {
+    struct decode_ahead of[KIND::STAGES];
+};
+
+template <class KIND>
+static __device__ __forceinline__ struct decode_first<KIND>
+decode_tell(const struct decode_arguments &p, struct decode_ring &ring, struct decode_ahead &ahead,
+            struct decode_cursor *next) {
+    struct decode_first<KIND> first;
+#pragma unroll
+    for (int stage = 0; stage < KIND::STAGES; stage++) {
+        first.of[stage] = ahead;
+        if (decode_has_tile(ahead, KIND::KEYS)) {
+            ring.asked |= 1 << stage;
+            if (threadIdx.x % 32 == 0) mbarrier_expect(ring.full + stage * 8, DECODE_TILE_BYTES);
+        }
+        decode_ahead_step<KIND, false>(p, ahead, next);
+    }
+    return first;
+}
+
+/* Copies the first tiles of stages from .. to - 1. */
+template <class KIND>
+static __device__ __forceinline__ void
+decode_copy_first(const struct decode_arguments &p, const struct decode_maps &maps, int from,
+                  int to, const struct decode_first<KIND> &first, const struct decode_ring &ring)
+{
+    if (!elect_one()) return;
+#pragma unroll
+    for (int stage = from; stage < to; stage++)
+        if (ring.asked >> stage & 1)
+            decode_copy_tile<KIND>(p, maps, first.of[stage], ring.tiles + stage * DECODE_TILE_BYTES,
+                                   ring.full + stage * 8);
+}
+
+/* Asks for the first tiles of a list, which may be of several segments, for stages from .. to - 1.
+ * Only behind the last key is there nothing more to ask for: before the first there may be tiles
+ * without keys. */
 template <class KIND>
 static __device__ __forceinline__ void
 decode_fill(const struct decode_arguments &p, const struct decode_maps &maps, int from, int to,
-            bool told, struct decode_ring &ring, struct decode_ahead &ahead,
-            struct decode_cursor *next)
+            struct decode_ring &ring, struct decode_ahead &ahead, struct decode_cursor *next)
 {
 #pragma unroll 1
     for (int stage = from; stage < to && decode_has_more<KIND>(ahead); stage++) {
-        if (decode_ask<KIND>(p, maps, ahead, told, ring.tiles + stage * DECODE_TILE_BYTES,
+        if (decode_ask<KIND>(p, maps, ahead, ring.tiles + stage * DECODE_TILE_BYTES,
                              ring.full + stage * 8))
             ring.asked |= 1 << stage;
         decode_ahead_step<KIND, false>(p, ahead, next);
     }
 }
 
-/* Barriers are told of the first tiles while the launch before us drains, so that nothing but the
- * copies is left to do behind it. In a list, where they may be of several segments, they are not.
- */
-template <class KIND>
-static __device__ __forceinline__ void decode_tell(const struct decode_arguments &p,
-                                                   const struct decode_ring &ring,
-                                                   const struct decode_ahead &ahead)
-{
-#pragma unroll
-    for (int stage = 0; stage < KIND::STAGES; stage++) {
-        int key = ahead.key + stage * KIND::UNIT;
-        if (decode_has_keys(key, KIND::KEYS, ahead.begin, ahead.end) && threadIdx.x % 32 == 0)
-            decode_expect<KIND>(p, ahead, key, ring.full + stage * 8);
-    }
-}
-
 /* Queries come behind the tiles of the first stage, which are needed as soon as they, and before
- * the others, which would keep them waiting. The facts are read again ahead of all, or, where that
- * takes long, behind. */
+ * the others, which would keep them waiting. The facts are read again ahead of them, or, where that
+ * takes long, behind all. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
-decode_begin_reading(const struct decode_arguments &p, const struct decode_maps &maps, bool told,
-                     const struct decode_start &start, struct decode_ring &ring,
-                     struct decode_ahead &ahead, struct decode_cursor *next,
-                     struct decode_operands<KIND> &q, struct decode_guess &guess)
+decode_begin_reading(const struct decode_arguments &p, const struct decode_maps &maps,
+                     const struct decode_start &start, const struct decode_first<KIND> &first,
+                     struct decode_ring &ring, struct decode_ahead &ahead,
+                     struct decode_cursor *next, struct decode_operands<KIND> &q,
+                     struct decode_guess &guess)
 {
     guess.then = guess.now = start.facts;
-    if (guess.open && !KIND::LIST)
-        guess.now.list.read = decode_lengths_read<KIND>(p, start.at.batch);
-    if (guess.open) guess.now.page = decode_look_up(start.page_at);
-    decode_fill<KIND>(p, maps, 0, 1, told, ring, ahead, next);
+    if (KIND::LIST)
+        decode_fill<KIND>(p, maps, 0, 1, ring, ahead, next);
+    else
+        decode_copy_first<KIND>(p, maps, 0, 1, first, ring);
+    if (guess.open && start.own_at != NULL) guess.now.own = load_relaxed(start.own_at);
     decode_queries<E, KIND, PROBE>(p, start.places, q);
-    decode_fill<KIND>(p, maps, 1, KIND::STAGES, told, ring, ahead, next);
+    if (KIND::LIST)
+        decode_fill<KIND>(p, maps, 1, KIND::STAGES, ring, ahead, next);
+    else
+        decode_copy_first<KIND>(p, maps, 1, KIND::STAGES, first, ring);
     if (guess.open && KIND::LIST) guess.now.list = decode_begin_list<KIND>(p);
 }
 
@@ -231,7 +326,7 @@ template <class KIND> static __device__ __forceinline__ void decode_drain(struct
     for (int stage = 0; stage < KIND::STAGES; stage++)
         if (ring.asked >> stage & 1) mbarrier_wait(ring.full + stage * 8, ring.phase >> stage & 1);
     ring.phase ^= ring.asked;
-    ring.asked = 0;
+    ring.asked = ring.stage = 0;
     __syncwarp();
 }
 

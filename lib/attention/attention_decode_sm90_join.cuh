@@ -42,11 +42,6 @@ template <int N> struct decode_channels {
 /* The most lanes that join partial results together. */
 enum { DECODE_JOINING = 8 };
 
-/* Where the `count` partial results of a pair and sequence lie: the first by itself. */
-struct decode_parts {
-    int first, second, step, count;
-};
-
 template <class E>
 static __device__ __forceinline__ void decode_store(const struct decode_view &view, int64_t batch,
                                                     int64_t time, int64_t head, int d, float value)

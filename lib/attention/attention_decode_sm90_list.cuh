@@ -45,14 +45,26 @@ struct decode_lengths {
     int T, S;
 };
 
+/* Where memory holds them; NULL where it does not. */
+struct decode_lengths_place {
+    const int32_t *T, *S;
+};
+
+static __device__ __forceinline__ struct decode_lengths_place
+decode_lengths_place_of(const struct decode_arguments &p, int batch)
+{
+    return {p.q_lengths != NULL ? p.q_lengths + batch : NULL,
+            p.k_lengths != NULL ? p.k_lengths + batch : NULL};
+}
+
 /* What memory holds now. */
 template <class KIND>
 static __device__ __forceinline__ struct decode_lengths
-decode_lengths_read(const struct decode_arguments &p, int batch)
+decode_lengths_read(const struct decode_arguments &p, const struct decode_lengths_place &place)
 {
     struct decode_lengths l = {p.T, p.S};
-    if (KIND::LOOKS && p.q_lengths != NULL) l.T = load_relaxed(p.q_lengths + batch);
-    if (KIND::LOOKS && p.k_lengths != NULL) l.S = load_relaxed(p.k_lengths + batch);
+    if (KIND::LOOKS && place.T != NULL) l.T = load_relaxed(place.T);
+    if (KIND::LOOKS && place.S != NULL) l.S = load_relaxed(place.S);
     return l;
 }
 
@@ -67,7 +79,7 @@ template <class KIND>
 static __device__ __forceinline__ struct decode_lengths
 decode_lengths_of(const struct decode_arguments &p, int batch)
 {
-    return decode_lengths_fit(p, decode_lengths_read<KIND>(p, batch));
+    return decode_lengths_fit(p, decode_lengths_read<KIND>(p, decode_lengths_place_of(p, batch)));
 }
 
 /* Where a block is in its work: a batch entry, one of the units of its keys, and how many units the
@@ -147,7 +159,7 @@ static __device__ __forceinline__ struct decode_entry
 decode_entry_of(const struct decode_arguments &p, int batch)
 {
     if (batch >= p.B) return {{0, 0}, 0};
-    struct decode_lengths read = decode_lengths_read<KIND>(p, batch);
+    struct decode_lengths read = decode_lengths_read<KIND>(p, decode_lengths_place_of(p, batch));
     struct decode_lengths lengths = decode_lengths_fit(p, read);
     return {read, decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT).units};
 }
@@ -201,6 +213,37 @@ static __device__ __forceinline__ void decode_next(const struct decode_segment &
     at.batch++;
 }
 
+/* ---- Results --------------------------------------------------------------------------------- */
+
+/* Where the `count` partial results of a pair and sequence lie, the first by itself, and which of
+ * those places is this block's, or its cluster's. */
+struct decode_parts {
+    int first, second, step, count, own;
+};
+
+/* Of a part of a sequence that is cut into so many. */
+static __device__ __forceinline__ struct decode_parts
+decode_even_parts(const struct decode_arguments &p, int batch, int parts)
+{
+    int pairs = (int)gridDim.x, clusters = (parts + (1 << p.cluster) - 1) >> p.cluster;
+    int first = batch * (p.parts >> p.cluster) * pairs + (int)blockIdx.x;
+    return {first, first + pairs, pairs, clusters, first + ((int)blockIdx.y >> p.cluster) * pairs};
+}
+
+/* Of a segment at `at` of the list. A range has room for two a pair: that of a sequence which
+ * began before it, and behind it that of one which begins in it. */
+static __device__ __forceinline__ struct decode_parts
+decode_list_parts(const struct decode_cursor &at, const struct decode_cut &cut,
+                  const struct decode_segment &segment)
+{
+    int pairs = (int)gridDim.x, pair = (int)blockIdx.x;
+    if (segment.turns == segment.units) return {0, 0, 0, 1, 0};
+    int first = decode_cut_owner(cut, at.origin);
+    int last = decode_cut_owner(cut, at.origin + segment.units - 1);
+    return {(2 * first + 1) * pairs + pair, (2 * first + 2) * pairs + pair, 2 * pairs,
+            last - first + 1, (2 * (int)blockIdx.y + (at.unit == 0)) * pairs + pair};
+}
+
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
 struct decode_row {
@@ -244,6 +287,30 @@ decode_range_of(const struct decode_arguments &p, const struct decode_lengths &l
     int end = lengths.S - lengths.T + time + 1;
     int64_t first = p.window > 0 ? end - p.window : 0;
     return {(int)max((int64_t)0, first), max(0, end)};
+}
+
+/* What this lane's row sees; and the same, but all keys where it is no row of the block. */
+struct decode_sight {
+    struct decode_range own, counted;
+};
+
+template <class KIND>
+static __device__ __forceinline__ struct decode_sight
+decode_sight_of(const struct decode_arguments &p, const struct decode_lengths &lengths)
+{
+    int local = threadIdx.x % 32 / 4;
+    bool counts = local < decode_rows_of(p);
+    struct decode_range own =
+        decode_range_of(p, lengths, decode_row_of<KIND::HEADS>(p, 0, local).time);
+    return {own, counts ? own : (struct decode_range){0, INT32_MAX}};
+}
+
+/* What all rows of the block see. */
+static __device__ __forceinline__ struct decode_range
+decode_common_range(const struct decode_sight &sight)
+{
+    return {__reduce_max_sync(0xffffffffu, sight.counted.first),
+            __reduce_min_sync(0xffffffffu, sight.counted.end)};
 }
 
 #endif

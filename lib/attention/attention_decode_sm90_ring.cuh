@@ -21,6 +21,8 @@ template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, enum decode_way
 struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_> {
     static constexpr enum decode_feed FEED = FEED_;
     static constexpr bool LIST = WAY_ == DECODE_LIST, LOOKS = WAY_ != DECODE_EVEN;
+    /* Tiles are asked for by what memory said before the launch before us had ended. */
+    static constexpr bool GUESSES = LOOKS && FEED == DECODE_BOXES;
     static constexpr bool WIDE = WARPS_ == DECODE_WIDE_WARPS;
     static constexpr int THREADS = decode_kind::WARPS * 32;
     /* Tiles of a warp in shared memory, and blocks of a multiprocessor. */
@@ -39,12 +41,16 @@ struct decode_ring {
     int stage, phase, asked;
 };
 
+/* Boxes that are looked up at once, by a lane each; other lanes have something else to know. */
+enum { DECODE_LOOKED = 30 };
+
 /* The tiles to ask for next: `turns` of a segment, the first at `key`, which is row `row` of its
- * page, or of its batch entry. Lane n has the block, that is page or batch entry, of the n-th of 32
- * boxes that follow each other; `place`: the lane that has the next. */
+ * page, or of its batch entry. Lane n has the block, that is page or batch entry, of the n-th of
+ * DECODE_LOOKED boxes that follow each other; `place`: the lane that has the next. */
 struct decode_ahead {
     int batch, head, begin, end, key, turns;
     int row, block, place;
+    int first, second; /* the blocks of the next tile's boxes */
 };
 
 static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
@@ -67,15 +73,17 @@ static __device__ __forceinline__ int decode_block_of(const struct decode_argume
     return p.pages[batch * p.table + decode_divide(p.page, key)];
 }
 
-/* Where the pages of 32 boxes of this warp's tiles are looked up, that of the n-th from `key` on by
- * lane n, long before most of them are needed; NULL behind the last key. */
+/* Where the pages of this warp's tiles are looked up, that of the n-th box from `key` on by lane n,
+ * long before most of them are needed; NULL behind the last key. */
 template <class KIND>
 static __device__ __forceinline__ const int32_t *decode_page_place(const struct decode_arguments &p,
                                                                    int batch, int key, int end)
 {
     int lane = threadIdx.x % 32;
     int own = key + lane / KIND::BOXED * KIND::UNIT + lane % KIND::BOXED * DECODE_MIN_BOX;
-    return own < end ? p.pages + batch * p.table + decode_divide(p.page, own) : NULL;
+    return lane < DECODE_LOOKED && own < end
+               ? p.pages + batch * p.table + decode_divide(p.page, own)
+               : NULL;
 }
 
 static __device__ __forceinline__ int decode_look_up(const int32_t *place)
@@ -98,6 +106,16 @@ static __device__ __forceinline__ void decode_ahead_enter(const struct decode_ar
     ahead.begin = segment.begin, ahead.end = segment.end;
     ahead.key = segment.key, ahead.turns = segment.turns;
     ahead.row = KIND::LOOKS ? decode_key_row(p, segment.key) : segment.key, ahead.place = 0;
+    ahead.first = ahead.second = batch;
+}
+
+/* The blocks of the next tile, which lanes have; ahead of the time when they are needed. */
+template <class KIND>
+static __device__ __forceinline__ void decode_ahead_blocks(struct decode_ahead &ahead)
+{
+    if (!KIND::LOOKS) return;
+    ahead.first = ahead.second = __shfl_sync(0xffffffffu, ahead.block, ahead.place);
+    if (KIND::BOXED > 1) ahead.second = __shfl_sync(0xffffffffu, ahead.block, ahead.place + 1);
 }
 
 /* The row of a page that comes `step` keys after another one, less than a page. */
@@ -118,7 +136,7 @@ static __device__ __forceinline__ void decode_ahead_look(const struct decode_arg
 }
 
 /* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. MORE:
- * there may be more than 32 boxes from the first on. */
+ * there may be more than DECODE_LOOKED boxes from the first on. */
 template <class KIND, bool MORE>
 static __device__ __forceinline__ void decode_ahead_step(const struct decode_arguments &p,
                                                          struct decode_ahead &ahead,
@@ -128,7 +146,8 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
     if (!KIND::LIST || --ahead.turns > 0) {
         ahead.row = decode_row_after<KIND>(p, ahead.row, KIND::LOOKS ? p.step : KIND::UNIT);
         if (decode_pages<KIND>(p)) ahead.place += KIND::BOXED;
-        if (MORE && ahead.place == 32) decode_ahead_look<KIND>(p, ahead);
+        if (MORE && ahead.place == DECODE_LOOKED) decode_ahead_look<KIND>(p, ahead);
+        decode_ahead_blocks<KIND>(ahead);
         return;
     }
     struct decode_cursor at = *next;
@@ -140,6 +159,7 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
         decode_segment_of<KIND>(p, at, decode_lengths_of<KIND>(p, at.batch));
     decode_ahead_enter<KIND>(p, ahead, at.batch, segment);
     if (decode_pages<KIND>(p)) decode_ahead_look<KIND>(p, ahead);
+    decode_ahead_blocks<KIND>(ahead);
     decode_next(segment, at);
     __syncwarp();
     *next = at;
@@ -151,7 +171,7 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
 template <class KIND>
 static __device__ __forceinline__ uint64_t decode_policy(const struct decode_arguments &p, int key)
 {
-    bool stays = (uint32_t)(key / KIND::KEYS) * 0x9e3779b9u <= p.stay;
+    bool stays = (uint32_t)key / KIND::KEYS * 0x9e3779b9u <= p.stay;
     return stays ? CACHE_USUAL : CACHE_FIRST;
 }
 
@@ -171,52 +191,18 @@ static __device__ __forceinline__ bool decode_one_box(const struct decode_argume
     return KIND::BOXED == 1 || p.box == KIND::KEYS;
 }
 
-/* Tells the barrier of the tile at `key` of its bytes, those of boxes that have a key; by one
- * lane. */
-template <class KIND>
-static __device__ __forceinline__ void decode_expect(const struct decode_arguments &p,
-                                                     const struct decode_ahead &ahead, int key,
-                                                     uint32_t full)
-{
-    constexpr int BOX = DECODE_MIN_BOX;
-    int bytes = DECODE_TILE_BYTES;
-    if (!decode_one_box<KIND>(p)) {
-        bytes = 0;
-        for (int i = 0; i < KIND::KEYS; i += BOX)
-            if (decode_has_keys(key + i, BOX, ahead.begin, ahead.end)) bytes += BOX * KIND::ROW * 2;
-    }
-    mbarrier_expect(full, bytes);
-}
-
-/* The block of the tile's n-th box. */
-template <class KIND>
-static __device__ __forceinline__ int decode_block_at(const struct decode_ahead &ahead, int n)
-{
-    return KIND::LOOKS ? __shfl_sync(0xffffffffu, ahead.block, ahead.place + n) : ahead.batch;
-}
-
-/* Asks for these boxes; told: the barrier has been told of them. */
+/* Copies a tile, whose barrier has been told of it; by one lane. */
 template <class KIND>
 static __device__ __forceinline__ void
-decode_ask_boxes(const struct decode_arguments &p, const struct decode_maps &maps,
-                 const struct decode_ahead &ahead, bool told, uint32_t tile, uint32_t full)
+decode_copy_tile(const struct decode_arguments &p, const struct decode_maps &maps,
+                 const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
 {
     constexpr int BOX = DECODE_MIN_BOX;
-    int block = decode_block_at<KIND>(ahead, 0), second = block;
-    if (KIND::BOXED > 1) second = decode_block_at<KIND>(ahead, 1);
-    if (!elect_one()) return;
     uint64_t policy = decode_policy<KIND>(p, ahead.key);
-    if (!told) decode_expect<KIND>(p, ahead, ahead.key, full);
-    if (decode_one_box<KIND>(p)) {
-        decode_copy(maps, ahead.head, block, ahead.row, tile, full, policy);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < KIND::BOXED; i++)
-        if (decode_has_keys(ahead.key + i * BOX, BOX, ahead.begin, ahead.end))
-            decode_copy(maps, ahead.head, i == 0 ? block : second,
-                        decode_row_after<KIND>(p, ahead.row, i * BOX), tile + i * BOX * 128, full,
-                        policy);
+    decode_copy(maps, ahead.head, ahead.first, ahead.row, tile, full, policy);
+    if (!decode_one_box<KIND>(p))
+        decode_copy(maps, ahead.head, ahead.second, decode_row_after<KIND>(p, ahead.row, BOX),
+                    tile + BOX * 128, full, policy);
 }
 
 /* Eight elements to shared memory, or zeros. */
@@ -267,17 +253,24 @@ static __device__ __forceinline__ bool decode_has_more(const struct decode_ahead
     return KIND::LIST || !KIND::LOOKS || ahead.key < ahead.end;
 }
 
+static __device__ __forceinline__ bool decode_has_tile(const struct decode_ahead &ahead, int keys)
+{
+    return decode_has_keys(ahead.key, keys, ahead.begin, ahead.end);
+}
+
 /* Asks for the tile at `ahead`, if it has a key. */
 template <class KIND>
 static __device__ __forceinline__ bool
 decode_ask(const struct decode_arguments &p, const struct decode_maps &maps,
-           const struct decode_ahead &ahead, bool told, uint32_t tile, uint32_t full)
+           const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
 {
-    if (!decode_has_keys(ahead.key, KIND::KEYS, ahead.begin, ahead.end)) return false;
-    if (KIND::FEED == DECODE_CHUNKS)
+    if (!decode_has_tile(ahead, KIND::KEYS)) return false;
+    if (KIND::FEED == DECODE_CHUNKS) {
         decode_ask_chunks<KIND>(p, ahead, tile, full);
-    else
-        decode_ask_boxes<KIND>(p, maps, ahead, told, tile, full);
+    } else if (elect_one()) {
+        mbarrier_expect(full, DECODE_TILE_BYTES);
+        decode_copy_tile<KIND>(p, maps, ahead, tile, full);
+    }
     return true;
 }
 

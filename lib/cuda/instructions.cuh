@@ -205,6 +205,16 @@ static __device__ __forceinline__ int arrived_here(int x)
     return __shfl_sync(0xffffffffu, x, (int)threadIdx.x % 32);
 }
 
+static __device__ __forceinline__ void arrived_here(int64_t &x)
+{
+    x = __shfl_sync(0xffffffffu, x, (int)threadIdx.x % 32);
+}
+
+static __device__ __forceinline__ void arrived_here(const int32_t *&x)
+{
+    x = (const int32_t *)__shfl_sync(0xffffffffu, (int64_t)x, (int)threadIdx.x % 32);
+}
+
 /* ---- Dependent launches; older GPUs run one launch after the other --------------------------- */
 
 /* Waits until the launches before this one have finished and their writes are visible. */
