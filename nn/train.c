@@ -115,8 +115,8 @@ static plx_status diverged(struct train_session *session, int64_t step, const ch
     return end_badly(session, PLX_BAD_DATA, sentence);
 }
 
-/* For a rank that is lost while this one waits for it. Only rank 0 knows which checkpoints are
- * complete. */
+/* Only rank 0 knows which checkpoints are complete, and names the last one where it loses a rank:
+ * while it waits for what never comes, by what is told here. */
 static void tell_checkpoint(struct train_session *session)
 {
     char clause[sizeof session->last_checkpoint + 32];
