@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "launch.h"
 #include "model_run.h"
@@ -15,6 +16,8 @@
 
 /* The run folder where --out is not given. */
 #define DEFAULT_RUN "run"
+/* For a rank that has lost another one, or has failed, to end by itself. */
+#define GRACE_SECONDS 5.0
 
 /* ---- Signals: they end the run after its step; a second Ctrl-C kills ---- */
 
@@ -266,6 +269,17 @@ static plx_status prepare_and_run(const struct option_settings *settings,
     return run_options(table, options, comm, &hooks, err);
 }
 
+/* Ends a rank whose own thread waits for what will never come. That thread may hold the lock of
+ * stdout, and what atexit has in store may wait for the device, too. */
+static void end_rank(void *comm, bool lost, const struct error *err)
+{
+    struct error sentence = *err;
+    bool told = launch_report(err->status, lost, &sentence),
+         drawn = comm_rank(comm) == 0 && isatty(STDERR_FILENO); /* a line of progress, maybe */
+    if (!told) fprintf(stderr, "%sparallax: %s\n", drawn ? "\n" : "", sentence.text);
+    _exit(1);
+}
+
 /* This process's part of the run: all of it, or that of one rank. */
 static plx_status run_rank(const struct option_settings *settings, struct train_options *options,
                            struct error *err)
@@ -277,11 +291,14 @@ static plx_status run_rank(const struct option_settings *settings, struct train_
         status = error_set(err, PLX_INVALID_ARGUMENT,
                            "--gpus: %lld, but %s says that there are %d ranks", (long long)asked,
                            place_launcher()->size, comm_size(comm));
+    if (status == PLX_OK) status = comm_watch(comm, GRACE_SECONDS, end_rank, comm);
     if (status == PLX_OK) status = prepare_and_run(settings, options, comm, err);
     bool lost = comm_lost(comm);
     comm_close(comm, status == PLX_OK);
-    if (status != PLX_OK && place_launcher() != NULL) launch_report(status, lost, err);
-    return status;
+    if (status == PLX_OK || place_launcher() == NULL || !launch_report(status, lost, err))
+        return status;
+    fflush(stdout);
+    exit(1);
 }
 
 static plx_status read_options(const struct option_settings *settings,

@@ -316,7 +316,7 @@ plx_status launch_ranks(const struct option_settings *settings, int count, const
     return status;
 }
 
-void launch_report(plx_status status, bool lost, struct error *err)
+bool launch_report(plx_status status, bool lost, struct error *err)
 {
     int listener, pipe;
     bool launched = place_launched(&listener, &pipe, NULL) == PLX_OK && pipe >= 0;
@@ -324,10 +324,7 @@ void launch_report(plx_status status, bool lost, struct error *err)
                *sentence = err->text[0] ? err->text : plx_status_text(status);
     struct report report = {.rank = rank ? atoi(rank) : 0, .status = status, .lost = lost};
     snprintf(report.text, sizeof report.text, "%s", sentence);
-    if (launched && write(pipe, &report, sizeof report) == (ssize_t)sizeof report) {
-        fflush(stdout);
-        exit(1);
-    }
     error_clear(err);
     error_set(err, status, "rank %d: %.1000s", report.rank, report.text);
+    return launched && write(pipe, &report, sizeof report) == (ssize_t)sizeof report;
 }

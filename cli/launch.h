@@ -16,9 +16,9 @@
 plx_status launch_ranks(const struct option_settings *settings, int count, const char *run,
                         struct error *err);
 
-/* How a rank (place_launcher tells) ends where --gpus started it: tells the starter its status and
- * sentence, and that they are only a consequence where lost is set, and does not return. Elsewhere
- * it returns, with the rank in front of the sentence. */
-void launch_report(plx_status status, bool lost, struct error *err);
+/* How a rank (place_launcher tells) ends: puts itself in front of the sentence; and where --gpus
+ * started it, tells the starter its status and sentence, and that they are only a consequence where
+ * lost is set. True where the starter knows, who alone prints then. */
+bool launch_report(plx_status status, bool lost, struct error *err);
 
 #endif

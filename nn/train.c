@@ -90,15 +90,22 @@ plx_status train_find_checkpoint(const char *run, const char *resume,
 
 /* ---- One step ---- */
 
+/* What the user still has, for the end of a sentence. */
+static void name_checkpoint(const struct train_session *session, char *clause, size_t size)
+{
+    if (session->last_checkpoint[0])
+        snprintf(clause, size, "the last good checkpoint is %s", session->last_checkpoint);
+    else
+        snprintf(clause, size, "no checkpoint had been written");
+}
+
 /* Ends the run with one sentence: what is wrong, and what the user still has. */
 static plx_status end_badly(struct train_session *session, plx_status status, const char *what)
 {
-    struct error *err = session->err;
-    error_clear(err);
-    if (session->last_checkpoint[0])
-        return error_set(err, status, "%s; the last good checkpoint is %s", what,
-                         session->last_checkpoint);
-    return error_set(err, status, "%s; no checkpoint had been written", what);
+    char clause[sizeof session->last_checkpoint + 32];
+    name_checkpoint(session, clause, sizeof clause);
+    error_clear(session->err);
+    return error_set(session->err, status, "%s; %s", what, clause);
 }
 
 static plx_status diverged(struct train_session *session, int64_t step, const char *what)
@@ -108,7 +115,15 @@ static plx_status diverged(struct train_session *session, int64_t step, const ch
     return end_badly(session, PLX_BAD_DATA, sentence);
 }
 
-/* Only rank 0 knows which checkpoints are complete. */
+/* Only rank 0 knows which checkpoints are complete, and names the last one where it loses a rank:
+ * while it waits for what never comes, by what is told here. */
+static void tell_checkpoint(struct train_session *session)
+{
+    char clause[sizeof session->last_checkpoint + 32];
+    name_checkpoint(session, clause, sizeof clause);
+    if (comm_rank(session->comm) == 0) comm_loss_ends_with(session->comm, clause);
+}
+
 static plx_status lost_rank(struct train_session *session, plx_status status)
 {
     char what[sizeof session->err->text];
@@ -181,6 +196,7 @@ static plx_status evaluate(struct train_session *session, struct eval_result *re
                     session->err);
 }
 
+/* Rank 0's part, which nothing cuts off. */
 static plx_status write_checkpoint(struct train_session *session)
 {
     const struct train_options *options = session->options;
@@ -201,11 +217,16 @@ static plx_status save_checkpoint(struct train_session *session)
     if (!isfinite(loss.sum))
         return diverged(session, session->state.step, "the loss after the update is not finite");
     TRY(sharding_collect(&session->sharding, session->optim));
-    if (comm_rank(session->comm) == 0) TRY(write_checkpoint(session));
-    snprintf(session->last_checkpoint, sizeof session->last_checkpoint,
-             "%s/checkpoints/step-%08lld", options->out, (long long)session->state.step);
-    session->last_checkpoint_step = session->state.step;
-    return PLX_OK;
+    comm_hold(session->comm);
+    plx_status status = comm_rank(session->comm) == 0 ? write_checkpoint(session) : PLX_OK;
+    if (status == PLX_OK) {
+        snprintf(session->last_checkpoint, sizeof session->last_checkpoint,
+                 "%s/checkpoints/step-%08lld", options->out, (long long)session->state.step);
+        session->last_checkpoint_step = session->state.step;
+        tell_checkpoint(session);
+    }
+    comm_release(session->comm);
+    return status;
 }
 
 /* A sample's text while it grows. */
@@ -354,6 +375,9 @@ plx_status train_run(const struct train_options *options, const char *options_js
     *result = (struct train_result){.loss = NAN, .tokens_per_second = NAN};
     struct train_session session;
     TRY(train_session_open(&session, options, options_json, comm, hooks ? hooks : &silent, err));
+    comm_hold(comm);
+    tell_checkpoint(&session);
+    comm_release(comm);
     plx_status status = run_session(&session, result);
     if (status != PLX_OK) status = lost_rank(&session, status);
     train_session_close(&session, status == PLX_OK);

@@ -46,6 +46,12 @@ void comm_decline(void)
     if (hub_open(&hub, &place, seconds, &unheard) == PLX_OK) hub_close(&hub);
 }
 
+plx_status comm_watch(struct comm *comm, double grace, hub_end end, void *user)
+{
+    return comm != NULL ? hub_watch_open(&comm->watch, &comm->hub, grace, end, user, comm->err)
+                        : PLX_OK;
+}
+
 plx_status comm_attach(struct comm *comm, plx_device device)
 {
     static const struct comm_ops *const rows[] = {&comm_cpu, &comm_nccl};
@@ -62,7 +68,9 @@ plx_status comm_attach(struct comm *comm, plx_device device)
 
 void comm_abandon(struct comm *comm)
 {
-    if (comm == NULL || comm->ops == NULL) return;
+    if (comm == NULL) return;
+    hub_watch_fail(comm->watch, comm->hub.lost, comm->err);
+    if (comm->ops == NULL) return;
     comm->ops->close(comm, false);
     comm->ops = NULL;
 }
@@ -70,6 +78,8 @@ void comm_abandon(struct comm *comm)
 void comm_close(struct comm *comm, bool orderly)
 {
     if (comm == NULL) return;
+    /* Ranks leave the barrier one by one, and the others' connections end. */
+    hub_watch_close(comm->watch);
     orderly = orderly && comm_barrier(comm) == PLX_OK;
     if (comm->ops != NULL) comm->ops->close(comm, orderly);
     hub_close(&comm->hub);
@@ -94,6 +104,21 @@ int comm_device_index(const struct comm *comm, plx_device kind)
 bool comm_lost(const struct comm *comm)
 {
     return comm != NULL && comm->hub.lost;
+}
+
+void comm_hold(struct comm *comm)
+{
+    if (comm != NULL) hub_watch_hold(comm->watch);
+}
+
+void comm_release(struct comm *comm)
+{
+    if (comm != NULL) hub_watch_release(comm->watch);
+}
+
+void comm_loss_ends_with(struct comm *comm, const char *clause)
+{
+    if (comm != NULL) hub_watch_loss_ends_with(comm->watch, clause);
 }
 
 plx_status comm_sum(struct comm *comm, double *values, int count)

@@ -10,7 +10,7 @@
 #ifndef NN_COMM_H
 #define NN_COMM_H
 
-#include "comm/hub.h"
+#include "comm/hub_watch.h"
 
 struct comm;
 
@@ -42,7 +42,8 @@ struct comm {
     const struct comm_ops *ops; /* NULL until comm_attach */
     int rank, size, local_rank;
     struct hub hub;
-    void *state; /* the row's */
+    struct hub_watch *watch; /* NULL until comm_watch */
+    void *state;             /* the row's */
     struct error *err;
 };
 
@@ -51,10 +52,13 @@ plx_status comm_open(struct comm **comm, struct error *err);
 /* A process that will not be the rank it was started as, because it refuses its command line, comes
  * to the meeting and leaves it, so that the others end soon instead of awaiting it. */
 void comm_decline(void);
+/* From here to comm_close a rank that has lost another one, or has called comm_abandon, and then
+ * does not end within so many seconds, wherever it waits, is ended by `end` (hub_watch.h). */
+plx_status comm_watch(struct comm *comm, double grace, hub_end end, void *user);
 /* Chooses the row for tensors on a kind of device. */
 plx_status comm_attach(struct comm *comm, plx_device device);
-/* Ends the exchange of tensors where a failure ends the run: what the device still waits for from
- * other ranks may never come. */
+/* Ends the exchange of tensors where a failure ends the run, whose sentence is set already: what
+ * the device still waits for from other ranks may never come. */
 void comm_abandon(struct comm *comm);
 /* Orderly: waits for all ranks first, so that none loses another one early. */
 void comm_close(struct comm *comm, bool orderly);
@@ -65,6 +69,12 @@ int comm_size(const struct comm *comm);
 int comm_device_index(const struct comm *comm, plx_device kind);
 /* Whether a call failed because another rank has ended. */
 bool comm_lost(const struct comm *comm);
+
+/* What lies between the two is finished though another rank be lost; it waits for none. */
+void comm_hold(struct comm *comm);
+void comm_release(struct comm *comm);
+/* Within a hold: what the sentence about a lost rank ends with from here on. */
+void comm_loss_ends_with(struct comm *comm, const char *clause);
 
 /* ---- Numbers of the host ---- */
 

@@ -13,31 +13,28 @@
 
 #include "process.h"
 
-#define LOOK_SECONDS 5.0 /* between looks at whether the other end still answers */
-
 struct frame_head {
     uint64_t frame, bytes;
 };
 
-/* Whether the other machine has acknowledged nothing for so long, though there is something to
- * acknowledge: bytes sent, or more than one question whether it has room for bytes again. */
-static bool is_silent(int socket)
+/* There is something to acknowledge after bytes were sent, and after more than one question whether
+ * there is room for bytes again. */
+double hub_silence(int socket)
 {
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
-    if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return false;
-    return (info.tcpi_unacked > 0 || info.tcpi_probes > 1) &&
-           info.tcpi_last_ack_recv > HUB_SILENCE_SECONDS * 1000;
+    if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
+    return info.tcpi_unacked > 0 || info.tcpi_probes > 1 ? 1e-3 * info.tcpi_last_ack_recv : 0;
 }
 
 bool hub_wait(int socket, short events, double seconds)
 {
     const double begin = process_seconds();
-    const int look_ms = (int)(1000 * fmin(seconds, LOOK_SECONDS));
+    const int look_ms = (int)(1000 * fmin(seconds, HUB_LOOK_SECONDS));
     struct pollfd polled = {.fd = socket, .events = events};
     while (poll(&polled, 1, look_ms) <= 0) {
         double waited = process_seconds() - begin;
-        if (waited < seconds && (waited < HUB_SILENCE_SECONDS || !is_silent(socket))) continue;
+        if (waited < seconds && fmin(waited, hub_silence(socket)) < HUB_SILENCE_SECONDS) continue;
         errno = ETIMEDOUT;
         return false;
     }
@@ -49,17 +46,21 @@ static bool must_wait(void)
     return errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK;
 }
 
-/* The end of a connection: problem is its errno, 0 where the other end closed it. */
+plx_status hub_say_lost(const struct hub *hub, int rank, int problem, struct error *err)
+{
+    if (problem == ETIMEDOUT)
+        return error_set(err, PLX_IO_ERROR,
+                         "rank %d is lost to rank %d: its machine has not answered for %d seconds",
+                         rank, hub->rank, HUB_SILENCE_SECONDS);
+    return error_set(err, PLX_IO_ERROR, "rank %d has ended before rank %d was done with it: %s",
+                     rank, hub->rank,
+                     problem != 0 ? strerror(problem) : "its connection was closed");
+}
+
 static plx_status hub_lost(struct hub *hub, int rank, int problem)
 {
     hub->lost = true;
-    if (problem == ETIMEDOUT)
-        return error_set(hub->err, PLX_IO_ERROR,
-                         "rank %d is lost to rank %d: its machine has not answered for %d seconds",
-                         rank, hub->rank, HUB_SILENCE_SECONDS);
-    return error_set(hub->err, PLX_IO_ERROR,
-                     "rank %d has ended before rank %d was done with it: %s", rank, hub->rank,
-                     problem != 0 ? strerror(problem) : "its connection was closed");
+    return hub_say_lost(hub, rank, problem, hub->err);
 }
 
 static plx_status send_all(struct hub *hub, int to, const void *data, size_t bytes)

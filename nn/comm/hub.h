@@ -19,6 +19,7 @@
 
 /* A machine whose other end acknowledges nothing for so long is lost. */
 #define HUB_SILENCE_SECONDS 60
+#define HUB_LOOK_SECONDS    5.0 /* between looks at whether it still does */
 
 struct hub {
     int rank, size;
@@ -39,6 +40,12 @@ plx_status hub_receive(struct hub *hub, int from, enum hub_frame frame, void *da
 /* Waits for events of poll, so many seconds at most (INFINITY: no limit). False, with errno, where
  * nothing came: the time is over, or the other machine has fallen silent. */
 bool hub_wait(int socket, short events, double seconds);
+/* For how many seconds the other machine has acknowledged nothing though it has something to; 0
+ * where it has not. */
+double hub_silence(int socket);
+/* The sentence about a rank that is lost to this one. problem is an errno: ETIMEDOUT where its
+ * machine is silent, 0 where it closed the connection. */
+plx_status hub_say_lost(const struct hub *hub, int rank, int problem, struct error *err);
 /* A frame in pieces: its head, and then all of its bytes in any pieces. */
 plx_status hub_receive_head(struct hub *hub, int from, enum hub_frame frame, size_t bytes);
 plx_status hub_receive_piece(struct hub *hub, int from, void *data, size_t bytes);

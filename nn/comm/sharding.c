@@ -189,5 +189,6 @@ plx_status sharding_collect(struct sharding *sharding, struct optim *optim)
     if (sharding->comm == NULL) return PLX_OK;
     TRY(exchange_all(sharding, 0, sharding->params->count, spread_value));
     TRY(join_exchange(sharding));
-    return collect_states(sharding, optim);
+    TRY(collect_states(sharding, optim));
+    return sharding->be->device->wait(sharding->be->stream, sharding->be->err);
 }

@@ -42,7 +42,7 @@ plx_status sharding_reduce(void *sharding, int first, int count);
  * of them read. */
 plx_status sharding_step(struct sharding *sharding, struct optim *optim);
 /* Makes rank 0's values whole, and on it borrows and fills the states of the others, which
- * optim_return releases. */
+ * optim_return releases. When it returns, this rank waits for no other one any more. */
 plx_status sharding_collect(struct sharding *sharding, struct optim *optim);
 
 #endif

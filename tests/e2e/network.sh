@@ -14,32 +14,55 @@ for end in a:1 b:2; do
     ip -n "$host${end%:*}" link set eth0 up
 done
 make_text text 30
-train=("$parallax" train --data text "${tiny[@]}" --device cpu --checkpoint-every 10 --keep 2 --out run)
+train=("$parallax" train --data text "${tiny[@]}" --device cpu --checkpoint-every 100 --keep 2)
 
-# on HOST RANK: one of two ranks.
+# on HOST RANK OPTION...: one of two ranks.
 on() {
-    exec ip netns exec "$host$1" env RANK="$2" WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=10.88.0.1 MASTER_PORT=29500 \
-        "${train[@]}" --steps 1000000
+    local host_end=$1 rank=$2
+    shift 2
+    exec ip netns exec "$host$host_end" env RANK="$rank" WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=10.88.0.1 \
+        MASTER_PORT=29500 "${train[@]}" --steps 1000000 "$@"
 }
-on a 0 >rank0.out 2>rank0.err &
-first=$!
-on b 1 >rank1.out 2>rank1.err &
-second=$!
-for _ in $(seq 500); do
-    [ -s run/log.jsonl ] && [ "$(wc -l <run/log.jsonl)" -gt 25 ] && break
-    sleep 0.02
+
+# lines: of the log; settled: it does not grow.
+lines() { wc -l <"$run/log.jsonl"; }
+settled() {
+    local before
+    before=$(lines)
+    sleep 1
+    [ "$(lines)" -eq "$before" ]
+}
+
+# Once while both speak with each other, and once while rank 0 waits for a reader of what it prints.
+mkfifo unread
+exec 9<>unread
+for run in speaking stuck; do
+    ip -n "${host}b" link set eth0 up
+    out=rank0.out
+    [ "$run" = speaking ] || out=unread
+    on a 0 --out "$run" --log-every 1 >"$out" 2>rank0.err &
+    first=$!
+    on b 1 --out "$run" --log-every 1 >rank1.out 2>rank1.err &
+    second=$!
+    for _ in $(seq 1000); do
+        [ -n "$(final "$run" 2>/dev/null)" ] && break
+        sleep 0.02
+    done
+    [ "$run" = speaking ] || until settled; do :; done
+    ip -n "${host}b" link set eth0 down
+    begin=$SECONDS
+    for pid in "$first" "$second"; do
+        code=0
+        wait "$pid" || code=$?
+        [ "$code" -eq 1 ] || fail "$run: exit code $code: $(cat rank0.err rank1.err)"
+    done
+    echo "$run: the ranks ended after $((SECONDS - begin)) seconds"
+    [ $((SECONDS - begin)) -lt 80 ] || fail "$run: that is too long"
+    [ "$(wc -l <rank0.err)" -eq 1 ] || fail "$run: not one line: $(cat rank0.err)"
+    lost='rank 1 is lost to rank 0: its machine has not answered for 60 seconds'
+    grep -q "^parallax: rank 0: $lost; the last good checkpoint is $(final "$run")\$" rank0.err ||
+        fail "$run: says: $(cat rank0.err)"
+    grep -q '^parallax: rank 1: rank 0 is lost to rank 1: its machine has not answered for 60 seconds$' rank1.err ||
+        fail "$run: says: $(cat rank1.err)"
+    must "${train[@]}" --out "$run" --resume auto --steps 1
 done
-ip -n "${host}b" link set eth0 down
-begin=$SECONDS
-for pid in "$first" "$second"; do
-    code=0
-    wait "$pid" || code=$?
-    [ "$code" -eq 1 ] || fail "exit code $code: $(cat rank0.err rank1.err)"
-done
-[ $((SECONDS - begin)) -lt 80 ] || fail "the ranks ended after $((SECONDS - begin)) seconds"
-[ "$(wc -l <rank0.err)" -eq 1 ] || fail "not one line: $(cat rank0.err)"
-grep -q '^parallax: rank 0: rank 1 is lost to rank 0: its machine has not answered for 60 seconds; the last good checkpoint is run/' \
-    rank0.err || fail "says: $(cat rank0.err)"
-grep -q '^parallax: rank 1: rank 0 is lost to rank 1: its machine has not answered for 60 seconds$' rank1.err ||
-    fail "says: $(cat rank1.err)"
-must "${train[@]}" --resume auto --steps 1

@@ -119,7 +119,7 @@ running() {
 }
 gone() {
     for pid in "$@"; do
-        for _ in $(seq 250); do kill -0 "$pid" 2>/dev/null || continue 2; sleep 0.02; done
+        for _ in $(seq 750); do kill -0 "$pid" 2>/dev/null || continue 2; sleep 0.02; done
         fail "process $pid is still there"
     done
 }
@@ -156,6 +156,28 @@ wait "${ranks[0]}" || code=$?
 [ "$(wc -l <lonely0)" -eq 1 ] || fail "not one line: $(cat lonely0)"
 grep -q '^parallax: rank 0: rank 1 has ended before rank 0 was done with it: .*; the last good checkpoint is lonely/' \
     lonely0 || fail "says: $(cat lonely0)"
+
+# The same where rank 0 waits for something else and would never know, here for a reader of what it prints.
+mkfifo unread
+exec 9<>unread
+by_hand 0 2 "$port" --steps 1000000 --out stuck --log-every 1 --checkpoint-every 200 >unread 2>stuck0 &
+ranks[0]=$!
+by_hand 1 2 "$port" --steps 1000000 --out stuck --log-every 1 --checkpoint-every 200 >run.out 2>stuck1 &
+ranks[1]=$!
+running stuck
+until lines=$(wc -l <stuck/log.jsonl) && sleep 1 && [ "$(wc -l <stuck/log.jsonl)" -eq "$lines" ]; do :; done
+kill -9 "$(children "${ranks[1]}")"
+begin=$SECONDS
+code=0
+gone "${ranks[0]}"
+wait "${ranks[0]}" || code=$?
+[ "$code" -eq 1 ] || fail "rank 0 ended with $code, stuck, after rank 1 died"
+[ $((SECONDS - begin)) -ge 4 ] || fail "rank 0 was not stuck"
+[ "$(wc -l <stuck0)" -eq 1 ] || fail "not one line: $(cat stuck0)"
+grep -Eq "^parallax: rank 0: rank 1 has ended before rank 0 was done with it: .*; the last good checkpoint is $(final stuck)\$" \
+    stuck0 || fail "says: $(cat stuck0)"
+exec 9>&-
+must "${train[@]}" --out stuck --resume auto --steps 1 --batch 6
 
 # The starter dies.
 "${long[@]}" --out orphans >run.out 2>run.err &

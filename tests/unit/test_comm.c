@@ -206,6 +206,108 @@ static void test_lost_rank(void **state)
     run_ranks(leave_early, free_port());
 }
 
+/* ---- Ranks that are watched ---- */
+
+static void must_not_end(void *user, bool lost, const struct error *err)
+{
+    (void)user;
+    fprintf(stderr, "ended without a reason (lost %d): %s\n", lost, err->text);
+    _exit(1);
+}
+
+/* What is said through the hub, and its orderly end, is no loss. */
+static bool talk_watched(struct comm *comm, struct error *err)
+{
+    if (comm_watch(comm, 0, must_not_end, NULL) != PLX_OK) return false;
+    for (int i = 0; i < 20; i++)
+        if (!sums_and_owners(comm, err)) return false;
+    return numbers_of_the_host(comm, err);
+}
+
+/* How a watched rank must end: with a sentence that begins so, or not at all. */
+struct ending {
+    bool lost;
+    plx_status status;
+    const char *sentence;
+};
+
+static void ends_so(void *user, bool lost, const struct error *err)
+{
+    const struct ending *ending = user;
+    bool good = lost == ending->lost && err->status == ending->status &&
+                strncmp(err->text, ending->sentence, strlen(ending->sentence)) == 0;
+    if (!good) fprintf(stderr, "lost %d, status %d: %s\n", lost, (int)err->status, err->text);
+    _exit(good ? 0 : 1);
+}
+
+static bool watch_for(struct comm *comm, struct ending endings[RANKS])
+{
+    alarm(20);
+    return comm_watch(comm, 0.1, ends_so, &endings[comm->rank]) == PLX_OK &&
+           comm_barrier(comm) == PLX_OK;
+}
+
+/* As a rank waits on a device for what another one does not send any more. */
+static _Noreturn void wait_for_ever(void)
+{
+    for (;;) pause();
+}
+
+/* What rank 0 does in a hold is finished, though that takes longer than its grace. */
+static bool lose_while_waiting(struct comm *comm, struct error *err)
+{
+    static struct ending endings[RANKS] = {
+        {true, PLX_IO_ERROR,
+         "rank 1 has ended before rank 0 was done with it: its connection was closed; all is "
+         "saved"},
+        {0},
+        {true, PLX_IO_ERROR,
+         "rank 0 has ended before rank 2 was done with it: its connection was closed"}};
+    (void)err;
+    if (!watch_for(comm, endings)) return false;
+    if (comm->rank == 0) comm_hold(comm);
+    if (comm_barrier(comm) != PLX_OK) return false;
+    if (comm->rank == 1) _exit(0);
+    if (comm->rank == 0) {
+        usleep(500000);
+        comm_loss_ends_with(comm, "all is saved");
+        comm_release(comm);
+    }
+    wait_for_ever();
+}
+
+static void close_for_ever(struct comm *comm, bool orderly)
+{
+    (void)comm, (void)orderly;
+    wait_for_ever();
+}
+
+/* Rank 0 fails by itself and the others by its loss, and their exchange does not let go of any. */
+static bool fail_without_end(struct comm *comm, struct error *err)
+{
+    static const struct comm_ops stuck = {.name = "stuck", .close = close_for_ever};
+    static struct ending endings[RANKS] = {
+        {false, PLX_OUT_OF_MEMORY, "the device is full"},
+        {true, PLX_IO_ERROR, "rank 0 has ended before rank 1 was done with it: "},
+        {true, PLX_IO_ERROR, "rank 0 has ended before rank 2 was done with it: "}};
+    if (!watch_for(comm, endings)) return false;
+    comm->ops = &stuck;
+    if (comm->rank == 0)
+        error_set(err, PLX_OUT_OF_MEMORY, "the device is full");
+    else if (comm_barrier(comm) == PLX_OK)
+        return false;
+    comm_abandon(comm);
+    return false;
+}
+
+static void test_watched(void **state)
+{
+    (void)state;
+    run_ranks(talk_watched, free_port());
+    run_ranks(lose_while_waiting, free_port());
+    run_ranks(fail_without_end, free_port());
+}
+
 static void test_alone(void **state)
 {
     (void)state;
@@ -220,6 +322,10 @@ static void test_alone(void **state)
     assert_int_equal(comm_sum(comm, &value, 1), PLX_OK);
     assert_true(value == 5 && comm_size(comm) == 1 && comm_rank(comm) == 0 && !comm_lost(comm));
     assert_int_equal(comm_agree(comm, "anything", 1), PLX_OK);
+    assert_int_equal(comm_watch(comm, 0, must_not_end, NULL), PLX_OK);
+    comm_hold(comm);
+    comm_loss_ends_with(comm, "nothing");
+    comm_release(comm);
     comm_close(comm, true);
 }
 
@@ -231,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_numbers_of_the_host),
         cmocka_unit_test(test_strangers),
         cmocka_unit_test(test_lost_rank),
+        cmocka_unit_test(test_watched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
