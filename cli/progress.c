@@ -141,36 +141,34 @@ void progress_step(struct progress *progress, const struct train_progress *step)
     fflush(stdout);
 }
 
-static const char *time_left(double share, double seconds, char text[32])
-{
-    return format_duration(share > 0 ? seconds * (1 - share) / share : NAN, text);
-}
-
-void progress_share(struct progress *progress, const char *what, int64_t done, int64_t total)
+/* "WHAT 40 % (AMOUNTS), 2m10s left", unless the last line is recent. */
+static void print_share(struct progress *progress, const char *what, double share,
+                        const char *amounts, double began)
 {
     double now = process_seconds();
     if (!progress->terminal || now - progress->shown < REDRAW_SECONDS) return;
     progress->shown = now;
-    char done_text[32], total_text[32], left[32];
-    double share = total > 0 ? (double)done / (double)total : 1;
-    printf("%s%s %.0f %% (%s of %s tokens), %s left", LINE_START, what, 100 * share,
-           format_count(done, done_text), format_count(total, total_text),
-           time_left(share, now - progress->began, left));
+    char left[32];
+    printf("%s%s %.0f %% (%s), %s left", LINE_START, what, 100 * share, amounts,
+           format_duration(share > 0 ? (now - began) * (1 - share) / share : NAN, left));
     progress->open = true;
     fflush(stdout);
+}
+
+void progress_share(struct progress *progress, const char *what, int64_t done, int64_t total)
+{
+    char done_text[32], total_text[32], amounts[80];
+    snprintf(amounts, sizeof amounts, "%s of %s tokens", format_count(done, done_text),
+             format_count(total, total_text));
+    print_share(progress, what, total > 0 ? (double)done / (double)total : 1, amounts,
+                progress->began);
 }
 
 void progress_bytes(struct progress *progress, const char *what, size_t done, size_t total,
                     double started)
 {
-    double now = process_seconds();
-    if (!progress->terminal || now - progress->shown < REDRAW_SECONDS) return;
-    progress->shown = now;
-    char done_text[32], total_text[32], left[32];
-    double share = total > 0 ? (double)done / (double)total : 1;
-    printf("%s%s %.0f %% (%s of %s), %s left", LINE_START, what, 100 * share,
-           format_bytes(done, done_text), format_bytes(total, total_text),
-           time_left(share, now - started, left));
-    progress->open = true;
-    fflush(stdout);
+    char done_text[32], total_text[32], amounts[80];
+    snprintf(amounts, sizeof amounts, "%s of %s", format_bytes(done, done_text),
+             format_bytes(total, total_text));
+    print_share(progress, what, total > 0 ? (double)done / (double)total : 1, amounts, started);
 }

@@ -64,7 +64,7 @@ static inline int64_t any_slots(const struct attention_problem *p, int64_t exten
 struct any_tile {
     struct attention_sequence sequence;
     int64_t number; /* of the sequence */
-    int64_t first; /* first row of the tile within its sequence */
+    int64_t first;  /* first row of the tile within its sequence */
     int64_t row_end;
     bool used;
 };
@@ -169,6 +169,20 @@ static __device__ __forceinline__ float any_dot(const float *a, const float *b, 
         dot += part;
     }
     return dot;
+}
+
+/* Keys that any live row of a tile of `rows` query rows sees. */
+static __device__ __forceinline__ struct attention_range
+any_keys(const struct attention_problem &p, const struct attention_sequence &s, int64_t first,
+         int rows)
+{
+    int64_t last = first + rows < s.T ? first + rows : s.T;
+    struct attention_range range = {0, 0};
+    if (last > first) {
+        range.first = attention_keys(&p, s.T, s.S, first).first;
+        range.end = attention_keys(&p, s.T, s.S, last - 1).end;
+    }
+    return range;
 }
 
 static __device__ __forceinline__ bool any_visible(const struct attention_problem &p,

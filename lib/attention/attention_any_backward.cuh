@@ -116,17 +116,12 @@ __global__ void __launch_bounds__(ANY_THREADS)
         }
     }
 
-    int64_t last = tile.first + ANY_BACK_QUERIES < s.T ? tile.first + ANY_BACK_QUERIES : s.T;
-    int64_t first_key = 0, end_key = 0;
-    if (last > tile.first) {
-        first_key = attention_keys(&p, s.T, s.S, tile.first).first;
-        end_key = attention_keys(&p, s.T, s.S, last - 1).end;
-    }
+    struct attention_range range = any_keys(p, s, tile.first, ANY_BACK_QUERIES);
     float dq[ANY_SLICES][ANY_BACK_QUERIES], dr[ANY_SLICES][ANY_BACK_QUERIES];
 #pragma unroll
     for (int x = 0; x < ANY_SLICES; x++)
         for (int i = 0; i < ANY_BACK_QUERIES; i++) dq[x][i] = dr[x][i] = 0.0f;
-    for (int64_t key0 = first_key; key0 < end_key; key0 += ANY_KEYS) {
+    for (int64_t key0 = range.first; key0 < range.end; key0 += ANY_KEYS) {
         __syncthreads(); /* the previous keys have been read by all */
         any_load(keys, p.k, s.k_batch, s.k_start, kv_head, key0, s.S, ANY_KEYS, D);
         any_load(values, p.v, s.k_batch, s.k_start, kv_head, key0, s.S, ANY_KEYS, D);

@@ -76,14 +76,10 @@ __global__ void __launch_bounds__(ANY_THREADS)
     int64_t head = blockIdx.y, kv_head = head / (p.H / p.G);
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * ANY_WARP_ROWS;
 
-    /* Keys that any live row of the tile sees, cut into this block's share of whole key tiles. */
-    int64_t last = tile.first + ANY_QUERIES < s.T ? tile.first + ANY_QUERIES : s.T;
-    int64_t first_key = 0, end_key = 0;
-    if (last > tile.first) {
-        first_key = attention_keys(&p, s.T, s.S, tile.first).first;
-        end_key = attention_keys(&p, s.T, s.S, last - 1).end;
-    }
-    int64_t tiles = end_key > first_key ? (end_key - first_key + ANY_KEYS - 1) / ANY_KEYS : 0;
+    /* This block's share of whole key tiles. */
+    struct attention_range range = any_keys(p, s, tile.first, ANY_QUERIES);
+    int64_t tiles =
+        range.end > range.first ? (range.end - range.first + ANY_KEYS - 1) / ANY_KEYS : 0;
     int64_t tile_begin = tiles * blockIdx.z / partials.splits;
     int64_t tile_end = tiles * (blockIdx.z + 1) / partials.splits;
 
@@ -105,7 +101,7 @@ __global__ void __launch_bounds__(ANY_THREADS)
     float scale = (float)p.scale;
 
     for (int64_t j = tile_begin; j < tile_end; j++) {
-        int64_t key0 = first_key + j * ANY_KEYS;
+        int64_t key0 = range.first + j * ANY_KEYS;
         /* 1: the previous tile's values must have been read by all. */
         __syncthreads();
         any_load_keys(keys, p, p.k, p.k_scales, s, kv_head, key0, D);

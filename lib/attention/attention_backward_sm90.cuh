@@ -286,9 +286,9 @@ backward_step(struct backward_operands (&operands)[STEPS], float (&s)[F::SCORES]
     for (int n = 0; n < STEPS; n++) {
         backward_gradients<F>(operands[n], n, held, a, u, args.scale, w, own);
         if (F::FUSED) {
-            store_matrices_transposed(exchange + n * 2048, operands[n].l);
+            store_matrices<true>(exchange + n * 2048, operands[n].l);
             if (F::PROBE)
-                store_matrices_transposed(exchange + F::EXCHANGE_PART + n * 2048, operands[n].u);
+                store_matrices<true>(exchange + F::EXCHANGE_PART + n * 2048, operands[n].u);
         }
         backward_accumulate<F>(operands[n], n, w, first, second);
     }

@@ -77,24 +77,14 @@ PTX_INLINE size_t backward_slot(const struct backward_sm90_args &args,
 /* ---- The loading thread ------------------------------------------------------------------------
  */
 
-/* 64 rows of a head. */
-template <class F>
-PTX_INLINE void backward_copy(uint32_t target, int box_bytes, const CUtensorMap *map, int head,
-                              int row, int batch, uint32_t barrier)
-{
-#pragma unroll
-    for (int box = 0; box < F::BOXES; box++)
-        tma_load(target + box * box_bytes, map, box * FORWARD_BOX, head, row, batch, barrier);
-}
-
 template <class F>
 PTX_INLINE void backward_copy_keys(uint32_t target, int part, int box,
                                    const struct backward_item &i,
                                    const struct backward_sm90_args &args, int row, uint32_t barrier)
 {
     row += i.k_start;
-    backward_copy<F>(target, box, &args.k, i.kv_head, row, i.k_batch, barrier);
-    backward_copy<F>(target + part, box, &args.v, i.kv_head, row, i.k_batch, barrier);
+    forward_copy<F>(target, box, &args.k, i.kv_head, row, i.k_batch, barrier);
+    forward_copy<F>(target + part, box, &args.v, i.kv_head, row, i.k_batch, barrier);
 }
 
 template <class F>
@@ -103,9 +93,9 @@ backward_copy_queries(uint32_t target, int part, int box, const struct backward_
                       const struct backward_sm90_args &args, int head, int row, uint32_t barrier)
 {
     row += i.q_start;
-    backward_copy<F>(target, box, &args.q, head, row, i.q_batch, barrier);
-    backward_copy<F>(target + part, box, &args.d_o, head, row, i.q_batch, barrier);
-    if (F::PROBE) backward_copy<F>(target + 2 * part, box, &args.r, head, row, i.q_batch, barrier);
+    forward_copy<F>(target, box, &args.q, head, row, i.q_batch, barrier);
+    forward_copy<F>(target + part, box, &args.d_o, head, row, i.q_batch, barrier);
+    if (F::PROBE) forward_copy<F>(target + 2 * part, box, &args.r, head, row, i.q_batch, barrier);
 }
 
 template <class F> static __device__ void backward_load(const struct backward_sm90_args &args)

@@ -15,7 +15,7 @@ PTX_INLINE void backward_eight(float (&values)[8], const struct plx_tensor &tens
         uint32_t pairs[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
         for (int n = 0; n < 4; n++)
-            values[2 * n] = bf16_low(pairs[n]), values[2 * n + 1] = bf16_high(pairs[n]);
+            values[2 * n] = low_bf16(pairs[n]), values[2 * n + 1] = high_bf16(pairs[n]);
         return;
     }
 #pragma unroll

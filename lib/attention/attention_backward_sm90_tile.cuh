@@ -211,7 +211,7 @@ PTX_INLINE void backward_weights(float (&scores)[F::SCORES], float log2_scale,
         backward_scalars<F>(lse, BACKWARD_LSE, x, w, own);
 #pragma unroll
         for (int y = 0; y < 4; y++)
-            scores[4 * x + y] = exp2_fast(fmaf(scores[4 * x + y], log2_scale, -lse[y]));
+            scores[4 * x + y] = power_of_two(fmaf(scores[4 * x + y], log2_scale, -lse[y]));
     }
 }
 
@@ -253,7 +253,7 @@ PTX_INLINE void backward_hold(struct backward_held<F> &held, const float (&weigh
 #pragma unroll
     for (int n = 0; n < F::SCORES; n += 2) {
         if (F::NARROW)
-            held.narrow[n / 2] = half_pack(weights[n], weights[n + 1]);
+            held.narrow[n / 2] = pack_f16(weights[n], weights[n + 1]);
         else
             held.wide[n] = weights[n], held.wide[n + 1] = weights[n + 1];
     }
@@ -278,7 +278,7 @@ backward_gradients(struct backward_operands &to, int step, const struct backward
         float p[2], g[2];
         int n = 4 * step + i;
         if (F::NARROW)
-            half_unpack(held.narrow[n], p[0], p[1]);
+            p[0] = low_f16(held.narrow[n]), p[1] = high_f16(held.narrow[n]);
         else
             p[0] = held.wide[2 * n], p[1] = held.wide[2 * n + 1];
         g[0] = p[0] * a[2 * n], g[1] = p[1] * a[2 * n + 1];
@@ -289,14 +289,14 @@ backward_gradients(struct backward_operands &to, int step, const struct backward
             backward_scalars<F>(rest, BACKWARD_Y, n / 2, w, own);
             x[0] = fmaf(u[2 * n], scale, origin[r]);
             x[1] = fmaf(u[2 * n + 1], scale, origin[r + 1]);
-            to.w[i] = bf16_pack(p[0] * x[0], p[1] * x[1]);
-            to.u[i] = bf16_pack(g[0], g[1]);
+            to.w[i] = pack_bf16(p[0] * x[0], p[1] * x[1]);
+            to.u[i] = pack_bf16(g[0], g[1]);
             g[0] = fmaf(x[0], g[0], p[0] * rest[r]);
             g[1] = fmaf(x[1], g[1], p[1] * rest[r + 1]);
         } else {
-            to.w[i] = bf16_pack(p[0], p[1]);
+            to.w[i] = pack_bf16(p[0], p[1]);
         }
-        to.l[i] = bf16_pack(g[0], g[1]);
+        to.l[i] = pack_bf16(g[0], g[1]);
     }
 }
 

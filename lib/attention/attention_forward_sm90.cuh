@@ -56,7 +56,7 @@ static __device__ bool forward_describe(const struct attention_problem &p,
     return true;
 }
 
-/* rows x CHANNELS of a head, as boxes of 64 channels. */
+/* The rows of a map's box and all CHANNELS of a head, as boxes of 64 channels. */
 template <class F>
 PTX_INLINE void forward_copy(uint32_t target, int box_bytes, const CUtensorMap *map, int head,
                              int row, int batch, uint32_t barrier)
@@ -322,7 +322,7 @@ static __device__ __forceinline__ void forward_store(const struct plx_tensor &te
 #pragma unroll
             for (int n = 0; n < 4; n++) {
                 float a = __uint_as_float(low[n]), b = __uint_as_float(high[n]);
-                low[n] = tensor.dtype == PLX_F16 ? pair_pack<WGMMA_F16>(a, b) : bf16_pack(a, b);
+                low[n] = tensor.dtype == PLX_F16 ? pair_pack<WGMMA_F16>(a, b) : pack_bf16(a, b);
             }
             quad_transpose(low);
             if (write)

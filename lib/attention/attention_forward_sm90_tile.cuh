@@ -60,7 +60,7 @@ PTX_INLINE bool forward_maximum(const float (&scores)[F::SCORES], struct forward
     for (int r = 0; r < 2; r++) {
         top[r] = quad_max(top[r]);
         bool follows = top[r] > rows.maximum[r] + F::LAZY;
-        factor[r] = follows ? exp2_fast(rows.maximum[r] - top[r]) : 1.0f;
+        factor[r] = follows ? power_of_two(rows.maximum[r] - top[r]) : 1.0f;
         if (follows) rows.maximum[r] = top[r];
         rows.sum[r] *= factor[r];
         if (F::PROBE) rows.probe_sum[r] *= factor[r];
@@ -77,7 +77,7 @@ PTX_INLINE void forward_exponentials(float (&scores)[N], const float (&origin)[2
 #pragma unroll
     for (int n = 0; n < N; n++) {
         int r = n / 2 % 2;
-        scores[n] = exp2_fast(fmaf(scores[n], log2_scale, -origin[r]));
+        scores[n] = power_of_two(fmaf(scores[n], log2_scale, -origin[r]));
         sum[r] += scores[n];
     }
 }
@@ -184,15 +184,12 @@ PTX_INLINE void forward_weigh_probe(bool border, struct forward_rows &rows,
     forward_probe_weights(weights, u, rows);
 }
 
-/* Issues S and U of the first tile that the rows see, and makes S weights. */
+/* Issues S and U of the tile that count names. */
 template <class F>
-PTX_INLINE void forward_begin(const struct forward_worker &w, const struct forward_sm90_args &args,
-                              const struct forward_item &item, int key, bool border,
-                              struct forward_rows &rows, float (&s)[F::SCORES],
+PTX_INLINE void forward_issue(const struct forward_worker &w, float (&s)[F::SCORES],
                               float (&u)[F::SCORES])
 {
     int stage = w.count % F::STAGES;
-    float factor[2];
     forward_take_turn<F>(w.group);
     mbarrier_wait(F::k_full(stage), w.count / F::STAGES & 1);
     wgmma_fence();
@@ -203,6 +200,17 @@ PTX_INLINE void forward_begin(const struct forward_worker &w, const struct forwa
         forward_scores<F>(u, F::R, w.group, stage);
     }
     forward_pass_turn<F>(w.group);
+}
+
+/* Issues S and U of the first tile that the rows see, and makes S weights. */
+template <class F>
+PTX_INLINE void forward_begin(const struct forward_worker &w, const struct forward_sm90_args &args,
+                              const struct forward_item &item, int key, bool border,
+                              struct forward_rows &rows, float (&s)[F::SCORES],
+                              float (&u)[F::SCORES])
+{
+    float factor[2];
+    forward_issue<F>(w, s, u);
     wgmma_wait<F::PROBE ? 1 : 0>();
     registers_pin(s);
     forward_weigh<F>(args, item, key, border, rows, s, factor);
@@ -346,16 +354,7 @@ forward_step_exact(struct forward_worker &w, const struct forward_sm90_args &arg
 {
     int stage = w.count % F::STAGES;
     float factor[2];
-    forward_take_turn<F>(w.group);
-    mbarrier_wait(F::k_full(stage), w.count / F::STAGES & 1);
-    wgmma_fence();
-    forward_scores<F>(s, F::Q, w.group, stage);
-    if (F::PROBE) {
-        mbarrier_wait(F::r_full(), w.turn & 1);
-        wgmma_fence();
-        forward_scores<F>(u, F::R, w.group, stage);
-    }
-    forward_pass_turn<F>(w.group);
+    forward_issue<F>(w, s, u);
     wgmma_wait<0>();
     registers_pin(s);
     if (F::PROBE) registers_pin(u);

@@ -6,6 +6,7 @@
 #ifndef PLX_CONTEXT_H
 #define PLX_CONTEXT_H
 
+#include "core/try.h"
 #include "parallax/parallax.h"
 
 enum { CONTEXT_KERNELS = 128 };
@@ -39,15 +40,6 @@ plx_status context_fail(plx_context *context, plx_status status, const char *for
 uint32_t cpu_features(void);
 /* Number of CPUs this process may run on; at least 1. */
 int cpu_threads(void);
-
-/* Leaves the calling function with the status of a call that failed. */
-#ifndef TRY
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        plx_status try_status_ = (call);                                                           \
-        if (try_status_ != PLX_OK) return try_status_;                                             \
-    } while (0)
-#endif
 
 /* Leaves the calling function with a status and a sentence unless the condition holds. */
 #define CHECK(context, condition, status, ...)                                                     \

@@ -1,6 +1,5 @@
-/* real.h: the number type of a reference source, which the build compiles once as float and once as
- * double. REAL(name) is the name with the type's suffix. Rows of tensors of any
- * floating-point dtype are read into arrays of real and written back from them; a store to a
+/* real.h: rows of tensors in a reference source, whose number type is `real` (core/number.h). Rows
+ * of any floating-point dtype are read into arrays of real and written back from them; a store to a
  * narrower type is the only place that rounds. */
 #ifndef PLX_REAL_H
 #define PLX_REAL_H
@@ -8,17 +7,8 @@
 #include <math.h>
 
 #include "core/dtype.h"
+#include "core/number.h"
 #include "core/tensor.h"
-
-#if defined(REAL_IS_double)
-typedef double real;
-#define REAL(name) name##_double
-#elif defined(REAL_IS_float)
-typedef float real;
-#define REAL(name) name##_float
-#else
-#error "a reference source is compiled with REAL_IS_float or REAL_IS_double"
-#endif
 
 static inline real real_exp(real x)
 {

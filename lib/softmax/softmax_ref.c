@@ -12,15 +12,12 @@
  * float and in double (core/real.h). */
 #include "softmax/softmax_impl.h"
 
-#include <omp.h>
-
 #include "attention/attention_ref.h"
 
 /* Per thread: one row of S numbers and seven of D, in whole cache lines. */
 static int64_t thread_reals(const struct attention_problem *p)
 {
-    int64_t reals = p->S + 7 * p->D, line = 64 / (int64_t)sizeof(real);
-    return (reals + line - 1) / line * line;
+    return ref_thread_reals(p->S + 7 * p->D);
 }
 
 size_t REAL(softmax_ref_workspace)(const struct attention_problem *p)
@@ -64,14 +61,7 @@ static void forward_row(const struct attention_problem *p, const struct attentio
 
 void REAL(softmax_ref_forward)(const struct attention_problem *p, void *workspace)
 {
-    real *scratch = workspace;
-    for (int64_t n = 0; n < p->sequences; n++) {
-        const struct attention_sequence seq = attention_sequence(p, n);
-#pragma omp parallel for num_threads(p->threads) schedule(static)
-        for (int64_t row = 0; row < p->H * seq.T; row++)
-            forward_row(p, &seq, row / seq.T, row % seq.T,
-                        scratch + omp_get_thread_num() * thread_reals(p));
-    }
+    ref_forward(p, forward_row, workspace, thread_reals(p));
 }
 
 /* What the backward of a query row needs besides the keys. */
@@ -155,16 +145,5 @@ static void backward_key(const struct attention_problem *p, const struct attenti
 
 void REAL(softmax_ref_backward)(const struct attention_problem *p, void *workspace)
 {
-    real *scratch = workspace;
-    for (int64_t n = 0; n < p->sequences; n++) {
-        const struct attention_sequence seq = attention_sequence(p, n);
-#pragma omp parallel for num_threads(p->threads) schedule(static)
-        for (int64_t row = 0; row < p->H * seq.T; row++)
-            backward_query(p, &seq, row / seq.T, row % seq.T,
-                           scratch + omp_get_thread_num() * thread_reals(p));
-#pragma omp parallel for num_threads(p->threads) schedule(static)
-        for (int64_t row = 0; row < p->G * seq.S; row++)
-            backward_key(p, &seq, row / seq.S, row % seq.S,
-                         scratch + omp_get_thread_num() * thread_reals(p));
-    }
+    ref_backward(p, backward_query, backward_key, workspace, thread_reals(p));
 }

@@ -9,6 +9,7 @@
 #ifndef NN_ERROR_H
 #define NN_ERROR_H
 
+#include "core/try.h"
 #include "parallax/parallax.h"
 
 struct error {
@@ -21,13 +22,6 @@ struct error {
 plx_status error_set(struct error *err, plx_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void error_clear(struct error *err);
-
-/* Leaves the calling function with the status of a call that failed. */
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        plx_status try_status_ = (call);                                                           \
-        if (try_status_ != PLX_OK) return try_status_;                                             \
-    } while (0)
 
 /* Leaves the calling function with a status and a sentence unless the condition holds. */
 #define REQUIRE(err, condition, status, ...)                                                       \

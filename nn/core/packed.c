@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/bits.h"
+#include "core/dtype.h"
 
 static size_t element_bytes(enum packing kind)
 {
@@ -32,21 +32,12 @@ size_t packed_scale_bytes(const struct packed *packed)
 
 static void store_bf16(uint16_t *row, const float *values, int64_t columns)
 {
-    for (int64_t k = 0; k < columns; k++) {
-        uint32_t bits;
-        memcpy(&bits, &values[k], sizeof bits);
-        uint32_t quiet = bits >> 16 | 0x40;
-        bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-        row[k] = (uint16_t)(values[k] != values[k] ? quiet : bits);
-    }
+    for (int64_t k = 0; k < columns; k++) row[k] = dtype_f32_to_bf16(values[k]);
 }
 
 static void load_bf16(const uint16_t *row, float *values, int64_t columns)
 {
-    for (int64_t k = 0; k < columns; k++) {
-        uint32_t bits = (uint32_t)row[k] << 16;
-        memcpy(&values[k], &bits, sizeof bits);
-    }
+    for (int64_t k = 0; k < columns; k++) values[k] = dtype_bf16_to_f32(row[k]);
 }
 
 /* ---- int8 ------------------------------------------------------------------------------------ */

@@ -23,8 +23,5 @@ struct quantised {
 
 /* The scale of a row by its largest magnitude, which is NaN where one of its numbers is. */
 double quantised_scale(double largest);
-/* The nearest f8e4m3 of a number up to 448 in magnitude, ties to even; and back, exactly. */
-uint8_t quantised_store(double value);
-double quantised_load(uint8_t stored);
 
 #endif

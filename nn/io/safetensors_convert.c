@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/bits.h"
+#include "core/dtype.h"
 #include "core/transfer.h"
 
 enum { BLOCK = 512, SHAPE_TEXT = 200 };
@@ -38,7 +38,7 @@ static void decode_bf16(const unsigned char *source, int count, double *values)
     for (int i = 0; i < count; i++) {
         uint16_t half;
         memcpy(&half, source + 2 * i, sizeof half);
-        values[i] = (double)bits_float((uint32_t)half << 16);
+        values[i] = (double)dtype_bf16_to_f32(half);
     }
 }
 

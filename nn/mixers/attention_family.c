@@ -379,30 +379,14 @@ static plx_status attention_decode(struct backend *be, const struct mixer *mixer
     return PLX_OK;
 }
 
-const struct mixer_kind attention_softmax = {.name = "softmax",
-                                             .mechanism = PLX_SOFTMAX,
-                                             .products = 2 + 4,
-                                             .create = attention_create,
-                                             .destroy = attention_destroy,
-                                             .record_size = sizeof(struct attention_record),
-                                             .carve = attention_carve,
-                                             .forward = attention_forward,
-                                             .recompute = attention_recompute,
-                                             .backward = attention_backward,
-                                             .cache_record_size = sizeof(struct attention_cache),
-                                             .carve_cache = attention_carve_cache,
-                                             .decode = attention_decode};
+#define ATTENTION_KIND(text, kind, count)                                                          \
+    {                                                                                              \
+        .name = text, .mechanism = kind, .products = count, .create = attention_create,            \
+        .destroy = attention_destroy, .record_size = sizeof(struct attention_record),              \
+        .carve = attention_carve, .forward = attention_forward, .recompute = attention_recompute,  \
+        .backward = attention_backward, .cache_record_size = sizeof(struct attention_cache),       \
+        .carve_cache = attention_carve_cache, .decode = attention_decode                           \
+    }
 
-const struct mixer_kind attention_parallax = {.name = "parallax",
-                                              .mechanism = PLX_PARALLAX,
-                                              .products = 4 + 6,
-                                              .create = attention_create,
-                                              .destroy = attention_destroy,
-                                              .record_size = sizeof(struct attention_record),
-                                              .carve = attention_carve,
-                                              .forward = attention_forward,
-                                              .recompute = attention_recompute,
-                                              .backward = attention_backward,
-                                              .cache_record_size = sizeof(struct attention_cache),
-                                              .carve_cache = attention_carve_cache,
-                                              .decode = attention_decode};
+const struct mixer_kind attention_softmax = ATTENTION_KIND("softmax", PLX_SOFTMAX, 2 + 4);
+const struct mixer_kind attention_parallax = ATTENTION_KIND("parallax", PLX_PARALLAX, 4 + 6);

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "ops/real.h"
+#include "core/number.h"
 
 void REAL(draw_ref_penalise)(const struct plx_tensor *x, const struct plx_tensor *seen,
                              const struct plx_tensor *counts, double penalty)

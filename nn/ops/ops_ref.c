@@ -10,9 +10,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/bits.h"
+#include "core/dtype.h"
+#include "core/number.h"
 #include "ops/gemm_slice.h"
-#include "ops/real.h"
 #include "ops/rounding.h"
 
 /* ---- Vectors --------------------------------------------------------------------------------- */
@@ -46,16 +46,10 @@ static double ref_sum_squares(const struct plx_tensor *x)
 
 /* ---- Matrix product -------------------------------------------------------------------------- */
 
-/* The nearest bf16 value, ties to even: bits 0..15 of the float are rounded away. */
+/* The nearest bf16 value of the nearest float. */
 static real ref_round_bf16(real x)
 {
-    float value = (float)x;
-    if (isnan(value)) return x;
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
-    memcpy(&value, &bits, sizeof bits);
-    return (real)value;
+    return (real)dtype_bf16_to_f32(dtype_f32_to_bf16((float)x));
 }
 
 /* scale is that of a quantised matrix, or NULL. */
@@ -65,7 +59,7 @@ static real ref_element(const struct plx_tensor *matrix, const struct plx_tensor
     int64_t line = transpose ? column : row;
     int64_t index = line * matrix->stride[0] + (transpose ? row : column);
     if (scale != NULL)
-        return (real)quantised_load(((const uint8_t *)matrix->data)[index]) *
+        return (real)dtype_f8_to_f32(((const uint8_t *)matrix->data)[index]) *
                ((const real *)scale->data)[line];
     real element = ((const real *)matrix->data)[index];
     return rounded ? ref_round_bf16(element) : element;
@@ -112,7 +106,7 @@ static void ref_quantise_line(const struct quantised *quantised, int64_t line, c
         if (size > largest || isnan(size)) largest = size;
     }
     double scale = quantised_scale(largest);
-    for (int64_t i = 0; i < count; i++) out[i] = quantised_store((double)x[i * stride] / scale);
+    for (int64_t i = 0; i < count; i++) out[i] = dtype_f64_to_f8((double)x[i * stride] / scale);
     ((real *)quantised->scale.data)[line] = (real)scale;
 }
 
@@ -388,7 +382,7 @@ static void ref_argmax(const struct plx_tensor *ids, const struct plx_tensor *x)
 static real ref_moment(const struct plx_tensor *state, int64_t i)
 {
     if (state->dtype != PLX_BF16) return ((const real *)state->data)[i];
-    return (real)bits_float((uint32_t)((const uint16_t *)state->data)[i] << 16);
+    return (real)dtype_bf16_to_f32(((const uint16_t *)state->data)[i]);
 }
 
 static void ref_keep_moment(const struct plx_tensor *state, int64_t i, real value, uint32_t random)

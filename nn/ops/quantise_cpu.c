@@ -1,11 +1,12 @@
 /* quantise_cpu.c: 8-bit operands on the CPU, which has no products of them: they are rounded as on
  * a GPU, widened to floats again and multiplied as every other matrix is. So what a training run in
  * fp8 comes to can be seen without a GPU; it is slower than f32, not faster. */
+#include <math.h>
+
+#include "core/dtype.h"
 #include "ops/check.h"
 #include "ops/cpu_state.h"
 #include "ops/scratch.h"
-
-#include <math.h>
 
 /* ---- Rounding -------------------------------------------------------------------------------- */
 
@@ -21,7 +22,7 @@ static void quantise_line(const struct quantised *quantised, int64_t line, const
         odd += x[i * stride] - x[i * stride];
     }
     const double scale = quantised_scale(odd == 0 ? largest : NAN);
-    for (int64_t i = 0; i < count; i++) out[i] = quantised_store(x[i * stride] / scale);
+    for (int64_t i = 0; i < count; i++) out[i] = dtype_f64_to_f8(x[i * stride] / scale);
     ((float *)quantised->scale.data)[line] = (float)scale;
 }
 
@@ -74,8 +75,7 @@ static void widen(const struct backend *be, const struct plx_tensor *to,
 {
     const int64_t rows = values->shape[0], columns = values->shape[1];
     float numbers[256];
-    for (int stored = 0; stored < 256; stored++)
-        numbers[stored] = (float)quantised_load((uint8_t)stored);
+    for (int stored = 0; stored < 256; stored++) numbers[stored] = dtype_f8_to_f32((uint8_t)stored);
 #pragma omp parallel for num_threads(cpu_threads(be, rows *columns)) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *in = (const uint8_t *)values->data + r * columns;

@@ -5,7 +5,7 @@
  * no branches, no calls but the inline functions below, and `omp simd` where a sum may be split
  * over vector lanes (always in the same way, so results repeat bit for bit) or where the compiler
  * cannot see that an output equals an input exactly or not at all. */
-#include "core/bits.h"
+#include "core/dtype.h"
 #include "ops/draw.h"
 #include "ops/rounding.h"
 #include "ops/rows.h"
@@ -123,11 +123,6 @@ static void rows_adamw(float *restrict w, float *restrict m, float *restrict v,
     }
 }
 
-static inline float rows_widened(uint16_t bf16)
-{
-    return bits_float((uint32_t)bf16 << 16);
-}
-
 static void rows_adamw_bf16(float *restrict w, uint16_t *restrict m, uint16_t *restrict v,
                             const float *restrict g, const struct rows_adamw *update,
                             const struct rows_rounding *rounding, int64_t count)
@@ -137,8 +132,8 @@ static void rows_adamw_bf16(float *restrict w, uint16_t *restrict m, uint16_t *r
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
         float slope = u.factor * g[i];
-        float mean = u.beta1 * rows_widened(m[i]) + u.rest1 * slope;
-        float square = u.beta2 * rows_widened(v[i]) + u.rest2 * slope * slope;
+        float mean = u.beta1 * dtype_bf16_to_f32(m[i]) + u.rest1 * slope;
+        float square = u.beta2 * dtype_bf16_to_f32(v[i]) + u.rest2 * slope * slope;
         uint32_t random = rounding_word(at.key, at.first + (uint32_t)i);
         m[i] = rounding_bf16(float_bits(mean), random);
         v[i] = rounding_bf16(float_bits(square), random >> 16);
@@ -178,7 +173,7 @@ static void rows_momentum_bf16(float *restrict u, uint16_t *restrict m, const fl
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
         float slope = factor * g[i];
-        float moment = keep * rows_widened(m[i]) + take * slope;
+        float moment = keep * dtype_bf16_to_f32(m[i]) + take * slope;
         m[i] = rounding_bf16(float_bits(moment), rounding_word(at.key, at.first + (uint32_t)i));
         u[i] = nesterov ? take * slope + keep * moment : moment;
     }

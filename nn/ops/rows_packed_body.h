@@ -86,7 +86,7 @@ static inline rows_lanes rows_lanes_bf16(const void *w, int64_t k)
 
 static inline float rows_one_bf16(const void *w, int64_t k)
 {
-    return bits_float((uint32_t)((const uint16_t *)w)[k] << 16);
+    return dtype_bf16_to_f32(((const uint16_t *)w)[k]);
 }
 
 static void rows_dots_bf16(float *y, const uint16_t *w, const float *x, int64_t rows, int64_t K)

@@ -1,15 +1,15 @@
 /* test_tokenizer_golden.c: GPT-2's and Qwen-3's vocabularies against recordings of Hugging Face's
  * tokenizers (ids and decoded text of every line), the compiled form against the file, and
  * decode(encode(x)) = NFC(x) on random Unicode. */
-#include "../unit/io_files.h"
+#include "token_cases.h"
 
-#include <jansson.h>
 #include <utf8proc.h>
 
 #include "core/random.h"
 #include "tokenizer/parts.h"
 
 static struct error err;
+static const struct token_style style = {TOKENIZER_ADDED | TOKENIZER_FRAME, true};
 
 /* FOLDER/NAME.tokenizer.json, unpacked. */
 static const char *unpack(const char *name)
@@ -22,75 +22,18 @@ static const char *unpack(const char *name)
     return path;
 }
 
-static int64_t encode(const struct tokenizer *tokenizer, const char *text, size_t size,
-                      int32_t *ids, int64_t capacity)
-{
-    int64_t count;
-    assert_ok(tokenizer_encode_as(tokenizer, text, size, TOKENIZER_ADDED | TOKENIZER_FRAME, ids,
-                                  capacity, &count, &err),
-              &err);
-    return count;
-}
-
-static size_t decode(const struct tokenizer *tokenizer, const int32_t *ids, int64_t count,
-                     char *text)
-{
-    struct token_decoder decoder = {tokenizer, true, false};
-    size_t used = 0, size;
-    for (int64_t i = 0; i < count; i++) {
-        const char *token = token_decoder_next(&decoder, ids[i], &size);
-        memcpy(text + used, token, size);
-        used += size;
-    }
-    return used;
-}
-
-static void assert_case(const struct tokenizer *tokenizer, const json_t *row)
-{
-    const json_t *text = json_object_get(row, "text"), *ids = json_object_get(row, "ids");
-    const json_t *decoded = json_object_get(row, "decoded");
-    size_t size = json_string_length(text);
-    int32_t *found = malloc((3 * size + 16) * sizeof *found);
-    char *back = malloc(64 * size + 1024);
-    int64_t count =
-        encode(tokenizer, json_string_value(text), size, found, (int64_t)(3 * size + 16));
-    assert_int_equal(count, json_array_size(ids));
-    for (int64_t i = 0; i < count; i++)
-        assert_int_equal(found[i], json_integer_value(json_array_get(ids, (size_t)i)));
-    assert_int_equal(decode(tokenizer, found, count, back), json_string_length(decoded));
-    assert_memory_equal(back, json_string_value(decoded), json_string_length(decoded));
-    free(back);
-    free(found);
-}
-
-static void assert_cases(const struct tokenizer *tokenizer, const char *name)
-{
-    char path[1024], *line = NULL;
-    size_t capacity = 0;
-    int cases = 0;
-    snprintf(path, sizeof path, "%s/data/tokenizers/%s.cases.jsonl", SHARED_DATA, name);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    for (; getline(&line, &capacity, file) > 0; cases++) {
-        json_t *row = json_loads(line, JSON_ALLOW_NUL, NULL);
-        assert_non_null(row);
-        assert_case(tokenizer, row);
-        json_decref(row);
-    }
-    free(line);
-    fclose(file);
-    assert_in_range(cases, 200, 100000);
-}
-
 /* Read from the file at first, from the compiled form then. */
 static void recordings_are_met(void **state)
 {
-    const char *name = *state, *path = unpack(name);
+    const char *path = unpack(*state);
+    char cases[1024];
+    snprintf(cases, sizeof cases, "%s/data/tokenizers/%s.cases.jsonl", SHARED_DATA,
+             (const char *)*state);
     for (int compiled = 0; compiled < 2; compiled++) {
         struct tokenizer *tokenizer;
         assert_ok(tokenizer_load(path, &tokenizer, &err), &err);
         assert_int_equal(tokenizer->vocab.mapped, compiled);
-        assert_cases(tokenizer, name);
+        assert_in_range(assert_token_cases(tokenizer, style, cases), 200, 100000);
         tokenizer_destroy(tokenizer);
     }
 }
@@ -122,8 +65,8 @@ static void decoding_gives_the_normal_form(void **state)
         size_t size = random_text(&rng, text);
         utf8proc_ssize_t wanted = utf8proc_map((utf8proc_uint8_t *)text, (utf8proc_ssize_t)size,
                                                &expected, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-        int64_t count = encode(tokenizer, text, size, ids, 1024);
-        assert_int_equal(decode(tokenizer, ids, count, back), wanted);
+        int64_t count = token_encode(tokenizer, style, text, size, ids, 1024);
+        assert_int_equal(token_decode(tokenizer, style, ids, count, back), wanted);
         assert_memory_equal(back, expected, (size_t)wanted);
         free(expected);
     }

@@ -1,9 +1,7 @@
 /* test_tokenizer_pieces.c: SentencePiece models against what SentencePiece encodes and decodes with
  * them (sentencepiece/README.md), and every way in which such a file can be wrong, built field by
  * field. */
-#include "../unit/io_files.h"
-
-#include <jansson.h>
+#include "token_cases.h"
 
 #include "core/random.h"
 #include "tokenizer/parts.h"
@@ -15,49 +13,15 @@ static struct error err;
 
 /* ---- Recordings ---- */
 
-static void assert_case(const struct tokenizer *tokenizer, const json_t *row)
-{
-    const json_t *text = json_object_get(row, "text"), *ids = json_object_get(row, "ids");
-    const json_t *decoded = json_object_get(row, "decoded");
-    int32_t found[2048];
-    char back[8192];
-    int64_t count;
-    size_t used = 0, size;
-    assert_ok(tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text), found,
-                               2048, &count, &err),
-              &err);
-    assert_int_equal(count, json_array_size(ids));
-    struct token_decoder decoder = {tokenizer, false, false};
-    for (int64_t i = 0; i < count; i++) {
-        assert_int_equal(found[i], json_integer_value(json_array_get(ids, (size_t)i)));
-        const char *token = token_decoder_next(&decoder, found[i], &size);
-        memcpy(back + used, token, size);
-        used += size;
-    }
-    assert_int_equal(used, json_string_length(decoded));
-    assert_memory_equal(back, json_string_value(decoded), used);
-}
-
 static void recordings_are_met(void **state)
 {
-    char path[1024], *line = NULL;
-    size_t capacity = 0;
-    int cases = 0;
+    char path[1024];
     struct tokenizer *tokenizer;
     snprintf(path, sizeof path, FOLDER "%s.model", (const char *)*state);
     assert_ok(tokenizer_load(path, &tokenizer, &err), &err);
     snprintf(path, sizeof path, FOLDER "%s.cases.jsonl", (const char *)*state);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    for (; getline(&line, &capacity, file) > 0; cases++) {
-        json_t *row = json_loads(line, JSON_ALLOW_NUL, NULL);
-        assert_non_null(row);
-        assert_case(tokenizer, row);
-        json_decref(row);
-    }
-    assert_in_range(cases, 90, 1000);
-    free(line);
-    fclose(file);
+    const struct token_style style = {TOKENIZER_PLAIN, false};
+    assert_in_range(assert_token_cases(tokenizer, style, path), 90, 1000);
     tokenizer_destroy(tokenizer);
 }
 

@@ -283,15 +283,10 @@ static void every_row_was_covered(void **state)
 
 int main(int argc, char **argv)
 {
-    char text[256];
     options = test_options_read(argc, argv);
     all = (struct conformance){.options = &options, .device = PLX_CUDA};
-    if (!device_present()) {
-        printf("skipped, no GPU\n");
-        return 77;
-    }
-    device_describe(text, sizeof text);
-    printf("%s\n%s\n", plx_build(), text);
+    if (!device_ready()) return 77;
+    printf("%s\n", plx_build());
     const struct CMUnitTest small[] = {
         cmocka_unit_test(the_small_ones),
         cmocka_unit_test(every_row_was_covered),

@@ -35,13 +35,7 @@ static void frequencies_are_the_distributions(void **state)
 
 int main(int argc, char **argv)
 {
-    if (!device_present()) {
-        printf("skipped, no GPU\n");
-        return 77;
-    }
-    char text[300];
-    device_describe(text, sizeof text);
-    printf("%s\n", text);
+    if (!device_ready()) return 77;
     options = test_options_read(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_are_the_references),

@@ -184,13 +184,7 @@ static void extreme_values_behave_as_in_the_oracle(void **state)
 
 int main(int argc, char **argv)
 {
-    if (!device_present()) {
-        printf("skipped, no GPU\n");
-        return 77;
-    }
-    char text[300];
-    device_describe(text, sizeof text);
-    printf("%s\n", text);
+    if (!device_ready()) return 77;
     if (argc == 2 && strcmp(argv[1], "--time") == 0) return op_times_print();
     options = test_options_read(argc, argv);
     has_fp8 = op_backend_has_fp8();

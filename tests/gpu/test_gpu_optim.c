@@ -529,10 +529,7 @@ static void hard_matrices_follow_the_reference(void **state)
 
 int main(void)
 {
-    if (!device_present()) {
-        printf("skipped, no GPU\n");
-        return 77;
-    }
+    if (!device_ready()) return 77;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_follow_the_reference),
         cmocka_unit_test(bad_gradients_change_no_bit),

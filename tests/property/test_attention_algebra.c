@@ -67,13 +67,13 @@ static void affine_in_the_probe(const struct law_row *row, struct seeded *random
     static const double factors[] = {1, -1, 0, 2};
     struct attention_case c = law_case(random, false);
     struct case_data data[4];
-    double limit = 0;
+    double limits[4];
     bool ran = true;
     data[0] = draw(&c, row, random);
     for (int n = 1; n < 4; n++) data[n] = case_data_copy(&data[0]);
     for (int n = 0; n < 4; n++) {
         scale_values(&data[n], CASE_R, factors[n]);
-        limit += (n == 2 ? 2 : 1) * law_limits(row, &c, &data[n]).of[CASE_O];
+        limits[n] = law_limits(row, &c, &data[n]).of[CASE_O];
         ran = ran && law_run(row, &c, &data[n]);
     }
     const double *plus = data[0].values[CASE_O], *minus = data[1].values[CASE_O];
@@ -81,8 +81,9 @@ static void affine_in_the_probe(const struct law_row *row, struct seeded *random
     for (int64_t n = 0; ran && n < data[0].counts[CASE_O]; n++) {
         double sum = plus[n] + minus[n], two = 2 * zero[n];
         double jump = twice[n] - 2 * plus[n], back = -zero[n];
-        law_expect_near(row, "o(r) + o(-r)", &sum, &two, 1, limit);
-        law_expect_near(row, "o(2r) - 2 o(r)", &jump, &back, 1, limit);
+        law_expect_near(row, "o(r) + o(-r)", &sum, &two, 1, limits[0] + limits[1] + 2 * limits[2]);
+        law_expect_near(row, "o(2r) - 2 o(r)", &jump, &back, 1,
+                        limits[3] + 2 * limits[0] + limits[2]);
     }
     for (int n = 0; n < 4; n++) case_data_destroy(&data[n]);
 }
@@ -149,11 +150,12 @@ static void first_row_is_its_value(const struct law_row *row, struct seeded *ran
 
 /* ---- The keys ------------------------------------------------------------------------------ */
 
-/* Keys are coarse and the offset is whole, so the shifted keys are exact; f32 takes a large one. */
+/* Keys are multiples of 1/4 up to 2, which every dtype still holds exactly with its offset added.
+ */
 static void add_to_keys(const struct attention_case *c, const struct law_row *row,
                         struct case_data *data)
 {
-    double size = row->dtype == PLX_BF16 ? 16 : 1000;
+    double size = row->dtype == PLX_BF16 ? 16 : row->dtype == PLX_F16 ? 256 : 1000;
     for (int64_t n = 0; n < data->counts[CASE_K]; n++)
         data->values[CASE_K][n] += size * (n % c->D % 3 == 1 ? -1 : 1);
 }

@@ -47,15 +47,6 @@ static struct model_config family_config(const struct family_case *family)
     return config;
 }
 
-/* A folder of the name that does not exist. */
-static const char *absent(const char *name)
-{
-    struct error err = {0};
-    const char *path = io_path(name);
-    assert_ok(file_remove_tree(path, &err), &err);
-    return path;
-}
-
 static struct convert_report convert_to(const char *source, const char *target,
                                         struct convert_options options)
 {
@@ -72,7 +63,7 @@ static const char *fresh_model(const struct family_case *family, const char *dty
     const struct model_config config = family_config(family);
     const struct convert_options options = {.dtype = dtype, .seed = seed};
     static char path[512]; /* outlives the buffers that take turns */
-    snprintf(path, sizeof path, "%s", absent("source"));
+    snprintf(path, sizeof path, "%s", io_absent("source"));
     assert_ok(convert_init(&config, path, &options, &report, &err), &err);
     assert_int_equal(report.proof, CONVERT_NOTHING_TO_COMPARE);
     assert_int_equal(report.config.family, family->family);
@@ -127,7 +118,7 @@ static void a_plain_conversion_is_the_identity(void **state)
     for (int f = 0; f < FAMILIES; f++)
         for (int d = 0; d < 3; d++) {
             const char *source = fresh_model(&families[f], dtypes[d], case_seed(families[f].name));
-            const char *target = absent("target");
+            const char *target = io_absent("target");
             struct convert_report report = convert_to(source, target, (struct convert_options){0});
             assert_int_equal(report.proof, CONVERT_LOGITS_EQUAL);
             assert_int_equal(report.added + report.dropped, 0);
@@ -141,7 +132,7 @@ static void shards_join_to_the_same_file(void **state)
     (void)state;
     for (int f = 0; f < FAMILIES; f++) {
         const char *source = fresh_model(&families[f], dtypes[f % 3], case_seed(families[f].name));
-        const char *shards = absent("shards"), *target = absent("target");
+        const char *shards = io_absent("shards"), *target = io_absent("target");
         struct convert_report report =
             convert_to(source, shards, (struct convert_options){.shard_bytes = 4000});
         assert_true(report.files > 3);
@@ -159,7 +150,7 @@ static void widening_comes_back(void **state)
     for (int f = 0; f < FAMILIES; f++)
         for (int d = 1; d < 3; d++) {
             const char *source = fresh_model(&families[f], dtypes[d], case_seed(families[f].name));
-            const char *wide = absent("wide"), *target = absent("target");
+            const char *wide = io_absent("wide"), *target = io_absent("target");
             struct convert_report report =
                 convert_to(source, wide, (struct convert_options){.dtype = "F32"});
             assert_int_equal(report.proof, CONVERT_LOGITS_EQUAL);
@@ -178,7 +169,7 @@ static void a_silent_probe_changes_nothing(void **state)
             for (int p = CONVERT_ZERO_GAIN; p <= CONVERT_ZERO_WEIGHT; p++) {
                 const char *source =
                     fresh_model(&families[f], dtypes[d], case_seed(families[f].name));
-                const char *probed = absent("probed"), *target = absent("target");
+                const char *probed = io_absent("probed"), *target = io_absent("target");
                 struct convert_report report =
                     convert_to(source, probed,
                                (struct convert_options){.attention = CONVERT_TO_PARALLAX,
@@ -204,14 +195,14 @@ static void a_silent_probe_changes_no_large_vocabulary(void **state)
     (void)state;
     struct error err = {0};
     struct convert_report report;
-    const char *source = absent("source");
+    const char *source = io_absent("source");
     struct model_config config = family_config(&families[2]);
     config.vocab_size = 40000;
     assert_ok(convert_init(&config, source,
                            &(struct convert_options){.seed = case_seed("vocabulary")}, &report,
                            &err),
               &err);
-    report = convert_to(source, absent("target"),
+    report = convert_to(source, io_absent("target"),
                         (struct convert_options){.attention = CONVERT_TO_PARALLAX});
     assert_int_equal(report.proof, CONVERT_LOGITS_EQUAL);
 }
@@ -222,7 +213,7 @@ static void layouts_of_parallax_agree(void **state)
     (void)state;
     for (int d = 0; d < 3; d++) {
         const char *source = fresh_model(&families[4], dtypes[d], case_seed("fla"));
-        const char *ours = absent("ours"), *target = absent("target");
+        const char *ours = io_absent("ours"), *target = io_absent("target");
         struct convert_report report = convert_to(
             source, ours, (struct convert_options){.to_family = true, .family = FAMILY_OURS});
         assert_int_equal(report.proof, CONVERT_LOGITS_EQUAL);
@@ -241,7 +232,7 @@ static void copy_q_copies(void **state)
     struct error err = {0};
     struct weights *weights;
     const char *source = fresh_model(&families[0], "BF16", case_seed("copy-q"));
-    const char *target = absent("target");
+    const char *target = io_absent("target");
     struct convert_report report = convert_to(
         source, target,
         (struct convert_options){.attention = CONVERT_TO_PARALLAX, .probe = CONVERT_COPY_Q});
@@ -271,14 +262,14 @@ static void flipped_bits_are_noticed(void **state)
     const char *source = fresh_model(&families[3], "BF16", case_seed("flipped"));
     const struct convert_options options = {
         .attention = CONVERT_TO_PARALLAX, .dtype = "F16", .seed = 2, .shard_bytes = 20000};
-    const char *good = absent("good");
+    const char *good = io_absent("good");
     convert_to(source, good, options);
     bool pending = false;
     int noticed = 0;
     for (int64_t call = 1; !pending; call++) {
         struct error err = {0};
         struct convert_report report;
-        const char *target = absent("target");
+        const char *target = io_absent("target");
         file_fault_after(FILE_FAULT_FLIP, call);
         plx_status status = convert_folder(source, target, &options, &report, &err);
         pending = file_fault_pending();
@@ -318,7 +309,7 @@ static void damaged_tensors_change_the_logits(void **state)
         struct case_model m;
         const struct model_config config = family_config(&families[f]);
         struct convert_report report = {.config = config};
-        const char *source = absent("source"), *target = absent("target");
+        const char *source = io_absent("source"), *target = io_absent("target");
         case_open(&m, &config, &ops_ref, PLX_F32, seed);
         assert_ok(file_make_folder(source, &err), &err);
         assert_ok(file_make_folder(target, &err), &err);

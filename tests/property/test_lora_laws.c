@@ -19,14 +19,6 @@ static struct model_config adapted(const char *mixer)
     return config;
 }
 
-static const char *absent(const char *name)
-{
-    struct error err = {0};
-    const char *path = io_path(name);
-    assert_ok(file_remove_tree(path, &err), &err);
-    return path;
-}
-
 static void copy_values(struct model *to, struct model *from)
 {
     struct param_list *target = model_params(to);
@@ -151,7 +143,7 @@ static struct convert_report convert_to(const char *source, const char *target, 
 static const char *saved(struct case_model *m, const char *name)
 {
     static char path[512]; /* outlives the buffers that take turns */
-    snprintf(path, sizeof path, "%s", absent(name));
+    snprintf(path, sizeof path, "%s", io_absent(name));
     CASE_OK(m, file_make_folder(path, &m->err));
     CASE_OK(m, model_save(m->model, NULL, path, PLX_F32, &m->err));
     return path;
@@ -190,7 +182,7 @@ static void merged_logits_are_the_adapters(void **state)
         const uint64_t seed = case_seed(mixers[i]);
         case_open(&m, &config, &ops_cpu, PLX_F32, seed);
         fill_batch(&batch, seed);
-        const char *source = saved(&m, "adapted"), *target = absent("merged");
+        const char *source = saved(&m, "adapted"), *target = io_absent("merged");
         struct convert_report report = convert_to(source, target, NULL);
         assert_int_equal(report.config.family, i == 0 ? FAMILY_OURS : FAMILY_QWEN3);
         assert_int_equal(report.added + report.dropped, 0);
@@ -234,7 +226,8 @@ static void merging_rounds_once(void **state)
     struct model_config config = adapted("parallax");
     case_open(&with, &config, &ops_cpu, PLX_F32, case_seed("rounding"));
     const char *source = saved(&with, "adapted");
-    const char *merged = absent("merged"), *half = absent("half"), *direct = absent("direct");
+    const char *merged = io_absent("merged"), *half = io_absent("half"),
+               *direct = io_absent("direct");
     convert_to(source, merged, NULL);
     convert_to(merged, half, "BF16");
     convert_to(source, direct, "BF16");
@@ -248,9 +241,9 @@ static void merging_rounds_once(void **state)
     case_open(&plain, &config, &ops_cpu, PLX_F32, 1);
     copy_values(plain.model, with.model);
     source = saved(&with, "untrained");
-    merged = absent("merged");
+    merged = io_absent("merged");
     convert_to(source, merged, NULL);
-    const char *expected = saved(&plain, "plain"), *again = absent("again");
+    const char *expected = saved(&plain, "plain"), *again = io_absent("again");
     convert_to(expected, again, NULL);
     assert_same_file(again, merged, "model.safetensors");
     assert_same_file(again, merged, "config.json");

@@ -9,10 +9,21 @@
 #include "case_cache.h"
 #include "core/dtype.h"
 #include "device_memory.h"
+#include "guarded.h"
+
+struct append_case {
+    const char *name;
+    int64_t B, T, S, G, H, D; /* H 0: neither q nor r */
+    plx_dtype dtype, cache;   /* of the new rows and of the cache */
+    int64_t page;             /* 0: not paged */
+    bool rotary, in_place;    /* turned; q and r where they are */
+    enum view_kind view;
+    const int32_t *lengths; /* [B], after the append */
+};
 
 static const int32_t full[] = {40, 40, 40}, ragged[] = {7, 0, 40}, short_of_T[] = {3, 1, 2};
 
-const struct append_case append_cases[] = {
+static const struct append_case append_cases[] = {
     {"one_token", 3, 1, 40, 2, 0, 64, PLX_F32, PLX_F32, .lengths = ragged},
     {"bf16", 3, 1, 40, 2, 4, 64, PLX_BF16, PLX_BF16, .rotary = true, .lengths = ragged},
     {"f16", 3, 1, 40, 2, 4, 128, PLX_F16, PLX_F16, .rotary = true, .lengths = full},
@@ -38,7 +49,7 @@ const struct append_case append_cases[] = {
     {"nothing_new", 3, 0, 40, 2, 2, 64, PLX_F32, PLX_F32, .rotary = true, .lengths = full},
 };
 
-const int append_case_count = sizeof append_cases / sizeof append_cases[0];
+enum { APPEND_CASES = sizeof append_cases / sizeof append_cases[0] };
 
 enum append_tensor {
     NEW_K,
@@ -269,8 +280,9 @@ static plx_status call(plx_context *context, const struct append_case *c, plx_de
     return status;
 }
 
-bool append_case_run(const struct append_case *c, plx_device device, uint64_t seed, char *message,
-                     size_t size)
+/* False with a message where something is not as it must be. */
+static bool run(const struct append_case *c, plx_device device, uint64_t seed, char *message,
+                size_t size)
 {
     plx_context *context;
     struct append_memory m = {0};
@@ -295,4 +307,16 @@ bool append_case_run(const struct append_case *c, plx_device device, uint64_t se
     case_data_destroy(&m.data);
     plx_context_destroy(context);
     return good;
+}
+
+int append_cases_run(plx_device device)
+{
+    int failed = 0;
+    char message[512];
+    for (int n = 0; n < APPEND_CASES; n++) {
+        if (run(&append_cases[n], device, 40 + (uint64_t)n, message, sizeof message)) continue;
+        fprintf(stderr, "FAILED %s: %s\n", append_cases[n].name, message);
+        failed++;
+    }
+    return failed;
 }

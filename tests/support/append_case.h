@@ -1,27 +1,12 @@
-/* append_case.h: appending to a cache as data: what is appended to what, and a run on a device that
- * compares every element of the caches and of the turned queries, to the bit, with the words of the
- * public header, and checks that nothing else was written. */
+/* append_case.h: appending to a cache: a table of what is appended to what, and runs of it on a
+ * device that compare every element of the caches and of the turned queries, to the bit, with the
+ * words of the public header, and check that nothing else was written. */
 #ifndef TEST_APPEND_CASE_H
 #define TEST_APPEND_CASE_H
 
-#include "guarded.h"
+#include "parallax/parallax.h"
 
-struct append_case {
-    const char *name;
-    int64_t B, T, S, G, H, D; /* H 0: neither q nor r */
-    plx_dtype dtype, cache;   /* of the new rows and of the cache */
-    int64_t page;             /* 0: not paged */
-    bool rotary, in_place;    /* turned; q and r where they are */
-    enum view_kind view;
-    const int32_t *lengths; /* [B], after the append */
-};
-
-/* The table that every device runs. */
-extern const struct append_case append_cases[];
-extern const int append_case_count;
-
-/* False with a message where something is not as it must be. */
-bool append_case_run(const struct append_case *c, plx_device device, uint64_t seed, char *message,
-                     size_t size);
+/* Runs the table; how many cases failed, each of which it names on stderr with what is wrong. */
+int append_cases_run(plx_device device);
 
 #endif

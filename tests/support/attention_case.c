@@ -20,15 +20,6 @@ static bool is_key(enum case_tensor tensor)
     return tensor == CASE_K || tensor == CASE_V || tensor == CASE_DK || tensor == CASE_DV;
 }
 
-static void *must(void *pointer)
-{
-    if (!pointer) {
-        fprintf(stderr, "out of memory in a test\n");
-        abort();
-    }
-    return pointer;
-}
-
 static double rounded(double value, plx_dtype dtype)
 {
     double stored = 0; /* room for any dtype */
@@ -85,7 +76,7 @@ struct case_data case_data_create_shared(const struct attention_case *c,
         shape[2] = is_key((enum case_tensor)n) ? c->G : c->H;
         shape[3] = c->D;
         data.counts[n] = shape[0] * shape[1] * shape[2] * (data.ranks[n] == 4 ? shape[3] : 1);
-        data.values[n] = must(malloc(sizeof(double) * (size_t)data.counts[n] + 1));
+        data.values[n] = must_have(malloc(sizeof(double) * (size_t)data.counts[n] + 1));
         if (n <= CASE_D_O)
             fill_input(c, (enum case_tensor)n, dtypes, seed, data.values[n]);
         else
@@ -104,7 +95,7 @@ struct case_data case_data_copy(const struct case_data *data)
 {
     struct case_data copy = *data;
     for (int n = 0; n < CASE_TENSORS; n++) {
-        copy.values[n] = must(malloc(sizeof(double) * (size_t)data->counts[n] + 1));
+        copy.values[n] = must_have(malloc(sizeof(double) * (size_t)data->counts[n] + 1));
         memcpy(copy.values[n], data->values[n], sizeof(double) * (size_t)data->counts[n]);
     }
     return copy;
@@ -376,8 +367,8 @@ static enum case_result collect(const struct case_call *call, const struct call_
                                                       tensor->view.rank, tensor->view.shape);
         const int64_t count = plx_tensor_count(&tensor->view);
         test_tensor_write(&again, m->written[n]);
-        double *now = must(malloc(sizeof(double) * (size_t)count + 1));
-        double *before = must(malloc(sizeof(double) * (size_t)count + 1));
+        double *now = must_have(malloc(sizeof(double) * (size_t)count + 1));
+        double *before = must_have(malloc(sizeof(double) * (size_t)count + 1));
         test_tensor_read(tensor, now);
         test_tensor_read(&again, before);
         bool same = true;

@@ -24,20 +24,11 @@ double case_f8_rounded(double value, enum case_tensor tensor, int64_t g)
     return (double)(scale * dtype_f8_to_f32(dtype_f64_to_f8(value / (double)scale)));
 }
 
-static void *must(void *pointer)
-{
-    if (!pointer) {
-        fprintf(stderr, "out of memory in a test\n");
-        abort();
-    }
-    return pointer;
-}
-
 /* A permutation of the pool; sequences take from it in turn, so that neighbours lie apart. */
 static void draw_pages(struct case_cache *cache, const struct attention_case *c)
 {
     struct seeded random = seeded_make(31, (uint64_t)cache->pool);
-    int32_t *order = must(malloc(sizeof *order * (size_t)cache->pool));
+    int32_t *order = must_have(malloc(sizeof *order * (size_t)cache->pool));
     for (int64_t n = 0; n < cache->pool; n++) {
         const int64_t other = seeded_between(&random, 0, n);
         order[n] = order[other];
@@ -62,7 +53,7 @@ static double *store(const struct case_cache *cache, const struct attention_case
                      const struct case_data *data, enum case_tensor tensor)
 {
     const int64_t rows = cache->pages ? cache->pool * c->page : c->B * c->S, width = c->G * c->D;
-    double *stored = must(malloc(sizeof(double) * (size_t)(rows * width) + 1));
+    double *stored = must_have(malloc(sizeof(double) * (size_t)(rows * width) + 1));
     for (int64_t n = 0; n < rows * width; n++) stored[n] = NAN;
     for (int64_t n = 0; n < c->B * c->S * width; n++) {
         const int64_t row = case_cache_row(cache, c, n / width / c->S, n / width % c->S);
@@ -78,8 +69,8 @@ struct case_cache case_cache_create(const struct attention_case *c, const struct
     if (c->page > 0) {
         cache.entries = (c->S + c->page - 1) / c->page;
         cache.pool = c->B * cache.entries + 3;
-        cache.lengths = must(malloc(sizeof(int32_t) * (size_t)c->B + 1));
-        cache.pages = must(malloc(sizeof(int32_t) * (size_t)(c->B * cache.entries) + 1));
+        cache.lengths = must_have(malloc(sizeof(int32_t) * (size_t)c->B + 1));
+        cache.pages = must_have(malloc(sizeof(int32_t) * (size_t)(c->B * cache.entries) + 1));
         for (int64_t b = 0; b < c->B; b++)
             cache.lengths[b] = c->k_lengths ? c->k_lengths[b] : (int32_t)c->S;
         draw_pages(&cache, c);
@@ -88,7 +79,7 @@ struct case_cache case_cache_create(const struct attention_case *c, const struct
         const enum case_tensor tensor = n == 0 ? CASE_K : CASE_V;
         cache.stored[n] = store(&cache, c, data, tensor);
         if (!c->f8) continue;
-        cache.scales[n] = must(malloc(sizeof(float) * (size_t)c->G));
+        cache.scales[n] = must_have(malloc(sizeof(float) * (size_t)c->G));
         for (int64_t g = 0; g < c->G; g++) cache.scales[n][g] = case_scale(tensor, g);
     }
     return cache;

@@ -17,12 +17,16 @@ static void check(plx_status status, const struct error *err)
     abort();
 }
 
-bool device_present(void)
+bool device_ready(void)
 {
     struct device_facts facts;
     struct error err = {0};
     plx_status status = device_cuda.describe(0, &facts, &err);
     if (status == PLX_DEVICE_ERROR) check(status, &err);
+    if (status == PLX_OK)
+        printf("%s, %s\n", facts.name, facts.details);
+    else
+        printf("skipped, no GPU\n");
     return status == PLX_OK;
 }
 

@@ -6,8 +6,9 @@
 
 #include "parallax/parallax.h"
 
-/* True where the build has CUDA and the machine a GPU and its driver. */
-bool device_present(void);
+/* True where the build has CUDA and the machine a GPU and its driver; what a test program says of
+ * it first: the GPU's name, or "skipped, no GPU". */
+bool device_ready(void);
 /* "NVIDIA H200, compute capability 9.0, driver for CUDA 13.0". */
 void device_describe(char *text, size_t size);
 /* Names the calling thread's next call, for the message of a copy that fails and for whoever

@@ -10,8 +10,7 @@
 
 enum { ZONE_BYTES = 256, POISON = 0xff, LEFT_PADDING = 5 };
 
-/* A test that cannot get its memory cannot say anything; it stops. */
-static void *must(void *pointer)
+void *must_have(void *pointer)
 {
     if (!pointer) {
         fprintf(stderr, "out of memory in a test\n");
@@ -25,7 +24,7 @@ struct guarded guarded_create(size_t bytes, size_t alignment)
     size_t shift = alignment < 64 ? alignment : 0;
     size_t total = (ZONE_BYTES + shift + bytes + ZONE_BYTES + 63) / 64 * 64;
     struct guarded memory = {.bytes = bytes};
-    memory.base = must(aligned_alloc(64, total));
+    memory.base = must_have(aligned_alloc(64, total));
     memset(memory.base, POISON, total);
     memory.data = memory.base + ZONE_BYTES + shift;
     return memory;
@@ -153,7 +152,7 @@ bool test_tensor_intact(const struct test_tensor *tensor)
     size_t size = plx_dtype_size(view->dtype);
     if (!guarded_zones_intact(&tensor->memory)) return false;
     if (tensor->memory.bytes == (size_t)plx_tensor_count(view) * size) return true; /* no gaps */
-    unsigned char *covered = must(calloc(tensor->memory.bytes + 1, 1));
+    unsigned char *covered = must_have(calloc(tensor->memory.bytes + 1, 1));
     size_t ahead = (size_t)((unsigned char *)view->data - tensor->memory.data);
     int64_t width = row_length(view);
     for (int64_t n = 0, count = plx_tensor_count(view); n < count; n += width)

@@ -8,6 +8,9 @@
 
 #include "parallax/parallax.h"
 
+/* A test that cannot get its memory cannot say anything: stops at NULL. */
+void *must_have(void *pointer);
+
 struct guarded {
     unsigned char *base; /* of the allocation */
     unsigned char *data; /* what the code under test sees */

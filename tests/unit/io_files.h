@@ -48,6 +48,16 @@ static inline const char *io_path(const char *name)
     return paths[turn];
 }
 
+/* The same in a folder of that folder, whose path io_path may hold. */
+static inline const char *io_inside(const char *folder, const char *name)
+{
+    static char paths[4][600];
+    static int turn;
+    turn = (turn + 1) % 4;
+    snprintf(paths[turn], sizeof paths[turn], "%s/%s", folder, name);
+    return paths[turn];
+}
+
 static inline void io_write(const char *path, const void *data, size_t size)
 {
     FILE *file = fopen(path, "wb");
@@ -65,6 +75,15 @@ static inline void assert_ok(plx_status status, const struct error *err)
 {
     if (status != PLX_OK) print_error("%s: %s\n", plx_status_name(status), err->text);
     assert_int_equal(status, PLX_OK);
+}
+
+/* A path of the name at which there is nothing. */
+static inline const char *io_absent(const char *name)
+{
+    struct error err = {0};
+    const char *path = io_path(name);
+    assert_ok(file_remove_tree(path, &err), &err);
+    return path;
 }
 
 /* The call failed with this status, and its sentence holds the fragment. Clears err. */

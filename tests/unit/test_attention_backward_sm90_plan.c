@@ -12,14 +12,14 @@
 #include <cmocka.h>
 
 #include "attention/attention_backward_sm90_plan.h"
-#include "sm90_problem.h"
+#include "attention_problem.h"
 
 enum { PROCESSORS = 132 };
 
 static struct attention_problem backward_of(int64_t B, int64_t T, int64_t S, int64_t H, int64_t G,
                                             int64_t D, bool probe)
 {
-    struct attention_problem p = problem_of(B, T, S, H, G, D, probe);
+    struct attention_problem p = sm90_problem(B, T, S, H, G, D, probe);
     p.pass = PLX_BACKWARD;
     p.d_o = p.dq = p.q;
     p.dr = p.r;

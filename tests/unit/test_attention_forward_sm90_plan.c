@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "attention/attention_forward_sm90_plan.h"
-#include "sm90_problem.h"
+#include "attention_problem.h"
 
 enum { PROCESSORS = 132 };
 
@@ -63,7 +63,7 @@ static void every_tile_has_one_place(void **state)
     for (int n = 0; n < 7 * 5 * 3 * 2 * 2; n++) {
         int64_t H = heads[n / 7 % 5], G = H % ratios[n / 105 % 2] ? H : H / ratios[n / 105 % 2];
         int64_t T = times[n % 7], B = batches[n / 35 % 3];
-        struct attention_problem p = problem_of(B, T, T, H, G, n % 2 ? 64 : 128, n / 210);
+        struct attention_problem p = sm90_problem(B, T, T, H, G, n % 2 ? 64 : 128, n / 210);
         assert_null(forward_sm90_refuse(&p));
         struct forward_sm90_tiles which = n % 3 ? sizes : tall;
         struct forward_sm90_plan plan = forward_sm90_plan(&p, which, PROCESSORS);
@@ -77,7 +77,7 @@ static void every_tile_has_one_place(void **state)
 static void packed_sequences_have_slots(void **state)
 {
     (void)state;
-    struct attention_problem p = problem_of(1, 1000, 1000, 4, 2, 64, true);
+    struct attention_problem p = sm90_problem(1, 1000, 1000, 4, 2, 64, true);
     pack(&p, 7);
     struct forward_sm90_plan plan = forward_sm90_plan(&p, sizes, PROCESSORS);
     assert_int_equal(plan.tiles, 1000 / 128 + 7);
@@ -90,7 +90,7 @@ static void shared_memory_holds_all_tiles(void **state)
     (void)state;
     for (int probe = 0; probe < 2; probe++) {
         for (int64_t D = 64; D <= 128; D += 64) {
-            struct attention_problem p = problem_of(1, 4096, 4096, 1, 1, D, probe);
+            struct attention_problem p = sm90_problem(1, 4096, 4096, 1, 1, D, probe);
             struct forward_sm90_plan plan = forward_sm90_plan(&p, sizes, PROCESSORS);
             int tiles = (int)D * 2 * ((probe + 1) * sizes.rows + 2 * sizes.stages * sizes.keys);
             assert_in_range(plan.shared_bytes, tiles + 256, tiles + 1024);
@@ -115,7 +115,7 @@ static void causal_work_is_even(void **state)
     (void)state;
     for (int n = 0; n < 3 * 3; n++) {
         int64_t T = lengths[n % 3], B = batches[n % 3], G = n / 3 == 2 ? 1 : 16 >> n / 3;
-        struct attention_problem p = problem_of(B, T, T, 16, G, 128, true);
+        struct attention_problem p = sm90_problem(B, T, T, 16, G, 128, true);
         struct forward_sm90_plan plan = forward_sm90_plan(&p, sizes, PROCESSORS);
         int64_t work[PROCESSORS] = {0}, total = 0, most = 0;
         for (int item = 0; item < plan.items; item++) {
@@ -139,7 +139,7 @@ static void sections_fit_the_cache(void **state)
     (void)state;
     for (int n = 0; n < 6; n++) {
         const int *x = expected[n];
-        struct attention_problem p = problem_of(x[1], x[0], x[0], 16, x[2], 128, true);
+        struct attention_problem p = sm90_problem(x[1], x[0], x[0], 16, x[2], 128, true);
         assert_int_equal(forward_sm90_plan(&p, sizes, PROCESSORS).sections, x[3]);
     }
 }
@@ -147,7 +147,7 @@ static void sections_fit_the_cache(void **state)
 static void what_copies_cannot_express_is_refused(void **state)
 {
     (void)state;
-    struct attention_problem good = problem_of(2, 100, 100, 4, 2, 64, true), p = good;
+    struct attention_problem good = sm90_problem(2, 100, 100, 4, 2, 64, true), p = good;
     assert_null(forward_sm90_refuse(&p));
     p.dtype = PLX_F32, assert_non_null(forward_sm90_refuse(&p)), p = good;
     p.dtype = p.kv_dtype = PLX_F16, assert_null(forward_sm90_refuse(&p)), p = good;
@@ -165,7 +165,7 @@ static void what_copies_cannot_express_is_refused(void **state)
     p.k.stride[1] += 8, assert_null(forward_sm90_refuse(&p)), p = good;
     p.v.data = (void *)(uintptr_t)48, assert_null(forward_sm90_refuse(&p)), p = good;
     /* An axis of extent 1 has no stride. */
-    p = problem_of(1, 100, 100, 4, 2, 64, true);
+    p = sm90_problem(1, 100, 100, 4, 2, 64, true);
     p.k.stride[0] = 0, assert_null(forward_sm90_refuse(&p));
 }
 

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "attention/attention_plan.h"
+#include "attention_problem.h"
 
 static const struct attention_isa isas[] = {{16, 6}, {4, 4}};
 
@@ -16,20 +17,12 @@ typedef struct attention_plan (*planner)(const struct attention_problem *, struc
 static const planner planners[] = {attention_plan_forward, attention_plan_backward,
                                    attention_plan_decode};
 
-static struct attention_problem problem_of(int64_t B, int64_t T, int64_t S, int64_t H, int64_t G,
-                                           int64_t D, bool probe)
+static struct attention_problem cpu_problem(int64_t B, int64_t T, int64_t S, int64_t H, int64_t G,
+                                            int64_t D, bool probe)
 {
-    return (struct attention_problem){.probe = probe,
-                                      .B = B,
-                                      .T = T,
-                                      .S = S,
-                                      .H = H,
-                                      .G = G,
-                                      .D = D,
-                                      .sequences = B,
-                                      .scale = 1,
-                                      .dtype = PLX_F32,
-                                      .threads = 2};
+    struct attention_problem p = problem_of(PLX_F32, B, T, S, H, G, D, probe);
+    p.threads = 2;
+    return p;
 }
 
 static const int64_t channels[] = {1, 16, 17, 64, 80, 128, 129, 200, 256};
@@ -67,7 +60,7 @@ static void every_plan_is_consistent(void **state)
         int64_t D = channels[n % CHANNELS], group = groups[n / CHANNELS % GROUPS];
         int64_t T = times[n / CHANNELS / GROUPS % TIMES];
         struct attention_problem p =
-            problem_of(2, T, 1000, 2 * group, 2, D, n / CHANNELS / GROUPS / TIMES != 0);
+            cpu_problem(2, T, 1000, 2 * group, 2, D, n / CHANNELS / GROUPS / TIMES != 0);
         for (int pass = 0; pass < 3; pass++)
             for (int isa = 0; isa < 2; isa++) {
                 struct attention_plan plan = planners[pass](&p, isas[isa]);
@@ -84,8 +77,8 @@ static void cutting_depends_on_channels_and_group_only(void **state)
 {
     (void)state;
     for (int pass = 0; pass < 3; pass++) {
-        struct attention_problem p = problem_of(1, 4096, 4096, 8, 2, 64, true);
-        struct attention_problem q = problem_of(7, 4096, 9000, 32, 8, 64, true);
+        struct attention_problem p = cpu_problem(1, 4096, 4096, 8, 2, 64, true);
+        struct attention_problem q = cpu_problem(7, 4096, 9000, 32, 8, 64, true);
         q.threads = 64;
         struct attention_plan a = planners[pass](&p, isas[0]), b = planners[pass](&q, isas[0]);
         assert_int_equal(a.queries, b.queries);
@@ -101,7 +94,7 @@ static void scratch_of_a_thread_fits_the_second_level_cache(void **state)
     (void)state;
     for (int pass = 0; pass < 3; pass++)
         for (int n = 0; n < CHANNELS; n++) {
-            struct attention_problem p = problem_of(1, 4096, 4096, 8, 2, channels[n], true);
+            struct attention_problem p = cpu_problem(1, 4096, 4096, 8, 2, channels[n], true);
             struct attention_plan plan = planners[pass](&p, isas[0]);
             assert_true(plan.thread_bytes <= 1024 * 1024);
         }
@@ -112,7 +105,7 @@ static void scratch_of_a_thread_fits_the_second_level_cache(void **state)
 static void shared_scratch_follows_its_formula(void **state)
 {
     (void)state;
-    struct attention_problem p = problem_of(3, 500, 700, 8, 2, 64, true);
+    struct attention_problem p = cpu_problem(3, 500, 700, 8, 2, 64, true);
     assert_int_equal(attention_plan_forward(&p, isas[0]).shared_bytes, 0);
     assert_int_equal(attention_plan_backward(&p, isas[0]).shared_bytes, 3 * 500 * 8 * 4 * 4);
     p.dq = p.dr = plx_tensor_4d(NULL, PLX_BF16, 3, 500, 8, 64);
@@ -121,7 +114,7 @@ static void shared_scratch_follows_its_formula(void **state)
     assert_int_equal(attention_plan_backward(&p, isas[0]).shared_bytes,
                      3 * 500 * 8 * 4 * 4 + 2 * 3 * 500 * 8 * 64 * 4 + 3 * 700 * 2 * 64 * 4);
 
-    struct attention_problem one = problem_of(3, 1, 32768, 8, 2, 64, true);
+    struct attention_problem one = cpu_problem(3, 1, 32768, 8, 2, 64, true);
     struct attention_plan plan = attention_plan_decode(&one, isas[0]);
     assert_int_equal(plan.splits, 32);
     assert_int_equal(attention_plan_partial(&plan, true), 2 * 16 + 2 + 2 * 64);
@@ -131,7 +124,7 @@ static void shared_scratch_follows_its_formula(void **state)
 static void splits_grow_with_the_keys_up_to_their_limit(void **state)
 {
     (void)state;
-    struct attention_problem p = problem_of(1, 1, 1 << 20, 8, 8, 128, true);
+    struct attention_problem p = cpu_problem(1, 1, 1 << 20, 8, 8, 128, true);
     struct attention_plan plan = attention_plan_decode(&p, isas[0]);
     int64_t before = 1;
     assert_int_equal(attention_plan_splits(&plan, 0), 1);
@@ -152,7 +145,7 @@ static void print_names_what_it_holds(void **state)
 {
     (void)state;
     char text[2048] = {0};
-    struct attention_problem p = problem_of(1, 4096, 4096, 4, 4, 128, true);
+    struct attention_problem p = cpu_problem(1, 4096, 4096, 4, 4, 128, true);
     struct attention_plan plan = attention_plan_backward(&p, isas[0]);
     FILE *file = fmemopen(text, sizeof text - 1, "w");
     assert_non_null(file);

@@ -7,29 +7,12 @@
 #include "io/model_file.h"
 #include "io/weights.h"
 
-static const char *absent(const char *name)
-{
-    struct error err = {0};
-    const char *path = io_path(name);
-    assert_ok(file_remove_tree(path, &err), &err);
-    return path;
-}
-
-static const char *inside(const char *folder, const char *name)
-{
-    static char paths[4][600];
-    static int turn;
-    turn = (turn + 1) % 4;
-    snprintf(paths[turn], sizeof paths[turn], "%s/%s", folder, name);
-    return paths[turn];
-}
-
 static const char *fresh(const struct model_config *config)
 {
     struct error err = {0};
     struct convert_report report;
     static char path[512]; /* outlives the buffers that take turns */
-    snprintf(path, sizeof path, "%s", absent("source"));
+    snprintf(path, sizeof path, "%s", io_absent("source"));
     assert_ok(convert_init(config, path, &(struct convert_options){.seed = 5}, &report, &err),
               &err);
     return path;
@@ -41,7 +24,7 @@ static void expect_refusal(const char *source, struct convert_options options, p
 {
     struct error err = {0};
     struct convert_report report;
-    const char *target = absent("target");
+    const char *target = io_absent("target");
     assert_refused(convert_folder(source, target, &options, &report, &err), status, says, &err);
     assert_false(file_exists(target));
     assert_false(file_exists(io_path("target.partial")));
@@ -106,7 +89,7 @@ static void existing_targets_are_left_alone(void **state)
     struct error err = {0};
     struct convert_report report;
     struct model_config config = softmax_model();
-    const char *source = fresh(&config), *target = absent("target");
+    const char *source = fresh(&config), *target = io_absent("target");
     io_write_text(target, "precious");
     const struct convert_options options = {0};
     assert_refused(convert_folder(source, target, &options, &report, &err), PLX_INVALID_ARGUMENT,
@@ -121,12 +104,12 @@ static void existing_targets_are_left_alone(void **state)
     assert_string_equal(text, "precious");
     free(text);
     /* What an interrupted run left behind is no target, and makes room. */
-    target = absent("target");
+    target = io_absent("target");
     assert_ok(file_make_folder(io_path("target.partial/sub"), &err), &err);
     io_write_text(io_path("target.partial/junk"), "x");
     assert_ok(convert_folder(source, target, &options, &report, &err), &err);
     assert_false(file_exists(io_path("target.partial")));
-    assert_false(file_exists(inside(target, "junk")));
+    assert_false(file_exists(io_inside(target, "junk")));
 }
 
 /* ---- Sources that are not what they say ------------------------------------------------------ */
@@ -140,7 +123,7 @@ static void numbers_that_do_not_fit_are_refused(void **state)
     case_open(&m, &config, &ops_ref, PLX_F32, 6);
     struct param *param = param_find(model_params(m.model), "model.layers.1.mlp.up_proj.weight");
     ((float *)param->value.data)[17] = 1e9f;
-    const char *source = absent("source");
+    const char *source = io_absent("source");
     assert_ok(file_make_folder(source, &err), &err);
     assert_ok(model_save(m.model, NULL, source, PLX_F32, &err), &err);
     case_close(&m);
@@ -155,18 +138,18 @@ static void bad_sources_are_refused(void **state)
     struct error err = {0};
     struct model_config config = softmax_model();
     const struct convert_options options = {0};
-    expect_refusal(absent("nothing"), options, PLX_IO_ERROR, "nothing: does not exist");
+    expect_refusal(io_absent("nothing"), options, PLX_IO_ERROR, "nothing: does not exist");
     const char *source = fresh(&config);
-    io_write_text(inside(source, "config.json"), "{\"model_type\":\"gpt\"}");
+    io_write_text(io_inside(source, "config.json"), "{\"model_type\":\"gpt\"}");
     expect_refusal(source, options, PLX_UNSUPPORTED, "model_type is \"gpt\"");
 
     source = fresh(&config);
-    assert_ok(file_remove_tree(inside(source, "model.safetensors"), &err), &err);
+    assert_ok(file_remove_tree(io_inside(source, "model.safetensors"), &err), &err);
     expect_refusal(source, options, PLX_IO_ERROR, "holds neither model.safetensors nor");
-    io_write_text(inside(source, "model.safetensors.index.json"),
+    io_write_text(io_inside(source, "model.safetensors.index.json"),
                   "{\"weight_map\":{\"a\":\"../../secret\"}}");
     expect_refusal(source, options, PLX_BAD_DATA, "not the plain name of a file in this folder");
-    io_write_text(inside(source, "model.safetensors"), "short");
+    io_write_text(io_inside(source, "model.safetensors"), "short");
     expect_refusal(source, options, PLX_BAD_DATA, "model.safetensors: has 5 bytes");
 
     /* Weights of another model: one layer more, and other shapes. */
@@ -174,13 +157,13 @@ static void bad_sources_are_refused(void **state)
     char *json;
     config.layers = 1;
     assert_ok(model_config_format(&config, &json, &err), &err);
-    io_write_text(inside(source, "config.json"), json);
+    io_write_text(io_inside(source, "config.json"), json);
     free(json);
     expect_refusal(source, options, PLX_BAD_DATA, "is no part of the model");
     config.layers = 2;
     config.intermediate_size = 48;
     assert_ok(model_config_format(&config, &json, &err), &err);
-    io_write_text(inside(source, "config.json"), json);
+    io_write_text(io_inside(source, "config.json"), json);
     free(json);
     expect_refusal(source, options, PLX_BAD_DATA, "but shape [48, 32] is expected");
 }
@@ -195,25 +178,25 @@ static void companions_come_along(void **state)
     char *text;
     size_t size;
     struct model_config config = softmax_model();
-    const char *source = fresh(&config), *target = absent("target");
-    io_write_text(inside(source, "tokenizer.json"), "{\"any\": 1}");
-    io_write_text(inside(source, "tokenizer_config.json"), "");
-    io_write_text(inside(source, "private.key"), "secret");
+    const char *source = fresh(&config), *target = io_absent("target");
+    io_write_text(io_inside(source, "tokenizer.json"), "{\"any\": 1}");
+    io_write_text(io_inside(source, "tokenizer_config.json"), "");
+    io_write_text(io_inside(source, "private.key"), "secret");
     const struct convert_options options = {.attention = CONVERT_TO_PARALLAX, .seed = 2};
     assert_ok(convert_folder(source, target, &options, &report, &err), &err);
-    assert_ok(file_read_all(inside(target, "tokenizer.json"), 100, &text, &size, &err), &err);
+    assert_ok(file_read_all(io_inside(target, "tokenizer.json"), 100, &text, &size, &err), &err);
     assert_string_equal(text, "{\"any\": 1}");
     free(text);
-    assert_true(file_exists(inside(target, "tokenizer_config.json")));
-    assert_false(file_exists(inside(target, "private.key")));
-    assert_false(file_exists(inside(target, "model.safetensors.index.json")));
+    assert_true(file_exists(io_inside(target, "tokenizer_config.json")));
+    assert_false(file_exists(io_inside(target, "private.key")));
+    assert_false(file_exists(io_inside(target, "model.safetensors.index.json")));
     /* Our own layout brings the code that transformers loads. */
     assert_ok(
-        file_read_all(inside(target, "modeling_qwen3_parallax.py"), 1 << 16, &text, &size, &err),
+        file_read_all(io_inside(target, "modeling_qwen3_parallax.py"), 1 << 16, &text, &size, &err),
         &err);
     assert_non_null(strstr(text, "class Qwen3ParallaxForCausalLM"));
     free(text);
-    assert_ok(file_read_all(inside(target, "config.json"), 1 << 16, &text, &size, &err), &err);
+    assert_ok(file_read_all(io_inside(target, "config.json"), 1 << 16, &text, &size, &err), &err);
     assert_non_null(strstr(text, "modeling_qwen3_parallax.Qwen3ParallaxConfig"));
     assert_non_null(strstr(text, "\"torch_dtype\": \"float32\""));
     free(text);
@@ -236,8 +219,8 @@ static void failing_disks_leave_no_target(void **state)
         for (; !pending && call < 1000; call++) {
             struct error err = {0};
             struct convert_report report;
-            const char *target = absent("target");
-            absent("target.partial");
+            const char *target = io_absent("target");
+            io_absent("target.partial");
             file_fault_after(faults[f], call);
             plx_status status = convert_folder(source, target, &options, &report, &err);
             pending = file_fault_pending();

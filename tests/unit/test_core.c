@@ -454,42 +454,6 @@ static void groups_have_names(void **state)
 
 /* ---- 8-bit floats ---------------------------------------------------------------------------- */
 
-static double converted(plx_context *context, double value, plx_dtype from, plx_dtype to)
-{
-    uint8_t bytes[8] = {(uint8_t)value};
-    double result = 0;
-    const int64_t one = 1;
-    if (from == PLX_F64) memcpy(bytes, &value, sizeof value);
-    struct plx_tensor source = plx_tensor_dense(bytes, from, 1, &one),
-                      target = plx_tensor_dense(&result, to, 1, &one);
-    assert_int_equal(plx_convert(context, &source, &target), PLX_OK);
-    return to == PLX_F64 ? result : *(uint8_t *)&result;
-}
-
-/* The library knows the format too. */
-static void eight_bits_are_those_of_the_library(void **state)
-{
-    (void)state;
-    plx_context *context;
-    assert_int_equal(plx_context_create(NULL, &context), PLX_OK);
-    for (int stored = 0; stored < 256; stored++) {
-        double value = quantised_load((uint8_t)stored);
-        double expected = converted(context, stored, PLX_F8E4M3, PLX_F64);
-        assert_true(value == expected || (isnan(value) && isnan(expected)));
-        if (!isnan(value)) assert_int_equal(quantised_store(value), stored);
-    }
-    struct rng rng = rng_make(11, 0);
-    for (int i = 0; i < 100000; i++) {
-        /* Up to 448, subnormal and vanishing numbers among them, and ties. */
-        double value = 448 * (2 * rng_uniform(&rng) - 1) * exp2(-24 * rng_uniform(&rng));
-        if (i % 3 == 0) value = rint(value * 64) / 64;
-        if (i % 3 == 1) value = ldexp(rint(value * 8), -12);
-        assert_int_equal(quantised_store(value),
-                         (int)converted(context, value, PLX_F64, PLX_F8E4M3));
-    }
-    plx_context_destroy(context);
-}
-
 /* The least power of two with which a row reaches no further than 448. */
 static void scales_are_the_least_powers_of_two(void **state)
 {
@@ -529,7 +493,6 @@ int main(void)
         cmocka_unit_test(start_has_the_asked_deviation),
         cmocka_unit_test(list_grows_and_counts),
         cmocka_unit_test(groups_have_names),
-        cmocka_unit_test(eight_bits_are_those_of_the_library),
         cmocka_unit_test(scales_are_the_least_powers_of_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

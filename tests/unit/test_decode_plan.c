@@ -9,28 +9,14 @@
 #include <cmocka.h>
 
 #include "attention/attention_decode_plan.h"
-
-static struct plx_tensor view(int64_t batch, int64_t time, int64_t heads, int64_t D)
-{
-    return plx_tensor_4d(NULL, PLX_BF16, batch, time, heads, D);
-}
+#include "attention_problem.h"
 
 static struct attention_problem problem(int64_t B, int64_t T, int64_t H, int64_t G, int64_t S,
                                         int64_t D)
 {
-    return (struct attention_problem){.pass = PLX_DECODE,
-                                      .B = B,
-                                      .T = T,
-                                      .S = S,
-                                      .H = H,
-                                      .G = G,
-                                      .D = D,
-                                      .sequences = B,
-                                      .causal = true,
-                                      .dtype = PLX_BF16,
-                                      .kv_dtype = PLX_BF16,
-                                      .k = view(B, S, G, D),
-                                      .v = view(B, S, G, D)};
+    struct attention_problem p = sm90_problem(B, T, S, H, G, D, false);
+    p.pass = PLX_DECODE;
+    return p;
 }
 
 static struct decode_plan plan_of(int64_t B, int64_t H, int64_t G, int64_t S, int64_t D)

@@ -37,19 +37,9 @@ static void assert_same_values(struct model *a, struct model *b)
 static const char *fresh_folder(const char *name)
 {
     struct error err = {0};
-    const char *path = io_path(name);
-    assert_ok(file_remove_tree(path, &err), &err);
+    const char *path = io_absent(name);
     assert_ok(file_make_folder(path, &err), &err);
     return path;
-}
-
-static const char *inside(const char *folder, const char *name)
-{
-    static char paths[4][600];
-    static int turn;
-    turn = (turn + 1) % 4;
-    snprintf(paths[turn], sizeof paths[turn], "%s/%s", folder, name);
-    return paths[turn];
 }
 
 /* ---- Round trips ----------------------------------------------------------------------------- */
@@ -66,8 +56,8 @@ static void folder_round_trip(void **state)
         case_open(&a, &config, &ops_ref, PLX_F32, 1);
         const char *folder = fresh_folder("trip");
         assert_ok(model_save(a.model, NULL, folder, PLX_F32, &a.err), &a.err);
-        assert_false(file_exists(inside(folder, "model.safetensors.partial")));
-        assert_false(file_exists(inside(folder, "tokenizer.json")));
+        assert_false(file_exists(io_inside(folder, "model.safetensors.partial")));
+        assert_false(file_exists(io_inside(folder, "tokenizer.json")));
         struct backend_config backend = {.ops = &ops_ref};
         assert_ok(backend_create(&b.be, &backend, &b.err), &b.err);
         assert_ok(model_open(&b.be, folder, &b.model, &b.err), &b.err);
@@ -149,7 +139,7 @@ static void bent_refused(struct bent *bent, plx_status status, const char *says)
 {
     struct error err = {0};
     const char *folder = fresh_folder("bent");
-    assert_ok(safetensors_save(inside(folder, "model.safetensors"), bent->entries, bent->count,
+    assert_ok(safetensors_save(io_inside(folder, "model.safetensors"), bent->entries, bent->count,
                                NULL, 0, &err),
               &err);
     size_t bytes;
@@ -200,8 +190,8 @@ static void old_rope_buffers_are_passed_over(void **state)
         (struct safetensors_write){"model.layers.0.self_attn.rotary_emb.inv_freq",
                                    plx_tensor_dense(values, PLX_F32, 1, &count)};
     const char *folder = fresh_folder("buffers");
-    assert_ok(safetensors_save(inside(folder, "model.safetensors"), bent.entries, bent.count, NULL,
-                               0, &err),
+    assert_ok(safetensors_save(io_inside(folder, "model.safetensors"), bent.entries, bent.count,
+                               NULL, 0, &err),
               &err);
     assert_ok(model_load_values(bent.m.model, folder, &err), &err);
     case_close(&bent.m);
@@ -244,8 +234,8 @@ static void redundant_head_must_be_the_embedding(void **state)
     memcpy(head.data, embedding.data, bytes);
     bent.entries[bent.count++] = (struct safetensors_write){"lm_head.weight", head};
     const char *folder = fresh_folder("head");
-    assert_ok(safetensors_save(inside(folder, "model.safetensors"), bent.entries, bent.count, NULL,
-                               0, &err),
+    assert_ok(safetensors_save(io_inside(folder, "model.safetensors"), bent.entries, bent.count,
+                               NULL, 0, &err),
               &err);
     assert_ok(model_load_values(bent.m.model, folder, &err), &err);
     ((float *)head.data)[5] += 1;
@@ -266,8 +256,8 @@ static void values_too_large_for_the_model(void **state)
     double values[32] = {[7] = 1e200};
     *last = plx_tensor_dense(values, PLX_F64, 1, last->shape);
     const char *folder = fresh_folder("large");
-    assert_ok(safetensors_save(inside(folder, "model.safetensors"), bent.entries, bent.count, NULL,
-                               0, &err),
+    assert_ok(safetensors_save(io_inside(folder, "model.safetensors"), bent.entries, bent.count,
+                               NULL, 0, &err),
               &err);
     assert_refused(model_load_values(bent.m.model, folder, &err), PLX_BAD_DATA,
                    "element 7 is 1e+200, too large for F32", &err);
@@ -283,9 +273,10 @@ static const char *write_shards(struct bent *bent, const char *first, const char
     struct error err = {0};
     const char *folder = fresh_folder("shards");
     int half = bent->count / 2;
-    assert_ok(safetensors_save(inside(folder, "a.safetensors"), bent->entries, half, NULL, 0, &err),
-              &err);
-    assert_ok(safetensors_save(inside(folder, "b.safetensors"), bent->entries + half,
+    assert_ok(
+        safetensors_save(io_inside(folder, "a.safetensors"), bent->entries, half, NULL, 0, &err),
+        &err);
+    assert_ok(safetensors_save(io_inside(folder, "b.safetensors"), bent->entries + half,
                                bent->count - half, NULL, 0, &err),
               &err);
     char *json = malloc(1 << 16);
@@ -294,7 +285,7 @@ static const char *write_shards(struct bent *bent, const char *first, const char
         length += sprintf(json + length, "%s\"%s\":\"%s\"", i > 0 ? "," : "", bent->entries[i].name,
                           i < half ? first : second);
     sprintf(json + length, "}}");
-    io_write_text(inside(folder, "model.safetensors.index.json"), json);
+    io_write_text(io_inside(folder, "model.safetensors.index.json"), json);
     free(json);
     return folder;
 }
@@ -335,7 +326,7 @@ static void bend_nothing(struct bent *bent, const char *folder)
 static void bend_index_to_a_ghost(struct bent *bent, const char *folder)
 {
     (void)bent;
-    io_write_text(inside(folder, "model.safetensors.index.json"),
+    io_write_text(io_inside(folder, "model.safetensors.index.json"),
                   "{\"weight_map\":{\"ghost\":\"a.safetensors\"}}");
 }
 
@@ -344,41 +335,41 @@ static void bend_index_to_one_tensor(struct bent *bent, const char *folder)
     char json[300];
     snprintf(json, sizeof json, "{\"weight_map\":{\"%s\":\"a.safetensors\"}}",
              bent->entries[0].name);
-    io_write_text(inside(folder, "model.safetensors.index.json"), json);
+    io_write_text(io_inside(folder, "model.safetensors.index.json"), json);
 }
 
 static void bend_second_shard_to_hold_all(struct bent *bent, const char *folder)
 {
     struct error err = {0};
-    assert_ok(safetensors_save(inside(folder, "b.safetensors"), bent->entries, bent->count, NULL, 0,
-                               &err),
+    assert_ok(safetensors_save(io_inside(folder, "b.safetensors"), bent->entries, bent->count, NULL,
+                               0, &err),
               &err);
 }
 
 static void bend_second_shard_to_junk(struct bent *bent, const char *folder)
 {
     (void)bent;
-    io_write_text(inside(folder, "b.safetensors"), "short");
+    io_write_text(io_inside(folder, "b.safetensors"), "short");
 }
 
 static void bend_second_shard_to_a_folder(struct bent *bent, const char *folder)
 {
     struct error err = {0};
     (void)bent;
-    assert_ok(file_remove_tree(inside(folder, "b.safetensors"), &err), &err);
-    assert_ok(file_make_folder(inside(folder, "b.safetensors"), &err), &err);
+    assert_ok(file_remove_tree(io_inside(folder, "b.safetensors"), &err), &err);
+    assert_ok(file_make_folder(io_inside(folder, "b.safetensors"), &err), &err);
 }
 
 static void bend_index_away(struct bent *bent, const char *folder)
 {
     struct error err = {0};
     (void)bent;
-    assert_ok(file_remove_tree(inside(folder, "model.safetensors.index.json"), &err), &err);
+    assert_ok(file_remove_tree(io_inside(folder, "model.safetensors.index.json"), &err), &err);
 }
 
 static void bend_index_to_be_huge(struct bent *bent, const char *folder)
 {
-    const char *path = inside(folder, "model.safetensors.index.json");
+    const char *path = io_inside(folder, "model.safetensors.index.json");
     (void)bent;
     assert_int_equal(truncate(path, (16 << 20) + 1), 0);
 }
@@ -482,12 +473,12 @@ static void folders_are_found(void **state)
                    "absent: does not exist", &err);
     assert_refused(model_folder_find(folder, path, sizeof path, &err), PLX_IO_ERROR,
                    "is neither a model folder (it holds no config.json) nor a run", &err);
-    io_write_text(inside(folder, "config.json"), "{}");
+    io_write_text(io_inside(folder, "config.json"), "{}");
     assert_ok(model_folder_find(folder, path, sizeof path, &err), &err);
     assert_string_equal(path, folder);
     assert_refused(model_folder_find(folder, tiny, sizeof tiny, &err), PLX_INVALID_ARGUMENT,
                    "too long", &err);
-    assert_refused(model_folder_find(inside(folder, "config.json"), path, sizeof path, &err),
+    assert_refused(model_folder_find(io_inside(folder, "config.json"), path, sizeof path, &err),
                    PLX_IO_ERROR, "is a file, not a model folder", &err);
 }
 
@@ -503,11 +494,11 @@ static void bad_folders_do_not_open(void **state)
     assert_refused(model_open(&be, folder, &model, &err), PLX_IO_ERROR, "config.json: cannot open",
                    &err);
     assert_null(model);
-    io_write_text(inside(folder, "config.json"), "{\"model_type\":\"gpt\"}");
+    io_write_text(io_inside(folder, "config.json"), "{\"model_type\":\"gpt\"}");
     assert_refused(model_open(&be, folder, &model, &err), PLX_UNSUPPORTED, "model_type is \"gpt\"",
                    &err);
     io_write_text(
-        inside(folder, "config.json"),
+        io_inside(folder, "config.json"),
         "{\"model_type\":\"qwen3\",\"vocab_size\":10,\"hidden_size\":8,\"intermediate_size\":8,"
         "\"num_hidden_layers\":1,\"num_attention_heads\":1}");
     assert_refused(model_open(&be, folder, &model, &err), PLX_IO_ERROR, "holds neither", &err);
@@ -555,14 +546,14 @@ static void trees_are_removed_without_following_links(void **state)
     struct error err = {0};
     const char *folder = fresh_folder("tree"), *outside = fresh_folder("outside");
     char target[600];
-    io_write_text(inside(outside, "precious"), "x");
-    assert_ok(file_make_folder(inside(folder, "a/b//c"), &err), &err);
-    io_write_text(inside(folder, "a/b/c/file"), "x");
+    io_write_text(io_inside(outside, "precious"), "x");
+    assert_ok(file_make_folder(io_inside(folder, "a/b//c"), &err), &err);
+    io_write_text(io_inside(folder, "a/b/c/file"), "x");
     snprintf(target, sizeof target, "../outside");
-    assert_int_equal(symlink(target, inside(folder, "a/link")), 0);
+    assert_int_equal(symlink(target, io_inside(folder, "a/link")), 0);
     assert_ok(file_remove_tree(folder, &err), &err);
     assert_false(file_exists(folder));
-    assert_true(file_exists(inside(outside, "precious")));
+    assert_true(file_exists(io_inside(outside, "precious")));
     assert_ok(file_remove_tree(folder, &err), &err);
     io_write_text(io_path("plain"), "x");
     assert_refused(file_make_folder(io_path("plain/sub"), &err), PLX_IO_ERROR,

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "core/bits.h"
+#include "core/dtype.h"
 #include "ops/rounding.h"
 #include "optim/optim.h"
 
@@ -26,13 +26,13 @@ static void bf16_numbers_stay(void **state)
             const float before = bits_float(half << 16);
             const uint16_t after = rounding_bf16(half << 16, words[w]);
             if (isnan(before))
-                assert_true(isnan(bits_float((uint32_t)after << 16)));
+                assert_true(isnan(dtype_bf16_to_f32(after)));
             else
                 assert_int_equal(after, half);
         }
     for (uint32_t low = 1; low < 0x10000; low *= 2)
-        assert_true(isnan(bits_float((uint32_t)rounding_bf16(0x7f800000u + low, 0xffff) << 16)));
-    assert_true(isnan(bits_float((uint32_t)rounding_bf16(0x7fffffffu, 0xffff) << 16)));
+        assert_true(isnan(dtype_bf16_to_f32(rounding_bf16(0x7f800000u + low, 0xffff))));
+    assert_true(isnan(dtype_bf16_to_f32(rounding_bf16(0x7fffffffu, 0xffff))));
 }
 
 /* Of all random words, as many round away from zero as the part that is cut off says. */
@@ -136,7 +136,7 @@ static double mean_of(struct fixture *f, int index, double *smallest, double *la
     *smallest = INFINITY, *largest = -INFINITY;
     for (int64_t i = 0; i < COUNT; i++) {
         const double value = state.tensor.dtype == PLX_BF16
-                                 ? bits_float((uint32_t)((uint16_t *)state.tensor.data)[i] << 16)
+                                 ? dtype_bf16_to_f32(((uint16_t *)state.tensor.data)[i])
                                  : ((float *)state.tensor.data)[i];
         sum += value;
         *smallest = fmin(*smallest, value), *largest = fmax(*largest, value);

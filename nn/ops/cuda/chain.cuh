@@ -3,26 +3,13 @@
  * the next one start as soon as all of its own blocks have; each waits by itself for those before
  * it, and may do before that what depends on none of them: read weights, turn positions to angles.
  *
- * A kernel of a chain calls chain_release, and chain_wait in every thread before it touches what an
- * earlier kernel writes or reads: so that when it has finished, all before it have. */
+ * A kernel of a chain calls dependency_release, and dependency_wait in every thread before it
+ * touches what an earlier kernel writes or reads: so that when it has finished, all before it have.
+ */
 #ifndef NN_OPS_CUDA_CHAIN_CUH
 #define NN_OPS_CUDA_CHAIN_CUH
 
-#include "numbers.cuh"
-
-static __device__ __forceinline__ void chain_wait(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-static __device__ __forceinline__ void chain_release(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
+#include "ops/cuda/numbers.cuh"
 
 /* With bytes of dynamic shared memory. */
 template <class... Parameters, class... Arguments>

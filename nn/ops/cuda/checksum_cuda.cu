@@ -1,5 +1,5 @@
 /* checksum_cuda.cu: whether two results have the same bits; see launch.h. */
-#include "numbers.cuh"
+#include "ops/cuda/numbers.cuh"
 
 namespace
 {

@@ -8,8 +8,8 @@
  * added, so who comes first does not show. */
 #include <cooperative_groups.h>
 
-#include "numbers.cuh"
-#include "../draw.h"
+#include "ops/cuda/numbers.cuh"
+#include "ops/draw.h"
 
 namespace
 {

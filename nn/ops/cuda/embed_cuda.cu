@@ -6,7 +6,7 @@
  * length. A block adds up one piece: ids that lie wholly inside go straight to the table, while
  * those cut by an end of the piece leave a partial row there, and a second kernel, for each id that
  * is cut, adds its partial rows up from the first to the last. */
-#include "numbers.cuh"
+#include "ops/cuda/numbers.cuh"
 
 namespace
 {

@@ -1,5 +1,5 @@
 /* gate_cuda.cu: SwiGLU and gates of heads; see launch.h. */
-#include "chain.cuh"
+#include "ops/cuda/chain.cuh"
 
 namespace
 {
@@ -11,8 +11,8 @@ __global__ void __launch_bounds__(THREADS)
     swiglu_kernel(T *y, const T *gate, const T *up, int64_t groups)
 {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    chain_release();
-    chain_wait();
+    dependency_release();
+    dependency_wait();
     if (i >= groups) return;
     float g[W], u[W];
     read_numbers(g, gate + i * W);
@@ -22,7 +22,8 @@ __global__ void __launch_bounds__(THREADS)
     write_numbers(y + i * W, g);
 }
 
-/* silu'(g) = s + g s (1 - s) with s = sigmoid(g). y, which may be dy, is what swiglu_kernel gives. */
+/* silu'(g) = s + g s (1 - s) with s = sigmoid(g). y, which may be dy, is what swiglu_kernel gives.
+ */
 template <class T, int W>
 __global__ void __launch_bounds__(THREADS)
     swiglu_backward_kernel(T *dgate, T *dup, T *y, const T *dy, const T *gate, const T *up,
@@ -113,7 +114,8 @@ const char *launch_swiglu_backward(plx_stream stream, plx_dtype dtype, void *dga
         const int64_t groups = count / w.value;
         swiglu_backward_kernel<T, w.value>
             <<<blocks_for(groups, THREADS), THREADS, 0, (cudaStream_t)stream>>>(
-                (T *)dgate, (T *)dup, (T *)product, (const T *)dy, (const T *)gate, (const T *)up, groups);
+                (T *)dgate, (T *)dup, (T *)product, (const T *)dy, (const T *)gate, (const T *)up,
+                groups);
     });
     return launched();
 }

@@ -4,7 +4,7 @@
  * enough that each thread has all its loads under way at once, and multiplies it with every row of
  * x, which the first-level cache holds. Sums are in float, in a fixed order. In a chain the first
  * loads of a constant weight are under way before the kernels ahead have finished. */
-#include "chain.cuh"
+#include "ops/cuda/chain.cuh"
 
 namespace
 {
@@ -29,14 +29,14 @@ __global__ void __launch_bounds__(THREADS)
     const W *row = weight + (n < N ? n : N - 1) * K;
     float sum[M] = {};
     bool waits = constant;
-    chain_release();
-    if (!waits) chain_wait();
+    dependency_release();
+    if (!waits) dependency_wait();
     for (int64_t first = lane * WIDE<W>; first < K; first += AHEAD<W> * TEAM * WIDE<W>) {
         group<W, WIDE<W>> ahead[AHEAD<W>];
 #pragma unroll
         for (int a = 0; a < AHEAD<W>; a++)
             if (first + a * TEAM * WIDE<W> < K) ahead[a].load(row + first + a * TEAM * WIDE<W>);
-        if (waits) chain_wait();
+        if (waits) dependency_wait();
         waits = false;
 #pragma unroll
         for (int a = 0; a < AHEAD<W>; a++) {
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(THREADS)
             }
         }
     }
-    if (waits) chain_wait();
+    if (waits) dependency_wait();
     const float unit = scale != NULL && n < N ? scale[n] : 1;
 #pragma unroll
     for (int m = 0; m < M; m++) {

@@ -9,8 +9,8 @@
  *
  * A row is summed as gemv_cuda.cu does: a power of two of warps take turns along it, and their sums
  * are added in order. So results are the same bits as one product after another. */
-#include "chain.cuh"
-#include "hopper.cuh"
+#include "cuda/ptx_sm90.cuh"
+#include "ops/cuda/chain.cuh"
 
 namespace
 {
@@ -231,7 +231,7 @@ __device__ __forceinline__ finish finish_of(const struct gemv_list &list, int re
     return f;
 }
 
-/* Behind chain_wait. */
+/* Behind dependency_wait. */
 template <class C> __device__ __forceinline__ void read_add(const struct gemv_list &list, finish &f)
 {
     const struct gemv_item &item = list.items[f.at.item];
@@ -270,17 +270,18 @@ __global__ void __launch_bounds__(THREADS, 2)
     const int results = list.gated ? rows / 2 : rows, part = threadIdx.x / 32 & ((1 << shift) - 1);
     const int result = threadIdx.x % MOST_ROWS, m_of = threadIdx.x / MOST_ROWS;
     const bool writes = result < results && m_of < list.rows && m_of < M;
-    if (threadIdx.x == 0) ask<W>(list, first, rows, shared_place(memory), shared_place(&arrived));
-    chain_release();
+    if (threadIdx.x == 0)
+        ask<W>(list, first, rows, shared_address(memory), shared_address(&arrived));
+    dependency_release();
     if (NORM) prefetch(list.gain, K);
     finish f = {};
     if (writes) f = finish_of(list, (list.gated ? first / 2 : first) + result, m_of);
-    chain_wait();
+    dependency_wait();
     float v[M][GROUPS][8];
     if (writes) read_add<C>(list, f);
     read_x<W, M, NORM, FULL>(list, v, of_part, part, shift);
     __syncthreads(); /* the barrier is there */
-    mbarrier_wait(shared_place(&arrived), 0);
+    mbarrier_wait(shared_address(&arrived), 0);
     multiply<W, M, FULL>((const W *)memory, v, sums, rows, K, part, shift);
     __syncthreads();
     if (writes)

@@ -7,7 +7,7 @@
  * cache. The terms of the sum are added up with compensation, because a confident loss,
  * log(1 + little), is as small as what rounding would leave. A row of a few hundred logits belongs
  * to a warp, which holds it in registers. */
-#include "numbers.cuh"
+#include "ops/cuda/numbers.cuh"
 
 namespace
 {
@@ -195,10 +195,8 @@ static __device__ __forceinline__ double finish_row(struct softmax_row &row, flo
 template <class T> static __device__ __forceinline__ float share(float logit, float most)
 {
     const float log2e = 1.44269504f;
-    float term;
     if (sizeof(T) != sizeof(bf16)) return expf(logit - most);
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(term) : "f"(fmaf(logit, log2e, -most * log2e)));
-    return term;
+    return power_of_two(fmaf(logit, log2e, -most * log2e));
 }
 
 /* scale (softmax - one-hot) in place of the logits at v. The target's own is in double: it is the

@@ -6,7 +6,7 @@
 #ifndef NN_OPS_CUDA_NORM_CUH
 #define NN_OPS_CUDA_NORM_CUH
 
-#include "numbers.cuh"
+#include "ops/cuda/numbers.cuh"
 
 enum { THREADS = 256 };
 
@@ -37,6 +37,19 @@ template <class Work> static inline bool for_layout(int64_t E, const Work &work)
 }
 
 static constexpr int64_t longest_row = layout<512, 4>::longest;
+
+/* This thread's groups of a row of x, unless it lies behind the last. */
+template <class L, class T>
+static __device__ __forceinline__ void load_row(group<T, 8> (&groups)[L::chunks], const T *x,
+                                                int64_t row, int64_t rows, int E)
+{
+    const int lane = threadIdx.x % L::team;
+#pragma unroll
+    for (int c = 0; c < L::chunks; c++) {
+        const int e = (c * L::team + lane) * 8;
+        if (row < rows && e < E) groups[c].load(x + row * E + e);
+    }
+}
 
 /* One row of sums over the teams of a block. */
 template <class L>

@@ -1,7 +1,7 @@
 /* norm_cuda.cu: RMSNorm, biases, and the sums over rows of their gradients; see launch.h and
  * norm.cuh. */
-#include "chain.cuh"
-#include "norm.cuh"
+#include "ops/cuda/chain.cuh"
+#include "ops/cuda/norm.cuh"
 
 namespace
 {
@@ -22,13 +22,9 @@ __global__ void __launch_bounds__(L::threads)
     const int64_t row = (int64_t)blockIdx.x * L::teams + threadIdx.x / L::team;
     group<T, 8> in[L::chunks];
     float squares = 0;
-    chain_release();
-    chain_wait();
-#pragma unroll
-    for (int c = 0; c < L::chunks; c++) {
-        const int e = (c * L::team + lane) * 8;
-        if (row < rows && e < E) in[c].load(x + row * E + e);
-    }
+    dependency_release();
+    dependency_wait();
+    load_row<L>(in, x, row, rows, E);
 #pragma unroll
     for (int c = 0; c < L::chunks; c++) {
         const int e = (c * L::team + lane) * 8;

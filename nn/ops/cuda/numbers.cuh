@@ -10,7 +10,8 @@
 #include <float.h>
 #include <stdint.h>
 
-#include "launch.h"
+#include "cuda/instructions.cuh"
+#include "ops/cuda/launch.h"
 
 typedef __nv_bfloat16 bf16;
 
@@ -115,13 +116,6 @@ template <> struct group<int8_t, 16> {
     }
 };
 
-static __device__ __forceinline__ uint32_t packed_pair(float low, float high)
-{
-    uint32_t pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
-
 template <> struct group<bf16, 8> {
     uint4 words;
 
@@ -144,8 +138,8 @@ template <> struct group<bf16, 8> {
     }
     __device__ __forceinline__ void set(const float (&v)[8])
     {
-        words = make_uint4(packed_pair(v[0], v[1]), packed_pair(v[2], v[3]),
-                           packed_pair(v[4], v[5]), packed_pair(v[6], v[7]));
+        words = make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+                           pack_bf16(v[6], v[7]));
     }
 };
 

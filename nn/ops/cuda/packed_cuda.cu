@@ -1,5 +1,5 @@
 /* packed_cuda.cu: products with weights of bf16 or int8, and rows of such tables; see launch.h. */
-#include "numbers.cuh"
+#include "ops/cuda/numbers.cuh"
 
 namespace
 {

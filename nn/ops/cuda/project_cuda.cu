@@ -6,7 +6,7 @@
  * free, so a thread loads 16 neighbours of a weight row at once and multiplies them in four steps
  * of four, with the same neighbours of x. The warps of a block share the length of 16 weight rows,
  * and add what each has in a fixed order. */
-#include "chain.cuh"
+#include "ops/cuda/chain.cuh"
 
 namespace
 {
@@ -25,15 +25,6 @@ static __device__ __forceinline__ uint32_t pair_of_bytes(uint32_t word, int shif
 {
     const float low = (float)(int8_t)(word >> shift), high = (float)(int8_t)(word >> (shift + 8));
     return __byte_perm(__float_as_uint(low), __float_as_uint(high), 0x7632);
-}
-
-static __device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&a)[4],
-                                                uint32_t b0, uint32_t b1)
-{
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 static __device__ __forceinline__ uint4 load16(const void *from, bool exists)
@@ -73,8 +64,8 @@ static __device__ __forceinline__ void add_products(float (&sums)[GROUPS][4],
                                pair_of_bytes(above, 16), pair_of_bytes(below, 16)};
 #pragma unroll
         for (int c = 0; c < GROUPS; c++)
-            multiply(sums[c], a, word_of(v[c][step / 2], step % 2 * 2),
-                     word_of(v[c][step / 2], step % 2 * 2 + 1));
+            multiply_add(sums[c], a[0], a[1], a[2], a[3], word_of(v[c][step / 2], step % 2 * 2),
+                         word_of(v[c][step / 2], step % 2 * 2 + 1));
     }
 }
 
@@ -90,7 +81,7 @@ __global__ void __launch_bounds__(WARPS * 32)
     const int8_t *from[2];
     float sums[GROUPS][4] = {};
     bool waits = true;
-    chain_release();
+    dependency_release();
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int64_t n = first + g + 8 * half;
@@ -104,7 +95,7 @@ __global__ void __launch_bounds__(WARPS * 32)
             ahead[i].row[0] = load16(from[0] + k, k < K);
             ahead[i].row[1] = load16(from[1] + k, k < K);
         }
-        if (waits) chain_wait();
+        if (waits) dependency_wait();
         waits = false;
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
@@ -112,7 +103,7 @@ __global__ void __launch_bounds__(WARPS * 32)
             if (chunk < K) add_products<GROUPS>(sums, ahead[i], x, rows, K, chunk + 16 * t);
         }
     }
-    if (waits) chain_wait();
+    if (waits) dependency_wait();
 #pragma unroll
     for (int c = 0; c < GROUPS; c++)
 #pragma unroll

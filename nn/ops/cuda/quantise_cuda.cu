@@ -7,7 +7,7 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
-#include "norm.cuh"
+#include "ops/cuda/norm.cuh"
 
 namespace
 {
@@ -70,11 +70,7 @@ __global__ void __launch_bounds__(L::threads)
     const int lane = threadIdx.x % L::team;
     const int64_t row = (int64_t)blockIdx.x * L::teams + threadIdx.x / L::team;
     group<T, 8> in[L::chunks];
-#pragma unroll
-    for (int c = 0; c < L::chunks; c++) {
-        const int e = (c * L::team + lane) * 8;
-        if (row < rows && e < E) in[c].load(x + row * E + e);
-    }
+    load_row<L>(in, x, row, rows, E);
     uint32_t largest = 0;
 #pragma unroll
     for (int c = 0; c < L::chunks; c++) {

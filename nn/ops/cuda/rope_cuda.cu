@@ -3,8 +3,8 @@
  * An angle is a position times a frequency, up to many thousands, so it is reduced in double; its
  * sine and cosine are then those of a float below one half turn. A block takes a few tokens: first
  * it computes the turns of each once, then all heads use them. */
-#include "chain.cuh"
-#include "norm.cuh"
+#include "ops/cuda/chain.cuh"
+#include "ops/cuda/norm.cuh"
 
 namespace
 {
@@ -126,7 +126,8 @@ static __device__ __forceinline__ void read_gain(float (&weight)[2][8], const fl
     read_numbers(weight[1], gain + pairs + pair);
 }
 
-/* `each` blocks for each kind of heads. Each head is loaded while the one before it is worked on. */
+/* `each` blocks for each kind of heads. Each head is loaded while the one before it is worked on.
+ */
 template <class T, int TEAM>
 __global__ void __launch_bounds__(THREADS)
     norm_rope_kernel(const __grid_constant__ struct heads_list list, const int32_t *positions,
@@ -143,12 +144,12 @@ __global__ void __launch_bounds__(THREADS)
     const int heads = count * H;
     const bool many = heads > TEAMS; /* few heads are loaded when the turns are known */
     half_heads<T> next;
-    chain_release();
-    if (many) chain_wait();
+    dependency_release();
+    if (many) dependency_wait();
     if (many) next.load(x + (first * H + team) * D, pair, PAIRS);
     compute_turns<8>(turned, turns, positions, first, count, PAIRS, false);
     __syncthreads();
-    if (!many) chain_wait();
+    if (!many) dependency_wait();
     if (!many && team < heads) next.load(x + (first * H + team) * D, pair, PAIRS);
     for (int start = 0; start < heads; start += TEAMS) {
         const int head = start + team;

@@ -12,12 +12,13 @@
  *
  * A product may read what the one before it wrote, so its tiles wait until all tiles of its matrix
  * before it are written: a counter for each matrix says how many are, and a warp adds to it when a
- * tile's stores are done. All blocks are on the GPU at once, which a cooperative launch sees to, and
- * take tiles in order, so that what a tile waits for is always under way. A few matrices go through the whole chain before the next do,
- * so that the second-level cache keeps some of what is between two products. */
-#include "hopper.cuh"
-#include "launch_update.h"
-#include "numbers.cuh"
+ * tile's stores are done. All blocks are on the GPU at once, which a cooperative launch sees to,
+ * and take tiles in order, so that what a tile waits for is always under way. A few matrices go
+ * through the whole chain before the next do, so that the second-level cache keeps some of what is
+ * between two products. */
+#include "ops/cuda/launch_update.h"
+#include "ops/cuda/numbers.cuh"
+#include "ops/cuda/wgmma.cuh"
 
 #include <cuda_fp16.h>
 
@@ -155,8 +156,8 @@ static __device__ __forceinline__ void bring_tile(const symmetric_args &args, co
     const link link = args.links[tile.product];
     const uint32_t before = (uint32_t)args.tiles * (uint32_t)tile.product;
     const int first = first_step(link, tile), boxes = COLUMNS / BOX >> (int)tile.half;
-    while (counter_read(&args.written[tile.matrix]) < before) __nanosleep(100);
-    proxy_fence();
+    while (load_acquire(&args.written[tile.matrix]) < before) __nanosleep(100);
+    proxy_fence_global();
     for (int step = 0; step < link.steps; step++) {
         const uint32_t target = at.stages + stage.place * STAGE_BYTES;
         const uint32_t full = at.full + 8 * stage.place;
@@ -190,7 +191,7 @@ static __device__ __forceinline__ void sums_from(float *sums, uint32_t slice, fl
     const int lane = threadIdx.x % 32, row = threadIdx.x % GROUP / 32 * 16 + lane / 4;
 #pragma unroll
     for (int k = 0; k < 16; k++) {
-        const uint32_t pair = shared_read(slice + swizzled(row + k % 2 * 8, k / 2) + lane % 4 * 4);
+        const uint32_t pair = load_shared(slice + swizzled(row + k % 2 * 8, k / 2) + lane % 4 * 4);
         const float2 numbers = __half22float2(*(const __half2 *)&pair);
         sums[2 * k] = beta * numbers.x, sums[2 * k + 1] = beta * numbers.y;
     }
@@ -232,9 +233,9 @@ static __device__ __forceinline__ void multiply(tile_sums &sums, uint32_t left, 
         const uint64_t a = wgmma_matrix(left + along, leading);
         const uint64_t b = wgmma_matrix(right + along, leading);
         if (WIDE)
-            wgmma_add<HALF, TALL>(sums.left, sums.right, a, b);
+            wgmma_add_columns<HALF, TALL>(sums.left, sums.right, a, b);
         else
-            wgmma_add<HALF, TALL>(sums.left, a, b);
+            wgmma_add_columns<HALF, TALL>(sums.left, a, b);
     }
 }
 
@@ -282,10 +283,7 @@ static __device__ __forceinline__ void multiply_tile(tile_sums &sums, const link
 
 static __device__ __forceinline__ uint32_t pair_of(bool half, float low, float high)
 {
-    uint32_t pair;
-    if (!half) return packed_pair(low, high);
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
+    return half ? pack_f16(low, high) : pack_bf16(low, high);
 }
 
 /* Where a chunk of 16 bytes lies in a transposed strip, of rows of two. */
@@ -334,14 +332,14 @@ struct strip_part {
         const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int n = 0; n < 4; n++)
-            numbers[n] = shared_read_wide(strip + swizzled(4 * n + lane / 8, lane % 8));
+            numbers[n] = load_shared_wide(strip + swizzled(4 * n + lane / 8, lane % 8));
     }
     __device__ __forceinline__ void read_mirrored(uint32_t strip)
     {
         const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int n = 0; n < 4; n++)
-            numbers[n] = shared_read_wide(strip + mirrored_place(16 * n + lane / 2, lane % 2));
+            numbers[n] = load_shared_wide(strip + mirrored_place(16 * n + lane / 2, lane % 2));
     }
     /* From c on, as far as rows and columns reach. */
     template <int CHUNKS>
@@ -397,8 +395,8 @@ static __device__ __forceinline__ void count_tile(const symmetric_args &args, co
 {
     mbarrier_wait(at.stored + 8 * signal.place, signal.round);
     __threadfence();
-    proxy_fence();
-    counter_add(&args.written[tile.matrix]);
+    proxy_fence_global();
+    add_release(&args.written[tile.matrix]);
     mbarrier_arrive(at.counted + 8 * signal.place);
     signal.advance();
 }
@@ -428,8 +426,8 @@ __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ unsigned char raw[];
     __shared__ uint64_t barriers[2 * STAGES + 2 * SIGNALS];
     const int warp = threadIdx.x / 32;
-    places at = {.stages = (shared_place(raw) + 1023) / 1024 * 1024,
-                 .full = shared_place(barriers)};
+    places at = {.stages = (shared_address(raw) + 1023) / 1024 * 1024,
+                 .full = shared_address(barriers)};
     at.strips = at.stages + STAGES * STAGE_BYTES + warp * 2 * STRIP_BYTES;
     at.empty = at.full + 8 * STAGES;
     at.stored = at.empty + 8 * STAGES;

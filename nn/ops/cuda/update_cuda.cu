@@ -4,10 +4,9 @@
  * element. Blocks take pieces of CHUNK elements, four neighbours a thread and access where
  * addresses allow. Sums are in double, over pieces whose borders depend on the tensor alone, so
  * they repeat bit for bit. */
-#include "launch_update.h"
-#include "numbers.cuh"
-
-#include "../rounding.h"
+#include "ops/cuda/launch_update.h"
+#include "ops/cuda/numbers.cuh"
+#include "ops/rounding.h"
 
 namespace
 {
@@ -48,7 +47,7 @@ template <> __device__ __forceinline__ void store(float *to, const float (&v)[4]
 
 template <> __device__ __forceinline__ void store(bf16 *to, const float (&v)[4])
 {
-    *(uint2 *)to = make_uint2(packed_pair(v[0], v[1]), packed_pair(v[2], v[3]));
+    *(uint2 *)to = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]));
 }
 
 /* States are stored as they are in float; in bf16 they are rounded by 16 bits of each word. */

@@ -1,5 +1,5 @@
 /* vector_cuda.cu: kernels over plain lists of numbers; see launch.h. */
-#include "numbers.cuh"
+#include "ops/cuda/numbers.cuh"
 
 namespace
 {

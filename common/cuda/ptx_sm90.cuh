@@ -1,5 +1,4 @@
-/* ptx_sm90.cuh: the instructions of Hopper that kernels of this library use, one thin function
- * each.
+/* ptx_sm90.cuh: the instructions of Hopper that kernels use, one thin function each.
  *
  * Nothing here decides anything: names and operands follow the PTX manual, and what must be ordered
  * with what is said where it is used. Four families: barriers in shared memory that also count
@@ -50,24 +49,23 @@ PTX_INLINE void mbarrier_arrive_copies(uint32_t barrier)
     asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
+#define MBARRIER_WAIT(scope)                                                                       \
+    asm volatile("{\n.reg .pred done;\nAGAIN:\n"                                                   \
+                 "mbarrier.try_wait.parity.acquire." scope ".shared::cta.b64 done, [%0], %1;\n"    \
+                 "@!done bra.uni AGAIN;\n}" ::"r"(barrier),                                        \
+                 "r"(parity)                                                                       \
+                 : "memory")
+
 /* Waits for the end of the phase with this parity. */
 PTX_INLINE void mbarrier_wait(uint32_t barrier, uint32_t parity)
 {
-    asm volatile("{\n.reg .pred done;\nAGAIN:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra.uni AGAIN;\n}" ::"r"(barrier),
-                 "r"(parity)
-                 : "memory");
+    MBARRIER_WAIT("cta");
 }
 
 /* The same where other blocks of the cluster have stored what is waited for. */
 PTX_INLINE void mbarrier_wait_cluster(uint32_t barrier, uint32_t parity)
 {
-    asm volatile("{\n.reg .pred done;\nAGAIN:\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra.uni AGAIN;\n}" ::"r"(barrier),
-                 "r"(parity)
-                 : "memory");
+    MBARRIER_WAIT("cluster");
 }
 
 /* Stores 8 or 16 bytes in the memory of a block of the cluster, which counts on that block's
@@ -105,6 +103,12 @@ PTX_INLINE void proxy_fence(void)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* Between ordinary accesses and copies to and from any memory, either way. */
+PTX_INLINE void proxy_fence_global(void)
+{
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+
 /* Sixteen bytes of shared memory become zero. */
 PTX_INLINE void shared_clear(uint32_t address)
 {
@@ -139,7 +143,17 @@ PTX_INLINE void tma_prefetch_map(const CUtensorMap *map)
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-/* The box at the given coordinates, fastest axis first, to shared memory; completes on barrier. */
+/* The box at the given coordinates, fastest axis first, to shared memory; completes on barrier.
+ * Maps have three axes, or four. */
+PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, int z,
+                         uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(target),
+                 "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
+                 : "memory");
+}
+
 PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, int z, int w,
                          uint32_t barrier)
 {
@@ -344,83 +358,39 @@ WGMMA_SHAPE(64, "128", "%64", "%65", "%66", "%67", "%68")
 WGMMA_PRODUCT(32, "64", "%32", "%33")
 WGMMA_PRODUCT(64, "128", "%64", "%65")
 
-/* Stores four 8x8 matrices of 16-bit elements, each transposed; lanes 8n..8n+7 give the addresses
- * of the rows of transposed matrix n. */
-PTX_INLINE void store_matrices_transposed(uint32_t address, const uint32_t *m)
+/* Four 8x8 matrices of 16-bit elements, as products leave them, to shared memory; lanes 8n..8n+7
+ * give the addresses of the rows of matrix n, which is transposed before if asked. */
+template <bool TRANSPOSED> PTX_INLINE void store_matrices(uint32_t address, const uint32_t *m)
 {
-    asm volatile(
-        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
-        "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
-        : "memory");
+    if (TRANSPOSED)
+        asm volatile(
+            "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+            "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
+            : "memory");
+    else
+        asm volatile(
+            "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+            "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
+            : "memory");
 }
 
 /* ---- Arithmetic --------------------------------------------------------------------------------
  */
 
-/* 2^x; denormal results become zero. */
-PTX_INLINE float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* Two values as bf16, the first in the lower half. */
-PTX_INLINE uint32_t bf16_pack(float low, float high)
-{
-    uint32_t pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
-
-/* Two values as fp16, the first in the lower half, and back. */
-PTX_INLINE uint32_t half_pack(float low, float high)
-{
-    uint32_t pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
-
-PTX_INLINE void half_unpack(uint32_t pair, float &low, float &high)
-{
-    asm("{.reg .f16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}"
-        : "=f"(low), "=f"(high)
-        : "r"(pair));
-}
-
-PTX_INLINE float bf16_low(uint32_t pair)
-{
-    return __uint_as_float(pair << 16);
-}
-
-PTX_INLINE float bf16_high(uint32_t pair)
-{
-    return __uint_as_float(pair & 0xffff0000u);
-}
-
-/* The same in the format of a product. */
+/* Pairs of values in the format of a product, the first in the lower half. */
 template <int FORMAT> PTX_INLINE uint32_t pair_pack(float low, float high)
 {
-    if constexpr (FORMAT == WGMMA_BF16) return bf16_pack(low, high);
-    uint32_t pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
+    return FORMAT == WGMMA_BF16 ? pack_bf16(low, high) : pack_f16(low, high);
 }
 
 template <int FORMAT> PTX_INLINE float pair_low(uint32_t pair)
 {
-    if constexpr (FORMAT == WGMMA_BF16) return bf16_low(pair);
-    float value;
-    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l;}" : "=f"(value) : "r"(pair));
-    return value;
+    return FORMAT == WGMMA_BF16 ? low_bf16(pair) : low_f16(pair);
 }
 
 template <int FORMAT> PTX_INLINE float pair_high(uint32_t pair)
 {
-    if constexpr (FORMAT == WGMMA_BF16) return bf16_high(pair);
-    float value;
-    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h;}" : "=f"(value) : "r"(pair));
-    return value;
+    return FORMAT == WGMMA_BF16 ? high_bf16(pair) : high_f16(pair);
 }
 
 #endif

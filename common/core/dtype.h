@@ -1,4 +1,5 @@
-/* dtype.h: single values between f32 or f64 and the narrow floating-point dtypes: bf16 (the upper
+/* dtype.h: floating-point values as the integers of the same bits, and single values between f32 or
+ * f64 and the narrow floating-point dtypes: bf16 (the upper
  * half of an f32), f16 (IEEE half) and f8e4m3 (4 bits of exponent, 3 of mantissa, no infinity).
  *
  * Rounding is to nearest, ties to even; a NaN stays a NaN. What lies beyond the largest f8e4m3,
@@ -11,16 +12,30 @@
 
 #include "parallax/parallax.h"
 
-static inline uint32_t dtype_f32_bits(float value)
+static inline uint32_t float_bits(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
-static inline float dtype_bits_f32(uint32_t bits)
+static inline float bits_float(uint32_t bits)
 {
     float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint64_t double_bits(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline double bits_double(uint64_t bits)
+{
+    double value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
@@ -31,24 +46,24 @@ static inline float dtype_f64_to_odd_f32(double value)
 {
     float nearest = (float)value;
     if ((double)nearest == value || value != value) return nearest;
-    uint32_t bits = dtype_f32_bits(nearest);
+    uint32_t bits = float_bits(nearest);
     double magnitude = value < 0 ? -value : value;
     double reached = nearest < 0 ? -(double)nearest : (double)nearest;
     if (reached > magnitude) bits -= 1;
-    return dtype_bits_f32(bits | 1u);
+    return bits_float(bits | 1u);
 }
 
 /* ---- bf16 ------------------------------------------------------------------------------------ */
 
 static inline float dtype_bf16_to_f32(uint16_t value)
 {
-    return dtype_bits_f32((uint32_t)value << 16);
+    return bits_float((uint32_t)value << 16);
 }
 
 /* The payload of a NaN may lie in the half that is cut off, so the quiet bit is set. */
 static inline uint16_t dtype_f32_to_bf16(float value)
 {
-    uint32_t bits = dtype_f32_bits(value);
+    uint32_t bits = float_bits(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((bits >> 16) | 0x40u);
     bits += 0x7fffu + ((bits >> 16) & 1u);
     return (uint16_t)(bits >> 16);
@@ -66,19 +81,19 @@ static inline uint16_t dtype_f64_to_bf16(double value)
 static inline float dtype_f16_to_f32(uint16_t value)
 {
     uint32_t magnitude = (uint32_t)(value & 0x7fff) << 13, sign = (uint32_t)(value & 0x8000) << 16;
-    if (magnitude >= 0x0f800000u) return dtype_bits_f32(sign | 0x70000000u | magnitude);
-    return dtype_bits_f32(sign | dtype_f32_bits(dtype_bits_f32(magnitude) * 0x1p112f));
+    if (magnitude >= 0x0f800000u) return bits_float(sign | 0x70000000u | magnitude);
+    return bits_float(sign | float_bits(bits_float(magnitude) * 0x1p112f));
 }
 
 /* Below the normal numbers the sum with 0.5, whose last place is that of a subnormal f16, rounds.
  */
 static inline uint16_t dtype_f32_to_f16(float value)
 {
-    uint32_t bits = dtype_f32_bits(value), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    uint32_t bits = float_bits(value), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
     if (size > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
     if (size >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
     if (size < 0x38800000u)
-        return (uint16_t)(sign | (dtype_f32_bits(dtype_bits_f32(size) + 0.5f) - 0x3f000000u));
+        return (uint16_t)(sign | (float_bits(bits_float(size) + 0.5f) - 0x3f000000u));
     size += 0xfffu + (size >> 13 & 1u);
     return (uint16_t)(sign | (size - 0x38000000u) >> 13);
 }
@@ -93,18 +108,18 @@ static inline uint16_t dtype_f64_to_f16(double value)
 static inline float dtype_f8_to_f32(uint8_t value)
 {
     uint32_t magnitude = (uint32_t)(value & 0x7f) << 20, sign = (uint32_t)(value & 0x80) << 24;
-    if ((value & 0x7f) == 0x7f) return dtype_bits_f32(sign | 0x7fc00000u);
-    return dtype_bits_f32(sign | dtype_f32_bits(dtype_bits_f32(magnitude) * 0x1p120f));
+    if ((value & 0x7f) == 0x7f) return bits_float(sign | 0x7fc00000u);
+    return bits_float(sign | float_bits(bits_float(magnitude) * 0x1p120f));
 }
 
 /* As f16; the last place of 2^14 is that of a subnormal f8e4m3. */
 static inline uint8_t dtype_f32_to_f8(float value)
 {
-    uint32_t bits = dtype_f32_bits(value), sign = bits >> 24 & 0x80u, size = bits & 0x7fffffffu;
+    uint32_t bits = float_bits(value), sign = bits >> 24 & 0x80u, size = bits & 0x7fffffffu;
     if (size > 0x7f800000u) return (uint8_t)(sign | 0x7fu);
     if (size >= 0x43e00000u) return (uint8_t)(sign | 0x7eu);
     if (size < 0x3c800000u)
-        return (uint8_t)(sign | (dtype_f32_bits(dtype_bits_f32(size) + 0x1p14f) - 0x46800000u));
+        return (uint8_t)(sign | (float_bits(bits_float(size) + 0x1p14f) - 0x46800000u));
     size += 0x7ffffu + (size >> 20 & 1u);
     return (uint8_t)(sign | (size - 0x3c000000u) >> 20);
 }

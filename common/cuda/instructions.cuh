@@ -33,6 +33,23 @@ static __device__ __forceinline__ void store_shared(uint32_t target, uint4 value
                  : "memory");
 }
 
+static __device__ __forceinline__ uint32_t load_shared(uint32_t address)
+{
+    uint32_t word;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
+    return word;
+}
+
+static __device__ __forceinline__ uint4 load_shared_wide(uint32_t address)
+{
+    uint4 words;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                 : "r"(address)
+                 : "memory");
+    return words;
+}
+
 /* ---- Matrix fragments ---------------------------------------------------------------------------
  */
 
@@ -115,7 +132,7 @@ static __device__ __forceinline__ float high_f16(uint32_t packed)
     return __half2float(__ushort_as_half((unsigned short)(packed >> 16)));
 }
 
-/* 2^x to about 2^-22; 2^-infinity is 0 and NaN stays NaN. */
+/* 2^x to about 2^-22; denormal results become zero, 2^-infinity is 0 and NaN stays NaN. */
 static __device__ __forceinline__ float power_of_two(float x)
 {
     float y;
@@ -134,6 +151,19 @@ add_acquire_release(unsigned long long *counter, unsigned long long value)
                  : "l"(counter), "l"(value)
                  : "memory");
     return old;
+}
+
+/* What this thread has done before an addition is seen by those who read the sum. */
+static __device__ __forceinline__ void add_release(uint32_t *counter)
+{
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+static __device__ __forceinline__ uint32_t load_acquire(const uint32_t *counter)
+{
+    uint32_t count;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(count) : "l"(counter) : "memory");
+    return count;
 }
 
 /* What a word holds now, not a copy that the first cache has of it. */
