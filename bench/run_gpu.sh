@@ -63,6 +63,7 @@ measure_grid() {
 }
 measure_paged() {
     peers peer-decode.jsonl decode
+    ours lengths peer-decode.jsonl --pass decode --lengths
     for page in 16 64; do ours "page-$page" peer-decode.jsonl --pass decode --page "$page"; done
 }
 measure_tokens() {

@@ -162,6 +162,7 @@ static plx_status for_cases(struct bench *bench, case_action action, struct erro
                                              .cache = decode && o->f8 ? PLX_F8E4M3 : o->dtypes[t],
                                              .cold = o->cold,
                                              .page = decode ? o->page : 0,
+                                             .lengths = decode && o->lengths,
                                              .tokens = o->tokens > 0 ? o->tokens : 1,
                                              .deterministic =
                                                  o->deterministic && o->passes[p] == PLX_BACKWARD};

@@ -27,6 +27,7 @@ struct bench_attention_options {
     bool cold;           /* empty the caches before every call */
     bool deterministic;  /* ask backward for the same bits on every run */
     int64_t page;        /* keys a page of decode's cache; 0: contiguous */
+    bool lengths;        /* decode reads the length of every sequence, as it does with pages */
     int64_t tokens;      /* queries a sequence of decode; 0: one */
     bool f8;             /* decode's cache is f8e4m3, with scales of 1 */
     double probe_offset; /* standard deviations of r.k by which its mean is moved from 0 */

@@ -17,7 +17,12 @@ int64_t bench_time(const struct bench_case *c)
     return c->pass == PLX_DECODE ? c->tokens : c->shape.l;
 }
 
-/* ---- Pages ---- */
+/* ---- Lengths and pages ---- */
+
+bool bench_lengths(const struct bench_case *c)
+{
+    return c->lengths || c->page > 0;
+}
 
 int64_t bench_pages(const struct bench_case *c)
 {
@@ -60,10 +65,8 @@ struct bench_arguments bench_arguments(const struct bench_case *c, plx_pass pass
     struct bench_arguments args = {
         .attention = {.causal = c->causal, .deterministic = c->deterministic},
         .tensors = {.q = query, .r = query, .k = key, .v = key, .o = query_out}};
-    if (c->page > 0) {
-        args.attention.k_pages = plx_tensor_dense(NULL, PLX_I32, 2, pages);
-        args.attention.k_lengths = plx_tensor_dense(NULL, PLX_I32, 1, pages);
-    }
+    if (c->page > 0) args.attention.k_pages = plx_tensor_dense(NULL, PLX_I32, 2, pages);
+    if (bench_lengths(c)) args.attention.k_lengths = plx_tensor_dense(NULL, PLX_I32, 1, pages);
     if (pass == PLX_DECODE) return args;
     struct plx_parallax_args *t = &args.tensors;
     t->lse = t->probe_mean = row;

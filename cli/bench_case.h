@@ -14,6 +14,7 @@ struct bench_case {
     bool cold;          /* caches are emptied before every call */
     bool deterministic; /* of backward */
     int64_t page;       /* keys a page of decode's cache; 0: contiguous */
+    bool lengths;       /* decode reads the length of every sequence, as it does with pages */
     int64_t tokens;     /* queries a sequence of decode */
     plx_dtype cache;    /* of keys and values: dtype, or in decode f8e4m3 with scales of 1 */
 };
@@ -62,6 +63,8 @@ int64_t bench_time(const struct bench_case *c);
 /* The tensors as an array of SLOTS. */
 struct plx_tensor *bench_slots(struct bench_arguments *args);
 
+/* True where the call has a list of lengths. */
+bool bench_lengths(const struct bench_case *c);
 /* Pages of a sequence, and where in the pool the n-th of all pages lies: scattered, each once. */
 int64_t bench_pages(const struct bench_case *c);
 int64_t bench_page(const struct bench_case *c, int64_t n);

@@ -55,11 +55,11 @@ static void print_json(const struct bench_report *report, const struct bench_cas
     fprintf(file, "\"b\": %lld, \"hq\": %lld, \"hkv\": %lld, \"l\": %lld, \"d\": %lld, ",
             (long long)s.b, (long long)s.hq, (long long)s.hkv, (long long)s.l, (long long)s.d);
     fprintf(file,
-            "\"dtype\": \"%s\", \"causal\": %s, \"cold\": %s, \"page\": %lld, "
+            "\"dtype\": \"%s\", \"causal\": %s, \"cold\": %s, \"page\": %lld, \"lengths\": %s, "
             "\"tokens\": %lld, \"cache\": \"%s\", \"deterministic\": %s, ",
             plx_dtype_name(c->dtype), c->causal ? "true" : "false", c->cold ? "true" : "false",
-            (long long)c->page, (long long)bench_time(c), plx_dtype_name(c->cache),
-            c->deterministic ? "true" : "false");
+            (long long)c->page, bench_lengths(c) ? "true" : "false", (long long)bench_time(c),
+            plx_dtype_name(c->cache), c->deterministic ? "true" : "false");
     fprintf(file, "\"us\": %.3f, \"tflops\": %.6g, \"tb_s\": %.6g, ", seconds * 1e6,
             bench_flops(c) / seconds * 1e-12, bench_bytes(c) / seconds * 1e-12);
     fprintf(file, "\"limit_pct\": %.1f, \"err\": %.3g, \"commit\": \"%.*s\"}\n", 100 * share,
@@ -72,6 +72,7 @@ static void print_variant(FILE *file, const struct bench_case *c)
     fprintf(file, "%-5s %s%s%s", plx_dtype_name(c->dtype), c->causal ? "causal" : "full",
             c->cold ? " cold" : "", c->deterministic ? " deterministic" : "");
     if (c->cache != c->dtype) fprintf(file, " %s cache", plx_dtype_name(c->cache));
+    if (c->lengths) fputs(" lengths", file);
     if (c->page > 0) fprintf(file, " page %lld", (long long)c->page);
     if (c->pass == PLX_DECODE && c->tokens > 1) fprintf(file, " %lld tokens", (long long)c->tokens);
 }

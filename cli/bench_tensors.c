@@ -35,7 +35,7 @@ void bench_tensors_reserve(struct bench_tensors *tensors, const struct bench_cas
     }
     const size_t pages = (size_t)(c->shape.b * bench_pages(c)), lengths = (size_t)c->shape.b;
     if (pages > tensors->pages_count) tensors->pages_count = pages;
-    if (pages > 0 && lengths > tensors->lengths_count) tensors->lengths_count = lengths;
+    if (bench_lengths(c) && lengths > tensors->lengths_count) tensors->lengths_count = lengths;
 }
 
 plx_status bench_tensors_allocate(struct bench_tensors *tensors, struct error *err)
@@ -44,9 +44,10 @@ plx_status bench_tensors_allocate(struct bench_tensors *tensors, struct error *e
     for (int n = 0; n < SLOTS; n++)
         if (tensors->bytes[n] > 0)
             TRY(device->allocate(&tensors->memory[n], tensors->bytes[n], tensors->stream, err));
-    if (tensors->pages_count == 0) return PLX_OK;
-    TRY(device->allocate(&tensors->pages, tensors->pages_count * sizeof(int32_t), tensors->stream,
-                         err));
+    if (tensors->pages_count > 0)
+        TRY(device->allocate(&tensors->pages, tensors->pages_count * sizeof(int32_t),
+                             tensors->stream, err));
+    if (tensors->lengths_count == 0) return PLX_OK;
     return device->allocate(&tensors->lengths, tensors->lengths_count * sizeof(int32_t),
                             tensors->stream, err);
 }
@@ -126,18 +127,21 @@ static plx_status fill_slot(struct bench_tensors *tensors, enum bench_slot slot,
     return device->wait(tensors->stream, err); /* before the host's copy is written anew */
 }
 
-/* Page table and lengths of a paged cache. */
+/* Lengths, and the page table where there is one. */
 static plx_status fill_lists(struct bench_tensors *tensors, const struct bench_case *c,
                              struct error *err)
 {
     const struct device *device = tensors->device;
     const int64_t pages = c->shape.b * bench_pages(c);
     int32_t *list = malloc((size_t)(pages + c->shape.b) * sizeof *list);
-    REQUIRE(err, list, PLX_OUT_OF_MEMORY, "bench: no memory for %lld pages", (long long)pages);
+    REQUIRE(err, list, PLX_OUT_OF_MEMORY, "bench: no memory for a list of %lld pages",
+            (long long)pages);
     for (int64_t n = 0; n < pages; n++) list[n] = (int32_t)bench_page(c, n);
     for (int64_t b = 0; b < c->shape.b; b++) list[pages + b] = (int32_t)c->shape.l;
-    plx_status status =
-        device->upload(tensors->pages, list, (size_t)pages * sizeof *list, tensors->stream, err);
+    plx_status status = PLX_OK;
+    if (pages > 0)
+        status = device->upload(tensors->pages, list, (size_t)pages * sizeof *list, tensors->stream,
+                                err);
     if (status == PLX_OK)
         status = device->upload(tensors->lengths, list + pages, (size_t)c->shape.b * sizeof *list,
                                 tensors->stream, err);
@@ -173,7 +177,7 @@ plx_status bench_tensors_fill(struct bench_tensors *tensors, const struct bench_
                               struct error *err)
 {
     TRY(fill_inputs(tensors, c, err));
-    return c->page > 0 ? fill_lists(tensors, c, err) : PLX_OK;
+    return bench_lengths(c) ? fill_lists(tensors, c, err) : PLX_OK;
 }
 
 /* ---- Views -------------------------------------------------------------------------------------

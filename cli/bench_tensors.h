@@ -19,7 +19,7 @@ struct bench_tensors {
     double probe_offset; /* standard deviations of r.k by which its mean is moved from 0 */
     void *memory[SLOTS];
     size_t bytes[SLOTS];
-    void *pages, *lengths; /* of a paged cache, i32 */
+    void *pages, *lengths; /* of a cache that has them, i32 */
     size_t pages_count, lengths_count;
     void *workspace;
     size_t workspace_bytes;

@@ -19,7 +19,7 @@ struct bench_attention_values {
     char *grid, *kernel, *peer, *json;
     int64_t page, tokens, repeat, threads;
     double probe_offset, seconds;
-    bool cold, deterministic, list_shapes, plan;
+    bool cold, deterministic, lengths, list_shapes, plan;
 };
 
 #define FIELD(name) offsetof(struct bench_attention_values, name)
@@ -46,6 +46,8 @@ static const struct option_row rows[] = {
      "empty the caches before every call"},
     {NULL, "page", OPTION_INT, FIELD(page), "0", "KEYS", 0, 1 << 20, false,
      "keys a page of decode's cache; 0: contiguous"},
+    {NULL, "lengths", OPTION_BOOL, FIELD(lengths), "false", NULL, 0, 0, false,
+     "let decode read the length of every sequence, as it does with pages"},
     {NULL, "cache", OPTION_STRING, FIELD(cache), "auto", "auto|f8e4m3", 0, 0, false,
      "of decode's keys and values; auto: the dtype"},
     {NULL, "tokens", OPTION_INT, FIELD(tokens), "1", "N", 1, 4096, false,
@@ -174,6 +176,7 @@ static plx_status run_cases(const struct bench_attention_values *values, struct 
         .cold = values->cold,
         .deterministic = values->deterministic,
         .page = values->page,
+        .lengths = values->lengths,
         .tokens = values->tokens,
         .f8 = strcmp(values->cache, "f8e4m3") == 0,
         .probe_offset = values->probe_offset,

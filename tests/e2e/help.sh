@@ -33,7 +33,7 @@ refuses 1 'cannot be (read|opened)|No such file' "$parallax" bench attention --p
 small=(--shapes 1,2,1,64,16 --seconds 0.01)
 "$parallax" bench attention "${small[@]}" --peer none --json lines >/dev/null
 [ "$(grep -c '"mechanism"' lines)" -eq 8 ] || fail "bench attention does not print a line a case"
-keys='what mechanism kernel b hq hkv l d dtype causal cold page tokens cache deterministic us tflops tb_s limit_pct err commit '
+keys='what mechanism kernel b hq hkv l d dtype causal cold page lengths tokens cache deterministic us tflops tb_s limit_pct err commit '
 grep '"mechanism"' lines | while read -r line; do
     [ "$(grep -o '"[a-z_]*":' <<<"$line" | tr -d '":' | tr '\n' ' ')" = "$keys" ] || fail "not the keys of a line: $line"
 done
@@ -45,8 +45,11 @@ refuses 1 'peer.jsonl:1: "b" is not' "$parallax" bench attention "${small[@]}" -
 "$parallax" bench attention "${small[@]}" --pass decode --plan >plan
 grep -q 'workspace' plan || fail "no plan"
 "$parallax" bench attention "${small[@]}" --pass decode --peer none --page 16 --json - | grep '"mechanism"' >lines
-[ "$(grep -c '"page": 16' lines)" -eq 2 ] || fail "not two paged lines: $(cat lines)"
+[ "$(grep -c '"page": 16, "lengths": true' lines)" -eq 2 ] || fail "not two paged lines: $(cat lines)"
 sed 's/.*"err": \([^,]*\),.*/\1/' lines | awk '$1 > 1e-5 { exit 1 }' || fail "paged decode is not exact: $(cat lines)"
+"$parallax" bench attention "${small[@]}" --pass decode --peer none --lengths --json - | grep '"mechanism"' >lines
+[ "$(grep -c '"page": 0, "lengths": true' lines)" -eq 2 ] || fail "not two lines with lengths: $(cat lines)"
+sed 's/.*"err": \([^,]*\),.*/\1/' lines | awk '$1 > 1e-5 { exit 1 }' || fail "decode with lengths is not exact: $(cat lines)"
 "$parallax" bench attention "${small[@]}" --pass decode --peer none --tokens 5 --cache f8e4m3 --json - | grep '"mechanism"' >lines
 [ "$(grep -c '"tokens": 5, "cache": "f8e4m3"' lines)" -eq 2 ] || fail "not two lines of five tokens: $(cat lines)"
 sed 's/.*"err": \([^,]*\),.*/\1/' lines | awk '$1 > 1e-5 { exit 1 }' || fail "decode of five tokens is not exact: $(cat lines)"
