@@ -223,19 +223,10 @@ static __device__ __forceinline__ void computed_here(int64_t &x)
     asm volatile("" : "+l"(x));
 }
 
-static __device__ __forceinline__ void computed_here(const int32_t *&x)
-{
-    asm volatile("" : "+l"(x));
-}
-
-/* Waits here for a number that was loaded. The compiler would wait where it is used first, and
- * there for whatever was loaded since. */
-static __device__ __forceinline__ int arrived_here(int x)
-{
-    return __shfl_sync(0xffffffffu, x, (int)threadIdx.x % 32);
-}
-
-static __device__ __forceinline__ void arrived_here(int64_t &x)
+/* Waits here for a number that was loaded, where otherwise its first use would, and with it for
+ * whatever was loaded since; or has it computed here by the assembler too, which is not bound by
+ * computed_here. */
+template <class T> static __device__ __forceinline__ void arrived_here(T &x)
 {
     x = __shfl_sync(0xffffffffu, x, (int)threadIdx.x % 32);
 }

@@ -195,7 +195,7 @@ decode_start_of(const struct decode_arguments &p, const struct decode_early &ear
         if (lane == DECODE_LOOKED) start.own_at = early.place.T, facts.own = early.read.T;
         if (lane == DECODE_LOOKED + 1) start.own_at = early.place.S, facts.own = early.read.S;
     }
-    if (KIND::GUESSES) facts.own = arrived_here(facts.own);
+    if (KIND::GUESSES) arrived_here(facts.own);
     computed_here(start.segment), computed_here(start.sight), computed_here(start.parts);
     arrived_here(start.places.q), arrived_here(start.places.r);
     computed_here(start.places.exist);

@@ -92,7 +92,6 @@ struct decode_cursor {
 /* What a block has of one batch entry: keys begin .. end - 1, of which this warp's first tile is at
  * `key` and the others a unit further each, `turns` of them; units: of the whole entry. */
 struct decode_segment {
-    struct decode_lengths lengths;
     int begin, end, key, turns, units;
 };
 
@@ -102,7 +101,6 @@ decode_segment_of(const struct decode_arguments &p, const struct decode_cursor &
                   const struct decode_lengths &lengths)
 {
     struct decode_segment segment;
-    segment.lengths = lengths;
     struct decode_keys keys = decode_keys_of(lengths.T, lengths.S, p.window, KIND::UNIT);
     int key = (keys.first / KIND::UNIT + at.unit) * KIND::UNIT;
     segment.units = keys.units;
