@@ -31,6 +31,9 @@ make_text() {
     }'
 }
 
+# make_rows FILE: a text whose rows of 32 bytes are all the same.
+make_rows() { for _ in $(seq 400); do printf 'abcdefghijklmnopqrstuvwxyz 1234.'; done >"$1"; }
+
 # A model that trains a step in a few milliseconds; one thread, so that busy machines do not matter.
 tiny=(--hidden-size 32 --intermediate-size 64 --layers 2 --heads 2 --kv-heads 1 --head-dim 16
     --context 32 --batch 4 --threads 1 --eval-every 10)
@@ -77,6 +80,13 @@ final() { find "$1/checkpoints" -maxdepth 1 -name 'step-*' ! -name '*.partial' |
 same_model() {
     cmp "$(final "$1")/model.safetensors" "$(final "$2")/model.safetensors" ||
         fail "the weights of $1 and $2 differ"
+}
+
+# same_state RUN RUN: and the same states of the optimiser.
+same_state() {
+    same_model "$1" "$2"
+    cmp "$(final "$1")/optimizer.safetensors" "$(final "$2")/optimizer.safetensors" ||
+        fail "the optimiser states of $1 and $2 differ"
 }
 
 # children PID: the processes that it started and that have not ended, oldest first, one a line.

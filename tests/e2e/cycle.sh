@@ -24,9 +24,7 @@ for optimizer in muon adamw; do
     cp -r "bf16-$optimizer" "cut-$optimizer"
     rm -r "cut-$optimizer/checkpoints/step-00000020"
     must "$parallax" train --resume auto --out "cut-$optimizer"
-    same_model "bf16-$optimizer" "cut-$optimizer"
-    cmp "$(final "bf16-$optimizer")/optimizer.safetensors" "$(final "cut-$optimizer")/optimizer.safetensors" ||
-        fail "optimiser states differ"
+    same_state "bf16-$optimizer" "cut-$optimizer"
 done
 [ "$(stat -c %s "$(final bf16-muon)/optimizer.safetensors")" -lt "$(($(stat -c %s "$(final whole)/optimizer.safetensors") * 2 / 3))" ] ||
     fail "states in bf16 are no smaller"
