@@ -21,14 +21,17 @@ must "${train[@]}" --out adamw --batch 6 --optimizer adamw --mixer softmax --no-
 must "${train[@]}" --out adamw2 --batch 3 --optimizer adamw --mixer softmax --no-tie-embeddings --ranks 2
 same_losses adamw adamw2 1e-6
 
-# Where every row is the same text, halves of gradients add up to the whole exactly: two ranks are one, bit for bit.
+# Where every row is the same text, halves of gradients add up to the whole exactly, and quarters (nn/comm/NOTES.md): two or
+# four ranks are one, bit for bit.
 make_rows rows.txt
 rows=("$parallax" train --data rows.txt "${tiny[@]}" --steps 12 --val-fraction 0 --no-shuffle)
 for moments in f32 bf16; do
     must "${rows[@]}" --moments "$moments" --out "rows1-$moments"
-    must "${rows[@]}" --moments "$moments" --out "rows2-$moments" --ranks 2
-    same_losses "rows1-$moments" "rows2-$moments" 0
-    same_state "rows1-$moments" "rows2-$moments"
+    for ranks in 2 4; do
+        must "${rows[@]}" --moments "$moments" --out "rows$ranks-$moments" --ranks "$ranks"
+        same_losses "rows1-$moments" "rows$ranks-$moments" 0
+        same_state "rows1-$moments" "rows$ranks-$moments"
+    done
 done
 
 # Half the way with two ranks, the rest with one or three; and with two again, to the same bits.

@@ -25,9 +25,8 @@ for optimizer in muon adamw; do
     done
 done
 
-# Where every row is the same text, halves of gradients add up exactly, and quarters: three of them may be rounded, but not
-# so far that the fourth would not bring back the whole. AdamW, because Muon's products of a batch of matrices may be
-# computed in another order when the batch is another.
+# Where every row is the same text, halves of gradients add up exactly, and quarters. AdamW, because Muon's products of a
+# batch of matrices may be computed in another order when the batch is another.
 make_rows rows.txt
 rows=("$parallax" train --data rows.txt "${tiny[@]}" --device cuda --deterministic --steps 12 --val-fraction 0
     --no-shuffle --optimizer adamw)
