@@ -14,7 +14,7 @@ on_hosts() {
         [ "$rank" -eq 0 ] || [ -z "$(cat "$run.out$rank" "$run.err$rank")" ] || fail "$run: rank $rank is not silent"
     done
     cat "$run".nccl? >nccl
-    [ "$(grep -o 'busId [0-9a-f]*' nccl | sort -u | wc -l)" -eq "$size" ] || fail "$run: not $size GPUs: $(grep busId nccl)"
+    [ "$(grep -o 'busId [0-9a-f]* commId' nccl | sort -u | wc -l)" -eq "$size" ] || fail "$run: not $size GPUs: $(grep busId nccl)"
     grep -q 'nNodes 2 ' nccl || fail "$run: NCCL sees no two hosts: $(grep nNodes nccl)"
     grep -q ' via NET/Socket/' nccl || fail "$run: NCCL uses no sockets: $(grep ' via ' nccl)"
     echo "$run: $size GPUs of 2 hosts, $(grep -c ' via NET/Socket/' nccl) ends of connections over sockets," \
