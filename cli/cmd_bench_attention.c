@@ -193,10 +193,26 @@ static plx_status run_cases(const struct bench_attention_values *values, struct 
     return run_to(&options, values->json, err);
 }
 
+/* An option that says something of one pass is no use to the others. */
+static plx_status check_pass(const struct option_settings *settings, const char *pass,
+                             struct error *err)
+{
+    static const char *const of_decode[] = {"page", "lengths", "cache", "tokens"};
+    const bool decodes = strcmp(pass, "decode") == 0, backward = strcmp(pass, "backward") == 0;
+    for (int i = 0; i < COUNT_OF(of_decode); i++)
+        REQUIRE(err, decodes || !option_is_set(settings, of_decode[i]), PLX_INVALID_ARGUMENT,
+                "--%s: is for --pass decode, but the pass is %s", of_decode[i], pass);
+    REQUIRE(err, backward || strcmp(pass, "both") == 0 || !option_is_set(settings, "deterministic"),
+            PLX_INVALID_ARGUMENT, "--deterministic: is for --pass backward, but the pass is %s",
+            pass);
+    return PLX_OK;
+}
+
 static plx_status bench(const struct option_settings *settings, struct error *err)
 {
     struct bench_attention_values values = {0};
     plx_status status = options_read(bench_attention_table(), settings, &values, err);
+    if (status == PLX_OK) status = check_pass(settings, values.pass, err);
     if (status == PLX_OK) status = run_cases(&values, err);
     options_clear(bench_attention_table(), &values);
     return status;

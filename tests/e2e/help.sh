@@ -29,6 +29,8 @@ refuses 2 'one word too many' "$parallax" train text
 refuses 2 'not five positive numbers' "$parallax" bench attention --shapes 1,2,3
 refuses 2 '3 key/value heads do not divide 4' "$parallax" bench attention --shapes 1,4,3,64,16
 refuses 2 'gives the shapes' "$parallax" bench attention --grid 216 --shapes 1,4,4,64,64
+refuses 2 '--page: is for --pass decode, but the pass is both' "$parallax" bench attention --page 16
+refuses 2 '--deterministic: is for --pass backward' "$parallax" bench attention --pass decode --deterministic
 refuses 1 'cannot be (read|opened)|No such file' "$parallax" bench attention --peer absent.jsonl
 small=(--shapes 1,2,1,64,16 --seconds 0.01)
 "$parallax" bench attention "${small[@]}" --peer none --json lines >/dev/null
