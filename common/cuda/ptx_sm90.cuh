@@ -339,21 +339,33 @@ WGMMA_SHAPE(48, "96", "%48", "%49", "%50", "%51", "%52")
 WGMMA_SHAPE(64, "128", "%64", "%65", "%66", "%67", "%68")
 
 /* d = a b and d += a b with both in shared memory: 64 rows of a, 16 rows of b with 2 N channels. */
+#define WGMMA_START_PRODUCT(N, columns, format, a_name, b_name)                                    \
+    asm volatile(                                                                                  \
+        "{.reg .pred p; setp.ne.b32 p, 0, 0;\n" WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N  \
+        "}, " a_name ", " b_name ", p, 1, 1, 0, 1;}"                                               \
+        : WGMMA_##N("=f", d)                                                                       \
+        : "l"(a), "l"(b))
+#define WGMMA_ADD_PRODUCT(N, columns, format, a_name, b_name)                                      \
+    asm volatile(WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N "}, " a_name ", " b_name        \
+                                                                   ", 1, 1, 1, 0, 1;"              \
+                 : WGMMA_##N("+f", d)                                                              \
+                 : "l"(a), "l"(b))
 #define WGMMA_PRODUCT(N, columns, a_name, b_name)                                                  \
+    template <int FORMAT = WGMMA_BF16>                                                             \
     PTX_INLINE void wgmma_start_product(float(&d)[N], uint64_t a, uint64_t b)                      \
     {                                                                                              \
-        asm volatile("{.reg .pred p; setp.ne.b32 p, 0, 0;\n" WGMMA_OPCODE(                         \
-                         columns, "bf16") "{" WGMMA_NAMES_##N "}, " a_name ", " b_name             \
-                                                              ", p, 1, 1, 0, 1;}"                  \
-                     : WGMMA_##N("=f", d)                                                          \
-                     : "l"(a), "l"(b));                                                            \
+        if constexpr (FORMAT == WGMMA_F16)                                                         \
+            WGMMA_START_PRODUCT(N, columns, "f16", a_name, b_name);                                \
+        else                                                                                       \
+            WGMMA_START_PRODUCT(N, columns, "bf16", a_name, b_name);                               \
     }                                                                                              \
+    template <int FORMAT = WGMMA_BF16>                                                             \
     PTX_INLINE void wgmma_add_product(float(&d)[N], uint64_t a, uint64_t b)                        \
     {                                                                                              \
-        asm volatile(WGMMA_OPCODE(columns, "bf16") "{" WGMMA_NAMES_##N "}, " a_name ", " b_name    \
-                                                                       ", 1, 1, 1, 0, 1;"          \
-                     : WGMMA_##N("+f", d)                                                          \
-                     : "l"(a), "l"(b));                                                            \
+        if constexpr (FORMAT == WGMMA_F16)                                                         \
+            WGMMA_ADD_PRODUCT(N, columns, "f16", a_name, b_name);                                  \
+        else                                                                                       \
+            WGMMA_ADD_PRODUCT(N, columns, "bf16", a_name, b_name);                                 \
     }
 WGMMA_PRODUCT(32, "64", "%32", "%33")
 WGMMA_PRODUCT(64, "128", "%64", "%65")

@@ -1,4 +1,4 @@
-/* attention_backward_sm90.cuh: backward of Parallax and of softmax attention on Hopper, bf16.
+/* attention_backward_sm90.cuh: backward of Parallax and of softmax attention on Hopper.
  *
  * With P from the saved lse, t and value_mean, and rows summed beforehand
  * (attention_backward_sm90_rows.cuh):
@@ -132,9 +132,9 @@ PTX_INLINE void backward_multiply(float (&sums)[backward_share<F>::SUMS],
         uint64_t from = wgmma_matrix(a, n / 4 * F::BOX + n % 4 * 32, 16, 1024);
         uint64_t to = wgmma_matrix(b, n * 2048, F::OWN_BOX, 1024);
         if (n == 0)
-            wgmma_start_product(sums, from, to);
+            wgmma_start_product<F::FORMAT>(sums, from, to);
         else
-            wgmma_add_product(sums, from, to);
+            wgmma_add_product<F::FORMAT>(sums, from, to);
     }
     wgmma_commit();
 }
@@ -396,7 +396,7 @@ backward_finish(const struct backward_sm90_args &args, const struct backward_ite
                 float (&first)[F::SUMS], float (&second)[F::SUMS])
 {
     const struct attention_problem &p = args.problem;
-    float unit = exp2f(-BACKWARD_BITS), scaled = F::PROBE ? unit : args.scale * unit;
+    float unit = exp2f(-backward_bits(F::FORMAT)), scaled = F::PROBE ? unit : args.scale * unit;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int row = forward_row() + 8 * half;

@@ -43,17 +43,18 @@ static plx_status backward_sm90_launch(plx_context *context, const struct backwa
     return PLX_OK;
 }
 
-/* The kernels of one number of channels, in order. */
-template <int CHANNELS, bool PROBE>
+/* The kernels of one number of channels and format, in order. */
+template <int CHANNELS, bool PROBE, int FORMAT>
 static plx_status backward_sm90_sequence(plx_context *context,
                                          const struct backward_sm90_args &args, cudaStream_t stream)
 {
-    typedef backward_shape<CHANNELS, PROBE, true, true, 2> fused;
-    typedef backward_shape<CHANNELS, PROBE, true, false, 2> keys;
-    typedef backward_shape<CHANNELS, PROBE, false, false, 3> queries;
+    typedef backward_shape<CHANNELS, PROBE, true, true, 2, FORMAT> fused;
+    typedef backward_shape<CHANNELS, PROBE, true, false, 2, FORMAT> keys;
+    typedef backward_shape<CHANNELS, PROBE, false, false, 3, FORMAT> queries;
     const struct attention_problem *p = &args.problem;
     dim3 slots((unsigned)any_slots(p, p->T, BACKWARD_SM90_SLOT), (unsigned)p->H);
-    backward_sm90_before<CHANNELS, PROBE><<<slots, BACKWARD_ROWS_THREADS, 0, stream>>>(args);
+    backward_sm90_before<CHANNELS, PROBE, FORMAT>
+        <<<slots, BACKWARD_ROWS_THREADS, 0, stream>>>(args);
     CHECK_CUDA(context, cudaGetLastError());
     if (!args.plan.fused) {
         TRY(backward_sm90_launch<keys>(context, args, stream));
@@ -61,9 +62,18 @@ static plx_status backward_sm90_sequence(plx_context *context,
     }
     TRY(backward_sm90_launch<fused>(context, args, stream));
     slots.z = PROBE ? 2 : 1;
-    backward_sm90_after<CHANNELS, PROBE><<<slots, FORWARD_GROUP, 0, stream>>>(args);
+    backward_sm90_after<CHANNELS, PROBE, FORMAT><<<slots, FORWARD_GROUP, 0, stream>>>(args);
     CHECK_CUDA(context, cudaGetLastError());
     return PLX_OK;
+}
+
+template <int CHANNELS, bool PROBE>
+static plx_status backward_sm90_format(plx_context *context, const struct backward_sm90_args &args,
+                                       cudaStream_t stream)
+{
+    if (args.problem.dtype == PLX_F16)
+        return backward_sm90_sequence<CHANNELS, PROBE, WGMMA_F16>(context, args, stream);
+    return backward_sm90_sequence<CHANNELS, PROBE, WGMMA_BF16>(context, args, stream);
 }
 
 template <bool PROBE>
@@ -81,8 +91,8 @@ static plx_status backward_sm90_run(plx_context *context, const void *problem, v
     args.sums[1] = args.sums[0] + args.plan.sums;
     TRY(backward_sm90_maps(context, &args));
     if (args.problem.D == 128)
-        return backward_sm90_sequence<128, PROBE>(context, args, (cudaStream_t)stream);
-    return backward_sm90_sequence<64, PROBE>(context, args, (cudaStream_t)stream);
+        return backward_sm90_format<128, PROBE>(context, args, (cudaStream_t)stream);
+    return backward_sm90_format<64, PROBE>(context, args, (cudaStream_t)stream);
 }
 
 #endif

@@ -22,7 +22,8 @@ static int64_t pairs_of(const struct attention_problem *p, int64_t heads)
 
 const char *backward_sm90_refuse(const struct attention_problem *p)
 {
-    if (p->dtype != PLX_BF16 || p->d_o.dtype != PLX_BF16) return "it takes bf16, also for d_o";
+    if ((p->dtype != PLX_BF16 && p->dtype != PLX_F16) || p->d_o.dtype != p->dtype)
+        return "it takes bf16 and f16, the same for d_o";
     if (p->D != 64 && p->D != 128) return "it takes 64 or 128 head channels";
     if (attention_is_empty(p)) return "it takes calls with queries and keys";
     const struct plx_tensor *copied[] = {&p->q, &p->k, &p->v, &p->d_o, &p->r};

@@ -7,15 +7,18 @@
 
 enum { BACKWARD_ROWS_THREADS = 256 };
 
-/* Eight channels of a row. */
+/* Eight channels of a row, in the format of the products or in f32. */
+template <int FORMAT>
 PTX_INLINE void backward_eight(float (&values)[8], const struct plx_tensor &tensor, int64_t place)
 {
-    if (tensor.dtype == PLX_BF16) {
+    if (tensor.dtype != PLX_F32) {
         uint4 words = ((const uint4 *)tensor.data)[place / 8];
         uint32_t pairs[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
-        for (int n = 0; n < 4; n++)
-            values[2 * n] = low_bf16(pairs[n]), values[2 * n + 1] = high_bf16(pairs[n]);
+        for (int n = 0; n < 4; n++) {
+            values[2 * n] = pair_low<FORMAT>(pairs[n]);
+            values[2 * n + 1] = pair_high<FORMAT>(pairs[n]);
+        }
         return;
     }
 #pragma unroll
@@ -36,11 +39,11 @@ PTX_INLINE float backward_dot(const float (&a)[8], const float (&b)[8])
 
 /* The scalars of one row; a row with NaN anywhere gets an lse of NaN and zeros, so that hidden
  * weights, which are set to zero, have nothing left to become NaN by. */
-template <bool PROBE>
+template <bool PROBE, int FORMAT>
 PTX_INLINE void backward_write(float *to, float lse, float t, float b, float c, float scale)
 {
     bool sound = lse == lse && t == t && b == b && c == c;
-    float origin = lse * 1.4426950408889634f - BACKWARD_BITS;
+    float origin = lse * 1.4426950408889634f - backward_bits(FORMAT);
     if (lse == -INFINITY) origin = INFINITY; /* sees no key */
     to[BACKWARD_LSE * 64] = sound ? origin : NAN;
     to[BACKWARD_B * 64] = sound ? (PROBE ? b : c) : 0.0f;
@@ -60,7 +63,7 @@ PTX_INLINE size_t backward_slot(const struct backward_sm90_args &args, const str
 }
 
 /* A block is a slot of 64 rows: grid (slots of all batch entries, heads). Sums become zero. */
-template <int CHANNELS, bool PROBE>
+template <int CHANNELS, bool PROBE, int FORMAT>
 __global__ void __launch_bounds__(BACKWARD_ROWS_THREADS)
     backward_sm90_before(const __grid_constant__ struct backward_sm90_args args)
 {
@@ -79,12 +82,13 @@ __global__ void __launch_bounds__(BACKWARD_ROWS_THREADS)
         float c = 0.0f, b = 0.0f, lse = -INFINITY, t = 0.0f;
         if (there) {
             float dout[8], other[8];
-            backward_eight(dout, p.d_o, element_row(p.d_o, s.q_batch, time, head) + lane * 8);
-            backward_eight(other, p.o, element_row(p.o, s.q_batch, time, head) + lane * 8);
+            backward_eight<FORMAT>(dout, p.d_o,
+                                   element_row(p.d_o, s.q_batch, time, head) + lane * 8);
+            backward_eight<FORMAT>(other, p.o, element_row(p.o, s.q_batch, time, head) + lane * 8);
             c = backward_dot(dout, other);
             if (PROBE) {
                 int64_t place = element_row(p.value_mean, s.q_batch, time, head) + lane * 8;
-                backward_eight(other, p.value_mean, place);
+                backward_eight<FORMAT>(other, p.value_mean, place);
                 b = backward_dot(dout, other);
                 t = element_load(p.probe_mean, element_row(p.probe_mean, s.q_batch, time, head));
             }
@@ -95,7 +99,7 @@ __global__ void __launch_bounds__(BACKWARD_ROWS_THREADS)
             c += __shfl_xor_sync(0xffffffffu, c, step);
             if (PROBE) b += __shfl_xor_sync(0xffffffffu, b, step);
         }
-        if (lane == 0) backward_write<PROBE>(scalars + row, lse, t, b, c, args.scale);
+        if (lane == 0) backward_write<PROBE, FORMAT>(scalars + row, lse, t, b, c, args.scale);
     }
     if (!args.plan.fused) return;
 #pragma unroll
@@ -108,7 +112,7 @@ __global__ void __launch_bounds__(BACKWARD_ROWS_THREADS)
 
 /* Sums, which lie in the order of fragments, to dq (blockIdx.z 0) and dr (1); a warpgroup a slot.
  */
-template <int CHANNELS, bool PROBE>
+template <int CHANNELS, bool PROBE, int FORMAT>
 __global__ void __launch_bounds__(FORWARD_GROUP)
     backward_sm90_after(const __grid_constant__ struct backward_sm90_args args)
 {
@@ -119,7 +123,7 @@ __global__ void __launch_bounds__(FORWARD_GROUP)
     const struct attention_sequence &s = tile.sequence;
     size_t slot = backward_slot(args, tile, head);
     const float *from = args.sums[blockIdx.z] + slot * (64 * CHANNELS);
-    float sums[CHANNELS / 2], unit = exp2f(-BACKWARD_BITS);
+    float sums[CHANNELS / 2], unit = exp2f(-backward_bits(FORMAT));
     bool live = tile.first < s.T;
 #pragma unroll
     for (int x = 0; x < CHANNELS / 8; x++) {

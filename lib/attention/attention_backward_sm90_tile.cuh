@@ -13,9 +13,15 @@ extern "C" {
 #include "attention/attention_backward_sm90_plan.h"
 }
 
-/* Weights are computed times 2^BITS, so that fp16 holds those down to 2^-29 with 11 bits; sums are
- * divided by it at the end, which rounds nothing. */
-enum { BACKWARD_BITS = 15, BACKWARD_THREADS = 3 * FORWARD_GROUP };
+enum { BACKWARD_THREADS = 3 * FORWARD_GROUP };
+
+/* Weights are computed times 2 to this, so that fp16 holds those down to 2^-29 with 11 bits; sums
+ * are divided by it at the end, which rounds nothing. Where operands are fp16 too, gradients of
+ * scores times it must not leave its range, and they are lost below 2^-26 instead. */
+static __device__ __forceinline__ constexpr int backward_bits(int format)
+{
+    return format == WGMMA_F16 ? 2 : 15;
+}
 
 /* Scalars of a query row, from the statistics that forward saved. Without the probe: LSE and B, and
  * B is d_o.o. */
@@ -58,8 +64,9 @@ struct backward_item {
 
 /* One instance. KEYS: a block owns keys and walks over queries, otherwise the reverse. FUSED: it
  * also adds to dq and dr. */
-template <int CHANNELS_, bool PROBE_, bool KEYS_, bool FUSED_, int STAGES_> struct backward_shape {
-    static constexpr int CHANNELS = CHANNELS_, STAGES = STAGES_;
+template <int CHANNELS_, bool PROBE_, bool KEYS_, bool FUSED_, int STAGES_, int FORMAT_>
+struct backward_shape {
+    static constexpr int CHANNELS = CHANNELS_, STAGES = STAGES_, FORMAT = FORMAT_;
     static constexpr bool PROBE = PROBE_, KEYS = KEYS_, FUSED = FUSED_;
     static constexpr int BOXES = CHANNELS / FORWARD_BOX;
     /* Three sets of scores beside two of sums are more than the registers: weights wait as fp16. */
@@ -165,9 +172,9 @@ PTX_INLINE void backward_scores(float (&scores)[F::SCORES], int own, int part,
         uint64_t left = wgmma_matrix(a, step / 4 * F::OWN_BOX + step % 4 * 32, 16, 1024);
         uint64_t right = wgmma_matrix(b, step / 4 * F::BOX + step % 4 * 32, 16, 1024);
         if (step == 0)
-            wgmma_start(scores, left, right);
+            wgmma_start<F::FORMAT>(scores, left, right);
         else
-            wgmma_add(scores, left, right);
+            wgmma_add<F::FORMAT>(scores, left, right);
     }
     wgmma_commit();
 }
@@ -179,7 +186,7 @@ PTX_INLINE void backward_add(float (&sums)[F::SUMS], const uint32_t (&gradients)
                              int part, const struct backward_worker &w)
 {
     uint32_t b = wgmma_place(F::walked(w.stage) + part * F::PART);
-    wgmma_add(sums, gradients, wgmma_matrix(b, step * 2048, F::BOX, 1024));
+    wgmma_add<F::FORMAT>(sums, gradients, wgmma_matrix(b, step * 2048, F::BOX, 1024));
 }
 
 /* ---- Between the products ----------------------------------------------------------------------
@@ -289,14 +296,14 @@ backward_gradients(struct backward_operands &to, int step, const struct backward
             backward_scalars<F>(rest, BACKWARD_Y, n / 2, w, own);
             x[0] = fmaf(u[2 * n], scale, origin[r]);
             x[1] = fmaf(u[2 * n + 1], scale, origin[r + 1]);
-            to.w[i] = pack_bf16(p[0] * x[0], p[1] * x[1]);
-            to.u[i] = pack_bf16(g[0], g[1]);
+            to.w[i] = pair_pack<F::FORMAT>(p[0] * x[0], p[1] * x[1]);
+            to.u[i] = pair_pack<F::FORMAT>(g[0], g[1]);
             g[0] = fmaf(x[0], g[0], p[0] * rest[r]);
             g[1] = fmaf(x[1], g[1], p[1] * rest[r + 1]);
         } else {
-            to.w[i] = pack_bf16(p[0], p[1]);
+            to.w[i] = pair_pack<F::FORMAT>(p[0], p[1]);
         }
-        to.l[i] = pack_bf16(g[0], g[1]);
+        to.l[i] = pair_pack<F::FORMAT>(g[0], g[1]);
     }
 }
 

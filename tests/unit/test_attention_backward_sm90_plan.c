@@ -210,6 +210,8 @@ static void what_copies_cannot_express_is_refused(void **state)
     assert_null(backward_sm90_refuse(&p));
     p.dtype = PLX_F32, assert_non_null(backward_sm90_refuse(&p)), p = good;
     p.d_o.dtype = PLX_F32, assert_non_null(backward_sm90_refuse(&p)), p = good;
+    p.dtype = PLX_F16, assert_non_null(backward_sm90_refuse(&p)); /* beside a d_o of bf16 */
+    p.d_o.dtype = PLX_F16, assert_null(backward_sm90_refuse(&p)), p = good;
     p.D = 96, assert_non_null(backward_sm90_refuse(&p)), p = good;
     p.S = 0, assert_non_null(backward_sm90_refuse(&p)), p = good;
     p.k.stride[1] += 4, assert_non_null(backward_sm90_refuse(&p)), p = good;
