@@ -313,7 +313,9 @@ PLX_API plx_status plx_parallax_forward(plx_context *context, const struct plx_a
  *     dl_ij = p_ij (a_ij - d_o_i.o_i + (t_i - u_ij) delta_ij)      du_ij = -p_ij delta_ij
  *     dq_i = scale sum_j dl_ij k_j      dk_j = sum_i (scale dl_ij q_i + du_ij r_i)
  *     dr_i = sum_j du_ij k_j            dv_j = sum_i p_ij (1 + t_i - u_ij) d_o_i
- * (paper, appendix D). */
+ * (paper, appendix D). Beside f16 tensors cuda_sm90 multiplies dl and du as f16: above 16,000 they
+ * become infinite and below 2^-26 zero, so scale the loss, as f16 needs anyway. Other kernels keep
+ * them in f32. */
 PLX_API plx_status plx_parallax_backward(plx_context *context,
                                          const struct plx_attention *attention,
                                          const struct plx_parallax_args *args, void *workspace,
