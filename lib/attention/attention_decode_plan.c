@@ -168,14 +168,14 @@ static int64_t decode_ranges(int64_t pairs, int64_t B)
 }
 
 /* Two heads of 64 channels fill the 256 bytes that memory likes to be read in. That halves the
- * pairs, so it is for caches that are large, or have pairs enough. */
+ * pairs, so it is for caches that are large, or have pairs enough. One box has both. */
 static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
 {
     int64_t pairs = p->B * p->G * row_blocks, keys = p->B * p->G * p->S;
     bool worth = keys >= (pairs > DECODE_HALF ? DECODE_TWO_KEYS : DECODE_TWO_FEW);
-    if (p->D != 64 || p->kv_dtype == PLX_F8E4M3 || p->G % 2 != 0) return 1;
+    if (p->D != 64 || p->G % 2 != 0) return 1;
     if (!worth && pairs < DECODE_TWO_PAIRS) return 1;
-    return decode_box(p, 2) > 0 ? 2 : 1;
+    return decode_box(p, 2) == DECODE_KEYS(decode_bytes(p, 2)) ? 2 : 1;
 }
 
 /* Of a cache that does not fit the L2 cache, which would drop every line before it is read again,
