@@ -14,6 +14,7 @@ enum {
     DECODE_LONG = 256,         /* tiles of a block that other blocks should not wait for */
     DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
     DECODE_STAY = 18 << 20,    /* bytes of them that it keeps from one launch to the next */
+    DECODE_SEVERAL = 8,        /* pairs whose blocks need not join in clusters first */
     DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay, where */
     DECODE_TWO_FEW = 1 << 21,  /* there are many heads, and where there are few; */
     DECODE_TWO_PAIRS = 512,    /* or so many heads */
@@ -135,7 +136,8 @@ static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int key
     if (pairs > DECODE_CHIP || units == 1 || (units == 2 && !few) ||
         (units <= DECODE_TURNS && pairs > DECODE_HALF))
         return (struct decode_share){DECODE_WARPS, 1, 0};
-    if (bytes >= DECODE_LARGE && pairs >= 8) return decode_share_large(pairs, heads, bytes);
+    if (bytes >= DECODE_LARGE && pairs >= DECODE_SEVERAL)
+        return decode_share_large(pairs, heads, bytes);
     if (units == 2 && keys > DECODE_MIN_BOX) return decode_share_wide(pairs, wide);
     if (pairs == 1 && units > DECODE_HALF) return decode_share_single(units);
     struct decode_share share = decode_share_joined(pairs, tiles);
@@ -168,14 +170,15 @@ static int64_t decode_ranges(int64_t pairs, int64_t B)
 }
 
 /* Two heads of 64 channels fill the 256 bytes that memory likes to be read in. That halves the
- * pairs, so it is for caches that are large, or have pairs enough. */
+ * pairs, so it is for caches that are large, or have pairs enough. One box has both. The few pairs
+ * of long sequences get blocks of eight warps, which have one head. */
 static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
 {
     int64_t pairs = p->B * p->G * row_blocks, keys = p->B * p->G * p->S;
     bool worth = keys >= (pairs > DECODE_HALF ? DECODE_TWO_KEYS : DECODE_TWO_FEW);
-    if (p->D != 64 || p->kv_dtype == PLX_F8E4M3 || p->G % 2 != 0) return 1;
-    if (!worth && pairs < DECODE_TWO_PAIRS) return 1;
-    return decode_box(p, 2) > 0 ? 2 : 1;
+    if (p->D != 64 || p->G % 2 != 0) return 1;
+    if (pairs < 2 * DECODE_SEVERAL || (!worth && pairs < DECODE_TWO_PAIRS)) return 1;
+    return decode_box(p, 2) == DECODE_KEYS(decode_bytes(p, 2)) ? 2 : 1;
 }
 
 /* Of a cache that does not fit the L2 cache, which would drop every line before it is read again,

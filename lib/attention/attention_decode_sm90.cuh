@@ -84,7 +84,7 @@ static __device__ __forceinline__ void
 decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
             const struct decode_segment &segment, const struct decode_sight &sight,
             const struct decode_operands<KIND> &q, struct decode_ring &ring,
-            struct decode_ahead &ahead, struct decode_cursor *next,
+            struct decode_ahead<KIND> &ahead, struct decode_cursor *next,
             struct decode_results<KIND> &sums)
 {
     constexpr int KEYS = KIND::KEYS;
@@ -131,8 +131,8 @@ static __device__ __forceinline__ bool
 decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
            const struct decode_segment &segment, const struct decode_sight &sight,
            const struct decode_operands<KIND> &q, struct decode_ring &ring,
-           struct decode_ahead &ahead, struct decode_cursor *next, const struct decode_guess &guess,
-           struct decode_results<KIND> &sums)
+           struct decode_ahead<KIND> &ahead, struct decode_cursor *next,
+           const struct decode_guess &guess, struct decode_results<KIND> &sums)
 {
     if (KIND::LIST && !decode_holds<KIND>(guess)) return false;
     decode_walk<E, KIND, PROBE>(p, maps, segment, sight, q, ring, ahead, next, sums);
@@ -280,7 +280,7 @@ decode_segment_run(const struct decode_arguments &p, const struct decode_maps &m
                    const struct decode_segment &segment, const struct decode_sight &sight,
                    const struct decode_parts &parts, const struct decode_operands<KIND> &q,
                    struct decode_shared<KIND> *shared, struct decode_ring &ring,
-                   struct decode_ahead &ahead, const struct decode_guess &guess,
+                   struct decode_ahead<KIND> &ahead, const struct decode_guess &guess,
                    struct decode_results<KIND> &sums)
 {
     bool whole = parts.count == 1;
@@ -307,7 +307,7 @@ static __device__ __forceinline__ bool
 decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
             const struct decode_start &start, struct decode_operands<KIND> &q,
             struct decode_shared<KIND> *shared, struct decode_ring &ring,
-            struct decode_ahead &ahead, struct decode_guess &guess,
+            struct decode_ahead<KIND> &ahead, struct decode_guess &guess,
             struct decode_results<KIND> &sums)
 {
     struct decode_cursor at = start.at;
@@ -378,7 +378,7 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
         struct decode_start start = decode_start_of<KIND>(p, early);
         struct decode_guess guess = {KIND::GUESSES};
         struct decode_operands<KIND> q;
-        struct decode_ahead ahead;
+        struct decode_ahead<KIND> ahead;
         struct decode_results<KIND> sums;
         decode_zero_sums<KIND>(sums);
         decode_ahead_begin<KIND>(p, ahead, start);

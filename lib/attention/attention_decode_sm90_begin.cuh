@@ -231,7 +231,7 @@ static __device__ __forceinline__ bool decode_holds(const struct decode_guess &g
 
 template <class KIND>
 static __device__ __forceinline__ void decode_ahead_begin(const struct decode_arguments &p,
-                                                          struct decode_ahead &ahead,
+                                                          struct decode_ahead<KIND> &ahead,
                                                           const struct decode_start &start)
 {
     ahead.head = decode_kv_head<KIND::HEADS>(p);
@@ -243,18 +243,18 @@ static __device__ __forceinline__ void decode_ahead_begin(const struct decode_ar
 /* The first tiles of a block that is no list are found, and their barriers told of them, while the
  * launch before us drains, so that nothing but the copies is left to do behind it. */
 template <class KIND> struct decode_first {
-    struct decode_ahead of[KIND::STAGES];
+    struct decode_ahead<KIND> of[KIND::STAGES];
 };
 
 template <class KIND>
 static __device__ __forceinline__ struct decode_first<KIND>
-decode_tell(const struct decode_arguments &p, struct decode_ring &ring, struct decode_ahead &ahead,
-            struct decode_cursor *next) {
+decode_tell(const struct decode_arguments &p, struct decode_ring &ring,
+            struct decode_ahead<KIND> &ahead, struct decode_cursor *next) {
     struct decode_first<KIND> first;
 #pragma unroll
     for (int stage = 0; stage < KIND::STAGES; stage++) {
         first.of[stage] = ahead;
-        if (decode_has_tile(ahead, KIND::KEYS)) {
+        if (decode_has_tile<KIND>(ahead)) {
             ring.asked |= 1 << stage;
             if (threadIdx.x % 32 == 0) mbarrier_expect(ring.full + stage * 8, DECODE_TILE_BYTES);
         }
@@ -283,7 +283,7 @@ decode_copy_first(const struct decode_arguments &p, const struct decode_maps &ma
 template <class KIND>
 static __device__ __forceinline__ void
 decode_fill(const struct decode_arguments &p, const struct decode_maps &maps, int from, int to,
-            struct decode_ring &ring, struct decode_ahead &ahead, struct decode_cursor *next)
+            struct decode_ring &ring, struct decode_ahead<KIND> &ahead, struct decode_cursor *next)
 {
 #pragma unroll 1
     for (int stage = from; stage < to && decode_has_more<KIND>(ahead); stage++) {
@@ -301,7 +301,7 @@ template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_begin_reading(const struct decode_arguments &p, const struct decode_maps &maps,
                      const struct decode_start &start, const struct decode_first<KIND> &first,
-                     struct decode_ring &ring, struct decode_ahead &ahead,
+                     struct decode_ring &ring, struct decode_ahead<KIND> &ahead,
                      struct decode_cursor *next, struct decode_operands<KIND> &q,
                      struct decode_guess &guess)
 {

@@ -2,8 +2,7 @@
  *
  * f16 holds every such number, so products are of f16: q and r, whatever their dtype, are divided
  * by a power of two near the largest of their row, which rounds nothing that a sum in f32 keeps.
- * A tile has rows of 128 bytes, as that of 64 channels of 16 bits has, and ldmatrix moves two
- * numbers as one:
+ * Tiles have rows of as many bytes as a head has channels, and ldmatrix moves two numbers as one:
  *
  *     keys     a lane gets channels 16 c + 4 t .. + 3 of chunk c. They stand where a product of 16
  *              channels expects 2 t, 2 t + 1, 2 t + 8 and 2 t + 9, in q and r alike

@@ -19,7 +19,7 @@ static bool decode_aligned(const struct attention_problem *p)
 /* Only copies of boxes bring f8e4m3 tiles. */
 static bool decode_takes_f8(const struct attention_problem *p)
 {
-    return p->D == 128 && p->G > 0 && decode_aligned(p) && decode_plan_make(p, true).box > 0;
+    return p->G > 0 && decode_aligned(p) && decode_plan_make(p, true).box > 0;
 }
 
 static const char *decode_sm90_refuse(const void *problem, const plx_context *context)
@@ -30,8 +30,8 @@ static const char *decode_sm90_refuse(const void *problem, const plx_context *co
     if (p->dtype != PLX_BF16 && p->dtype != PLX_F16) return "it takes bf16 and f16 only";
     if (p->D != 64 && p->D != 128) return "it takes 64 or 128 head channels";
     if (p->kv_dtype == PLX_F8E4M3 && !decode_takes_f8(p))
-        return "it takes f8e4m3 keys of 128 channels, rows on multiples of 16 bytes, and pages of "
-               "multiples of 16";
+        return "it takes f8e4m3 keys in rows on multiples of 16 bytes and in pages of multiples of "
+               "16";
     if (p->q_offsets.rank != 0) return "it takes no packed batches";
     if (p->H > 0 && p->T * (p->H / p->G) > DECODE_MAX_ROWS)
         return "it takes at most 64 query tokens times query heads a key/value head";
@@ -92,16 +92,17 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
 }
 
 /* Boxes of some keys of one or two heads of [batch or page, key, head, channel], 128 bytes of each
- * by 128. The engine is told of elements of two bytes, whatever they are. The L2 cache fetches 128
- * bytes at a time: with 256, three quarters of the cache cross between its halves instead of one
- * half, and memory as fast as an H200's waits for that. */
+ * by 128, or its 64. The engine is told of elements of two bytes, whatever they are. The L2 cache
+ * fetches 128 bytes at a time: with 256, three quarters of the cache cross between its halves
+ * instead of one half, and memory as fast as an H200's waits for that. */
 static plx_status decode_map(plx_context *context, CUtensorMap *map, const struct plx_tensor *t,
                              int keys, int heads)
 {
-    int64_t each = t->dtype == PLX_F8E4M3 ? 2 : 1, boxes = t->shape[3] / (64 * each);
-    const struct tensor_map_axis axes[] = {{64, 1, 64},
+    int64_t each = t->dtype == PLX_F8E4M3 ? 2 : 1, head = t->shape[3] / each;
+    int64_t row = head < 64 ? head : 64, boxes = head / row;
+    const struct tensor_map_axis axes[] = {{row, 1, (int)row},
                                            {t->shape[1], t->stride[1] / each, keys},
-                                           {boxes, 64, (int)boxes},
+                                           {boxes, row, (int)boxes},
                                            {t->shape[2], t->stride[2] / each, heads},
                                            {t->shape[0], t->stride[0] / each, 1}};
     return tensor_map_make(context, map, t->data, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, axes);
@@ -176,8 +177,12 @@ static plx_status decode_sm90_feed(plx_context *context, const struct attention_
 {
     typedef decode_kind<128, 1, 2, DECODE_CHUNKS, DECODE_LIST, DECODE_WARPS> chunks;
     typedef decode_kind<64, 1, 2, DECODE_CHUNKS, DECODE_LIST, DECODE_WARPS> chunks_64;
-    if (p->kv_dtype == PLX_F8E4M3)
+    if (p->kv_dtype == PLX_F8E4M3 && p->D == 128)
         return decode_sm90_boxes<E, PROBE, 128, 1, 1>(context, p, plan, workspace, stream);
+    if (p->kv_dtype == PLX_F8E4M3 && plan->heads == 2)
+        return decode_sm90_boxes<E, PROBE, 64, 2, 1>(context, p, plan, workspace, stream);
+    if (p->kv_dtype == PLX_F8E4M3)
+        return decode_sm90_boxes<E, PROBE, 64, 1, 1>(context, p, plan, workspace, stream);
     if (plan->box == 0 && p->D == 128)
         return decode_sm90_launch<E, chunks, PROBE>(context, p, plan, workspace, stream);
     if (plan->box == 0)

@@ -6,8 +6,11 @@
 #include "cuda/ptx_sm90.cuh"
 
 struct decode_maps {
-    CUtensorMap k, v; /* axes: 128 bytes, keys, boxes of a head, heads, batch or pages */
+    CUtensorMap k, v; /* axes: a row of a box, keys, boxes of a head, heads, batch or pages */
 };
+
+/* Boxes that are looked up at once, by a lane each; other lanes have something else to know. */
+enum { DECODE_LOOKED = 30 };
 
 /* Which copies fill the ring: boxes of the copy engine, which need 16-byte strides and tiles that
  * lie in one page; or chunks of 16 bytes, each from its own place. */
@@ -30,8 +33,10 @@ struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_> {
     /* Rows that warps leave for each other at a time. A block without a list leaves them in its
      * ring, which it needs no more. */
     static constexpr int ROWS = LIST ? 2 : DECODE_ROWS;
-    /* Boxes of a tile whose pages are no multiples of it. */
+    /* Boxes of a tile whose pages are no multiples of it, and of the tiles that are looked up at
+     * once. */
     static constexpr int BOXED = decode_kind::KEYS / DECODE_MIN_BOX;
+    static constexpr int LOOKED = DECODE_LOOKED / BOXED * BOXED;
 };
 
 /* A warp's ring: the stage it is at, a bit a stage for the phase to wait for, and one for those
@@ -41,16 +46,13 @@ struct decode_ring {
     int stage, phase, asked;
 };
 
-/* Boxes that are looked up at once, by a lane each; other lanes have something else to know. */
-enum { DECODE_LOOKED = 30 };
-
 /* The tiles to ask for next: `turns` of a segment, the first at `key`, which is row `row` of its
  * page, or of its batch entry. Lane n has the block, that is page or batch entry, of the n-th of
- * DECODE_LOOKED boxes that follow each other; `place`: the lane that has the next. */
-struct decode_ahead {
+ * LOOKED boxes that follow each other; `place`: the lane that has the next. */
+template <class KIND> struct decode_ahead {
     int batch, head, begin, end, key, turns;
     int row, block, place;
-    int first, second; /* the blocks of the next tile's boxes */
+    int blocks[KIND::BOXED > 1 ? KIND::BOXED : 2]; /* of the next tile's boxes; of one: twice */
 };
 
 static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
@@ -81,9 +83,8 @@ static __device__ __forceinline__ const int32_t *decode_page_place(const struct 
 {
     int lane = threadIdx.x % 32;
     int own = key + lane / KIND::BOXED * KIND::UNIT + lane % KIND::BOXED * DECODE_MIN_BOX;
-    return lane < DECODE_LOOKED && own < end
-               ? p.pages + batch * p.table + decode_divide(p.page, own)
-               : NULL;
+    return lane < KIND::LOOKED && own < end ? p.pages + batch * p.table + decode_divide(p.page, own)
+                                            : NULL;
 }
 
 static __device__ __forceinline__ int decode_look_up(const int32_t *place)
@@ -98,24 +99,28 @@ static __device__ __forceinline__ int decode_key_row(const struct decode_argumen
 }
 
 template <class KIND>
-static __device__ __forceinline__ void decode_ahead_enter(const struct decode_arguments &p,
-                                                          struct decode_ahead &ahead, int batch,
-                                                          const struct decode_segment &segment)
+static __device__ __forceinline__ void
+decode_ahead_enter(const struct decode_arguments &p, struct decode_ahead<KIND> &ahead, int batch,
+                   const struct decode_segment &segment)
 {
     ahead.batch = ahead.block = batch;
     ahead.begin = segment.begin, ahead.end = segment.end;
     ahead.key = segment.key, ahead.turns = segment.turns;
     ahead.row = KIND::LOOKS ? decode_key_row(p, segment.key) : segment.key, ahead.place = 0;
-    ahead.first = ahead.second = batch;
+    ahead.blocks[0] = ahead.blocks[1] = batch;
+    for (int n = 2; n < KIND::BOXED; n++) ahead.blocks[n] = batch;
 }
 
 /* The blocks of the next tile, which lanes have; ahead of the time when they are needed. */
 template <class KIND>
-static __device__ __forceinline__ void decode_ahead_blocks(struct decode_ahead &ahead)
+static __device__ __forceinline__ void decode_ahead_blocks(struct decode_ahead<KIND> &ahead)
 {
     if (!KIND::LOOKS) return;
-    ahead.first = ahead.second = __shfl_sync(0xffffffffu, ahead.block, ahead.place);
-    if (KIND::BOXED > 1) ahead.second = __shfl_sync(0xffffffffu, ahead.block, ahead.place + 1);
+    ahead.blocks[0] = ahead.blocks[1] = __shfl_sync(0xffffffffu, ahead.block, ahead.place);
+    if (KIND::BOXED > 1) ahead.blocks[1] = __shfl_sync(0xffffffffu, ahead.block, ahead.place + 1);
+#pragma unroll
+    for (int n = 2; n < KIND::BOXED; n++)
+        ahead.blocks[n] = __shfl_sync(0xffffffffu, ahead.block, ahead.place + n);
 }
 
 /* The row of a page that comes `step` keys after another one, less than a page. */
@@ -129,24 +134,24 @@ static __device__ __forceinline__ int decode_row_after(const struct decode_argum
 
 template <class KIND>
 static __device__ __forceinline__ void decode_ahead_look(const struct decode_arguments &p,
-                                                         struct decode_ahead &ahead)
+                                                         struct decode_ahead<KIND> &ahead)
 {
     ahead.block = decode_look_up(decode_page_place<KIND>(p, ahead.batch, ahead.key, ahead.end));
     ahead.place = 0;
 }
 
 /* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. MORE:
- * there may be more than DECODE_LOOKED boxes from the first on. */
+ * there may be more than LOOKED boxes from the first on. */
 template <class KIND, bool MORE>
 static __device__ __forceinline__ void decode_ahead_step(const struct decode_arguments &p,
-                                                         struct decode_ahead &ahead,
+                                                         struct decode_ahead<KIND> &ahead,
                                                          struct decode_cursor *next)
 {
     ahead.key += KIND::UNIT;
     if (!KIND::LIST || --ahead.turns > 0) {
         ahead.row = decode_row_after<KIND>(p, ahead.row, KIND::LOOKS ? p.step : KIND::UNIT);
         if (decode_pages<KIND>(p)) ahead.place += KIND::BOXED;
-        if (MORE && ahead.place == DECODE_LOOKED) decode_ahead_look<KIND>(p, ahead);
+        if (MORE && ahead.place == KIND::LOOKED) decode_ahead_look<KIND>(p, ahead);
         decode_ahead_blocks<KIND>(ahead);
         return;
     }
@@ -195,14 +200,20 @@ static __device__ __forceinline__ bool decode_one_box(const struct decode_argume
 template <class KIND>
 static __device__ __forceinline__ void
 decode_copy_tile(const struct decode_arguments &p, const struct decode_maps &maps,
-                 const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
+                 const struct decode_ahead<KIND> &ahead, uint32_t tile, uint32_t full)
 {
     constexpr int BOX = DECODE_MIN_BOX;
     uint64_t policy = decode_policy<KIND>(p, ahead.key);
-    decode_copy(maps, ahead.head, ahead.first, ahead.row, tile, full, policy);
-    if (!decode_one_box<KIND>(p))
-        decode_copy(maps, ahead.head, ahead.second, decode_row_after<KIND>(p, ahead.row, BOX),
-                    tile + BOX * 128, full, policy);
+    decode_copy(maps, ahead.head, ahead.blocks[0], ahead.row, tile, full, policy);
+    if (decode_one_box<KIND>(p)) return;
+    int row = decode_row_after<KIND>(p, ahead.row, BOX);
+    decode_copy(maps, ahead.head, ahead.blocks[1], row, tile + BOX * KIND::PITCH, full, policy);
+#pragma unroll
+    for (int n = 2; n < KIND::BOXED; n++) {
+        row = decode_row_after<KIND>(p, row, BOX);
+        decode_copy(maps, ahead.head, ahead.blocks[n], row, tile + n * BOX * KIND::PITCH, full,
+                    policy);
+    }
 }
 
 /* Eight elements to shared memory, or zeros. */
@@ -223,7 +234,7 @@ static __device__ __forceinline__ void decode_copy_chunk(uint32_t target, const 
 /* The same by all lanes, chunk by chunk. Keys that no row sees are not touched and become zero. */
 template <class KIND>
 static __device__ __forceinline__ void decode_ask_chunks(const struct decode_arguments &p,
-                                                         const struct decode_ahead &ahead,
+                                                         const struct decode_ahead<KIND> &ahead,
                                                          uint32_t tile, uint32_t full)
 {
     constexpr int CHUNKS = KIND::D / 8;
@@ -248,23 +259,24 @@ static __device__ __forceinline__ void decode_ask_chunks(const struct decode_arg
 /* True where tiles may be left to ask for. A list may have another segment; and where nothing is
  * looked up, asking in vain is as short as finding out. */
 template <class KIND>
-static __device__ __forceinline__ bool decode_has_more(const struct decode_ahead &ahead)
+static __device__ __forceinline__ bool decode_has_more(const struct decode_ahead<KIND> &ahead)
 {
     return KIND::LIST || !KIND::LOOKS || ahead.key < ahead.end;
 }
 
-static __device__ __forceinline__ bool decode_has_tile(const struct decode_ahead &ahead, int keys)
+template <class KIND>
+static __device__ __forceinline__ bool decode_has_tile(const struct decode_ahead<KIND> &ahead)
 {
-    return decode_has_keys(ahead.key, keys, ahead.begin, ahead.end);
+    return decode_has_keys(ahead.key, KIND::KEYS, ahead.begin, ahead.end);
 }
 
 /* Asks for the tile at `ahead`, if it has a key. */
 template <class KIND>
 static __device__ __forceinline__ bool
 decode_ask(const struct decode_arguments &p, const struct decode_maps &maps,
-           const struct decode_ahead &ahead, uint32_t tile, uint32_t full)
+           const struct decode_ahead<KIND> &ahead, uint32_t tile, uint32_t full)
 {
-    if (!decode_has_tile(ahead, KIND::KEYS)) return false;
+    if (!decode_has_tile<KIND>(ahead)) return false;
     if (KIND::FEED == DECODE_CHUNKS) {
         decode_ask_chunks<KIND>(p, ahead, tile, full);
     } else if (elect_one()) {
@@ -279,8 +291,9 @@ decode_ask(const struct decode_arguments &p, const struct decode_maps &maps,
 template <class KIND>
 static __device__ __forceinline__ void decode_clear(uint32_t values, int key, int begin, int end)
 {
-    for (int i = threadIdx.x % 32; i < KIND::KEYS * KIND::BOXES * 8; i += 32) {
-        int row = i / 8 % KIND::KEYS;
+    constexpr int CHUNKS = KIND::PITCH / 16;
+    for (int i = threadIdx.x % 32; i < KIND::KEYS * KIND::BOXES * CHUNKS; i += 32) {
+        int row = i / CHUNKS % KIND::KEYS;
         if (key + row < begin || key + row >= end) shared_clear(values + i * 16);
     }
     __syncwarp();

@@ -6,8 +6,9 @@
  * left. With it weights enter as two numbers, high and low part, in two products: their rounding
  * costs 2^-17 in bf16. Lane 4 g + t holds row g.
  *
- * A tile is boxes of 128 bytes a key, first of the keys, then of the values: chunk c (16 bytes)
- * of row i lies at place c ^ i % 8. */
+ * A tile is boxes of 128 bytes a key, or of 64 where a head has no more, first of the keys, then of
+ * the values: chunk c (16 bytes) of row i lies at place c ^ i % 8, or c ^ i / 2 % 4, so that eight
+ * rows have a chunk in eight different places of 128 bytes. */
 #ifndef PLX_ATTENTION_DECODE_SM90_TILE_CUH
 #define PLX_ATTENTION_DECODE_SM90_TILE_CUH
 
@@ -19,8 +20,9 @@ template <int D_, int HEADS_, int SIZE_, int WARPS_> struct decode_shape {
     static constexpr int D = D_, HEADS = HEADS_, SIZE = SIZE_, ROW = D * HEADS * SIZE;
     static constexpr bool F8 = SIZE == 1;
     static constexpr int WARPS = WARPS_, KEYS = DECODE_KEYS(ROW), UNIT = WARPS * KEYS;
-    static constexpr int BOX = KEYS * 128, BOXES = ROW / 128; /* of the keys of a tile */
-    static constexpr int HEAD = BOXES / HEADS * BOX;          /* bytes of a head of them */
+    static constexpr int PITCH = D * SIZE < 128 ? D * SIZE : 128; /* bytes of a row of a box */
+    static constexpr int BOX = KEYS * PITCH, BOXES = ROW / PITCH; /* of the keys of a tile */
+    static constexpr int HEAD = BOXES / HEADS * BOX;              /* bytes of a head of them */
 };
 
 /* What a warp, a block or several blocks know of a row, in units of log 2: maximum, sum of w, sum
@@ -45,8 +47,9 @@ template <class SHAPE> struct decode_scores {
 template <class SHAPE>
 static __device__ __forceinline__ uint32_t decode_chunk(uint32_t boxes, int row, int even, int odd)
 {
-    uint32_t place = boxes + row * 128 + (odd ^ row % 8) * 16;
-    return (place ^ even % 8 * 16) + even / 8 * SHAPE::BOX;
+    constexpr int PITCH = SHAPE::PITCH, CHUNKS = PITCH / 16;
+    uint32_t place = boxes + row * PITCH + (odd ^ row / (128 / PITCH) % CHUNKS) * 16;
+    return (place ^ even % CHUNKS * 16) + even / CHUNKS * SHAPE::BOX;
 }
 
 /* q: [q; r] as left operands of D / 16 products. */

@@ -19,9 +19,9 @@ typedef CUresult (*tensor_map_encode)(CUtensorMap *, CUtensorMapDataType, cuuint
                                       const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                                       CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
-/* A map of 16-bit elements from the innermost axis out; boxes have rows of 128 bytes, whose 16-byte
- * chunks are swizzled, and zeros beyond the extents. Strides are multiples of 16 bytes. fetch: what
- * the L2 cache reads of the memory around a line that it lacks. */
+/* A map of 16-bit elements from the innermost axis out; boxes have rows of 64 or 128 bytes, whose
+ * 16-byte chunks are swizzled among themselves, and zeros beyond the extents. Strides are multiples
+ * of 16 bytes. fetch: what the L2 cache reads of the memory around a line that it lacks. */
 template <int AXES>
 static plx_status tensor_map_make(plx_context *context, CUtensorMap *map, void *data,
                                   CUtensorMapL2promotion fetch,
@@ -40,10 +40,11 @@ static plx_status tensor_map_make(plx_context *context, CUtensorMap *map, void *
         steps[n] = 1;
         if (n > 0) strides[n - 1] = axes[n].extent > 1 ? (cuuint64_t)axes[n].stride * 2 : 16;
     }
+    CUtensorMapSwizzle swizzle =
+        axes[0].box == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B;
     CUresult result = ((tensor_map_encode)context->encode_map)(
         map, CU_TENSOR_MAP_DATA_TYPE_UINT16, AXES, data, extents, strides, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, fetch,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, fetch, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result == CUDA_SUCCESS) return PLX_OK;
     return context_fail(context, PLX_DEVICE_ERROR, "tensor map: driver error %d", (int)result);
 }

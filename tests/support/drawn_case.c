@@ -60,9 +60,10 @@ static enum case_values draw_values(struct seeded *random)
 static void name_case(const char *kind, int number, struct drawn_case *d)
 {
     const struct attention_case *c = &d->c;
-    snprintf(d->name, sizeof d->name, "%s_%d_B%lld_T%lld_S%lld_H%lld_G%lld_D%lld_W%lld", kind,
-             number, (long long)c->B, (long long)c->T, (long long)c->S, (long long)c->H,
-             (long long)c->G, (long long)c->D, (long long)c->window);
+    snprintf(d->name, sizeof d->name, "%s_%d_B%lld_T%lld_S%lld_H%lld_G%lld_D%lld_W%lld_P%lld%s",
+             kind, number, (long long)c->B, (long long)c->T, (long long)c->S, (long long)c->H,
+             (long long)c->G, (long long)c->D, (long long)c->window, (long long)c->page,
+             c->f8 ? "_f8" : "");
     d->c.name = d->name;
 }
 

@@ -54,16 +54,17 @@ bool guarded_zones_intact(const struct guarded *memory)
     return all_poison(memory->base, front) && all_poison(memory->data + memory->bytes, ZONE_BYTES);
 }
 
-/* Strides of a kind; the gaps are odd so that rows also change their alignment. */
+/* Strides of a kind; the gaps are odd so that rows also change their alignment, but those of sliced
+ * tensors keep it on 16 bytes. */
 static void set_strides(struct plx_tensor *view, enum view_kind kind)
 {
     int rank = view->rank;
-    int64_t stride = 1;
+    int64_t stride = 1, unit = view->dtype == PLX_F8E4M3 ? 16 : 8;
     for (int axis = rank - 1; axis >= 0; axis--) {
         view->stride[axis] = stride;
         stride *= view->shape[axis];
         if (kind == VIEW_PADDED) stride += 3 + 2 * axis;
-        if (kind == VIEW_SLICED) stride = (stride + 7) / 8 * 8 + 8 * axis;
+        if (kind == VIEW_SLICED) stride = (stride + unit - 1) / unit * unit + unit * axis;
         if (kind == VIEW_LEFT_PADDED && rank > 2 && axis == 1)
             stride += LEFT_PADDING * view->stride[1];
     }

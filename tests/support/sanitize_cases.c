@@ -38,6 +38,16 @@ const struct sanitize_case sanitize_cases[] = {
      DECODES},
     {{"list_f8", 20, 1, 17, 16, 16, 128, .k_lengths = many, .f8 = true, .view = VIEW_ALIGNED},
      DECODES},
+    {{"even_f8_64", 1, 1, 41, 4, 2, 64, .f8 = true, .view = VIEW_SLICED}, DECODES},
+    {{"wide_f8_64_page_16", 1, 1, 300, 2, 1, 64, .f8 = true, .page = 16, .view = VIEW_ALIGNED},
+     DECODES},
+    {{"list_f8_64", 20, 1, 17, 16, 16, 64, .k_lengths = many, .f8 = true, .view = VIEW_ALIGNED},
+     DECODES},
+    {{"two_heads_f8", 32, 4, 16, 32, 2, 64, .causal = true, .f8 = true, .view = VIEW_ALIGNED},
+     DECODES},
+    {{"two_heads_list_f8", 20, 4, 16, 64, 4, 64, .causal = true, .k_lengths = many, .f8 = true,
+      .view = VIEW_ALIGNED},
+     DECODES},
     /* Forward and backward, each ring of stages more than once around, and as many keys as the
      * fused backward begins to pay with; then every kind of mask and border. */
     {{"train_128", 1, 136, 1540, 1, 1, 128, .view = VIEW_ALIGNED}, TRAINS},

@@ -93,29 +93,39 @@ static void a_short_sequence_is_cut_whatever_its_length(void **state)
     assert_int_equal(decode_plan_make(&p, true).cut.each, 0);
 }
 
+static struct attention_problem of_cache(struct attention_problem p, plx_dtype dtype)
+{
+    p.kv_dtype = p.k.dtype = p.v.dtype = dtype;
+    return p;
+}
+
 static void two_heads_of_64_channels_share_a_block(void **state)
 {
     (void)state;
     const struct {
         int64_t B, H, G, S, D;
         int32_t page;
-        int heads;
-    } cases[] = {
-        {32, 8, 8, 4096, 64, 0, 2},   {32, 8, 8, 1024, 64, 0, 1},  {1, 8, 8, 4096, 64, 0, 1},
-        {64, 8, 8, 128, 64, 0, 2},    {8, 8, 8, 32768, 64, 16, 2}, {32, 8, 8, 4096, 64, 8, 1},
-        {32, 32, 8, 4096, 64, 64, 2}, {32, 9, 9, 4096, 64, 0, 1},  {32, 8, 8, 4096, 128, 0, 1}};
+        int heads, f8;
+    } cases[] = {{32, 8, 8, 4096, 64, 0, 2, 2},   {32, 8, 8, 1024, 64, 0, 1, 1},
+                 {1, 8, 8, 4096, 64, 0, 1, 1},    {64, 8, 8, 128, 64, 0, 2, 2},
+                 {8, 8, 8, 32768, 64, 16, 2, 1},  {32, 8, 8, 4096, 64, 8, 1, 1},
+                 {32, 8, 8, 4096, 64, 48, 2, 1},  {32, 8, 8, 4096, 64, 32, 2, 2},
+                 {32, 32, 8, 4096, 64, 64, 2, 2}, {32, 9, 9, 4096, 64, 0, 1, 1},
+                 {32, 8, 8, 4096, 128, 0, 1, 1}};
     for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
         struct attention_problem p =
             problem(cases[n].B, 1, cases[n].H, cases[n].G, cases[n].S, cases[n].D);
         p.page = cases[n].page;
         assert_int_equal(decode_plan_make(&p, true).heads, cases[n].heads);
         assert_int_equal(decode_plan_make(&p, false).heads, 1);
+        p = of_cache(p, PLX_F8E4M3); /* its tiles of two heads are one box, or none */
+        assert_int_equal(decode_plan_make(&p, true).heads, cases[n].f8);
     }
 }
 
-static int box(int64_t D, int32_t page, int64_t stride)
+static int box(plx_dtype dtype, int64_t D, int32_t page, int64_t stride)
 {
-    struct attention_problem p = problem(2, 1, 8, 8, 19200, D);
+    struct attention_problem p = of_cache(problem(2, 1, 8, 8, 19200, D), dtype);
     p.page = page;
     p.k.stride[1] = stride ? stride : p.k.stride[1];
     return decode_plan_make(&p, true).box;
@@ -127,19 +137,23 @@ static void boxes_lie_in_one_page(void **state)
     const struct {
         int64_t D;
         int32_t page;
-        int box;
-    } cases[] = {{128, 0, 16}, {64, 0, 32},   {128, 16, 16}, {64, 16, 16}, {64, 32, 32},
-                 {64, 48, 16}, {128, 100, 0}, {64, 1, 0},    {128, 8, 0},  {128, 256, 16}};
-    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++)
-        assert_int_equal(box(cases[n].D, cases[n].page, 0), cases[n].box);
-    assert_int_equal(box(128, 0, 1028), 0); /* not a multiple of 16 bytes */
+        int box, f8;
+    } cases[] = {{128, 0, 16, 32}, {64, 0, 32, 64},   {128, 16, 16, 16},  {64, 16, 16, 16},
+                 {64, 32, 32, 16}, {64, 48, 16, 16},  {64, 64, 32, 64},   {64, 96, 32, 16},
+                 {128, 100, 0, 0}, {64, 100, 0, 0},   {64, 1, 0, 0},      {128, 8, 0, 0},
+                 {64, 24, 0, 0},   {128, 32, 16, 32}, {128, 256, 16, 32}, {64, 256, 32, 64}};
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
+        assert_int_equal(box(PLX_BF16, cases[n].D, cases[n].page, 0), cases[n].box);
+        assert_int_equal(box(PLX_F8E4M3, cases[n].D, cases[n].page, 0), cases[n].f8);
+    }
+    /* Rows on multiples of 16 bytes, or not. */
+    assert_int_equal(box(PLX_BF16, 128, 0, 1032), 16);
+    assert_int_equal(box(PLX_BF16, 128, 0, 1028), 0);
+    assert_int_equal(box(PLX_F8E4M3, 64, 0, 528), 64);
+    assert_int_equal(box(PLX_F8E4M3, 64, 0, 520), 0);
     struct attention_problem p = problem(1, 1, 8, 8, 512, 128);
     assert_int_equal(decode_plan_make(&p, false).box, 0);
     assert_true(decode_plan_make(&p, false).list);
-    p.kv_dtype = p.k.dtype = p.v.dtype = PLX_F8E4M3;
-    assert_int_equal(decode_plan_make(&p, true).box, 32);
-    p.k.stride[1] += 8;
-    assert_int_equal(decode_plan_make(&p, true).box, 0);
 }
 
 static void rows_make_blocks_of_eight(void **state)
@@ -220,14 +234,16 @@ static void a_share_of_a_large_cache_stays(void **state)
     }
 }
 
-static void check_plan(int64_t B, int64_t G, int64_t group, int64_t S, int64_t D)
+static void check_plan(plx_dtype dtype, int64_t B, int64_t G, int64_t group, int64_t S, int64_t D)
 {
-    struct decode_plan plan = plan_of(B, G * group, G, S, D);
-    int unit = plan.warps * DECODE_KEYS(2 * plan.heads * (int)D);
+    struct attention_problem p = of_cache(problem(B, 1, G * group, G, S, D), dtype);
+    struct decode_plan plan = decode_plan_make(&p, true);
+    int unit = plan.warps * DECODE_KEYS((int)plx_dtype_size(dtype) * plan.heads * (int)D);
     struct decode_keys keys = decode_keys_of(1, (int)S, 0, unit);
     const int clusters = plan.parts >> plan.cluster;
     assert_true(plan.warps == DECODE_WARPS || (plan.warps == DECODE_WIDE_WARPS && !plan.list));
     assert_int_equal(G % plan.heads, 0);
+    assert_true(plan.heads == 1 || plan.warps == DECODE_WARPS); /* of two there is no wide kernel */
     assert_int_equal(plan.pairs, G / plan.heads * plan.row_blocks);
     assert_true(plan.parts >= 1 && plan.parts <= 65535);
     assert_true(plan.cluster >= 0 && plan.cluster <= DECODE_MAX_CLUSTER);
@@ -246,8 +262,11 @@ static void every_plan_can_be_launched(void **state)
     for (int64_t B = 1; B <= 256; B *= 2)
         for (int64_t G = 1; G <= 16; G++)
             for (int64_t group = 1; group <= 16; group++)
-                for (int64_t S = 1; S <= 65536; S = S < 200 ? S + 7 : S * 4)
-                    for (int64_t D = 64; D <= 128; D *= 2) check_plan(B, G, group, S, D);
+                for (int64_t S = 1; S <= 1 << 22; S = S < 200 ? S + 7 : S * 4)
+                    for (int64_t D = 64; D <= 128; D *= 2) {
+                        check_plan(PLX_BF16, B, G, group, S, D);
+                        check_plan(PLX_F8E4M3, B, G, group, S, D);
+                    }
 }
 
 int main(void)

@@ -89,7 +89,9 @@ static void every_decode_instance_is_reached(void **state)
         {128, true, true, true, 1, 4},   {64, false, true, false, 1, 4},
         {64, false, true, false, 1, 8},  {64, false, true, true, 1, 4},
         {64, false, false, true, 1, 4},  {64, false, true, false, 2, 4},
-        {64, false, true, true, 2, 4}};
+        {64, false, true, true, 2, 4},   {64, true, true, false, 1, 4},
+        {64, true, true, false, 1, 8},   {64, true, true, true, 1, 4},
+        {64, true, true, false, 2, 4},   {64, true, true, true, 2, 4}};
     enum { INSTANCES = sizeof instances / sizeof instances[0] };
     int met[INSTANCES] = {0};
     (void)state;
@@ -105,10 +107,10 @@ static void every_decode_instance_is_reached(void **state)
         if (met[i] == 0) fail_msg("instance %d is not reached", i);
 }
 
-/* Joined in one cluster; by several through the workspace; tiles that several boxes bring. */
+/* Joined in one cluster; by several through the workspace; tiles that two boxes bring, or four. */
 static void every_way_of_decode_is_reached(void **state)
 {
-    int joined = 0, through = 0, boxes = 0;
+    int joined = 0, through = 0, boxes[2] = {0};
     (void)state;
     for (int n = 0; n < sanitize_case_count; n++) {
         const struct attention_case *c = &sanitize_cases[n].c;
@@ -117,9 +119,9 @@ static void every_way_of_decode_is_reached(void **state)
         const bool cluster = plan.cluster > 0;
         joined += cluster && plan.parts >> plan.cluster == 1;
         through += cluster && plan.parts >> plan.cluster > 1;
-        boxes += c->page == DECODE_MIN_BOX && plan.box == DECODE_MIN_BOX && c->D == 64;
+        boxes[c->f8] += c->page == DECODE_MIN_BOX && plan.box == DECODE_MIN_BOX && c->D == 64;
     }
-    assert_true(joined > 0 && through > 0 && boxes > 0);
+    assert_true(joined > 0 && through > 0 && boxes[0] > 0 && boxes[1] > 0);
 }
 
 /* ---- Forward and backward -------------------------------------------------------------------- */
