@@ -282,18 +282,19 @@ template <int N> PTX_INLINE void registers_pin(uint32_t (&values)[N])
 #define WGMMA_NAMES_64                                                                             \
     WGMMA_NAMES_48 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
-/* The instruction for one count of columns and one format. */
+/* The instruction for one count of columns and one format; across: "0" where b has a row for each
+ * column, "1" where it has one for each channel. */
 #define WGMMA_OPCODE(columns, format)                                                              \
     "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." format "." format " "
-#define WGMMA_START(N, columns, format, a_name, b_name)                                            \
+#define WGMMA_START(N, columns, format, across, a_name, b_name)                                    \
     asm volatile(                                                                                  \
         "{.reg .pred p; setp.ne.b32 p, 0, 0;\n" WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N  \
-        "}, " a_name ", " b_name ", p, 1, 1, 0, 0;}"                                               \
+        "}, " a_name ", " b_name ", p, 1, 1, 0, " across ";}"                                      \
         : WGMMA_##N("=f", d)                                                                       \
         : "l"(a), "l"(b))
-#define WGMMA_ADD(N, columns, format, a_name, b_name)                                              \
+#define WGMMA_ADD(N, columns, format, across, a_name, b_name)                                      \
     asm volatile(WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N "}, " a_name ", " b_name        \
-                                                                   ", 1, 1, 1, 0, 0;"              \
+                                                                   ", 1, 1, 1, 0, " across ";"     \
                  : WGMMA_##N("+f", d)                                                              \
                  : "l"(a), "l"(b))
 #define WGMMA_ADD_REGISTERS(N, columns, format, a_names, b_name)                                   \
@@ -313,17 +314,17 @@ enum wgmma_format { WGMMA_BF16, WGMMA_F16 };
     PTX_INLINE void wgmma_start(float(&d)[N], uint64_t a, uint64_t b)                              \
     {                                                                                              \
         if constexpr (FORMAT == WGMMA_F16)                                                         \
-            WGMMA_START(N, columns, "f16", x0, x1);                                                \
+            WGMMA_START(N, columns, "f16", "0", x0, x1);                                           \
         else                                                                                       \
-            WGMMA_START(N, columns, "bf16", x0, x1);                                               \
+            WGMMA_START(N, columns, "bf16", "0", x0, x1);                                          \
     }                                                                                              \
     template <int FORMAT = WGMMA_BF16>                                                             \
     PTX_INLINE void wgmma_add(float(&d)[N], uint64_t a, uint64_t b)                                \
     {                                                                                              \
         if constexpr (FORMAT == WGMMA_F16)                                                         \
-            WGMMA_ADD(N, columns, "f16", x0, x1);                                                  \
+            WGMMA_ADD(N, columns, "f16", "0", x0, x1);                                             \
         else                                                                                       \
-            WGMMA_ADD(N, columns, "bf16", x0, x1);                                                 \
+            WGMMA_ADD(N, columns, "bf16", "0", x0, x1);                                            \
     }                                                                                              \
     template <int FORMAT = WGMMA_BF16>                                                             \
     PTX_INLINE void wgmma_add(float(&d)[N], const uint32_t *a, uint64_t b)                         \
@@ -339,33 +340,22 @@ WGMMA_SHAPE(48, "96", "%48", "%49", "%50", "%51", "%52")
 WGMMA_SHAPE(64, "128", "%64", "%65", "%66", "%67", "%68")
 
 /* d = a b and d += a b with both in shared memory: 64 rows of a, 16 rows of b with 2 N channels. */
-#define WGMMA_START_PRODUCT(N, columns, format, a_name, b_name)                                    \
-    asm volatile(                                                                                  \
-        "{.reg .pred p; setp.ne.b32 p, 0, 0;\n" WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N  \
-        "}, " a_name ", " b_name ", p, 1, 1, 0, 1;}"                                               \
-        : WGMMA_##N("=f", d)                                                                       \
-        : "l"(a), "l"(b))
-#define WGMMA_ADD_PRODUCT(N, columns, format, a_name, b_name)                                      \
-    asm volatile(WGMMA_OPCODE(columns, format) "{" WGMMA_NAMES_##N "}, " a_name ", " b_name        \
-                                                                   ", 1, 1, 1, 0, 1;"              \
-                 : WGMMA_##N("+f", d)                                                              \
-                 : "l"(a), "l"(b))
 #define WGMMA_PRODUCT(N, columns, a_name, b_name)                                                  \
     template <int FORMAT = WGMMA_BF16>                                                             \
     PTX_INLINE void wgmma_start_product(float(&d)[N], uint64_t a, uint64_t b)                      \
     {                                                                                              \
         if constexpr (FORMAT == WGMMA_F16)                                                         \
-            WGMMA_START_PRODUCT(N, columns, "f16", a_name, b_name);                                \
+            WGMMA_START(N, columns, "f16", "1", a_name, b_name);                                   \
         else                                                                                       \
-            WGMMA_START_PRODUCT(N, columns, "bf16", a_name, b_name);                               \
+            WGMMA_START(N, columns, "bf16", "1", a_name, b_name);                                  \
     }                                                                                              \
     template <int FORMAT = WGMMA_BF16>                                                             \
     PTX_INLINE void wgmma_add_product(float(&d)[N], uint64_t a, uint64_t b)                        \
     {                                                                                              \
         if constexpr (FORMAT == WGMMA_F16)                                                         \
-            WGMMA_ADD_PRODUCT(N, columns, "f16", a_name, b_name);                                  \
+            WGMMA_ADD(N, columns, "f16", "1", a_name, b_name);                                     \
         else                                                                                       \
-            WGMMA_ADD_PRODUCT(N, columns, "bf16", a_name, b_name);                                 \
+            WGMMA_ADD(N, columns, "bf16", "1", a_name, b_name);                                    \
     }
 WGMMA_PRODUCT(32, "64", "%32", "%33")
 WGMMA_PRODUCT(64, "128", "%64", "%65")

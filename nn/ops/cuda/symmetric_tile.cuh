@@ -219,11 +219,6 @@ static __device__ __forceinline__ void multiply_tile(tile_sums &sums, const link
 
 /* ---- Leaving finished rows to the writers ---------------------------------------------------- */
 
-static __device__ __forceinline__ uint32_t pair_of(bool half, float low, float high)
-{
-    return half ? pack_f16(low, high) : pack_bf16(low, high);
-}
-
 /* Adds to the diagonal of a box. */
 static __device__ __forceinline__ void add_diagonal(float *sums, float more)
 {
@@ -245,7 +240,7 @@ static __device__ __forceinline__ uint32_t staged_place(int row, int chunk)
 }
 
 /* The warp's 16 rows of a box, whose 32 sums these are. */
-template <bool HALF_C>
+template <int FORMAT>
 static __device__ __forceinline__ void stage_strip(float factor, const float *sums, uint32_t box)
 {
     const int lane = threadIdx.x % 32, down = lane / 8 % 2, right = lane / 16;
@@ -254,7 +249,7 @@ static __device__ __forceinline__ void stage_strip(float factor, const float *su
     uint32_t pairs[16];
 #pragma unroll
     for (int k = 0; k < 16; k++)
-        pairs[k] = pair_of(HALF_C, factor * sums[2 * k], factor * sums[2 * k + 1]);
+        pairs[k] = pair_pack<FORMAT>(factor * sums[2 * k], factor * sums[2 * k + 1]);
 #pragma unroll
     for (int n = 0; n < 8; n += 2) store_matrices<false>(place ^ n * 16, pairs + 2 * n);
 }
@@ -275,9 +270,9 @@ static __device__ __forceinline__ void stage_tile(const link &link, float scale,
         if (column > row) continue; /* above the diagonal */
         if (column == row) add_diagonal(of_box, link.gamma);
         if (link.half_c)
-            stage_strip<true>(factor, of_box, place);
+            stage_strip<WGMMA_F16>(factor, of_box, place);
         else
-            stage_strip<false>(factor, of_box, place);
+            stage_strip<WGMMA_BF16>(factor, of_box, place);
     }
     __syncwarp();
     if (threadIdx.x % 32 == 0) mbarrier_arrive(at.staged + 8 * group);
