@@ -137,11 +137,13 @@ static int64_t draw_length(struct seeded *random)
     return chance(random, 0.5) ? PICK(random, edges) : seeded_between(random, 1, 260);
 }
 
-/* Few queries that see so many keys that backward chooses the way it has for that. */
+/* Few queries that see so many keys that backward chooses the way it has for that, and hardly more:
+ * the host's reference walks over all of them. */
 static void draw_deep(struct seeded *random, bool packed, struct attention_case *c)
 {
-    const int64_t group = chance(random, 0.3) ? 2 : 1, sequences = packed ? DRAWN_MAX_SEQUENCES : 1;
-    const int64_t least = group == 1 ? 1600 : c->D == 64 ? 3200 : 8200;
+    const int64_t group = chance(random, 0.3) ? seeded_between(random, 2, 3) : 1;
+    const int64_t sequences = packed ? DRAWN_MAX_SEQUENCES : 1;
+    const int64_t least = (c->D == 64 ? 64 : 256) * (group > 2 ? group * group : 4);
     c->B = 1, c->H = c->G * group;
     c->T = seeded_between(random, LEAST_ROWS, group == 1 ? 80 : 40);
     c->S = sequences * (least + c->T / 2 + seeded_between(random, 0, 200));

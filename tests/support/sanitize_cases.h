@@ -1,6 +1,6 @@
 /* sanitize_cases.h: attention cases for tools that slow everything down: as small as they can be
  * while they still reach every kernel of the GPU. What each one reaches is proven without a GPU
- * (tests/unit/test_sanitize_cases.c). */
+ * (tests/unit/test_gpu_cases.c). */
 #ifndef TEST_SANITIZE_CASES_H
 #define TEST_SANITIZE_CASES_H
 

@@ -101,8 +101,6 @@ static void the_workspace_is_what_kernels_index(void **state)
     }
 }
 
-/* When blocks are handed out in order to whichever multiprocessor is free, the last one finishes
- * at most 6 % after the mean; a causal tile's work is what it walks over. */
 /* Which scheme was faster on an H200: parallax/NOTES.md, "Hopper backward". */
 static void measured_shapes_get_the_faster_scheme(void **state)
 {
@@ -142,6 +140,8 @@ static void measured_shapes_get_the_faster_scheme(void **state)
     assert_true(backward_sm90_plan(&p).fused);
 }
 
+/* When blocks are handed out in order to whichever multiprocessor is free, the last one finishes
+ * at most 6 % after the mean; a causal tile's work is what it walks over. */
 static void causal_work_is_even(void **state)
 {
     static const int64_t lengths[] = {4096, 16384}, batches[] = {4, 1};

@@ -1,6 +1,7 @@
-/* test_sanitize_cases.c: the cases that a GPU's kernels are sanitized with reach every instance
- * that the plans for Hopper choose, and every way through one that a plan decides on. A plan that
- * changes so that an instance is no longer reached fails here, where no GPU is needed. */
+/* test_gpu_cases.c: the cases that a GPU's kernels are sanitized with reach every instance that the
+ * plans for Hopper choose, and every way through one that a plan decides on; and of the drawn ones
+ * enough see so many keys that backward takes its kernel for that. A plan that changes so that an
+ * instance is no longer reached fails here, where no GPU is needed. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -9,6 +10,7 @@
 #include "attention/attention_backward_sm90_plan.h"
 #include "attention/attention_decode_plan.h"
 #include "attention/attention_forward_sm90_plan.h"
+#include "drawn_case.h"
 #include "sanitize_cases.h"
 
 /* The problem of a case as a kernel sees it, in bf16, with keys that lie as the case says. */
@@ -167,6 +169,36 @@ static void every_forward_instance_is_reached(void **state)
     }
 }
 
+/* ---- Drawn cases ----------------------------------------------------------------------------- */
+
+/* Of each mechanism and width, of ratios of heads up to three and of packed batches: enough that
+ * backward takes in one kernel. Every case is also run in two, as a deterministic call. */
+static void drawn_cases_reach_the_fused_backward(void **state)
+{
+    enum { DRAWN = 600, PACKED = 3, WAYS, LEAST = 5 };
+    int fused[WAYS][2][2] = {0};
+    (void)state;
+    for (int n = 0; n < DRAWN; n++) {
+        struct seeded random = seeded_make(1, (uint64_t)n);
+        struct drawn_case d;
+        drawn_tiles(&random, n, &d);
+        const int64_t ratio = d.c.H / d.c.G, wide = d.c.D == 128;
+        for (int probe = 0; probe < 2; probe++) {
+            struct planned planned = planned_of(&d.c, PLX_BACKWARD, probe);
+            const bool met = backward_sm90_plan(&planned.problem).fused;
+            if (ratio <= PACKED) fused[ratio - 1][wide][probe] += met;
+            if (d.c.q_offsets) fused[PACKED][wide][probe] += met;
+            test_tensor_destroy(&planned.keys);
+        }
+    }
+    for (int way = 0; way < WAYS; way++)
+        for (int n = 0; n < 4; n++)
+            if (fused[way][n / 2][n % 2] < LEAST)
+                fail_msg("%s of %d channels, %s %d: %d in one kernel",
+                         n % 2 ? "parallax" : "softmax", n / 2 ? 128 : 64,
+                         way == PACKED ? "packed" : "ratio", way + 1, fused[way][n / 2][n % 2]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +206,7 @@ int main(void)
         cmocka_unit_test(every_way_of_decode_is_reached),
         cmocka_unit_test(every_backward_instance_is_reached),
         cmocka_unit_test(every_forward_instance_is_reached),
+        cmocka_unit_test(drawn_cases_reach_the_fused_backward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
