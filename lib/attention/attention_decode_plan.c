@@ -18,6 +18,8 @@ enum {
     DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay, where */
     DECODE_TWO_FEW = 1 << 21,  /* there are many heads, and where there are few; */
     DECODE_TWO_PAIRS = 512,    /* or so many heads */
+    DECODE_DEEP_FEW = 128,     /* blocks from which on two sets of rows had better share them, */
+    DECODE_DEEP_MANY = 256,    /* and where a head has more than two sets */
     DECODE_WORKSPACE = 256,    /* what the counters are rounded up to */
     DECODE_MAX_GRID = 65535,   /* along y and z */
 };
@@ -152,11 +154,23 @@ static bool decode_is_uneven(int64_t pairs)
     return rounds > 1 && rounds <= 4 && pairs * 10 < rounds * DECODE_ROOM * 9;
 }
 
+/* Tiles that a sequence has at most. */
+static int64_t decode_tiles(const struct attention_problem *p, int heads)
+{
+    int keys = DECODE_KEYS(decode_bytes(p, heads));
+    return decode_keys_of((int)p->T, (int)p->S, p->window, keys).units;
+}
+
+static bool decode_is_alike(const struct attention_problem *p)
+{
+    return p->q_lengths.rank == 0 && p->k_lengths.rank == 0;
+}
+
 /* True where sequences of different lengths had better be a list: blocks of one that is as long as
  * it may be would still work long after those of short ones. */
-static bool decode_is_ragged(int64_t tiles, int parts)
+static bool decode_is_ragged(const struct attention_problem *p, int64_t tiles, int parts)
 {
-    return tiles > (int64_t)DECODE_LONG * parts;
+    return !decode_is_alike(p) && p->B > 1 && tiles > (int64_t)DECODE_LONG * parts;
 }
 
 /* Ranges of a list of B sequences: as many as there is room for; or a few less, if then sequences
@@ -181,6 +195,20 @@ static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
     return decode_box(p, 2) == DECODE_KEYS(decode_bytes(p, 2)) ? 2 : 1;
 }
 
+/* Blocks of two sets of rows read a tile once for both, but take longer for it and for joining
+ * parts: for where there are enough of them without cutting sequences, and, with 128 channels, no
+ * list nor blocks of one set beside others. */
+static bool decode_is_deep(const struct attention_problem *p)
+{
+    int64_t sets = (p->T * (p->H / p->G) + DECODE_ROWS - 1) / DECODE_ROWS;
+    int64_t blocks = p->B * p->G * ((sets + 1) / DECODE_MOST_DEEP);
+    if (sets <= 1 || p->kv_dtype == PLX_F8E4M3 || decode_box(p, 1) == 0) return false;
+    bool list = decode_is_uneven(blocks) || decode_is_ragged(p, decode_tiles(p, 1), 1);
+    bool mixed = sets % 2 != 0 && blocks > DECODE_ROOM;
+    if (p->D == 128 && (list || mixed)) return false;
+    return blocks >= (sets == 2 ? DECODE_DEEP_FEW : DECODE_DEEP_MANY);
+}
+
 /* Of a cache that does not fit the L2 cache, which would drop every line before it is read again,
  * some tiles are read to stay there and the others to pass through; but where several blocks of
  * rows read a tile one after another, all of them stay. */
@@ -192,31 +220,34 @@ static uint32_t decode_stay(int64_t bytes, int64_t row_blocks)
 
 struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxes)
 {
-    int64_t rows = p->T * (p->H / p->G), row_blocks = (rows + DECODE_ROWS - 1) / DECODE_ROWS;
+    const int deep = boxes && decode_is_deep(p) ? DECODE_MOST_DEEP : 1;
+    int64_t rows = p->T * (p->H / p->G), of_block = deep * DECODE_ROWS;
+    int64_t row_blocks = (rows + of_block - 1) / of_block;
     struct decode_plan plan = {.warps = DECODE_WARPS,
-                               .heads = boxes ? decode_heads(p, row_blocks) : 1,
+                               .heads = boxes && deep == 1 ? decode_heads(p, row_blocks) : 1,
+                               .deep = deep,
                                .row_blocks = (int)row_blocks};
     plan.box = boxes ? decode_box(p, plan.heads) : 0;
     int keys = DECODE_KEYS(decode_bytes(p, plan.heads));
     int64_t pairs = p->G / plan.heads * row_blocks;
-    bool alike = p->q_lengths.rank == 0 && p->k_lengths.rank == 0;
+    int64_t tiles = decode_tiles(p, plan.heads);
     plan.pairs = (int)pairs;
-    int64_t tiles = decode_keys_of((int)p->T, (int)p->S, p->window, keys).units;
     int64_t size = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
-    struct decode_share share = decode_share_of(p->B * pairs, tiles, keys, plan.heads, size);
-    plan.list = plan.box == 0 || decode_is_uneven(p->B * pairs) ||
-                (!alike && p->B > 1 && decode_is_ragged(tiles, share.parts));
+    struct decode_share share = {DECODE_WARPS, 1, 0};
+    if (deep == 1) share = decode_share_of(p->B * pairs, tiles, keys, plan.heads, size);
+    plan.list =
+        plan.box == 0 || decode_is_uneven(p->B * pairs) || decode_is_ragged(p, tiles, share.parts);
     if (plan.list) {
         plan.parts = (int)decode_ranges(pairs, p->B);
     } else {
         plan.warps = share.warps, plan.parts = share.parts, plan.cluster = share.cluster;
         int units = decode_keys_of((int)p->T, (int)p->S, p->window, share.warps * keys).units;
-        bool same = alike || (p->window == 0 && units <= DECODE_PLACED * plan.parts);
+        bool same = decode_is_alike(p) || (p->window == 0 && units <= DECODE_PLACED * plan.parts);
         if (same) plan.cut = decode_cut_of(units, plan.parts);
     }
     plan.stay = decode_stay(size, row_blocks);
     int64_t results = plan.list ? 2 * (int64_t)plan.parts : p->B * (plan.parts >> plan.cluster);
-    int64_t bytes = decode_least(rows, DECODE_ROWS) * plan.heads * (4 + 2 * p->D) * 4;
+    int64_t bytes = decode_least(rows, of_block) * plan.heads * (4 + 2 * p->D) * 4;
     plan.counters =
         (size_t)((p->B * pairs * 8 + DECODE_WORKSPACE - 1) / DECODE_WORKSPACE * DECODE_WORKSPACE);
     plan.partials = (size_t)(results * pairs * bytes);

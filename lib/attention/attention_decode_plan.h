@@ -1,8 +1,8 @@
 /* attention_decode_plan.h: how the Hopper decode kernel cuts a problem: a pure function of shapes.
  *
  * A row is one query token of one query head, a pair a block of up to DECODE_ROWS rows of a
- * key/value head. The keys of a sequence come in units, of which every warp of a block handles one
- * tile. Two ways of cutting them:
+ * key/value head, or of twice as many. The keys of a sequence come in units, of which every warp of
+ * a block handles one tile. Two ways of cutting them:
  *
  *     even   the units of every sequence are shared evenly by the same number of blocks a pair
  *     list   the units of all sequences make one list, which is cut into equal ranges, one for each
@@ -21,7 +21,8 @@
 enum {
     DECODE_WARPS = 4,         /* of a block */
     DECODE_WIDE_WARPS = 8,    /* of a wide one, which has a multiprocessor to itself */
-    DECODE_ROWS = 8,          /* rows of a block */
+    DECODE_ROWS = 8,          /* rows of a set, which multiply a tile together */
+    DECODE_MOST_DEEP = 2,     /* sets of each head of a block */
     DECODE_MAX_ROWS = 64,     /* rows of a key/value head */
     DECODE_TILE_BYTES = 8192, /* keys and values of a tile */
     DECODE_MAX_CLUSTER = 4,   /* blocks of a cluster: 2 to this */
@@ -104,7 +105,8 @@ struct decode_plan {
     bool list;
     int warps;                 /* of a block */
     int heads;                 /* key/value heads of a block, side by side in its tiles: 1 or 2 */
-    int row_blocks;            /* blocks of DECODE_ROWS rows a key/value head */
+    int deep;                  /* sets of DECODE_ROWS rows of each head of a block: 1 or 2 */
+    int row_blocks;            /* blocks of so many rows a key/value head */
     int pairs;                 /* G / heads times row_blocks */
     int parts;                 /* even: blocks that share a sequence; list: ranges */
     int cluster;               /* 2 to this: parts that join in shared memory; divides parts */

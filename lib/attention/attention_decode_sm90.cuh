@@ -28,30 +28,30 @@ template <class KIND> struct decode_shared {
     bool last;
     /* Of a cluster. */
     uint64_t brought;
-    struct decode_brought<KIND::D> rows[KIND::LIST ? 1 : KIND::HEADS * DECODE_ROWS];
+    struct decode_brought<KIND::D> rows[KIND::JOINS ? KIND::HEADS * DECODE_ROWS : 1];
     /* Of a list. */
     struct decode_left<KIND::D, KIND::LIST ? KIND::ROWS : 1> left[KIND::WARPS][KIND::HEADS];
 };
 
 /* ---- Through the keys ------------------------------------------------------------------------ */
 
-/* The sums of each head. */
+/* The sums of each set of rows. */
 template <class KIND> struct decode_results {
-    struct decode_sums<KIND::D> of[KIND::HEADS];
+    struct decode_sums<KIND::D> of[KIND::SETS];
 };
 
 template <class KIND>
 static __device__ __forceinline__ void decode_zero_sums(struct decode_results<KIND> &sums)
 {
 #pragma unroll
-    for (int head = 0; head < KIND::HEADS; head++) {
-        sums.of[head].state = {-INFINITY, 0.0f, 0.0f, 0.0f};
+    for (int set = 0; set < KIND::SETS; set++) {
+        sums.of[set].state = {-INFINITY, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int j = 0; j < KIND::D / 8; j++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                sums.of[head].a[j][i] = 0.0f;
-                computed_here(sums.of[head].a[j][i]);
+                sums.of[set].a[j][i] = 0.0f;
+                computed_here(sums.of[set].a[j][i]);
             }
     }
 }
@@ -78,41 +78,63 @@ static __device__ __forceinline__ void decode_values(uint32_t values,
         decode_multiply_values<E, KIND, PROBE>(values, x, sums);
 }
 
+/* A tile under the block's rows set, set + DEEP .. , one of each head; `masks`: some of them may
+ * not see all of it, `clear`: nor may anybody. */
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ void
+decode_multiply(const struct decode_arguments &p, const struct decode_segment &segment,
+                const struct decode_sight<KIND> &sight, const struct decode_operands<KIND> &q,
+                uint32_t tile, int key, int rows, bool masks, bool clear,
+                struct decode_results<KIND> &sums)
+{
+    constexpr int HEADS = KIND::HEADS, DEEP = KIND::DEEP;
+    uint32_t values = tile + DECODE_TILE_BYTES / 2;
+    struct decode_scores<KIND> x[HEADS];
+#pragma unroll
+    for (int head = 0; head < HEADS; head++)
+        decode_keys<E, KIND>(tile + head * KIND::HEAD, q.of[head * DEEP + rows],
+                             q.factors[head * DEEP + rows], x[head]);
+    if (masks)
+#pragma unroll
+        for (int head = 0; head < HEADS; head++)
+            decode_mask<KIND>(x[head], key, sight.own[rows], p.masked);
+    if (clear) decode_clear<KIND>(values, key, segment.begin, segment.end);
+#pragma unroll
+    for (int head = 0; head < HEADS; head++)
+        decode_weigh<KIND, PROBE>(x[head], sums.of[head * DEEP + rows], p.scale);
+#pragma unroll
+    for (int head = 0; head < HEADS; head++)
+        decode_values<E, KIND, PROBE>(values + head * KIND::HEAD, x[head],
+                                      sums.of[head * DEEP + rows]);
+}
+
 /* A warp's tiles of a segment. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
-            const struct decode_segment &segment, const struct decode_sight &sight,
+            const struct decode_segment &segment, const struct decode_sight<KIND> &sight,
             const struct decode_operands<KIND> &q, struct decode_ring &ring,
             struct decode_ahead<KIND> &ahead, struct decode_cursor *next,
             struct decode_results<KIND> &sums)
 {
     constexpr int KEYS = KIND::KEYS;
     struct decode_range common = decode_common_range(sight);
+    const bool two = KIND::DEEP > 1 && decode_rows_of<KIND>(p) > DECODE_ROWS;
     int key = segment.key;
     for (int turn = 0; turn < segment.turns; turn++, key += KIND::UNIT) {
         uint32_t tile = ring.tiles + ring.stage * DECODE_TILE_BYTES;
-        uint32_t values = tile + DECODE_TILE_BYTES / 2, full = ring.full + ring.stage * 8;
+        uint32_t full = ring.full + ring.stage * 8;
         if (decode_has_keys(key, KEYS, segment.begin, segment.end)) {
-            struct decode_scores<KIND> x[KIND::HEADS];
             mbarrier_wait(full, ring.phase >> ring.stage & 1);
             ring.phase ^= 1 << ring.stage;
+            bool masks = key < common.first || key + KEYS > common.end;
+            bool clear =
+                KIND::FEED == DECODE_BOXES && (key < segment.begin || key + KEYS > segment.end);
 #pragma unroll
-            for (int head = 0; head < KIND::HEADS; head++)
-                decode_keys<E, KIND>(tile + head * KIND::HEAD, q.of[head], q.factors[head],
-                                     x[head]);
-            if (key < common.first || key + KEYS > common.end)
-#pragma unroll
-                for (int head = 0; head < KIND::HEADS; head++)
-                    decode_mask<KIND>(x[head], key, sight.own, p.masked);
-            if (KIND::FEED == DECODE_BOXES && (key < segment.begin || key + KEYS > segment.end))
-                decode_clear<KIND>(values, key, segment.begin, segment.end);
-#pragma unroll
-            for (int head = 0; head < KIND::HEADS; head++)
-                decode_weigh<KIND, PROBE>(x[head], sums.of[head], p.scale);
-#pragma unroll
-            for (int head = 0; head < KIND::HEADS; head++)
-                decode_values<E, KIND, PROBE>(values + head * KIND::HEAD, x[head], sums.of[head]);
+            for (int rows = 0; rows < KIND::DEEP; rows++)
+                if (rows == 0 || two)
+                    decode_multiply<E, KIND, PROBE>(p, segment, sight, q, tile, key, rows, masks,
+                                                    clear && rows == 0, sums);
             __syncwarp(); /* all lanes have read the tile */
         }
         if (decode_has_more<KIND>(ahead)) {
@@ -129,7 +151,7 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ bool
 decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
-           const struct decode_segment &segment, const struct decode_sight &sight,
+           const struct decode_segment &segment, const struct decode_sight<KIND> &sight,
            const struct decode_operands<KIND> &q, struct decode_ring &ring,
            struct decode_ahead<KIND> &ahead, struct decode_cursor *next,
            const struct decode_guess &guess, struct decode_results<KIND> &sums)
@@ -141,9 +163,9 @@ decode_sum(const struct decode_arguments &p, const struct decode_maps &maps,
         if (!decode_holds<KIND>(guess)) return false;
     }
 #pragma unroll
-    for (int head = 0; head < KIND::HEADS; head++) {
-        sums.of[head].state.sum = quad_sum(sums.of[head].state.sum);
-        sums.of[head].state.shift = quad_sum(sums.of[head].state.shift);
+    for (int set = 0; set < KIND::SETS; set++) {
+        sums.of[set].state.sum = quad_sum(sums.of[set].state.sum);
+        sums.of[set].state.shift = quad_sum(sums.of[set].state.shift);
     }
     return true;
 }
@@ -171,7 +193,7 @@ decode_finish_channel(const struct decode_arguments &p, const struct decode_targ
                       int head, int row, int d, const struct decode_channels<1> &x)
 {
     if (target.whole) {
-        decode_write<E, PROBE>(p, target.batch, decode_row_of<KIND::HEADS>(p, head, row), d, x);
+        decode_write<E, PROBE>(p, target.batch, decode_row_of<KIND>(p, head, row), d, x);
         return;
     }
     struct decode_partial<KIND::D> *to = decode_part<KIND>(p, target.slot, head, row);
@@ -190,22 +212,24 @@ decode_finish_block(const struct decode_arguments &p, const struct decode_target
     constexpr int D = KIND::D, HEADS = KIND::HEADS, ROWS = KIND::ROWS;
     typedef struct decode_left<D, ROWS> left_rows;
     typedef typename std::conditional<KIND::F8, decode_f16, E>::type product;
-    int rows = decode_rows_of(p);
+    int rows = decode_rows_of<KIND>(p);
     for (int first = 0; first < rows; first += ROWS) {
         int here = min(ROWS, rows - first);
         if (first > 0) __syncthreads(); /* the rows before have been read */
 #pragma unroll
-        for (int head = 0; head < HEADS; head++)
+        for (int set = 0; set < KIND::SETS; set++) {
+            int head = set / KIND::DEEP;
             decode_leave<product, KIND, PROBE>(
-                (left_rows *)(left + threadIdx.x / 32 * apart) + head, sums.of[head],
-                decode_value_scale<KIND>(p, head), first, here);
+                (left_rows *)(left + threadIdx.x / 32 * apart) + head, sums.of[set],
+                decode_value_scale<KIND>(p, head), set % KIND::DEEP, first, here);
+        }
         __syncthreads();
         for (int i = threadIdx.x; i < HEADS * here * D; i += KIND::THREADS) {
             int place = i / D, d = i % D, head = HEADS > 1 && place >= here;
             int row = place - head * here;
             struct decode_channels<1> x =
                 decode_join_warps<KIND, PROBE>(left + head * sizeof(left_rows), apart, row, d);
-            if (!KIND::LIST && p.cluster > 0)
+            if (KIND::JOINS && p.cluster > 0)
                 decode_bring<KIND>(p, &shared->rows[place], &shared->brought, d, x);
             else
                 decode_finish_channel<E, KIND, PROBE>(p, target, head, first + row, d, x);
@@ -219,7 +243,8 @@ static __device__ __forceinline__ void decode_finish_cluster(const struct decode
                                                              const struct decode_target &target,
                                                              struct decode_shared<KIND> *shared)
 {
-    int rows = decode_rows_of(p), blocks = 1 << p.cluster, shift = decode_own_channels<KIND>(p);
+    int rows = decode_rows_of<KIND>(p), blocks = 1 << p.cluster,
+        shift = decode_own_channels<KIND>(p);
     int lane = threadIdx.x & (blocks - 1), first = decode_rank(p) << shift;
     mbarrier_wait_cluster(shared_address(&shared->brought), 0);
     for (int i = threadIdx.x >> p.cluster; i < KIND::HEADS * rows << shift;
@@ -253,7 +278,7 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
     if (threadIdx.x == 0) *last = counter_draw(counter, seen, arrivals) == arrivals - 1;
     __syncthreads();
     if (!*last) return;
-    int rows = decode_rows_of(p), shift = 0;
+    int rows = decode_rows_of<KIND>(p), shift = 0;
     while (1 << shift < min(parts.count, DECODE_JOINING)) shift++;
     int lanes = 1 << shift, lane = threadIdx.x & (lanes - 1), step = KIND::THREADS >> shift;
     int i = threadIdx.x >> shift, items = HEADS * rows * (D / 4);
@@ -263,7 +288,7 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
         if (i + step < items) next = decode_part_of<KIND, PROBE>(p, parts, lanes, i + step, rows);
         struct decode_item item = decode_item_of<KIND>(i, rows);
         x = decode_join_parts<KIND, PROBE>(p, parts, lanes, item, x);
-        struct decode_row row = decode_row_of<HEADS>(p, item.head, item.row);
+        struct decode_row row = decode_row_of<KIND>(p, item.head, item.row);
 #pragma unroll 1
         for (int n = lane; n < 4; n += lanes)
             decode_write<E, PROBE>(
@@ -277,13 +302,13 @@ decode_finish_pair(const struct decode_arguments &p, int batch, const struct dec
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ bool
 decode_segment_run(const struct decode_arguments &p, const struct decode_maps &maps, int batch,
-                   const struct decode_segment &segment, const struct decode_sight &sight,
+                   const struct decode_segment &segment, const struct decode_sight<KIND> &sight,
                    const struct decode_parts &parts, const struct decode_operands<KIND> &q,
                    struct decode_shared<KIND> *shared, struct decode_ring &ring,
                    struct decode_ahead<KIND> &ahead, const struct decode_guess &guess,
                    struct decode_results<KIND> &sums)
 {
-    bool whole = parts.count == 1;
+    bool whole = !KIND::SHARES || parts.count == 1;
     unsigned long long *counter = p.counters + (int64_t)batch * gridDim.x + blockIdx.x, seen = 0;
     if (threadIdx.x == 0 && !whole) seen = counter_look(counter);
     if (!decode_sum<E, KIND, PROBE>(p, maps, segment, sight, q, ring, ahead,
@@ -293,7 +318,7 @@ decode_segment_run(const struct decode_arguments &p, const struct decode_maps &m
     constexpr int APART = KIND::LIST ? sizeof shared->left[0] : sizeof shared->ring[0];
     const struct decode_target target = {batch, parts.own, whole};
     decode_finish_block<E, KIND, PROBE>(p, target, left, APART, shared, sums);
-    if (!KIND::LIST && p.cluster > 0) decode_finish_cluster<E, KIND, PROBE>(p, target, shared);
+    if (KIND::JOINS && p.cluster > 0) decode_finish_cluster<E, KIND, PROBE>(p, target, shared);
     if (!whole) decode_finish_pair<E, KIND, PROBE>(p, batch, parts, counter, seen, &shared->last);
     return true;
 }
@@ -305,14 +330,14 @@ decode_segment_run(const struct decode_arguments &p, const struct decode_maps &m
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ bool
 decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
-            const struct decode_start &start, struct decode_operands<KIND> &q,
+            const struct decode_start<KIND> &start, struct decode_operands<KIND> &q,
             struct decode_shared<KIND> *shared, struct decode_ring &ring,
             struct decode_ahead<KIND> &ahead, struct decode_guess &guess,
             struct decode_results<KIND> &sums)
 {
     struct decode_cursor at = start.at;
     struct decode_segment segment = start.segment;
-    struct decode_sight sight = start.sight;
+    struct decode_sight<KIND> sight = start.sight;
     struct decode_parts parts = start.parts;
     for (;;) {
         if (!decode_segment_run<E, KIND, PROBE>(p, maps, at.batch, segment, sight, parts, q, shared,
@@ -370,12 +395,12 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
         tma_prefetch_map(&maps.k);
         tma_prefetch_map(&maps.v);
     }
-    if (!KIND::LIST) decode_cluster_begin<KIND>(p, &shared->brought);
-    if (!KIND::LIST && p.cluster > 0) cluster_wait();
+    if (KIND::JOINS) decode_cluster_begin<KIND>(p, &shared->brought);
+    if (KIND::JOINS && p.cluster > 0) cluster_wait();
     /* Chunks are copied from wherever a page is said to be, so that must be true. */
     if (KIND::FEED == DECODE_CHUNKS) dependency_wait();
     for (;;) {
-        struct decode_start start = decode_start_of<KIND>(p, early);
+        struct decode_start<KIND> start = decode_start_of<KIND>(p, early);
         struct decode_guess guess = {KIND::GUESSES};
         struct decode_operands<KIND> q;
         struct decode_ahead<KIND> ahead;

@@ -26,17 +26,18 @@ static __device__ __forceinline__ void decode_query(const uint16_t *row, int whi
         operands[i / 2][i % 2 * 2 + which] = from[8 * i] | (uint32_t)from[8 * i + 1] << 16;
 }
 
-/* [q; r] of each head as left operands of D / 16 products; of f8e4m3 keys also what scores and u
+/* [q; r] of each set as left operands of D / 16 products; of f8e4m3 keys also what scores and u
  * are to be multiplied with. */
 template <class KIND> struct decode_operands {
-    uint32_t of[KIND::HEADS][KIND::D / 16][4];
-    float factors[KIND::HEADS][2];
+    uint32_t of[KIND::SETS][KIND::D / 16][4];
+    float factors[KIND::SETS][2];
 };
 
-/* Where this lane's row of q and of r begins, of the block's first head, if it has one. */
-struct decode_places {
-    int64_t q, r;
-    int exist;
+/* Where this lane's row of q and of r begins, of each set of the block's first head, if there is
+ * one. */
+template <class KIND> struct decode_places {
+    int64_t q[KIND::DEEP], r[KIND::DEEP];
+    int exist[KIND::DEEP];
 };
 
 static __device__ __forceinline__ int64_t decode_place(const struct decode_view &view, int batch,
@@ -46,48 +47,55 @@ static __device__ __forceinline__ int64_t decode_place(const struct decode_view 
 }
 
 template <class KIND>
-static __device__ __forceinline__ struct decode_places
-decode_places_of(const struct decode_arguments &p, int batch)
-{
-    int local = threadIdx.x % 32 / 4;
-    struct decode_row row = decode_row_of<KIND::HEADS>(p, 0, local);
-    return {decode_place(p.q, batch, row), decode_place(p.r, batch, row),
-            local < decode_rows_of(p)};
+static __device__ __forceinline__ struct decode_places<KIND>
+decode_places_of(const struct decode_arguments &p, int batch) {
+    struct decode_places<KIND> places;
+#pragma unroll
+    for (int set = 0; set < KIND::DEEP; set++) {
+        int local = decode_own_row(set);
+        struct decode_row row = decode_row_of<KIND>(p, 0, local);
+        places.q[set] = decode_place(p.q, batch, row);
+        places.r[set] = decode_place(p.r, batch, row);
+        places.exist[set] = local < decode_rows_of<KIND>(p);
+    }
+    return places;
 }
 
 template <class E, class KIND>
 static __device__ __forceinline__ void
 decode_query_of(const struct decode_arguments &p, const struct decode_view &view, int64_t place,
-                int head, int which, struct decode_operands<KIND> &q)
+                int set, int which, struct decode_operands<KIND> &q)
 {
+    int head = set / KIND::DEEP;
     const uint16_t *from = (const uint16_t *)view.data + place + head * p.group * view.head;
     if constexpr (!KIND::F8) {
-        decode_query<KIND::D>(from, which, q.of[head]);
+        decode_query<KIND::D>(from, which, q.of[set]);
     } else {
-        float factor = decode_query_f8<E, KIND::D>(from, which, q.of[head]);
+        float factor = decode_query_f8<E, KIND::D>(from, which, q.of[set]);
         if (p.k_scales != NULL) factor *= p.k_scales[decode_kv_head<KIND::HEADS>(p) + head];
-        q.factors[head][which] = factor;
+        q.factors[set][which] = factor;
     }
 }
 
 /* The block's rows of q and r; zeros where there is none. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void decode_queries(const struct decode_arguments &p,
-                                                      const struct decode_places &places,
+                                                      const struct decode_places<KIND> &places,
                                                       struct decode_operands<KIND> &q)
 {
 #pragma unroll
-    for (int head = 0; head < KIND::HEADS; head++) {
-        q.factors[head][0] = q.factors[head][1] = 1.0f;
+    for (int set = 0; set < KIND::SETS; set++) {
+        q.factors[set][0] = q.factors[set][1] = 1.0f;
 #pragma unroll
         for (int i = 0; i < KIND::D / 16; i++)
-            q.of[head][i][0] = q.of[head][i][1] = q.of[head][i][2] = q.of[head][i][3] = 0;
+            q.of[set][i][0] = q.of[set][i][1] = q.of[set][i][2] = q.of[set][i][3] = 0;
     }
-    if (!places.exist) return;
 #pragma unroll
-    for (int head = 0; head < KIND::HEADS; head++) {
-        decode_query_of<E, KIND>(p, p.q, places.q, head, 0, q);
-        if (PROBE) decode_query_of<E, KIND>(p, p.r, places.r, head, 1, q);
+    for (int set = 0; set < KIND::SETS; set++) {
+        int rows = set % KIND::DEEP;
+        if (!places.exist[rows]) return;
+        decode_query_of<E, KIND>(p, p.q, places.q[rows], set, 0, q);
+        if (PROBE) decode_query_of<E, KIND>(p, p.r, places.r[rows], set, 1, q);
     }
 }
 
@@ -105,13 +113,13 @@ struct decode_facts {
 /* What follows: where the block is in its work, and the first segment of that, with what its rows
  * see and where its results go; where its queries are, and this lane's page is looked up; and
  * whether there is nothing to do, since neither the block has keys nor its cluster. */
-struct decode_start {
+template <class KIND> struct decode_start {
     struct decode_facts facts;
     struct decode_cursor at;
     struct decode_segment segment;
-    struct decode_sight sight;
+    struct decode_sight<KIND> sight;
     struct decode_parts parts;
-    struct decode_places places;
+    struct decode_places<KIND> places;
     const int32_t *own_at; /* where a lane has read; or NULL */
     int idle;
 };
@@ -121,10 +129,14 @@ static __device__ __forceinline__ void computed_here(struct decode_segment &x)
     computed_here(x.begin), computed_here(x.end), computed_here(x.key);
 }
 
-static __device__ __forceinline__ void computed_here(struct decode_sight &x)
+template <class KIND>
+static __device__ __forceinline__ void computed_here(struct decode_sight<KIND> &x)
 {
-    computed_here(x.own.first), computed_here(x.own.end);
-    computed_here(x.counted.first), computed_here(x.counted.end);
+#pragma unroll
+    for (int set = 0; set < KIND::DEEP; set++) {
+        computed_here(x.own[set].first), computed_here(x.own[set].end);
+        computed_here(x.counted[set].first), computed_here(x.counted[set].end);
+    }
 }
 
 static __device__ __forceinline__ void computed_here(struct decode_parts &x)
@@ -165,10 +177,10 @@ decode_read_early(const struct decode_arguments &p)
 }
 
 template <class KIND>
-static __device__ __forceinline__ struct decode_start
-decode_start_of(const struct decode_arguments &p, const struct decode_early &early)
-{
-    struct decode_start start = {};
+static __device__ __forceinline__ struct decode_start<KIND>
+decode_start_of(const struct decode_arguments &p, const struct decode_early &early) {
+    struct decode_start<KIND> start = {
+    };
     struct decode_facts &facts = start.facts;
     if (KIND::LIST)
         facts.list = decode_begin_list<KIND>(p);
@@ -197,8 +209,11 @@ decode_start_of(const struct decode_arguments &p, const struct decode_early &ear
     }
     if (KIND::GUESSES) arrived_here(facts.own);
     computed_here(start.segment), computed_here(start.sight), computed_here(start.parts);
-    arrived_here(start.places.q), arrived_here(start.places.r);
-    computed_here(start.places.exist);
+#pragma unroll
+    for (int set = 0; set < KIND::DEEP; set++) {
+        arrived_here(start.places.q[set]), arrived_here(start.places.r[set]);
+        computed_here(start.places.exist[set]);
+    }
     if (KIND::GUESSES) arrived_here(start.own_at);
     computed_here(start.at.left), computed_here(start.idle);
     return start;
@@ -232,7 +247,7 @@ static __device__ __forceinline__ bool decode_holds(const struct decode_guess &g
 template <class KIND>
 static __device__ __forceinline__ void decode_ahead_begin(const struct decode_arguments &p,
                                                           struct decode_ahead<KIND> &ahead,
-                                                          const struct decode_start &start)
+                                                          const struct decode_start<KIND> &start)
 {
     ahead.head = decode_kv_head<KIND::HEADS>(p);
     decode_ahead_enter<KIND>(p, ahead, start.at.batch, start.segment);
@@ -300,7 +315,7 @@ decode_fill(const struct decode_arguments &p, const struct decode_maps &maps, in
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_begin_reading(const struct decode_arguments &p, const struct decode_maps &maps,
-                     const struct decode_start &start, const struct decode_first<KIND> &first,
+                     const struct decode_start<KIND> &start, const struct decode_first<KIND> &first,
                      struct decode_ring &ring, struct decode_ahead<KIND> &ahead,
                      struct decode_cursor *next, struct decode_operands<KIND> &q,
                      struct decode_guess &guess)

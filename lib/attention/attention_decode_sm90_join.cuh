@@ -96,14 +96,15 @@ static __device__ __forceinline__ void decode_leave_two(float *a1, float *a2, fl
     if (PROBE) *(float2 *)a2 = {y.x * scale, y.y * scale};
 }
 
-/* Leaves a warp's sums of rows first .. first + rows - 1; scale: of the values. */
+/* Leaves a warp's sums of those rows of a set that are first .. first + rows - 1; scale: of the
+ * values. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void decode_leave(struct decode_left<KIND::D, KIND::ROWS> *left,
                                                     const struct decode_sums<KIND::D> &sums,
-                                                    float scale, int first, int rows)
+                                                    float scale, int set, int first, int rows)
 {
     constexpr int D = KIND::D;
-    int row = threadIdx.x % 32 / 4 - first, t = threadIdx.x % 4;
+    int row = decode_own_row(set) - first, t = threadIdx.x % 4;
     if (row < 0 || row >= rows) return;
     if (t == 0) left->state[row] = sums.state;
     float *a = left->a[row];
@@ -233,7 +234,7 @@ static __device__ __forceinline__ void decode_cluster_begin(const struct decode_
         int row = (int)sizeof(struct decode_state) << p.cluster, channels = KIND::D * 8;
         mbarrier_init(shared_address(brought), 1);
         mbarrier_expect(shared_address(brought),
-                        KIND::HEADS * decode_rows_of(p) * (row + channels));
+                        KIND::HEADS * decode_rows_of<KIND>(p) * (row + channels));
         mbarrier_init_fence();
     }
     cluster_arrive();
@@ -261,7 +262,7 @@ decode_bring(const struct decode_arguments &p, struct decode_brought<KIND::D> *t
 template <class KIND>
 static __device__ __forceinline__ struct decode_partial<KIND::D> *
 decode_part(const struct decode_arguments &p, int slot, int head, int row) {
-    int64_t rows = min(p.rows, DECODE_ROWS);
+    int64_t rows = min(p.rows, KIND::DEEP *DECODE_ROWS);
     return (struct decode_partial<KIND::D> *)p.partials + (slot * KIND::HEADS + head) * rows + row;
 }
 

@@ -152,6 +152,10 @@ static plx_status decode_sm90_cut(plx_context *context, const struct attention_p
 {
     typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WARPS> narrow;
     typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WIDE_WARPS> wide;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WARPS, DECODE_MOST_DEEP> deep;
+    if constexpr (HEADS == 1 && SIZE == 2 && (D == 64 || WAY != DECODE_LIST))
+        if (plan->deep == DECODE_MOST_DEEP)
+            return decode_sm90_launch<E, deep, PROBE>(context, p, plan, workspace, stream);
     if constexpr (HEADS == 1 && WAY != DECODE_LIST)
         if (plan->warps == DECODE_WIDE_WARPS)
             return decode_sm90_launch<E, wide, PROBE>(context, p, plan, workspace, stream);

@@ -256,20 +256,29 @@ static __device__ __forceinline__ int decode_kv_head(const struct decode_argumen
 }
 
 /* Row `local` of this block's `head`. */
-template <int HEADS>
+template <class KIND>
 static __device__ __forceinline__ struct decode_row decode_row_of(const struct decode_arguments &p,
                                                                   int head, int local)
 {
-    int first = p.row_blocks == 1 ? 0 : (int)blockIdx.x % p.row_blocks * DECODE_ROWS;
+    constexpr int ROWS = KIND::DEEP * DECODE_ROWS;
+    int first = p.row_blocks == 1 ? 0 : (int)blockIdx.x % p.row_blocks * ROWS;
     int row = local + first, time = p.T == 1 ? 0 : row / p.group;
-    return {time, (decode_kv_head<HEADS>(p) + head) * p.group + row - time * p.group};
+    return {time, (decode_kv_head<KIND::HEADS>(p) + head) * p.group + row - time * p.group};
 }
 
 /* Rows of each head of this block. */
+template <class KIND>
 static __device__ __forceinline__ int decode_rows_of(const struct decode_arguments &p)
 {
+    constexpr int ROWS = KIND::DEEP * DECODE_ROWS;
     if (p.row_blocks == 1) return p.rows;
-    return min(DECODE_ROWS, p.rows - (int)blockIdx.x % p.row_blocks * DECODE_ROWS);
+    return min(ROWS, p.rows - (int)blockIdx.x % p.row_blocks * ROWS);
+}
+
+/* This lane's row of a set, among the rows of its head. */
+static __device__ __forceinline__ int decode_own_row(int set)
+{
+    return set * DECODE_ROWS + threadIdx.x % 32 / 4;
 }
 
 /* Keys first .. end - 1 that a row sees; none where the row lies behind its length. */
@@ -287,28 +296,41 @@ decode_range_of(const struct decode_arguments &p, const struct decode_lengths &l
     return {(int)max((int64_t)0, first), max(0, end)};
 }
 
-/* What this lane's row sees; and the same, but all keys where it is no row of the block. */
-struct decode_sight {
-    struct decode_range own, counted;
+/* What this lane's row of each set sees; and the same, but all keys where it is no row of the
+ * block.
+ */
+template <class KIND> struct decode_sight {
+    struct decode_range own[KIND::DEEP], counted[KIND::DEEP];
 };
 
 template <class KIND>
-static __device__ __forceinline__ struct decode_sight
-decode_sight_of(const struct decode_arguments &p, const struct decode_lengths &lengths)
-{
-    int local = threadIdx.x % 32 / 4;
-    bool counts = local < decode_rows_of(p);
-    struct decode_range own =
-        decode_range_of(p, lengths, decode_row_of<KIND::HEADS>(p, 0, local).time);
-    return {own, counts ? own : (struct decode_range){0, INT32_MAX}};
+static __device__ __forceinline__ struct decode_sight<KIND>
+decode_sight_of(const struct decode_arguments &p, const struct decode_lengths &lengths) {
+    struct decode_sight<KIND> sight;
+#pragma unroll
+    for (int set = 0; set < KIND::DEEP; set++) {
+        int local = decode_own_row(set);
+        bool counts = local < decode_rows_of<KIND>(p);
+        struct decode_range own =
+            decode_range_of(p, lengths, decode_row_of<KIND>(p, 0, local).time);
+        sight.own[set] = own;
+        sight.counted[set] = counts ? own : (struct decode_range){0, INT32_MAX};
+    }
+    return sight;
 }
 
 /* What all rows of the block see. */
+template <class KIND>
 static __device__ __forceinline__ struct decode_range
-decode_common_range(const struct decode_sight &sight)
+decode_common_range(const struct decode_sight<KIND> &sight)
 {
-    return {__reduce_max_sync(0xffffffffu, sight.counted.first),
-            __reduce_min_sync(0xffffffffu, sight.counted.end)};
+    struct decode_range all = sight.counted[0];
+#pragma unroll
+    for (int set = 1; set < KIND::DEEP; set++) {
+        all.first = max(all.first, sight.counted[set].first);
+        all.end = min(all.end, sight.counted[set].end);
+    }
+    return {__reduce_max_sync(0xffffffffu, all.first), __reduce_min_sync(0xffffffffu, all.end)};
 }
 
 #endif

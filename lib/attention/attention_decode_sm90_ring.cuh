@@ -20,8 +20,9 @@ enum decode_feed { DECODE_BOXES, DECODE_CHUNKS };
  * lengths or pages to be looked up, or a range of the list, which has. */
 enum decode_way { DECODE_EVEN, DECODE_EVEN_LOOKS, DECODE_LIST };
 
-template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, enum decode_way WAY_, int WARPS_>
-struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_> {
+template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, enum decode_way WAY_, int WARPS_,
+          int DEEP_ = 1>
+struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_, DEEP_> {
     static constexpr enum decode_feed FEED = FEED_;
     static constexpr bool LIST = WAY_ == DECODE_LIST, LOOKS = WAY_ != DECODE_EVEN;
     /* Tiles are asked for by what memory said before the launch before us had ended. */
@@ -32,7 +33,10 @@ struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_> {
     static constexpr int STAGES = WIDE ? 2 : 3, BLOCKS = WIDE ? 1 : 2;
     /* Rows that warps leave for each other at a time. A block without a list leaves them in its
      * ring, which it needs no more. */
-    static constexpr int ROWS = LIST ? 2 : DECODE_ROWS;
+    static constexpr int ROWS = LIST ? 2 : DEEP_ * DECODE_ROWS;
+    /* Several blocks may have keys of a pair, and join in clusters. Deep ones of no list have all
+     * keys, and no room for what others would bring. */
+    static constexpr bool SHARES = LIST || DEEP_ == 1, JOINS = !LIST && DEEP_ == 1;
     /* Boxes of a tile whose pages are no multiples of it, and of the tiles that are looked up at
      * once. */
     static constexpr int BOXED = decode_kind::KEYS / DECODE_MIN_BOX;

@@ -75,6 +75,16 @@ static void draw_many(struct seeded *random, struct attention_case *c)
     c->T = seeded_between(random, 1, 2);
 }
 
+/* So many of them, of so many rows, that a block of a GPU keeps two sets of those. */
+static void draw_deep_rows(struct seeded *random, struct attention_case *c)
+{
+    static const int ratios[] = {2, 3, 4, 8, 12};
+    c->B = seeded_between(random, 16, 20), c->G = 8;
+    const int64_t ratio = PICK(random, ratios);
+    c->H = c->G * ratio;
+    c->T = seeded_between(random, 8 / ratio + 1, ratio < 8 ? 8 : 3);
+}
+
 void drawn_decode(struct seeded *random, int number, struct drawn_case *d)
 {
     static const int keys[] = {0,   1,   2,   15,  16,  17,  31,  32,  33,   48,   63,   64,  65,
@@ -93,7 +103,10 @@ void drawn_decode(struct seeded *random, int number, struct drawn_case *d)
     int64_t heads = c->T * c->H, least = (LEAST_ROWS + heads - 1) / heads;
     if (c->S <= 600 && c->B < least) c->B = least;
     if (c->S > 600 && c->B * heads < LEAST_ROWS) c->H = c->G * 16;
-    if (c->S < 300 && chance(random, 0.1)) draw_many(random, c);
+    if (c->S < 300 && chance(random, 0.1))
+        draw_many(random, c);
+    else if (c->S < 300 && chance(random, 0.1))
+        draw_deep_rows(random, c);
     c->D = chance(random, 0.5) ? 128 : 64;
     c->values = draw_values(random);
     c->wide = chance(random, 0.3);

@@ -12,7 +12,8 @@ static const int32_t many[32] = {1, 16, 7, 2, 3, 0, 9, 16, 1, 16, 7, 2, 3, 0, 9,
 
 const struct sanitize_case sanitize_cases[] = {
     /* Decode: even parts in clusters and through the workspace, wide blocks, lists of more pairs
-     * than there is room for, chunks where there are no boxes, two heads a block, and f8. */
+     * than there is room for, chunks where there are no boxes, two heads a block, two sets of rows
+     * (and blocks that have no second one), and f8. */
     {{"even_128", 1, 1, 8192, 1, 1, 128, .causal = true, .view = VIEW_ALIGNED}, DECODES},
     {{"even_128_page_16", 1, 3, 130, 4, 2, 128, .causal = true, .page = 16, .view = VIEW_ALIGNED},
      DECODES},
@@ -29,8 +30,16 @@ const struct sanitize_case sanitize_cases[] = {
     {{"list_64_page_16", 20, 1, 17, 16, 16, 64, .causal = true, .k_lengths = many, .page = 16,
       .view = VIEW_ALIGNED},
      DECODES},
-    {{"two_heads", 32, 4, 16, 32, 2, 64, .causal = true, .view = VIEW_ALIGNED}, DECODES},
-    {{"two_heads_list", 20, 4, 16, 64, 4, 64, .causal = true, .k_lengths = many,
+    {{"two_heads", 32, 4, 16, 32, 16, 64, .causal = true, .view = VIEW_ALIGNED}, DECODES},
+    {{"two_heads_list", 20, 4, 16, 64, 32, 64, .causal = true, .k_lengths = many,
+      .view = VIEW_ALIGNED},
+     DECODES},
+    {{"deep_128", 16, 5, 20, 32, 8, 128, .causal = true, .view = VIEW_ALIGNED}, DECODES},
+    {{"deep_128_page_16", 16, 2, 17, 64, 8, 128, .causal = true, .k_lengths = many, .page = 16,
+      .view = VIEW_ALIGNED},
+     DECODES},
+    {{"deep_64", 16, 1, 40, 72, 8, 64, .causal = true, .view = VIEW_ALIGNED}, DECODES},
+    {{"deep_64_list_page_16", 20, 3, 17, 64, 16, 64, .causal = true, .k_lengths = many, .page = 16,
       .view = VIEW_ALIGNED},
      DECODES},
     {{"even_f8", 1, 1, 41, 4, 2, 128, .f8 = true, .view = VIEW_ALIGNED}, DECODES},

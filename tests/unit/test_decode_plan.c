@@ -172,6 +172,41 @@ static void rows_make_blocks_of_eight(void **state)
     }
 }
 
+/* Of rows that are more than eight, where blocks are many. */
+static void many_blocks_keep_two_sets_of_rows(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t B, T, H, G, D;
+        int32_t page;
+        int deep, blocks;
+    } cases[] = {
+        {32, 4, 32, 8, 128, 0, 2, 1}, {32, 8, 32, 8, 128, 0, 2, 2}, {32, 5, 32, 8, 128, 0, 1, 3},
+        {16, 5, 32, 8, 128, 0, 2, 2}, {32, 5, 32, 8, 64, 0, 2, 2},  {16, 4, 32, 8, 128, 0, 2, 1},
+        {8, 4, 32, 8, 128, 0, 1, 2},  {16, 8, 32, 8, 128, 0, 2, 2}, {8, 8, 32, 8, 128, 0, 1, 4},
+        {32, 8, 8, 8, 128, 0, 1, 1},  {32, 1, 64, 4, 64, 0, 2, 1},  {32, 4, 32, 8, 64, 16, 2, 1},
+        {40, 4, 32, 8, 128, 0, 1, 2}, {40, 4, 32, 8, 64, 0, 2, 1},  {32, 4, 32, 8, 128, 100, 1, 2}};
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
+        struct attention_problem p =
+            problem(cases[n].B, cases[n].T, cases[n].H, cases[n].G, 4096, cases[n].D);
+        p.page = cases[n].page;
+        struct decode_plan plan = decode_plan_make(&p, true);
+        assert_int_equal(plan.deep, cases[n].deep);
+        assert_int_equal(plan.row_blocks, cases[n].blocks);
+        assert_int_equal(plan.list, cases[n].B == 40 || plan.box == 0);
+        assert_int_equal(decode_plan_make(&p, false).deep, 1);
+        p = of_cache(p, PLX_F8E4M3);
+        assert_int_equal(decode_plan_make(&p, true).deep, 1);
+    }
+    /* What has lengths is a list where it may be long, which only blocks of 64 channels cut. */
+    for (int64_t S = 4096; S <= 8192; S *= 2)
+        for (int64_t D = 64; D <= 128; D *= 2) {
+            struct attention_problem p = problem(32, 4, 32, 8, S, D);
+            p.k_lengths.rank = 1;
+            assert_int_equal(decode_plan_make(&p, true).deep, D == 64 || S == 4096 ? 2 : 1);
+        }
+}
+
 static void cuts_cover_every_unit_once(void **state)
 {
     (void)state;
@@ -223,7 +258,7 @@ static void a_share_of_a_large_cache_stays(void **state)
 {
     (void)state;
     assert_true(plan_of(32, 8, 8, 256, 128).stay == UINT32_MAX);    /* 32 MiB: all of it */
-    assert_true(plan_of(32, 128, 8, 4096, 128).stay == UINT32_MAX); /* read by two blocks of rows */
+    assert_true(plan_of(32, 256, 8, 4096, 128).stay == UINT32_MAX); /* read by two blocks of rows */
     for (int64_t S = 512; S <= 32768; S *= 2) {
         struct attention_problem p = problem(32, 1, 8, 8, S, 128);
         const double bytes = 4.0 * 32 * 8 * 128 * (double)S;
@@ -245,6 +280,10 @@ static void check_plan(plx_dtype dtype, int64_t B, int64_t G, int64_t group, int
     assert_int_equal(G % plan.heads, 0);
     assert_true(plan.heads == 1 || plan.warps == DECODE_WARPS); /* of two there is no wide kernel */
     assert_int_equal(plan.pairs, G / plan.heads * plan.row_blocks);
+    if (plan.deep > 1) { /* it has no wide kernel, nor one of two heads, and shares in lists only */
+        assert_true(plan.warps == DECODE_WARPS && plan.heads == 1 && plan.box > 0);
+        assert_true(plan.list ? p.D == 64 : plan.parts == 1);
+    }
     assert_true(plan.parts >= 1 && plan.parts <= 65535);
     assert_true(plan.cluster >= 0 && plan.cluster <= DECODE_MAX_CLUSTER);
     assert_int_equal(clusters << plan.cluster, plan.parts);
@@ -278,6 +317,7 @@ int main(void)
         cmocka_unit_test(two_heads_of_64_channels_share_a_block),
         cmocka_unit_test(boxes_lie_in_one_page),
         cmocka_unit_test(rows_make_blocks_of_eight),
+        cmocka_unit_test(many_blocks_keep_two_sets_of_rows),
         cmocka_unit_test(cuts_cover_every_unit_once),
         cmocka_unit_test(units_hold_the_keys_that_are_seen),
         cmocka_unit_test(pages_are_found_by_a_product),

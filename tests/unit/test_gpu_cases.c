@@ -60,7 +60,7 @@ static bool runs(const struct sanitize_case *s, plx_pass pass)
 struct decode_instance {
     int64_t D;
     bool f8, boxes, list;
-    int heads, warps;
+    int heads, warps, deep;
 };
 
 static bool is_of(const struct decode_instance *instance, const struct attention_case *c,
@@ -68,7 +68,7 @@ static bool is_of(const struct decode_instance *instance, const struct attention
 {
     return instance->D == c->D && instance->f8 == c->f8 && instance->boxes == (plan->box > 0) &&
            instance->list == plan->list && instance->heads == plan->heads &&
-           instance->warps == plan->warps;
+           instance->warps == plan->warps && instance->deep == plan->deep;
 }
 
 static struct decode_plan decode_of(const struct attention_case *c)
@@ -85,15 +85,17 @@ static struct decode_plan decode_of(const struct attention_case *c)
 static void every_decode_instance_is_reached(void **state)
 {
     static const struct decode_instance instances[] = {
-        {128, false, true, false, 1, 4}, {128, false, true, false, 1, 8},
-        {128, false, true, true, 1, 4},  {128, false, false, true, 1, 4},
-        {128, true, true, false, 1, 4},  {128, true, true, false, 1, 8},
-        {128, true, true, true, 1, 4},   {64, false, true, false, 1, 4},
-        {64, false, true, false, 1, 8},  {64, false, true, true, 1, 4},
-        {64, false, false, true, 1, 4},  {64, false, true, false, 2, 4},
-        {64, false, true, true, 2, 4},   {64, true, true, false, 1, 4},
-        {64, true, true, false, 1, 8},   {64, true, true, true, 1, 4},
-        {64, true, true, false, 2, 4},   {64, true, true, true, 2, 4}};
+        {128, false, true, false, 1, 4, 1}, {128, false, true, false, 1, 8, 1},
+        {128, false, true, true, 1, 4, 1},  {128, false, false, true, 1, 4, 1},
+        {128, true, true, false, 1, 4, 1},  {128, true, true, false, 1, 8, 1},
+        {128, true, true, true, 1, 4, 1},   {64, false, true, false, 1, 4, 1},
+        {64, false, true, false, 1, 8, 1},  {64, false, true, true, 1, 4, 1},
+        {64, false, false, true, 1, 4, 1},  {64, false, true, false, 2, 4, 1},
+        {64, false, true, true, 2, 4, 1},   {64, true, true, false, 1, 4, 1},
+        {64, true, true, false, 1, 8, 1},   {64, true, true, true, 1, 4, 1},
+        {64, true, true, false, 2, 4, 1},   {64, true, true, true, 2, 4, 1},
+        {128, false, true, false, 1, 4, 2}, {64, false, true, false, 1, 4, 2},
+        {64, false, true, true, 1, 4, 2}};
     enum { INSTANCES = sizeof instances / sizeof instances[0] };
     int met[INSTANCES] = {0};
     (void)state;
