@@ -19,7 +19,8 @@ enum {
     DECODE_TWO_FEW = 1 << 21,  /* there are many heads, and where there are few; */
     DECODE_TWO_PAIRS = 512,    /* or so many heads */
     DECODE_DEEP_FEW = 128,     /* blocks from which on two sets of rows had better share them, */
-    DECODE_DEEP_MANY = 256,    /* and where a head has more than two sets */
+    DECODE_DEEP_MANY = 256,    /* and where a head has more than two sets; */
+    DECODE_DEEP_LONG = 64,     /* tiles of a long sequence */
     DECODE_WORKSPACE = 256,    /* what the counters are rounded up to */
     DECODE_MAX_GRID = 65535,   /* along y and z */
 };
@@ -196,16 +197,18 @@ static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
 }
 
 /* Blocks of two sets of rows read a tile once for both, but take longer for it and for joining
- * parts: for where there are enough of them without cutting sequences, and, with 128 channels, no
- * list nor blocks of one set beside others. */
+ * parts: for where there are enough of them without cutting sequences, long ones where all blocks
+ * of one set would have room side by side; and, with 128 channels, no list nor blocks of one set
+ * beside others. */
 static bool decode_is_deep(const struct attention_problem *p)
 {
     int64_t sets = (p->T * (p->H / p->G) + DECODE_ROWS - 1) / DECODE_ROWS;
-    int64_t blocks = p->B * p->G * ((sets + 1) / DECODE_MOST_DEEP);
+    int64_t blocks = p->B * p->G * ((sets + 1) / DECODE_MOST_DEEP), tiles = decode_tiles(p, 1);
     if (sets <= 1 || p->kv_dtype == PLX_F8E4M3 || decode_box(p, 1) == 0) return false;
-    bool list = decode_is_uneven(blocks) || decode_is_ragged(p, decode_tiles(p, 1), 1);
+    bool list = decode_is_uneven(blocks) || decode_is_ragged(p, tiles, 1);
     bool mixed = sets % 2 != 0 && blocks > DECODE_ROOM;
     if (p->D == 128 && (list || mixed)) return false;
+    if (tiles < (2 * blocks <= DECODE_ROOM ? DECODE_DEEP_LONG : DECODE_WARPS)) return false;
     return blocks >= (sets == 2 ? DECODE_DEEP_FEW : DECODE_DEEP_MANY);
 }
 

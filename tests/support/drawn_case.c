@@ -75,14 +75,16 @@ static void draw_many(struct seeded *random, struct attention_case *c)
     c->T = seeded_between(random, 1, 2);
 }
 
-/* So many of them, of so many rows, that a block of a GPU keeps two sets of those. */
+/* So many that blocks of a GPU keep two sets of eight rows: a head has two sets, or up to four. */
 static void draw_deep_rows(struct seeded *random, struct attention_case *c)
 {
-    static const int ratios[] = {2, 3, 4, 8, 12};
-    c->B = seeded_between(random, 16, 20), c->G = 8;
-    const int64_t ratio = PICK(random, ratios);
+    static const int ratios[] = {3, 4, 8, 12};
+    const bool two = chance(random, 0.5);
+    const int64_t ratio = PICK(random, ratios), least = two ? 9 : 17, most = two ? 16 : 32;
+    c->B = two ? seeded_between(random, 17, 20) : 16, c->G = 8;
     c->H = c->G * ratio;
-    c->T = seeded_between(random, 8 / ratio + 1, ratio < 8 ? 8 : 3);
+    c->T = seeded_between(random, (least + ratio - 1) / ratio, most / ratio);
+    c->S = seeded_between(random, 100, 160);
 }
 
 void drawn_decode(struct seeded *random, int number, struct drawn_case *d)
@@ -105,7 +107,7 @@ void drawn_decode(struct seeded *random, int number, struct drawn_case *d)
     if (c->S > 600 && c->B * heads < LEAST_ROWS) c->H = c->G * 16;
     if (c->S < 300 && chance(random, 0.1))
         draw_many(random, c);
-    else if (c->S < 300 && chance(random, 0.1))
+    else if (c->S < 300 && chance(random, 0.06))
         draw_deep_rows(random, c);
     c->D = chance(random, 0.5) ? 128 : 64;
     c->values = draw_values(random);

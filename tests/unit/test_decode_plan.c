@@ -172,6 +172,12 @@ static void rows_make_blocks_of_eight(void **state)
     }
 }
 
+static int deep_of(int64_t B, int64_t T, int64_t H, int64_t G, int64_t S)
+{
+    struct attention_problem p = problem(B, T, H, G, S, 128);
+    return decode_plan_make(&p, true).deep;
+}
+
 /* Of rows that are more than eight, where blocks are many. */
 static void many_blocks_keep_two_sets_of_rows(void **state)
 {
@@ -198,6 +204,10 @@ static void many_blocks_keep_two_sets_of_rows(void **state)
         p = of_cache(p, PLX_F8E4M3);
         assert_int_equal(decode_plan_make(&p, true).deep, 1);
     }
+    assert_int_equal(deep_of(16, 4, 32, 8, 1024), 2);
+    assert_int_equal(deep_of(16, 4, 32, 8, 1000), 1);
+    assert_int_equal(deep_of(17, 4, 32, 8, 64), 2);
+    assert_int_equal(deep_of(17, 4, 32, 8, 48), 1);
     /* What has lengths is a list where it may be long, which only blocks of 64 channels cut. */
     for (int64_t S = 4096; S <= 8192; S *= 2)
         for (int64_t D = 64; D <= 128; D *= 2) {

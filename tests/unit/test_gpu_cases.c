@@ -1,7 +1,7 @@
 /* test_gpu_cases.c: the cases that a GPU's kernels are sanitized with reach every instance that the
- * plans for Hopper choose, and every way through one that a plan decides on; and of the drawn ones
- * enough see so many keys that backward takes its kernel for that. A plan that changes so that an
- * instance is no longer reached fails here, where no GPU is needed. */
+ * plans for Hopper choose, and every way through one that a plan decides on; and enough of the
+ * drawn ones reach what needs many keys or many rows. A plan that changes so that an instance is no
+ * longer reached fails here, where no GPU is needed. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -201,6 +201,24 @@ static void drawn_cases_reach_the_fused_backward(void **state)
                          way == PACKED ? "packed" : "ratio", way + 1, fused[way][n / 2][n % 2]);
 }
 
+/* Of each width enough whose blocks keep two sets of rows, with pages and without. */
+static void drawn_cases_reach_two_sets_of_rows(void **state)
+{
+    enum { DRAWN = 900, LEAST = 5 };
+    int deep[2] = {0}, paged = 0;
+    (void)state;
+    for (int n = 0; n < DRAWN; n++) {
+        struct seeded random = seeded_make(1, (uint64_t)n);
+        struct drawn_case d;
+        drawn_decode(&random, n, &d);
+        if (decode_of(&d.c).deep == 1) continue;
+        deep[d.c.D == 128]++;
+        paged += d.c.page > 0;
+    }
+    if (deep[0] < LEAST || deep[1] < LEAST || paged == 0)
+        fail_msg("%d of 64 channels, %d of 128, %d with pages", deep[0], deep[1], paged);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +227,7 @@ int main(void)
         cmocka_unit_test(every_backward_instance_is_reached),
         cmocka_unit_test(every_forward_instance_is_reached),
         cmocka_unit_test(drawn_cases_reach_the_fused_backward),
+        cmocka_unit_test(drawn_cases_reach_two_sets_of_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
