@@ -258,9 +258,6 @@ static const char *launch_blocks(plx_stream stream, symmetric_args *args)
     if (error == cudaSuccess)
         error = cudaFuncSetAttribute(symmetric_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      SHARED_BYTES);
-    if (error == cudaSuccess)
-        error = cudaMemsetAsync(args->written, 0, sizeof(uint32_t) * (size_t)args->matrices,
-                                (cudaStream_t)stream);
     if (error != cudaSuccess) return cudaGetErrorString(error);
     const int64_t all = (int64_t)args->tiles * args->matrices;
     const int enough = (int)(TOGETHER * processors / args->tiles) + 1;
