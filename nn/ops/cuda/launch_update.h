@@ -74,10 +74,11 @@ const char *launch_normalise(plx_stream stream, plx_dtype T, void *y, const void
                              double *partials);
 
 /* Of matrices of size elements each, by their sums of squares: scales[2 i] = 1 / (factor |x[i]| +
- * eps), scales[2 i + 1] its square. partials as in the last. */
+ * eps), scales[2 i + 1] its square. partials as in the last. Also makes the counters of so many
+ * chains of these matrices, behind each other, zeros. */
 const char *launch_scales(plx_stream stream, plx_dtype T, float *scales, const void *x,
                           int64_t matrices, int64_t size, double factor, double eps,
-                          double *partials);
+                          double *partials, uint32_t *counters, int chains);
 
 /* ---- symmetric_sm90a.cu ---- */
 enum { SYMMETRIC_MATRICES = 5, SYMMETRIC_CHAIN = 10 };
@@ -105,7 +106,7 @@ struct symmetric_chain {
     struct symmetric_product product[SYMMETRIC_CHAIN];
     int count;
     int64_t matrices, side;
-    uint32_t *written; /* [matrices], scratch */
+    uint32_t *written; /* [matrices], zeros; spoiled */
 };
 /* Whether the GPU is a Hopper, and matrices of this shape and address can be an operand. */
 bool symmetric_serves(int64_t rows, int64_t columns, const void *x);

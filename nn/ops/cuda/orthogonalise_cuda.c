@@ -18,17 +18,31 @@
 #include "ops/cuda/launch_update.h"
 #include "ops/orthogonalise.h"
 
+/* The first stretch takes three steps at most and the others two; an even number of them. */
+static int stretches_of(int count)
+{
+    return 2 * ((count + 2) / 4);
+}
+
+/* Where stretch number i begins: the steps are dealt out evenly, more of them to earlier ones. */
+static int stretch_begin(int i, int stretches, int count)
+{
+    return (i * count + stretches - 1) / stretches;
+}
+
 /* Scratch: Gram-sized matrices [n,m,m] with m = min(A,B), another X [n,A,B], scales f32 [n,2], the
- * partial sums behind them and the counters of a chain. */
+ * partial sums behind them and the counters of the chains, one for each stretch. */
 struct gram_work {
     struct plx_tensor gram, factor, product, other_product, other, scales, partials, written;
 };
 
-static struct gram_work work_carve(struct arena *arena, const struct plx_tensor *x)
+static struct gram_work work_carve(struct arena *arena, const struct orthogonalise *call)
 {
+    const struct plx_tensor *x = call->x;
     const int64_t n = x->shape[0], A = x->shape[1], B = x->shape[2], side = A < B ? A : B;
     const int64_t square[3] = {n, side, side}, pairs[2] = {n, 2};
     const int64_t partials[1] = {n * squares_partials(A * B)};
+    const int64_t counters[2] = {stretches_of(call->count), n};
     return (struct gram_work){
         .gram = arena_tensor(arena, PLX_F16, 3, square),
         .factor = arena_tensor(arena, PLX_F16, 3, square),
@@ -37,7 +51,7 @@ static struct gram_work work_carve(struct arena *arena, const struct plx_tensor 
         .other = arena_tensor(arena, PLX_BF16, 3, x->shape),
         .scales = arena_tensor(arena, PLX_F32, 2, pairs),
         .partials = arena_tensor(arena, PLX_F64, 1, partials),
-        .written = arena_tensor(arena, PLX_I32, 1, &n),
+        .written = arena_tensor(arena, PLX_I32, 2, counters),
     };
 }
 
@@ -53,7 +67,7 @@ bool cuda_orthogonalise_scratch(const struct orthogonalise *call, size_t *first,
 {
     struct arena measured = arena_measuring(&device_cuda);
     if (!takes(call)) return false;
-    work_carve(&measured, call->x);
+    work_carve(&measured, call);
     *first = measured.peak;
     *second = GEMM_WORKSPACE;
     return true;
@@ -135,34 +149,27 @@ static plx_status queue_apply(struct backend *be, const struct plx_tensor *z,
 }
 
 static plx_status queue_stretch(struct backend *be, const struct gram_work *work,
-                                const struct plx_tensor *x, const struct plx_tensor *y,
-                                const struct quintic *steps, int count, const float *scales)
+                                const struct orthogonalise *call, int i)
 {
+    const int stretches = stretches_of(call->count);
+    const int begin = stretch_begin(i, stretches, call->count);
+    const int end = stretch_begin(i + 1, stretches, call->count);
+    const struct plx_tensor *x = i == 0 ? call->x : i % 2 == 0 ? call->y : &work->other;
+    const struct plx_tensor *y = i % 2 == 0 ? &work->other : call->y;
     struct symmetric_chain chain = {
         .matrix = {matrix_of(x), matrix_of(&work->gram), matrix_of(&work->factor),
                    matrix_of(&work->product), matrix_of(&work->other_product)},
         .matrices = x->shape[0],
         .side = work->gram.shape[1],
-        .written = work->written.data,
+        .written = (uint32_t *)work->written.data + i * x->shape[0],
     };
-    const int z = make_chain(&chain, steps, count, is_tall(x), scales);
+    const int z = make_chain(&chain, call->steps + begin, end - begin, is_tall(x),
+                             i == 0 ? work->scales.data : NULL);
     TRY(cuda_launched(be, "orthogonalise", launch_symmetric(be->stream, &chain)));
     return queue_apply(be, z == PRODUCT ? &work->product : &work->other_product, x, y);
 }
 
 /* ---- The operation --------------------------------------------------------------------------- */
-
-/* The first stretch takes three steps at most and the others two; an even number of them. */
-static int stretches_of(int count)
-{
-    return 2 * ((count + 2) / 4);
-}
-
-/* Where stretch number i begins: the steps are dealt out evenly, more of them to earlier ones. */
-static int stretch_begin(int i, int stretches, int count)
-{
-    return (i * count + stretches - 1) / stretches;
-}
 
 static plx_status queue_stretches(struct backend *be, const struct orthogonalise *call,
                                   const struct gram_work *work)
@@ -172,14 +179,8 @@ static plx_status queue_stretches(struct backend *be, const struct orthogonalise
     TRY(cuda_launched(be, "orthogonalise",
                       launch_scales(be->stream, x->dtype, work->scales.data, x->data, x->shape[0],
                                     x->shape[1] * x->shape[2], call->factor, call->eps,
-                                    work->partials.data)));
-    for (int i = 0; i < stretches; i++) {
-        const int begin = stretch_begin(i, stretches, call->count);
-        const int end = stretch_begin(i + 1, stretches, call->count);
-        const struct plx_tensor *from = i == 0 ? x : i % 2 == 0 ? call->y : &work->other;
-        TRY(queue_stretch(be, work, from, i % 2 == 0 ? &work->other : call->y, call->steps + begin,
-                          end - begin, i == 0 ? work->scales.data : NULL));
-    }
+                                    work->partials.data, work->written.data, stretches)));
+    for (int i = 0; i < stretches; i++) TRY(queue_stretch(be, work, call, i));
     return PLX_OK;
 }
 
@@ -188,7 +189,7 @@ plx_status cuda_orthogonalise(struct backend *be, const struct orthogonalise *ca
     TRY(check_orthogonalise(be, call));
     if (!takes(call)) return orthogonalise_by_products(be, call);
     size_t mark = arena_mark(&be->scratch);
-    const struct gram_work work = work_carve(&be->scratch, call->x);
+    const struct gram_work work = work_carve(&be->scratch, call);
     const bool room = !arena_overflowed(&be->scratch);
     plx_status status = room ? queue_stretches(be, call, &work) : PLX_OK;
     arena_release(&be->scratch, mark);

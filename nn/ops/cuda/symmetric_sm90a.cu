@@ -2,12 +2,12 @@
  * on Hopper; see launch_update.h.
  *
  * A block computes tiles of 128 x 256 that reach below or onto the diagonal and writes them twice,
- * once transposed (symmetric_tile.cuh). Tiles whose right half lies above the diagonal compute the
- * left one alone, which makes 18 of the 32 tiles of a side of 1024. One block lives on each
- * multiprocessor and takes tile after tile, through all products of the chain: one thread has the
- * copy engine bring slices of 64 channels into a ring of stages, and posts which tile they are of;
- * two warpgroups multiply, and three warps write what is finished, by ordinary stores that nothing
- * waits for: through the copy engine they would queue behind slices.
+ * once transposed (symmetric_tile.cuh). Boxes of 64 x 64 above the diagonal are left out, which
+ * makes 136 of the 256 of a side of 1024. One block lives on each multiprocessor and takes tile
+ * after tile, through all products of the chain: one thread has the copy engine bring slices of 64
+ * channels into a ring of stages, and posts which tile they are of; two warpgroups multiply, and
+ * three warps write what is finished, by ordinary stores that nothing waits for: through the copy
+ * engine they would queue behind slices.
  *
  * A product may read what the one before it wrote, so its tiles wait until all tiles of its matrix
  * before it are written: a counter for each matrix says how many are. All blocks are on the GPU at
@@ -38,7 +38,7 @@ static __host__ __device__ __forceinline__ int tiles_before(int p)
 }
 
 /* Each matrix begins with another tile: with one order for all, the same blocks would always get
- * the halves. */
+ * those that have less to do. */
 static __device__ __forceinline__ position tile_of(const symmetric_args &args, int index)
 {
     const int a_round = args.tiles * args.together * args.count;
@@ -52,11 +52,7 @@ static __device__ __forceinline__ position tile_of(const symmetric_args &args, i
     while (tiles_before(p) > place) p--;
     const int after = place - tiles_before(p), lower = after > p;
     const int row = (2 * p + lower) * ROWS, column = (after - lower * (p + 1)) * COLUMNS;
-    return {.product = product,
-            .matrix = first + matrix,
-            .row = row,
-            .column = column,
-            .half = row == column};
+    return {.product = product, .matrix = first + matrix, .row = row, .column = column};
 }
 
 /* Calls work with the index of every tile of the block, and its place among the posted. */
@@ -105,7 +101,8 @@ static __device__ __forceinline__ void bring_tile(const symmetric_args &args, co
 {
     const link link = args.links[tile.product];
     const uint32_t before = (uint32_t)(WRITERS * args.tiles * tile.product);
-    const int first = first_step(link, tile), boxes = COLUMNS / BOX >> (int)tile.half;
+    const int first = first_step(link, tile);
+    const int boxes = boxes_of(tile.row + ROWS - BOX, tile.column);
     while (load_acquire(&args.written[tile.matrix]) < before) __nanosleep(100);
     proxy_fence_global();
     for (int step = 0; step < link.steps; step++) {
@@ -126,6 +123,8 @@ static __device__ __forceinline__ void bring_tile(const symmetric_args &args, co
 
 /* ---- The kernel ------------------------------------------------------------------------------ */
 
+/* The group is fetched from a lane, so that the compiler knows that a warp agrees on it: what
+ * products are told by it then stays in uniform registers. */
 static __device__ __forceinline__ places make_places(unsigned char *raw, uint64_t *barriers,
                                                      int4 *posted)
 {
@@ -136,6 +135,7 @@ static __device__ __forceinline__ places make_places(unsigned char *raw, uint64_
     at.staged = at.empty + 8 * STAGES;
     at.drained = at.staged + 8 * GROUPS;
     at.posted = posted;
+    at.group = __shfl_sync(0xffffffffu, (int)threadIdx.x / GROUP, 0);
     if (threadIdx.x > 0) return at;
     for (int s = 0; s < STAGES; s++) {
         mbarrier_init(at.full + 8 * s, 1);
@@ -258,9 +258,6 @@ static const char *launch_blocks(plx_stream stream, symmetric_args *args)
     if (error == cudaSuccess)
         error = cudaFuncSetAttribute(symmetric_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      SHARED_BYTES);
-    if (error == cudaSuccess)
-        error = cudaMemsetAsync(args->written, 0, sizeof(uint32_t) * (size_t)args->matrices,
-                                (cudaStream_t)stream);
     if (error != cudaSuccess) return cudaGetErrorString(error);
     const int64_t all = (int64_t)args->tiles * args->matrices;
     const int enough = (int)(TOGETHER * processors / args->tiles) + 1;

@@ -48,14 +48,14 @@ struct link {
 struct position {
     int product, matrix;
     int row, column; /* first of the tile */
-    bool half;       /* nothing of its right half is wanted */
 };
 
-/* Addresses in shared memory. */
+/* Addresses in shared memory, and whose of them a warp takes. */
 struct places {
     uint32_t stages, full, empty;       /* slices, and their barriers */
     uint32_t finished, staged, drained; /* rows of each warpgroup, and theirs */
     int4 *posted;                       /* products, matrices, rows and columns of tiles */
+    int group;                          /* of a worker */
 };
 
 /* A ring's place and the parity of its round. */
@@ -73,18 +73,22 @@ template <int LENGTH> struct ring {
 static __device__ __forceinline__ position posted_tile(const places &at, int place)
 {
     const int4 posted = at.posted[place];
-    return {.product = posted.x,
-            .matrix = posted.y,
-            .row = posted.z,
-            .column = posted.w,
-            .half = posted.z == posted.w};
+    return {.product = posted.x, .matrix = posted.y, .row = posted.z, .column = posted.w};
+}
+
+/* How many boxes of a tile with this first column reach below or onto the diagonal, in the 64 rows
+ * from this one on. */
+static __device__ __forceinline__ int boxes_of(int row, int first_column)
+{
+    const int reach = (row - first_column) / BOX + 1;
+    return reach < COLUMNS / BOX ? reach : COLUMNS / BOX;
 }
 
 /* ---- Multiplying ----------------------------------------------------------------------------- */
 
-/* The sums of a warpgroup's 64 rows, of 128 columns each. */
+/* The sums of a warpgroup's 64 rows, box by box. */
 struct tile_sums {
-    float left[64], right[64];
+    float boxes[COLUMNS / BOX][32];
 };
 
 /* Where a chunk of 16 bytes lies in a box of rows of 128 bytes. */
@@ -105,8 +109,8 @@ static __device__ __forceinline__ void add_slice(float *sums, uint32_t slice, fl
     }
 }
 
-/* Products of a slice: four times 16 channels, for this warpgroup's 64 rows. */
-template <bool HALF, bool TALL, bool WIDE>
+/* Products of a slice: four times 16 channels, for so many boxes of this warpgroup's 64 rows. */
+template <bool HALF, bool TALL, int BOXES>
 static __device__ __forceinline__ void multiply(tile_sums &sums, uint32_t left, uint32_t right)
 {
 #pragma unroll
@@ -114,23 +118,20 @@ static __device__ __forceinline__ void multiply(tile_sums &sums, uint32_t left, 
         const uint32_t along = TALL ? step * 2048 : step * 32, leading = TALL ? BOX_BYTES : 16;
         const uint64_t a = wgmma_matrix(left + along, leading);
         const uint64_t b = wgmma_matrix(right + along, leading);
-        if (WIDE)
-            wgmma_add_columns<HALF, TALL>(sums.left, sums.right, a, b);
-        else
-            wgmma_add_columns<HALF, TALL>(sums.left, a, b);
+        wgmma_add_boxes<HALF, TALL, BOXES>(sums.boxes, a, b);
     }
 }
 
 /* What wgmma adds to, when none of it is under way. */
-static __device__ __forceinline__ void pin(tile_sums &sums)
+template <int BOXES> static __device__ __forceinline__ void pin(tile_sums &sums)
 {
-    registers_pin(sums.left);
-    registers_pin(sums.right);
+#pragma unroll
+    for (int box = 0; box < BOXES; box++) registers_pin(sums.boxes[box]);
 }
 
 /* The first slices of a product that adds: box n of the columns gets beta times slice n of the left
  * operand, which begins with the tile's own columns. */
-template <bool HALF, bool TALL, bool WIDE>
+template <bool HALF, bool TALL, int BOXES>
 static __device__ __forceinline__ uint32_t multiply_and_add(tile_sums &sums, const link &link,
                                                             const position &tile, const places &at,
                                                             ring<STAGES> &stage)
@@ -141,19 +142,18 @@ static __device__ __forceinline__ uint32_t multiply_and_add(tile_sums &sums, con
 #pragma unroll
     for (int box = 0; box < COLUMNS / BOX; box++) {
         if (box >= link.steps) break;
-        float *of_box = (box < 2 ? sums.left : sums.right) + box % 2 * 32;
         const uint32_t left = at.stages + stage.place * STAGE_BYTES;
-        const uint32_t rows = left + threadIdx.x / GROUP * BOX_BYTES;
+        const uint32_t rows = left + at.group * BOX_BYTES;
         mbarrier_wait(at.full + 8 * stage.place, stage.round);
         if (box > 0) {
             wgmma_wait<0>();
-            pin(sums);
+            pin<BOXES>(sums);
             if (speaks) mbarrier_arrive(before);
         }
-        if ((WIDE || box < 2) && box < inside) add_slice(of_box, rows, link.beta);
-        pin(sums);
+        if (box < BOXES && box < inside) add_slice(sums.boxes[box], rows, link.beta);
+        pin<BOXES>(sums);
         wgmma_fence();
-        multiply<HALF, TALL, WIDE>(sums, rows, left + LEFT_BYTES);
+        multiply<HALF, TALL, BOXES>(sums, rows, left + LEFT_BYTES);
         wgmma_commit();
         before = at.empty + 8 * stage.place;
         stage.advance();
@@ -162,7 +162,7 @@ static __device__ __forceinline__ uint32_t multiply_and_add(tile_sums &sums, con
 }
 
 /* A stage is free again when the products after it have begun and its own are complete. */
-template <bool HALF, bool TALL, bool WIDE, bool ADDS>
+template <bool HALF, bool TALL, int BOXES, bool ADDS>
 static __device__ __forceinline__ void multiply_slices(tile_sums &sums, const link &link,
                                                        const position &tile, const places &at,
                                                        ring<STAGES> &stage)
@@ -171,16 +171,16 @@ static __device__ __forceinline__ void multiply_slices(tile_sums &sums, const li
     const int first = !ADDS ? 0 : link.steps < COLUMNS / BOX ? link.steps : COLUMNS / BOX;
     uint32_t before = 0;
 #pragma unroll
-    for (int n = 0; n < 64; n++) sums.left[n] = sums.right[n] = 0;
+    for (int n = 0; n < BOXES * 32; n++) sums.boxes[n / 32][n % 32] = 0;
     if (ADDS)
-        before = multiply_and_add<HALF, TALL, WIDE>(sums, link, tile, at, stage);
+        before = multiply_and_add<HALF, TALL, BOXES>(sums, link, tile, at, stage);
     else
-        pin(sums);
+        pin<BOXES>(sums);
     for (int step = first; step < link.steps; step++) {
         const uint32_t left = at.stages + stage.place * STAGE_BYTES;
         mbarrier_wait(at.full + 8 * stage.place, stage.round);
         wgmma_fence();
-        multiply<HALF, TALL, WIDE>(sums, left + threadIdx.x / GROUP * BOX_BYTES, left + LEFT_BYTES);
+        multiply<HALF, TALL, BOXES>(sums, left + at.group * BOX_BYTES, left + LEFT_BYTES);
         wgmma_commit();
         wgmma_wait<1>();
         if (step > 0 && speaks) mbarrier_arrive(before);
@@ -188,19 +188,25 @@ static __device__ __forceinline__ void multiply_slices(tile_sums &sums, const li
         stage.advance();
     }
     wgmma_wait<0>();
-    pin(sums);
+    pin<BOXES>(sums);
     if (speaks) mbarrier_arrive(before);
 }
 
+/* Nothing is multiplied for boxes beyond the diagonal. */
 template <bool HALF, bool TALL, bool ADDS>
-static __device__ __forceinline__ void multiply_halves(tile_sums &sums, const link &link,
-                                                       const position &tile, const places &at,
-                                                       ring<STAGES> &stage)
+static __device__ __forceinline__ void multiply_boxes(tile_sums &sums, const link &link,
+                                                      const position &tile, const places &at,
+                                                      ring<STAGES> &stage)
 {
-    if (tile.half)
-        multiply_slices<HALF, TALL, false, ADDS>(sums, link, tile, at, stage);
+    const int boxes = boxes_of(tile.row + at.group * BOX, tile.column);
+    if (boxes == 4)
+        multiply_slices<HALF, TALL, 4, ADDS>(sums, link, tile, at, stage);
+    else if (boxes == 3)
+        multiply_slices<HALF, TALL, 3, ADDS>(sums, link, tile, at, stage);
+    else if (boxes == 2)
+        multiply_slices<HALF, TALL, 2, ADDS>(sums, link, tile, at, stage);
     else
-        multiply_slices<HALF, TALL, true, ADDS>(sums, link, tile, at, stage);
+        multiply_slices<HALF, TALL, 1, ADDS>(sums, link, tile, at, stage);
 }
 
 static __device__ __forceinline__ void multiply_tile(tile_sums &sums, const link &link,
@@ -208,13 +214,13 @@ static __device__ __forceinline__ void multiply_tile(tile_sums &sums, const link
                                                      ring<STAGES> &stage)
 {
     if (link.adds)
-        multiply_halves<true, false, true>(sums, link, tile, at, stage);
+        multiply_boxes<true, false, true>(sums, link, tile, at, stage);
     else if (link.half)
-        multiply_halves<true, false, false>(sums, link, tile, at, stage);
+        multiply_boxes<true, false, false>(sums, link, tile, at, stage);
     else if (link.tall)
-        multiply_halves<false, true, false>(sums, link, tile, at, stage);
+        multiply_boxes<false, true, false>(sums, link, tile, at, stage);
     else
-        multiply_halves<false, false, false>(sums, link, tile, at, stage);
+        multiply_boxes<false, false, false>(sums, link, tile, at, stage);
 }
 
 /* ---- Leaving finished rows to the writers ---------------------------------------------------- */
@@ -259,20 +265,19 @@ static __device__ __forceinline__ void stage_tile(const link &link, float scale,
                                                   const position &tile, tile_sums &sums,
                                                   const places &at, ring<1> &turn)
 {
-    const int group = threadIdx.x / GROUP, row = tile.row + group * BOX;
+    const int group = at.group, row = tile.row + group * BOX;
     const float factor = scale * link.alpha;
     mbarrier_wait(at.drained + 8 * group, turn.round ^ 1);
 #pragma unroll
     for (int box = 0; box < COLUMNS / BOX; box++) {
         const int column = tile.column + box * BOX;
         const uint32_t place = at.finished + group * FINISHED_BYTES + box * BOX_BYTES;
-        float *of_box = (box < 2 ? sums.left : sums.right) + box % 2 * 32;
         if (column > row) continue; /* above the diagonal */
-        if (column == row) add_diagonal(of_box, link.gamma);
+        if (column == row) add_diagonal(sums.boxes[box], link.gamma);
         if (link.half_c)
-            stage_strip<WGMMA_F16>(factor, of_box, place);
+            stage_strip<WGMMA_F16>(factor, sums.boxes[box], place);
         else
-            stage_strip<WGMMA_BF16>(factor, of_box, place);
+            stage_strip<WGMMA_BF16>(factor, sums.boxes[box], place);
     }
     __syncwarp();
     if (threadIdx.x % 32 == 0) mbarrier_arrive(at.staged + 8 * group);
@@ -327,8 +332,7 @@ struct strip {
 static __device__ __forceinline__ void write_rows(uint16_t *c, int side, uint32_t finished,
                                                   int writer, int row, int first_column)
 {
-    const int reach = (row - first_column) / BOX + 1; /* boxes up to the diagonal's */
-    const int strips = BOX / 16 * (reach < COLUMNS / BOX ? reach : COLUMNS / BOX);
+    const int strips = BOX / 16 * boxes_of(row, first_column);
 #pragma unroll 1
     for (int n = writer; n < strips; n += WRITERS) {
         const int box = n / (BOX / 16), number = n % (BOX / 16), column = first_column + box * BOX;

@@ -389,12 +389,14 @@ __global__ void __launch_bounds__(THREADS)
 
 /* Blocks: matrices. */
 __global__ void __launch_bounds__(THREADS)
-    scales_kernel(float *scales, int64_t size, double factor, double eps, const double *partials)
+    scales_kernel(float *scales, int64_t size, double factor, double eps, const double *partials,
+                  uint32_t *counters, int chains)
 {
     const int64_t pieces = (size + SQUARES_CHUNK - 1) / SQUARES_CHUNK;
     const double squares = total_of(partials + blockIdx.x * pieces, size);
     const float scale = (float)(1 / (factor * sqrt(squares) + eps));
     if (threadIdx.x > 0) return;
+    for (int i = 0; i < chains; i++) counters[i * gridDim.x + blockIdx.x] = 0;
     scales[2 * blockIdx.x] = scale;
     scales[2 * blockIdx.x + 1] = scale * scale;
 }
@@ -501,7 +503,7 @@ const char *launch_normalise(plx_stream stream, plx_dtype T, void *y, const void
 
 const char *launch_scales(plx_stream stream, plx_dtype T, float *scales, const void *x,
                           int64_t matrices, int64_t size, double factor, double eps,
-                          double *partials)
+                          double *partials, uint32_t *counters, int chains)
 {
     if (matrices == 0 || size == 0) return NULL;
     dim3 sums((unsigned)squares_partials(size), (unsigned)matrices);
@@ -510,7 +512,7 @@ const char *launch_scales(plx_stream stream, plx_dtype T, float *scales, const v
         matrix_squares_kernel<<<sums, THREADS, 0, (cudaStream_t)stream>>>(partials, (const type *)x,
                                                                           size);
     });
-    scales_kernel<<<(unsigned)matrices, THREADS, 0, (cudaStream_t)stream>>>(scales, size, factor,
-                                                                            eps, partials);
+    scales_kernel<<<(unsigned)matrices, THREADS, 0, (cudaStream_t)stream>>>(
+        scales, size, factor, eps, partials, counters, chains);
     return launched();
 }
