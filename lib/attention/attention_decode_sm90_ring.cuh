@@ -56,7 +56,7 @@ struct decode_ring {
 template <class KIND> struct decode_ahead {
     int batch, head, begin, end, key, turns;
     int row, block, place;
-    int blocks[KIND::BOXED > 1 ? KIND::BOXED : 2]; /* of the next tile's boxes; of one: twice */
+    int blocks[KIND::BOXED]; /* of the next tile's boxes */
 };
 
 static __device__ __forceinline__ bool decode_has_keys(int key, int keys, int begin, int end)
@@ -111,20 +111,17 @@ decode_ahead_enter(const struct decode_arguments &p, struct decode_ahead<KIND> &
     ahead.begin = segment.begin, ahead.end = segment.end;
     ahead.key = segment.key, ahead.turns = segment.turns;
     ahead.row = KIND::LOOKS ? decode_key_row(p, segment.key) : segment.key, ahead.place = 0;
-    ahead.blocks[0] = ahead.blocks[1] = batch;
-    for (int n = 2; n < KIND::BOXED; n++) ahead.blocks[n] = batch;
+#pragma unroll
+    for (int n = 0; n < KIND::BOXED; n++) ahead.blocks[n] = batch;
 }
 
 /* The blocks of the next tile, which lanes have; ahead of the time when they are needed. */
 template <class KIND>
 static __device__ __forceinline__ void decode_ahead_blocks(struct decode_ahead<KIND> &ahead)
 {
-    if (!KIND::LOOKS) return;
-    ahead.blocks[0] = ahead.blocks[1] = __shfl_sync(0xffffffffu, ahead.block, ahead.place);
-    if (KIND::BOXED > 1) ahead.blocks[1] = __shfl_sync(0xffffffffu, ahead.block, ahead.place + 1);
 #pragma unroll
-    for (int n = 2; n < KIND::BOXED; n++)
-        ahead.blocks[n] = __shfl_sync(0xffffffffu, ahead.block, ahead.place + n);
+    for (int n = 0; n < KIND::BOXED; n++)
+        if (KIND::LOOKS) ahead.blocks[n] = __shfl_sync(0xffffffffu, ahead.block, ahead.place + n);
 }
 
 /* The row of a page that comes `step` keys after another one, less than a page. */
@@ -208,12 +205,11 @@ decode_copy_tile(const struct decode_arguments &p, const struct decode_maps &map
 {
     constexpr int BOX = DECODE_MIN_BOX;
     uint64_t policy = decode_policy<KIND>(p, ahead.key);
-    decode_copy(maps, ahead.head, ahead.blocks[0], ahead.row, tile, full, policy);
+    int row = ahead.row;
+    decode_copy(maps, ahead.head, ahead.blocks[0], row, tile, full, policy);
     if (decode_one_box<KIND>(p)) return;
-    int row = decode_row_after<KIND>(p, ahead.row, BOX);
-    decode_copy(maps, ahead.head, ahead.blocks[1], row, tile + BOX * KIND::PITCH, full, policy);
 #pragma unroll
-    for (int n = 2; n < KIND::BOXED; n++) {
+    for (int n = 1; n < KIND::BOXED; n++) {
         row = decode_row_after<KIND>(p, row, BOX);
         decode_copy(maps, ahead.head, ahead.blocks[n], row, tile + n * BOX * KIND::PITCH, full,
                     policy);
