@@ -350,7 +350,8 @@ decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
         segment = decode_segment_of<KIND>(p, at, lengths);
         sight = decode_sight_of<KIND>(p, lengths);
         parts = decode_list_parts(at, start.facts.list.cut, segment);
-        decode_queries<E, KIND, PROBE>(p, decode_places_of<KIND>(p, at.batch), q);
+        decode_queries<KIND, PROBE>(p, decode_places_of<KIND>(p, at.batch), q);
+        decode_queries_ready<E, KIND, PROBE>(q);
         decode_zero_sums<KIND>(sums);
         __syncthreads(); /* everybody has read what this segment overwrites */
     }

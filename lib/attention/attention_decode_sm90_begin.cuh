@@ -61,24 +61,21 @@ decode_places_of(const struct decode_arguments &p, int batch) {
     return places;
 }
 
-template <class E, class KIND>
+template <class KIND>
 static __device__ __forceinline__ void
 decode_query_of(const struct decode_arguments &p, const struct decode_view &view, int64_t place,
                 int set, int which, struct decode_operands<KIND> &q)
 {
     int head = set / KIND::DEEP;
     const uint16_t *from = (const uint16_t *)view.data + place + head * p.group * view.head;
-    if constexpr (!KIND::F8) {
+    if constexpr (KIND::F8)
+        decode_query_f8<KIND::D>(from, which, q.of[set]);
+    else
         decode_query<KIND::D>(from, which, q.of[set]);
-    } else {
-        float factor = decode_query_f8<E, KIND::D>(from, which, q.of[set]);
-        if (p.k_scales != NULL) factor *= p.k_scales[decode_kv_head<KIND::HEADS>(p) + head];
-        q.factors[set][which] = factor;
-    }
 }
 
-/* The block's rows of q and r; zeros where there is none. */
-template <class E, class KIND, bool PROBE>
+/* The block's rows of q and r, zeros where there is none, and the scales of f8e4m3 keys. */
+template <class KIND, bool PROBE>
 static __device__ __forceinline__ void decode_queries(const struct decode_arguments &p,
                                                       const struct decode_places<KIND> &places,
                                                       struct decode_operands<KIND> &q)
@@ -94,9 +91,24 @@ static __device__ __forceinline__ void decode_queries(const struct decode_argume
     for (int set = 0; set < KIND::SETS; set++) {
         int rows = set % KIND::DEEP;
         if (!places.exist[rows]) return;
-        decode_query_of<E, KIND>(p, p.q, places.q[rows], set, 0, q);
-        if (PROBE) decode_query_of<E, KIND>(p, p.r, places.r[rows], set, 1, q);
+        decode_query_of<KIND>(p, p.q, places.q[rows], set, 0, q);
+        if (PROBE) decode_query_of<KIND>(p, p.r, places.r[rows], set, 1, q);
+        if (KIND::F8 && p.k_scales != NULL)
+            q.factors[set][0] = q.factors[set][1] =
+                p.k_scales[decode_kv_head<KIND::HEADS>(p) + set / KIND::DEEP];
     }
+}
+
+/* Makes them what products expect, which is much for f8e4m3 keys: behind all that is asked for. */
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ void decode_queries_ready(struct decode_operands<KIND> &q)
+{
+    if constexpr (KIND::F8)
+#pragma unroll
+        for (int set = 0; set < KIND::SETS; set++) {
+            q.factors[set][0] *= decode_query_f8_ready<E, KIND::D>(0, q.of[set]);
+            if (PROBE) q.factors[set][1] *= decode_query_f8_ready<E, KIND::D>(1, q.of[set]);
+        }
 }
 
 /* ---- What the memory says ----------------------------------------------------------------------
@@ -326,12 +338,13 @@ decode_begin_reading(const struct decode_arguments &p, const struct decode_maps 
     else
         decode_copy_first<KIND>(p, maps, 0, 1, first, ring);
     if (guess.open && start.own_at != NULL) guess.now.own = load_relaxed(start.own_at);
-    decode_queries<E, KIND, PROBE>(p, start.places, q);
+    decode_queries<KIND, PROBE>(p, start.places, q);
     if (KIND::LIST)
         decode_fill<KIND>(p, maps, 1, KIND::STAGES, ring, ahead, next);
     else
         decode_copy_first<KIND>(p, maps, 1, KIND::STAGES, first, ring);
     if (guess.open && KIND::LIST) guess.now.list = decode_begin_list<KIND>(p);
+    decode_queries_ready<E, KIND, PROBE>(q);
 }
 
 /* Waits for all that was asked for, and forgets it. */

@@ -13,30 +13,50 @@
 
 #include "attention/attention_decode_sm90_tile.cuh"
 
-/* A row of q (which = 0) or r (which = 1) into left operands of f16, divided by the result. */
-template <class E, int D>
-static __device__ __forceinline__ float decode_query_f8(const uint16_t *row, int which,
-                                                        uint32_t (&operands)[D / 16][4])
+/* A row of q (which = 0) or r (which = 1) to where its left operands will be; it need not be
+ * aligned. */
+template <int D>
+static __device__ __forceinline__ void decode_query_f8(const uint16_t *row, int which,
+                                                       uint32_t (&operands)[D / 16][4])
 {
-    float x[D / 16][4], most = 0.0f;
+    const uint16_t *from = row + 4 * (threadIdx.x % 4);
+    if ((uintptr_t)from % 8 == 0) {
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            uint2 four = *(const uint2 *)(from + 16 * i);
+            operands[i][which] = four.x, operands[i][2 + which] = four.y;
+        }
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
 #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            x[i][n] = E::low(row[16 * i + 4 * (threadIdx.x % 4) + n]);
-            most = fmaxf(most, fabsf(x[i][n]));
-        }
-    uint32_t quad = 0xfu << (threadIdx.x & 28); /* only lanes of rows come here */
-    most = fmaxf(most, __shfl_xor_sync(quad, most, 1));
-    most = fmaxf(most, __shfl_xor_sync(quad, most, 2));
-    uint32_t unit = __float_as_uint(most) & 0x7f800000u; /* a power of two */
+        for (int n = 0; n < 2; n++)
+            operands[i][2 * n + which] = from[16 * i + 2 * n] | (uint32_t)from[16 * i + 2 * n + 1]
+                                                                    << 16;
+}
+
+/* Makes it operands of f16, which are divided by the result. All lanes of a row come here. */
+template <class E, int D>
+static __device__ __forceinline__ float decode_query_f8_ready(int which,
+                                                              uint32_t (&operands)[D / 16][4])
+{
+    float most = 0.0f;
+#pragma unroll
+    for (int i = 0; i < D / 16; i++)
+#pragma unroll
+        for (int n = which; n < 4; n += 2)
+            most =
+                fmaxf(most, fmaxf(fabsf(E::low(operands[i][n])), fabsf(E::high(operands[i][n]))));
+    uint32_t unit = __float_as_uint(quad_max(most)) & 0x7f800000u; /* a power of two */
     if (unit == 0 || unit >= 0x7f000000u) unit = 0x3f800000u;
     float factor = __uint_as_float(0x7f000000u - unit);
 #pragma unroll
-    for (int i = 0; i < D / 16; i++) {
-        operands[i][which] = pack_f16(x[i][0] * factor, x[i][1] * factor);
-        operands[i][2 + which] = pack_f16(x[i][2] * factor, x[i][3] * factor);
-    }
+    for (int i = 0; i < D / 16; i++)
+#pragma unroll
+        for (int n = which; n < 4; n += 2)
+            operands[i][n] =
+                pack_f16(E::low(operands[i][n]) * factor, E::high(operands[i][n]) * factor);
     return __uint_as_float(unit);
 }
 
