@@ -78,13 +78,13 @@ static __device__ __forceinline__ void decode_values(uint32_t values,
         decode_multiply_values<E, KIND, PROBE>(values, x, sums);
 }
 
-/* A tile under the block's rows set, set + DEEP .. , one of each head; `masks`: some of them may
- * not see all of it, `clear`: nor may anybody. */
+/* A tile under one layer of rows of each head; masks: some row may not see all of it; clear: of
+ * some of its keys nobody may see the values. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_multiply(const struct decode_arguments &p, const struct decode_segment &segment,
                 const struct decode_sight<KIND> &sight, const struct decode_operands<KIND> &q,
-                uint32_t tile, int key, int rows, bool masks, bool clear,
+                uint32_t tile, int key, int layer, bool masks, bool clear,
                 struct decode_results<KIND> &sums)
 {
     constexpr int HEADS = KIND::HEADS, DEEP = KIND::DEEP;
@@ -92,20 +92,20 @@ decode_multiply(const struct decode_arguments &p, const struct decode_segment &s
     struct decode_scores<KIND> x[HEADS];
 #pragma unroll
     for (int head = 0; head < HEADS; head++)
-        decode_keys<E, KIND>(tile + head * KIND::HEAD, q.of[head * DEEP + rows],
-                             q.factors[head * DEEP + rows], x[head]);
+        decode_keys<E, KIND>(tile + head * KIND::HEAD, q.of[head * DEEP + layer],
+                             q.factors[head * DEEP + layer], x[head]);
     if (masks)
 #pragma unroll
         for (int head = 0; head < HEADS; head++)
-            decode_mask<KIND>(x[head], key, sight.own[rows], p.masked);
+            decode_mask<KIND>(x[head], key, sight.own[layer], p.masked);
     if (clear) decode_clear<KIND>(values, key, segment.begin, segment.end);
 #pragma unroll
     for (int head = 0; head < HEADS; head++)
-        decode_weigh<KIND, PROBE>(x[head], sums.of[head * DEEP + rows], p.scale);
+        decode_weigh<KIND, PROBE>(x[head], sums.of[head * DEEP + layer], p.scale);
 #pragma unroll
     for (int head = 0; head < HEADS; head++)
         decode_values<E, KIND, PROBE>(values + head * KIND::HEAD, x[head],
-                                      sums.of[head * DEEP + rows]);
+                                      sums.of[head * DEEP + layer]);
 }
 
 /* A warp's tiles of a segment. */
@@ -131,10 +131,10 @@ decode_walk(const struct decode_arguments &p, const struct decode_maps &maps,
             bool clear =
                 KIND::FEED == DECODE_BOXES && (key < segment.begin || key + KEYS > segment.end);
 #pragma unroll
-            for (int rows = 0; rows < KIND::DEEP; rows++)
-                if (rows == 0 || two)
-                    decode_multiply<E, KIND, PROBE>(p, segment, sight, q, tile, key, rows, masks,
-                                                    clear && rows == 0, sums);
+            for (int layer = 0; layer < KIND::DEEP; layer++)
+                if (layer == 0 || two)
+                    decode_multiply<E, KIND, PROBE>(p, segment, sight, q, tile, key, layer, masks,
+                                                    clear && layer == 0, sums);
             __syncwarp(); /* all lanes have read the tile */
         }
         if (decode_has_more<KIND>(ahead)) {

@@ -33,7 +33,7 @@ template <class KIND> struct decode_operands {
     float factors[KIND::SETS][2];
 };
 
-/* Where this lane's row of q and of r begins, of each set of the block's first head, if there is
+/* Where this lane's row of q and of r begins, of each layer of the block's first head, if there is
  * one. */
 template <class KIND> struct decode_places {
     int64_t q[KIND::DEEP], r[KIND::DEEP];
@@ -51,12 +51,12 @@ static __device__ __forceinline__ struct decode_places<KIND>
 decode_places_of(const struct decode_arguments &p, int batch) {
     struct decode_places<KIND> places;
 #pragma unroll
-    for (int set = 0; set < KIND::DEEP; set++) {
-        int local = decode_own_row(set);
+    for (int layer = 0; layer < KIND::DEEP; layer++) {
+        int local = decode_own_row(layer);
         struct decode_row row = decode_row_of<KIND>(p, 0, local);
-        places.q[set] = decode_place(p.q, batch, row);
-        places.r[set] = decode_place(p.r, batch, row);
-        places.exist[set] = local < decode_rows_of<KIND>(p);
+        places.q[layer] = decode_place(p.q, batch, row);
+        places.r[layer] = decode_place(p.r, batch, row);
+        places.exist[layer] = local < decode_rows_of<KIND>(p);
     }
     return places;
 }
@@ -89,10 +89,10 @@ static __device__ __forceinline__ void decode_queries(const struct decode_argume
     }
 #pragma unroll
     for (int set = 0; set < KIND::SETS; set++) {
-        int rows = set % KIND::DEEP;
-        if (!places.exist[rows]) return;
-        decode_query_of<KIND>(p, p.q, places.q[rows], set, 0, q);
-        if (PROBE) decode_query_of<KIND>(p, p.r, places.r[rows], set, 1, q);
+        int layer = set % KIND::DEEP;
+        if (!places.exist[layer]) return;
+        decode_query_of<KIND>(p, p.q, places.q[layer], set, 0, q);
+        if (PROBE) decode_query_of<KIND>(p, p.r, places.r[layer], set, 1, q);
         if (KIND::F8 && p.k_scales != NULL)
             q.factors[set][0] = q.factors[set][1] =
                 p.k_scales[decode_kv_head<KIND::HEADS>(p) + set / KIND::DEEP];
@@ -145,9 +145,9 @@ template <class KIND>
 static __device__ __forceinline__ void computed_here(struct decode_sight<KIND> &x)
 {
 #pragma unroll
-    for (int set = 0; set < KIND::DEEP; set++) {
-        computed_here(x.own[set].first), computed_here(x.own[set].end);
-        computed_here(x.counted[set].first), computed_here(x.counted[set].end);
+    for (int layer = 0; layer < KIND::DEEP; layer++) {
+        computed_here(x.own[layer].first), computed_here(x.own[layer].end);
+        computed_here(x.counted[layer].first), computed_here(x.counted[layer].end);
     }
 }
 
@@ -222,9 +222,9 @@ decode_start_of(const struct decode_arguments &p, const struct decode_early &ear
     if (KIND::GUESSES) arrived_here(facts.own);
     computed_here(start.segment), computed_here(start.sight), computed_here(start.parts);
 #pragma unroll
-    for (int set = 0; set < KIND::DEEP; set++) {
-        arrived_here(start.places.q[set]), arrived_here(start.places.r[set]);
-        computed_here(start.places.exist[set]);
+    for (int layer = 0; layer < KIND::DEEP; layer++) {
+        arrived_here(start.places.q[layer]), arrived_here(start.places.r[layer]);
+        computed_here(start.places.exist[layer]);
     }
     if (KIND::GUESSES) arrived_here(start.own_at);
     computed_here(start.at.left), computed_here(start.idle);

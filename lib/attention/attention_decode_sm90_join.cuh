@@ -96,15 +96,15 @@ static __device__ __forceinline__ void decode_leave_two(float *a1, float *a2, fl
     if (PROBE) *(float2 *)a2 = {y.x * scale, y.y * scale};
 }
 
-/* Leaves a warp's sums of those rows of a set that are first .. first + rows - 1; scale: of the
+/* Leaves a warp's sums of those rows of a layer that are first .. first + rows - 1; scale: of the
  * values. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void decode_leave(struct decode_left<KIND::D, KIND::ROWS> *left,
                                                     const struct decode_sums<KIND::D> &sums,
-                                                    float scale, int set, int first, int rows)
+                                                    float scale, int layer, int first, int rows)
 {
     constexpr int D = KIND::D;
-    int row = decode_own_row(set) - first, t = threadIdx.x % 4;
+    int row = decode_own_row(layer) - first, t = threadIdx.x % 4;
     if (row < 0 || row >= rows) return;
     if (t == 0) left->state[row] = sums.state;
     float *a = left->a[row];

@@ -275,10 +275,10 @@ static __device__ __forceinline__ int decode_rows_of(const struct decode_argumen
     return min(ROWS, p.rows - (int)blockIdx.x % p.row_blocks * ROWS);
 }
 
-/* This lane's row of a set, among the rows of its head. */
-static __device__ __forceinline__ int decode_own_row(int set)
+/* This lane's row of a layer, among the rows of its head. */
+static __device__ __forceinline__ int decode_own_row(int layer)
 {
-    return set * DECODE_ROWS + threadIdx.x % 32 / 4;
+    return layer * DECODE_ROWS + threadIdx.x % 32 / 4;
 }
 
 /* Keys first .. end - 1 that a row sees; none where the row lies behind its length. */
@@ -296,7 +296,7 @@ decode_range_of(const struct decode_arguments &p, const struct decode_lengths &l
     return {(int)max((int64_t)0, first), max(0, end)};
 }
 
-/* What this lane's row of each set sees; and the same, but all keys where it is no row of the
+/* What this lane's row of each layer sees; and the same, but all keys where it is no row of the
  * block.
  */
 template <class KIND> struct decode_sight {
@@ -308,13 +308,13 @@ static __device__ __forceinline__ struct decode_sight<KIND>
 decode_sight_of(const struct decode_arguments &p, const struct decode_lengths &lengths) {
     struct decode_sight<KIND> sight;
 #pragma unroll
-    for (int set = 0; set < KIND::DEEP; set++) {
-        int local = decode_own_row(set);
+    for (int layer = 0; layer < KIND::DEEP; layer++) {
+        int local = decode_own_row(layer);
         bool counts = local < decode_rows_of<KIND>(p);
         struct decode_range own =
             decode_range_of(p, lengths, decode_row_of<KIND>(p, 0, local).time);
-        sight.own[set] = own;
-        sight.counted[set] = counts ? own : (struct decode_range){0, INT32_MAX};
+        sight.own[layer] = own;
+        sight.counted[layer] = counts ? own : (struct decode_range){0, INT32_MAX};
     }
     return sight;
 }
@@ -326,9 +326,9 @@ decode_common_range(const struct decode_sight<KIND> &sight)
 {
     struct decode_range all = sight.counted[0];
 #pragma unroll
-    for (int set = 1; set < KIND::DEEP; set++) {
-        all.first = max(all.first, sight.counted[set].first);
-        all.end = min(all.end, sight.counted[set].end);
+    for (int layer = 1; layer < KIND::DEEP; layer++) {
+        all.first = max(all.first, sight.counted[layer].first);
+        all.end = min(all.end, sight.counted[layer].end);
     }
     return {__reduce_max_sync(0xffffffffu, all.first), __reduce_min_sync(0xffffffffu, all.end)};
 }

@@ -15,8 +15,8 @@
 #include "attention/attention_decode_sm90_element.cuh"
 #include "attention/attention_decode_sm90_list.cuh"
 
-/* HEADS: key/value heads side by side in a tile; SIZE: bytes of an element; DEEP: sets of eight
- * rows of each head that multiply a tile one after the other. */
+/* HEADS: key/value heads side by side in a tile; SIZE: bytes of an element; DEEP: layers of
+ * eight rows of each head, which multiply a tile one after the other; SETS: those of all heads. */
 template <int D_, int HEADS_, int SIZE_, int WARPS_, int DEEP_> struct decode_shape {
     static constexpr int D = D_, HEADS = HEADS_, SIZE = SIZE_, ROW = D * HEADS * SIZE;
     static constexpr int DEEP = DEEP_, SETS = HEADS * DEEP;
