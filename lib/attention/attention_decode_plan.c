@@ -77,15 +77,15 @@ static int decode_power(int64_t x)
 }
 
 /* A cache that is read from memory: blocks of eight warps on half of the chip are enough to keep
- * it busy, but the smaller ones of a few pairs are sooner read by all of it. Blocks of two heads
+ * it busy, but the smaller ones of a few pairs are sooner read by all of it. Narrow blocks
  * have four warps, and all of it. */
-static struct decode_share decode_share_large(int64_t pairs, int heads, int64_t bytes)
+static struct decode_share decode_share_large(int64_t pairs, bool narrow, int64_t bytes)
 {
     bool late = 4 * pairs <= DECODE_HALF && bytes < 2 * (int64_t)DECODE_LARGE;
-    int64_t blocks = heads == 1 && !late ? DECODE_HALF : 2 * DECODE_HALF;
-    int warps = heads == 1 ? DECODE_WIDE_WARPS : DECODE_WARPS;
+    int64_t blocks = !narrow && !late ? DECODE_HALF : 2 * DECODE_HALF;
+    int warps = narrow ? DECODE_WARPS : DECODE_WIDE_WARPS;
     struct decode_share share = {warps, decode_power(decode_most(blocks / pairs, 1)), 0};
-    bool joined = share.parts == 2 && (heads == 2 || bytes <= 2 * (int64_t)DECODE_LARGE);
+    bool joined = share.parts == 2 && (narrow || bytes <= 2 * (int64_t)DECODE_LARGE);
     if (joined) share.cluster = 1;
     return share;
 }
@@ -130,7 +130,7 @@ static struct decode_share decode_share_single(int64_t units)
 }
 
 /* keys: of a tile; bytes: of all keys and values. */
-static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int keys, int heads,
+static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int keys, bool narrow,
                                            int64_t bytes)
 {
     int64_t units = (tiles + DECODE_WARPS - 1) / DECODE_WARPS;
@@ -140,7 +140,7 @@ static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int key
         (units <= DECODE_TURNS && pairs > DECODE_HALF))
         return (struct decode_share){DECODE_WARPS, 1, 0};
     if (bytes >= DECODE_LARGE && pairs >= DECODE_SEVERAL)
-        return decode_share_large(pairs, heads, bytes);
+        return decode_share_large(pairs, narrow, bytes);
     if (units == 2 && keys > DECODE_MIN_BOX) return decode_share_wide(pairs, wide);
     if (pairs == 1 && units > DECODE_HALF) return decode_share_single(units);
     struct decode_share share = decode_share_joined(pairs, tiles);
@@ -153,6 +153,16 @@ static bool decode_is_uneven(int64_t pairs)
 {
     int64_t rounds = (pairs + DECODE_ROOM - 1) / DECODE_ROOM;
     return rounds > 1 && rounds <= 4 && pairs * 10 < rounds * DECODE_ROOM * 9;
+}
+
+/* Warps that widen f8e4m3 are slower: blocks of eight on half of the chip do not keep the memory
+ * busy with the probe, nor on less of it without; so some pairs get twice as many blocks of four.
+ */
+static bool decode_is_slow(const struct attention_problem *p, int64_t pairs, int64_t bytes)
+{
+    bool some = 4 * pairs > DECODE_HALF && pairs <= DECODE_HALF;
+    if (p->kv_dtype != PLX_F8E4M3 || !some || bytes > 2 * (int64_t)DECODE_LARGE) return false;
+    return p->probe || decode_power(DECODE_HALF / pairs) * pairs < DECODE_HALF;
 }
 
 /* Tiles that a sequence has at most. */
@@ -237,7 +247,8 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
     plan.pairs = (int)pairs;
     int64_t size = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
     struct decode_share share = {DECODE_WARPS, 1, 0};
-    if (deep == 1) share = decode_share_of(p->B * pairs, tiles, keys, plan.heads, size);
+    bool narrow = plan.heads == 2 || decode_is_slow(p, p->B * pairs, size);
+    if (deep == 1) share = decode_share_of(p->B * pairs, tiles, keys, narrow, size);
     plan.list =
         plan.box == 0 || decode_is_uneven(p->B * pairs) || decode_is_ragged(p, tiles, share.parts);
     if (plan.list) {

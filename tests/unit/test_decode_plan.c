@@ -99,6 +99,26 @@ static struct attention_problem of_cache(struct attention_problem p, plx_dtype d
     return p;
 }
 
+/* Of f8e4m3, where bf16 has blocks of eight warps: parallax/NOTES.md. */
+static void some_pairs_of_f8_get_narrow_blocks(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t B, G, S;
+        int parallax, softmax; /* warps */
+    } cases[] = {{8, 8, 4096, 4, 8},  {4, 8, 8192, 4, 8},  {5, 8, 8192, 4, 4}, {3, 8, 12000, 4, 4},
+                 {2, 8, 16384, 8, 8}, {8, 8, 16384, 8, 8}, {9, 8, 8192, 8, 8}};
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
+        struct attention_problem p =
+            problem(cases[n].B, 1, cases[n].G, cases[n].G, cases[n].S, 128);
+        assert_int_equal(decode_plan_make(&p, true).warps, 8);
+        p = of_cache(p, PLX_F8E4M3);
+        assert_int_equal(decode_plan_make(&p, true).warps, cases[n].softmax);
+        p.probe = true;
+        assert_int_equal(decode_plan_make(&p, true).warps, cases[n].parallax);
+    }
+}
+
 static void two_heads_of_64_channels_share_a_block(void **state)
 {
     (void)state;
@@ -324,6 +344,7 @@ int main(void)
         cmocka_unit_test(measured_shapes_get_the_fastest_plan),
         cmocka_unit_test(uneven_work_becomes_a_list),
         cmocka_unit_test(a_short_sequence_is_cut_whatever_its_length),
+        cmocka_unit_test(some_pairs_of_f8_get_narrow_blocks),
         cmocka_unit_test(two_heads_of_64_channels_share_a_block),
         cmocka_unit_test(boxes_lie_in_one_page),
         cmocka_unit_test(rows_make_blocks_of_eight),
