@@ -165,6 +165,16 @@ static bool decode_is_slow(const struct attention_problem *p, int64_t pairs, int
     return p->probe || decode_power(DECODE_HALF / pairs) * pairs < DECODE_HALF;
 }
 
+/* True where one round of blocks puts two on some multiprocessors and one on others, or so on pairs
+ * of multiprocessors: memory serves those alike, and the crowded ones work on when the others have
+ * ended. Of caches so large that this costs more than a list. */
+static bool decode_is_lopsided(const struct attention_problem *p, int64_t pairs, int64_t bytes)
+{
+    bool two = pairs > DECODE_CHIP;
+    if (bytes < (p->kv_dtype == PLX_F8E4M3 ? 4 : 2) * (int64_t)DECODE_LARGE) return false;
+    return 2 * pairs > DECODE_CHIP && pairs * 10 < (two ? 9 * DECODE_ROOM : 8 * DECODE_CHIP);
+}
+
 /* Tiles that a sequence has at most. */
 static int64_t decode_tiles(const struct attention_problem *p, int heads)
 {
@@ -249,8 +259,9 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
     struct decode_share share = {DECODE_WARPS, 1, 0};
     bool narrow = plan.heads == 2 || decode_is_slow(p, p->B * pairs, size);
     if (deep == 1) share = decode_share_of(p->B * pairs, tiles, keys, narrow, size);
-    plan.list =
-        plan.box == 0 || decode_is_uneven(p->B * pairs) || decode_is_ragged(p, tiles, share.parts);
+    bool lopsided = deep == 1 && plan.heads == 1 && decode_is_lopsided(p, p->B * pairs, size);
+    plan.list = plan.box == 0 || lopsided || decode_is_uneven(p->B * pairs) ||
+                decode_is_ragged(p, tiles, share.parts);
     if (plan.list) {
         plan.parts = (int)decode_ranges(pairs, p->B);
     } else {

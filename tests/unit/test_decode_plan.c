@@ -19,6 +19,12 @@ static struct attention_problem problem(int64_t B, int64_t T, int64_t H, int64_t
     return p;
 }
 
+static struct attention_problem of_cache(struct attention_problem p, plx_dtype dtype)
+{
+    p.kv_dtype = p.k.dtype = p.v.dtype = dtype;
+    return p;
+}
+
 static struct decode_plan plan_of(int64_t B, int64_t H, int64_t G, int64_t S, int64_t D)
 {
     struct attention_problem p = problem(B, 1, H, G, S, D);
@@ -77,6 +83,26 @@ static void uneven_work_becomes_a_list(void **state)
     assert_false(decode_plan_make(&p, true).list);
 }
 
+/* One round of blocks that crowds some multiprocessors, of a cache that is large enough. */
+static void lopsided_work_becomes_a_list(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t B, S;
+        bool list, f8;
+    } cases[] = {{8, 4096, false, false},   {9, 4096, true, false},  {9, 2048, false, false},
+                 {9, 16384, true, true},    {13, 4096, true, false}, {14, 4096, false, false},
+                 {16, 16384, false, false}, {17, 4096, true, false}, {17, 1024, false, false},
+                 {20, 16384, true, true},   {29, 4096, true, false}, {30, 4096, false, false},
+                 {32, 16384, false, false}};
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
+        struct attention_problem p = problem(cases[n].B, 1, 8, 8, cases[n].S, 128);
+        assert_int_equal(decode_plan_make(&p, true).list, cases[n].list);
+        p = of_cache(p, PLX_F8E4M3);
+        assert_int_equal(decode_plan_make(&p, true).list, cases[n].f8);
+    }
+}
+
 /* Where a block finds its keys without the length, there is less to compute behind it. */
 static void a_short_sequence_is_cut_whatever_its_length(void **state)
 {
@@ -93,12 +119,6 @@ static void a_short_sequence_is_cut_whatever_its_length(void **state)
     assert_int_equal(decode_plan_make(&p, true).cut.each, 0);
 }
 
-static struct attention_problem of_cache(struct attention_problem p, plx_dtype dtype)
-{
-    p.kv_dtype = p.k.dtype = p.v.dtype = dtype;
-    return p;
-}
-
 /* Of f8e4m3, where bf16 has blocks of eight warps: parallax/NOTES.md. */
 static void some_pairs_of_f8_get_narrow_blocks(void **state)
 {
@@ -106,8 +126,8 @@ static void some_pairs_of_f8_get_narrow_blocks(void **state)
     const struct {
         int64_t B, G, S;
         int parallax, softmax; /* warps */
-    } cases[] = {{8, 8, 4096, 4, 8},  {4, 8, 8192, 4, 8},  {5, 8, 8192, 4, 4}, {3, 8, 12000, 4, 4},
-                 {2, 8, 16384, 8, 8}, {8, 8, 16384, 8, 8}, {9, 8, 8192, 8, 8}};
+    } cases[] = {{8, 8, 4096, 4, 8},  {4, 8, 8192, 4, 8},  {5, 8, 8192, 4, 4},
+                 {3, 8, 12000, 4, 4}, {2, 8, 16384, 8, 8}, {8, 8, 16384, 8, 8}};
     for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
         struct attention_problem p =
             problem(cases[n].B, 1, cases[n].G, cases[n].G, cases[n].S, 128);
@@ -343,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measured_shapes_get_the_fastest_plan),
         cmocka_unit_test(uneven_work_becomes_a_list),
+        cmocka_unit_test(lopsided_work_becomes_a_list),
         cmocka_unit_test(a_short_sequence_is_cut_whatever_its_length),
         cmocka_unit_test(some_pairs_of_f8_get_narrow_blocks),
         cmocka_unit_test(two_heads_of_64_channels_share_a_block),
