@@ -167,12 +167,15 @@ static bool decode_is_slow(const struct attention_problem *p, int64_t pairs, int
 
 /* True where one round of blocks puts two on some multiprocessors and one on others, or so on pairs
  * of multiprocessors: memory serves those alike, and the crowded ones work on when the others have
- * ended. Of caches so large that this costs more than a list. */
+ * ended. Of caches so large that this costs more than a list, which joins parts of every row. */
 static bool decode_is_lopsided(const struct attention_problem *p, int64_t pairs, int64_t bytes)
 {
     bool two = pairs > DECODE_CHIP;
-    if (bytes < (p->kv_dtype == PLX_F8E4M3 ? 4 : 2) * (int64_t)DECODE_LARGE) return false;
-    return 2 * pairs > DECODE_CHIP && pairs * 10 < (two ? 9 * DECODE_ROOM : 8 * DECODE_CHIP);
+    int64_t least = 2 * (int64_t)DECODE_LARGE;
+    if (!two && p->T * (p->H / p->G) > 1) least *= 2;
+    if (p->kv_dtype == PLX_F8E4M3) least *= 2;
+    if (bytes < least || 2 * pairs <= DECODE_CHIP) return false;
+    return pairs * 10 < (two ? 9 * DECODE_ROOM : 8 * DECODE_CHIP);
 }
 
 /* Tiles that a sequence has at most. */

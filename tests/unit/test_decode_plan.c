@@ -101,6 +101,13 @@ static void lopsided_work_becomes_a_list(void **state)
         p = of_cache(p, PLX_F8E4M3);
         assert_int_equal(decode_plan_make(&p, true).list, cases[n].f8);
     }
+    /* More rows are more to join. */
+    for (int64_t S = 4096; S <= 16384; S *= 4) {
+        struct attention_problem few = problem(9, 4, 8, 8, S, 128),
+                                 many = problem(17, 4, 8, 8, S, 128);
+        assert_int_equal(decode_plan_make(&few, true).list, S == 16384);
+        assert_true(decode_plan_make(&many, true).list);
+    }
 }
 
 /* Where a block finds its keys without the length, there is less to compute behind it. */
