@@ -35,6 +35,12 @@ static int64_t decode_most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* Query rows of a key/value head. */
+static int64_t decode_rows(const struct attention_problem *p)
+{
+    return p->T * (p->H / p->G);
+}
+
 /* Copies of boxes need distances that are positive multiples of 16 bytes. */
 static bool decode_fits_boxes(const struct plx_tensor *tensor)
 {
@@ -129,7 +135,7 @@ static struct decode_share decode_share_single(int64_t units)
     return (struct decode_share){wide ? DECODE_WIDE_WARPS : DECODE_WARPS, DECODE_HALF, 3};
 }
 
-/* keys: of a tile; bytes: of all keys and values. */
+/* keys: of a tile; narrow: four warps a block if the cache is large; bytes: of keys and values. */
 static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int keys, bool narrow,
                                            int64_t bytes)
 {
@@ -172,7 +178,7 @@ static bool decode_is_lopsided(const struct attention_problem *p, int64_t pairs,
 {
     bool two = pairs > DECODE_CHIP;
     int64_t least = 2 * (int64_t)DECODE_LARGE;
-    if (!two && p->T * (p->H / p->G) > 1) least *= 2;
+    if (!two && decode_rows(p) > 1) least *= 2;
     if (p->kv_dtype == PLX_F8E4M3) least *= 2;
     if (bytes < least || 2 * pairs <= DECODE_CHIP) return false;
     return pairs * 10 < (two ? 9 * DECODE_ROOM : 8 * DECODE_CHIP);
@@ -225,7 +231,7 @@ static int decode_heads(const struct attention_problem *p, int64_t row_blocks)
  * beside others. */
 static bool decode_is_deep(const struct attention_problem *p)
 {
-    int64_t sets = (p->T * (p->H / p->G) + DECODE_ROWS - 1) / DECODE_ROWS;
+    int64_t sets = (decode_rows(p) + DECODE_ROWS - 1) / DECODE_ROWS;
     int64_t blocks = p->B * p->G * ((sets + 1) / DECODE_MOST_DEEP), tiles = decode_tiles(p, 1);
     if (sets <= 1 || p->kv_dtype == PLX_F8E4M3 || decode_box(p, 1) == 0) return false;
     bool list = decode_is_uneven(blocks) || decode_is_ragged(p, tiles, 1);
@@ -247,7 +253,7 @@ static uint32_t decode_stay(int64_t bytes, int64_t row_blocks)
 struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxes)
 {
     const int deep = boxes && decode_is_deep(p) ? DECODE_MOST_DEEP : 1;
-    int64_t rows = p->T * (p->H / p->G), of_block = deep * DECODE_ROWS;
+    int64_t rows = decode_rows(p), of_block = deep * DECODE_ROWS;
     int64_t row_blocks = (rows + of_block - 1) / of_block;
     struct decode_plan plan = {.warps = DECODE_WARPS,
                                .heads = boxes && deep == 1 ? decode_heads(p, row_blocks) : 1,

@@ -22,8 +22,7 @@ static __device__ __forceinline__ void decode_query(const uint16_t *row, int whi
         return;
     }
 #pragma unroll
-    for (int i = 0; i < D / 8; i++)
-        operands[i / 2][i % 2 * 2 + which] = from[8 * i] | (uint32_t)from[8 * i + 1] << 16;
+    for (int i = 0; i < D / 8; i++) operands[i / 2][i % 2 * 2 + which] = decode_pair(from + 8 * i);
 }
 
 /* [q; r] of each set as left operands of D / 16 products; of f8e4m3 keys also what scores and u
@@ -47,8 +46,9 @@ static __device__ __forceinline__ int64_t decode_place(const struct decode_view 
 }
 
 template <class KIND>
-static __device__ __forceinline__ struct decode_places<KIND>
-decode_places_of(const struct decode_arguments &p, int batch) {
+static __device__ __forceinline__ decode_places<KIND>
+decode_places_of(const struct decode_arguments &p, int batch)
+{
     struct decode_places<KIND> places;
 #pragma unroll
     for (int layer = 0; layer < KIND::DEEP; layer++) {
@@ -189,10 +189,10 @@ decode_read_early(const struct decode_arguments &p)
 }
 
 template <class KIND>
-static __device__ __forceinline__ struct decode_start<KIND>
-decode_start_of(const struct decode_arguments &p, const struct decode_early &early) {
-    struct decode_start<KIND> start = {
-    };
+static __device__ __forceinline__ decode_start<KIND>
+decode_start_of(const struct decode_arguments &p, const struct decode_early &early)
+{
+    decode_start<KIND> start = {};
     struct decode_facts &facts = start.facts;
     if (KIND::LIST)
         facts.list = decode_begin_list<KIND>(p);

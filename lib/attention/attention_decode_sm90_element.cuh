@@ -6,6 +6,12 @@
 #include "cuda/element.cuh"
 #include "cuda/instructions.cuh"
 
+/* Two numbers that lie side by side, at any address. */
+static __device__ __forceinline__ uint32_t decode_pair(const uint16_t *from)
+{
+    return from[0] | (uint32_t)from[1] << 16;
+}
+
 struct decode_bf16 {
     /* What the weights of the probe branch are multiplied with before they are packed. */
     static constexpr float probe_unit = 1.0f;

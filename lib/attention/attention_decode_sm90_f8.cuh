@@ -31,9 +31,7 @@ static __device__ __forceinline__ void decode_query_f8(const uint16_t *row, int 
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
 #pragma unroll
-        for (int n = 0; n < 2; n++)
-            operands[i][2 * n + which] = from[16 * i + 2 * n] | (uint32_t)from[16 * i + 2 * n + 1]
-                                                                    << 16;
+        for (int n = 0; n < 2; n++) operands[i][2 * n + which] = decode_pair(from + 16 * i + 2 * n);
 }
 
 /* Makes it operands of f16, which are divided by the result. All lanes of a row come here. */

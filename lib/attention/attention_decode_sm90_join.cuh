@@ -262,7 +262,7 @@ decode_bring(const struct decode_arguments &p, struct decode_brought<KIND::D> *t
 template <class KIND>
 static __device__ __forceinline__ struct decode_partial<KIND::D> *
 decode_part(const struct decode_arguments &p, int slot, int head, int row) {
-    int64_t rows = min(p.rows, KIND::DEEP *DECODE_ROWS);
+    int64_t rows = min(p.rows, KIND::BLOCK_ROWS);
     return (struct decode_partial<KIND::D> *)p.partials + (slot * KIND::HEADS + head) * rows + row;
 }
 

@@ -260,7 +260,7 @@ template <class KIND>
 static __device__ __forceinline__ struct decode_row decode_row_of(const struct decode_arguments &p,
                                                                   int head, int local)
 {
-    constexpr int ROWS = KIND::DEEP * DECODE_ROWS;
+    constexpr int ROWS = KIND::BLOCK_ROWS;
     int first = p.row_blocks == 1 ? 0 : (int)blockIdx.x % p.row_blocks * ROWS;
     int row = local + first, time = p.T == 1 ? 0 : row / p.group;
     return {time, (decode_kv_head<KIND::HEADS>(p) + head) * p.group + row - time * p.group};
@@ -270,7 +270,7 @@ static __device__ __forceinline__ struct decode_row decode_row_of(const struct d
 template <class KIND>
 static __device__ __forceinline__ int decode_rows_of(const struct decode_arguments &p)
 {
-    constexpr int ROWS = KIND::DEEP * DECODE_ROWS;
+    constexpr int ROWS = KIND::BLOCK_ROWS;
     if (p.row_blocks == 1) return p.rows;
     return min(ROWS, p.rows - (int)blockIdx.x % p.row_blocks * ROWS);
 }
@@ -296,16 +296,16 @@ decode_range_of(const struct decode_arguments &p, const struct decode_lengths &l
     return {(int)max((int64_t)0, first), max(0, end)};
 }
 
-/* What this lane's row of each layer sees; and the same, but all keys where it is no row of the
- * block.
- */
+/* What this lane's row of each layer sees; and the same, but all keys where the block has no such
+ * row. */
 template <class KIND> struct decode_sight {
     struct decode_range own[KIND::DEEP], counted[KIND::DEEP];
 };
 
 template <class KIND>
-static __device__ __forceinline__ struct decode_sight<KIND>
-decode_sight_of(const struct decode_arguments &p, const struct decode_lengths &lengths) {
+static __device__ __forceinline__ decode_sight<KIND>
+decode_sight_of(const struct decode_arguments &p, const struct decode_lengths &lengths)
+{
     struct decode_sight<KIND> sight;
 #pragma unroll
     for (int layer = 0; layer < KIND::DEEP; layer++) {

@@ -33,7 +33,7 @@ struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_, DEEP_> {
     static constexpr int STAGES = WIDE ? 2 : 3, BLOCKS = WIDE ? 1 : 2;
     /* Rows that warps leave for each other at a time. A block without a list leaves them in its
      * ring, which it needs no more. */
-    static constexpr int ROWS = LIST ? 2 : DEEP_ * DECODE_ROWS;
+    static constexpr int ROWS = LIST ? 2 : decode_kind::BLOCK_ROWS;
     /* Several blocks may have keys of a pair, and join in clusters. Deep ones of no list have all
      * keys, and no room for what others would bring. */
     static constexpr bool SHARES = LIST || DEEP_ == 1, JOINS = !LIST && DEEP_ == 1;
@@ -226,8 +226,8 @@ static __device__ __forceinline__ void decode_copy_chunk(uint32_t target, const 
     }
     uint4 x = {};
     if (seen)
-        x = {from[0] | (uint32_t)from[1] << 16, from[2] | (uint32_t)from[3] << 16,
-             from[4] | (uint32_t)from[5] << 16, from[6] | (uint32_t)from[7] << 16};
+        x = {decode_pair(from), decode_pair(from + 2), decode_pair(from + 4),
+             decode_pair(from + 6)};
     store_shared(target, x);
 }
 

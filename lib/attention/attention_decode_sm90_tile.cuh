@@ -16,10 +16,11 @@
 #include "attention/attention_decode_sm90_list.cuh"
 
 /* HEADS: key/value heads side by side in a tile; SIZE: bytes of an element; DEEP: layers of
- * eight rows of each head, which multiply a tile one after the other; SETS: those of all heads. */
+ * eight rows of each head, which multiply a tile one after the other; SETS: those of all heads;
+ * BLOCK_ROWS: of each head. */
 template <int D_, int HEADS_, int SIZE_, int WARPS_, int DEEP_> struct decode_shape {
     static constexpr int D = D_, HEADS = HEADS_, SIZE = SIZE_, ROW = D * HEADS * SIZE;
-    static constexpr int DEEP = DEEP_, SETS = HEADS * DEEP;
+    static constexpr int DEEP = DEEP_, SETS = HEADS * DEEP, BLOCK_ROWS = DEEP * DECODE_ROWS;
     static constexpr bool F8 = SIZE == 1;
     static constexpr int WARPS = WARPS_, KEYS = DECODE_KEYS(ROW), UNIT = WARPS * KEYS;
     static constexpr int PITCH = D * SIZE < 128 ? D * SIZE : 128; /* bytes of a row of a box */
