@@ -231,9 +231,12 @@ template <class T> static __device__ __forceinline__ void arrived_here(T &x)
     x = __shfl_sync(0xffffffffu, x, (int)threadIdx.x % 32);
 }
 
-static __device__ __forceinline__ void arrived_here(const int32_t *&x)
+/* Of a pointer to global memory, which the compiler would not know of it any more. */
+template <class T> static __device__ __forceinline__ void arrived_here(const T *&x)
 {
-    x = (const int32_t *)__shfl_sync(0xffffffffu, (int64_t)x, (int)threadIdx.x % 32);
+    size_t place = __cvta_generic_to_global(x);
+    arrived_here(place);
+    x = (const T *)__cvta_global_to_generic(place);
 }
 
 /* ---- Dependent launches; older GPUs run one launch after the other --------------------------- */

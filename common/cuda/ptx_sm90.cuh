@@ -135,6 +135,14 @@ PTX_INLINE bool elect_one(void)
     return chosen != 0;
 }
 
+/* The number of the lane for which that is true. */
+PTX_INLINE int elected_lane(void)
+{
+    int lane;
+    asm volatile("{.reg .pred p; elect.sync %0|p, 0xffffffff;}" : "=r"(lane));
+    return lane;
+}
+
 /* ---- Copies ------------------------------------------------------------------------------------
  */
 
@@ -163,7 +171,17 @@ PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, 
                  : "memory");
 }
 
-/* The same for a tensor of five axes, kept in the L2 cache by a policy. */
+/* The same, kept in the L2 cache by a policy. */
+PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, int z, int w,
+                         uint32_t barrier, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(target),
+                 "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
+                 : "memory");
+}
+
+/* The same for a tensor of five axes. */
 PTX_INLINE void tma_load(uint32_t target, const CUtensorMap *map, int x, int y, int z, int w, int a,
                          uint32_t barrier, uint64_t policy)
 {

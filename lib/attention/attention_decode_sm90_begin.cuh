@@ -9,20 +9,16 @@
 
 /* ---- Queries --------------------------------------------------------------------------------- */
 
-/* A row of q (which = 0) or r (which = 1) into left operands; it need not be aligned. */
-template <int D>
-static __device__ __forceinline__ void decode_query(const uint16_t *row, int which,
+/* A row of q (which = 0) or r (which = 1), from this lane's first channel on, into left operands.
+ */
+template <int D, bool ALIGNED>
+static __device__ __forceinline__ void decode_query(const uint16_t *from, int which,
                                                     uint32_t (&operands)[D / 16][4])
 {
-    const uint16_t *from = row + 2 * (threadIdx.x % 4);
-    if ((uintptr_t)from % 4 == 0) {
 #pragma unroll
-        for (int i = 0; i < D / 8; i++)
-            operands[i / 2][i % 2 * 2 + which] = *(const uint32_t *)(from + 8 * i);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < D / 8; i++) operands[i / 2][i % 2 * 2 + which] = decode_pair(from + 8 * i);
+    for (int i = 0; i < D / 8; i++)
+        operands[i / 2][i % 2 * 2 + which] =
+            ALIGNED ? *(const uint32_t *)(from + 8 * i) : decode_pair(from + 8 * i);
 }
 
 /* [q; r] of each set as left operands of D / 16 products; of f8e4m3 keys also what scores and u
@@ -32,17 +28,28 @@ template <class KIND> struct decode_operands {
     float factors[KIND::SETS][2];
 };
 
-/* Where this lane's row of q and of r begins, of each layer of the block's first head, if there is
- * one. */
+/* This lane's first channels of its row of q and of r, of each layer of the block's first head; and
+ * whether they, and those of the other heads, can be loaded two numbers at a time. */
 template <class KIND> struct decode_places {
-    int64_t q[KIND::DEEP], r[KIND::DEEP];
-    int exist[KIND::DEEP];
+    const uint16_t *q[KIND::DEEP], *r[KIND::DEEP];
+    int aligned;
 };
 
-static __device__ __forceinline__ int64_t decode_place(const struct decode_view &view, int batch,
-                                                       const struct decode_row &row)
+/* The same of another head. */
+static __device__ __forceinline__ const uint16_t *
+decode_place_of_head(const struct decode_arguments &p, const struct decode_view &view,
+                     const uint16_t *place, int head)
 {
-    return batch * view.batch + row.time * view.time + row.head * view.head;
+    return place + head * p.group * view.head;
+}
+
+template <class KIND>
+static __device__ __forceinline__ const uint16_t *
+decode_place(const struct decode_view &view, int batch, const struct decode_row &row)
+{
+    int column = (KIND::F8 ? 4 : 2) * (threadIdx.x % 4);
+    int64_t place = batch * view.batch + row.time * view.time + row.head * view.head;
+    return (const uint16_t *)view.data + place + column;
 }
 
 template <class KIND>
@@ -50,31 +57,43 @@ static __device__ __forceinline__ decode_places<KIND>
 decode_places_of(const struct decode_arguments &p, int batch)
 {
     struct decode_places<KIND> places;
+    uintptr_t all = 0;
 #pragma unroll
-    for (int layer = 0; layer < KIND::DEEP; layer++) {
-        int local = decode_own_row(layer);
-        struct decode_row row = decode_row_of<KIND>(p, 0, local);
-        places.q[layer] = decode_place(p.q, batch, row);
-        places.r[layer] = decode_place(p.r, batch, row);
-        places.exist[layer] = local < decode_rows_of<KIND>(p);
+    for (int set = 0; set < KIND::SETS; set++) {
+        int head = set / KIND::DEEP, layer = set % KIND::DEEP;
+        struct decode_row row = decode_row_of<KIND>(p, 0, decode_computed_row<KIND>(p, layer));
+        const uint16_t *q = decode_place<KIND>(p.q, batch, row);
+        const uint16_t *r = decode_place<KIND>(p.r, batch, row);
+        if (head == 0) places.q[layer] = q, places.r[layer] = r;
+        all |= (uintptr_t)decode_place_of_head(p, p.q, q, head);
+        all |= (uintptr_t)decode_place_of_head(p, p.r, r, head);
     }
+    places.aligned = all % (KIND::F8 ? 8 : 4) == 0;
     return places;
 }
 
-template <class KIND>
-static __device__ __forceinline__ void
-decode_query_of(const struct decode_arguments &p, const struct decode_view &view, int64_t place,
-                int set, int which, struct decode_operands<KIND> &q)
+template <class KIND, bool PROBE, bool ALIGNED>
+static __device__ __forceinline__ void decode_load_queries(const struct decode_arguments &p,
+                                                           const struct decode_places<KIND> &places,
+                                                           struct decode_operands<KIND> &q)
 {
-    int head = set / KIND::DEEP;
-    const uint16_t *from = (const uint16_t *)view.data + place + head * p.group * view.head;
-    if constexpr (KIND::F8)
-        decode_query_f8<KIND::D>(from, which, q.of[set]);
-    else
-        decode_query<KIND::D>(from, which, q.of[set]);
+    constexpr int D = KIND::D;
+#pragma unroll
+    for (int set = 0; set < KIND::SETS; set++) {
+        int head = set / KIND::DEEP, layer = set % KIND::DEEP;
+#pragma unroll
+        for (int which = 0; which < (PROBE ? 2 : 1); which++) {
+            const uint16_t *from = decode_place_of_head(
+                p, which ? p.r : p.q, which ? places.r[layer] : places.q[layer], head);
+            if constexpr (KIND::F8)
+                decode_query_f8<D, ALIGNED>(from, which, q.of[set]);
+            else
+                decode_query<D, ALIGNED>(from, which, q.of[set]);
+        }
+    }
 }
 
-/* The block's rows of q and r, zeros where there is none, and the scales of f8e4m3 keys. */
+/* The block's rows of q and r, and the scales of f8e4m3 keys. */
 template <class KIND, bool PROBE>
 static __device__ __forceinline__ void decode_queries(const struct decode_arguments &p,
                                                       const struct decode_places<KIND> &places,
@@ -83,20 +102,17 @@ static __device__ __forceinline__ void decode_queries(const struct decode_argume
 #pragma unroll
     for (int set = 0; set < KIND::SETS; set++) {
         q.factors[set][0] = q.factors[set][1] = 1.0f;
-#pragma unroll
-        for (int i = 0; i < KIND::D / 16; i++)
-            q.of[set][i][0] = q.of[set][i][1] = q.of[set][i][2] = q.of[set][i][3] = 0;
-    }
-#pragma unroll
-    for (int set = 0; set < KIND::SETS; set++) {
-        int layer = set % KIND::DEEP;
-        if (!places.exist[layer]) return;
-        decode_query_of<KIND>(p, p.q, places.q[layer], set, 0, q);
-        if (PROBE) decode_query_of<KIND>(p, p.r, places.r[layer], set, 1, q);
         if (KIND::F8 && p.k_scales != NULL)
             q.factors[set][0] = q.factors[set][1] =
                 p.k_scales[decode_kv_head<KIND::HEADS>(p) + set / KIND::DEEP];
+#pragma unroll
+        for (int i = 0; i < KIND::D / 16; i++)
+            if (!PROBE) q.of[set][i][1] = q.of[set][i][3] = 0;
     }
+    if (!KIND::ODD || places.aligned)
+        decode_load_queries<KIND, PROBE, true>(p, places, q);
+    else
+        decode_load_queries<KIND, PROBE, false>(p, places, q);
 }
 
 /* Makes them what products expect, which is much for f8e4m3 keys: behind all that is asked for. */
@@ -147,8 +163,8 @@ static __device__ __forceinline__ void computed_here(struct decode_sight<KIND> &
 #pragma unroll
     for (int layer = 0; layer < KIND::DEEP; layer++) {
         computed_here(x.own[layer].first), computed_here(x.own[layer].end);
-        computed_here(x.counted[layer].first), computed_here(x.counted[layer].end);
     }
+    computed_here(x.common.first), computed_here(x.common.end);
 }
 
 static __device__ __forceinline__ void computed_here(struct decode_parts &x)
@@ -224,8 +240,8 @@ decode_start_of(const struct decode_arguments &p, const struct decode_early &ear
 #pragma unroll
     for (int layer = 0; layer < KIND::DEEP; layer++) {
         arrived_here(start.places.q[layer]), arrived_here(start.places.r[layer]);
-        computed_here(start.places.exist[layer]);
     }
+    computed_here(start.places.aligned);
     if (KIND::GUESSES) arrived_here(start.own_at);
     computed_here(start.at.left), computed_here(start.idle);
     return start;
@@ -261,10 +277,12 @@ static __device__ __forceinline__ void decode_ahead_begin(const struct decode_ar
                                                           struct decode_ahead<KIND> &ahead,
                                                           const struct decode_start<KIND> &start)
 {
-    ahead.head = decode_kv_head<KIND::HEADS>(p);
+    ahead.head = __shfl_sync(0xffffffffu, decode_kv_head<KIND::HEADS>(p), 0); /* uniform */
+    ahead.beyond = (int)threadIdx.x % 32 - elected_lane();
+    computed_here(ahead.beyond);
     decode_ahead_enter<KIND>(p, ahead, start.at.batch, start.segment);
     if (decode_pages<KIND>(p)) ahead.block = start.facts.own;
-    decode_ahead_blocks<KIND>(ahead);
+    decode_ahead_blocks<KIND, false>(ahead);
 }
 
 /* The first tiles of a block that is no list are found, and their barriers told of them, while the
@@ -276,7 +294,7 @@ template <class KIND> struct decode_first {
 template <class KIND>
 static __device__ __forceinline__ struct decode_first<KIND>
 decode_tell(const struct decode_arguments &p, struct decode_ring &ring,
-            struct decode_ahead<KIND> &ahead, struct decode_cursor *next) {
+            struct decode_ahead<KIND> &ahead) {
     struct decode_first<KIND> first;
 #pragma unroll
     for (int stage = 0; stage < KIND::STAGES; stage++) {
@@ -285,7 +303,7 @@ decode_tell(const struct decode_arguments &p, struct decode_ring &ring,
             ring.asked |= 1 << stage;
             if (threadIdx.x % 32 == 0) mbarrier_expect(ring.full + stage * 8, DECODE_TILE_BYTES);
         }
-        decode_ahead_step<KIND, false>(p, ahead, next);
+        decode_ahead_step<KIND, false>(p, ahead, NULL);
     }
     return first;
 }
@@ -319,32 +337,6 @@ decode_fill(const struct decode_arguments &p, const struct decode_maps &maps, in
             ring.asked |= 1 << stage;
         decode_ahead_step<KIND, false>(p, ahead, next);
     }
-}
-
-/* Queries come behind the tiles of the first stage, which are needed as soon as they, and before
- * the others, which would keep them waiting. The facts are read again ahead of them, or, where that
- * takes long, behind all. */
-template <class E, class KIND, bool PROBE>
-static __device__ __forceinline__ void
-decode_begin_reading(const struct decode_arguments &p, const struct decode_maps &maps,
-                     const struct decode_start<KIND> &start, const struct decode_first<KIND> &first,
-                     struct decode_ring &ring, struct decode_ahead<KIND> &ahead,
-                     struct decode_cursor *next, struct decode_operands<KIND> &q,
-                     struct decode_guess &guess)
-{
-    guess.then = guess.now = start.facts;
-    if (KIND::LIST)
-        decode_fill<KIND>(p, maps, 0, 1, ring, ahead, next);
-    else
-        decode_copy_first<KIND>(p, maps, 0, 1, first, ring);
-    if (guess.open && start.own_at != NULL) guess.now.own = load_relaxed(start.own_at);
-    decode_queries<KIND, PROBE>(p, start.places, q);
-    if (KIND::LIST)
-        decode_fill<KIND>(p, maps, 1, KIND::STAGES, ring, ahead, next);
-    else
-        decode_copy_first<KIND>(p, maps, 1, KIND::STAGES, first, ring);
-    if (guess.open && KIND::LIST) guess.now.list = decode_begin_list<KIND>(p);
-    decode_queries_ready<E, KIND, PROBE>(q);
 }
 
 /* Waits for all that was asked for, and forgets it. */

@@ -13,25 +13,21 @@
 
 #include "attention/attention_decode_sm90_tile.cuh"
 
-/* A row of q (which = 0) or r (which = 1) to where its left operands will be; it need not be
- * aligned. */
-template <int D>
-static __device__ __forceinline__ void decode_query_f8(const uint16_t *row, int which,
+/* A row of q (which = 0) or r (which = 1), from this lane's first channel on, to where its left
+ * operands will be. */
+template <int D, bool ALIGNED>
+static __device__ __forceinline__ void decode_query_f8(const uint16_t *from, int which,
                                                        uint32_t (&operands)[D / 16][4])
 {
-    const uint16_t *from = row + 4 * (threadIdx.x % 4);
-    if ((uintptr_t)from % 8 == 0) {
 #pragma unroll
-        for (int i = 0; i < D / 16; i++) {
-            uint2 four = *(const uint2 *)(from + 16 * i);
-            operands[i][which] = four.x, operands[i][2 + which] = four.y;
-        }
-        return;
+    for (int i = 0; i < D / 16; i++) {
+        uint2 four;
+        if (ALIGNED)
+            four = *(const uint2 *)(from + 16 * i);
+        else
+            four = {decode_pair(from + 16 * i), decode_pair(from + 16 * i + 2)};
+        operands[i][which] = four.x, operands[i][2 + which] = four.y;
     }
-#pragma unroll
-    for (int i = 0; i < D / 16; i++)
-#pragma unroll
-        for (int n = 0; n < 2; n++) operands[i][2 * n + which] = decode_pair(from + 16 * i + 2 * n);
 }
 
 /* Makes it operands of f16, which are divided by the result. All lanes of a row come here. */
@@ -70,19 +66,16 @@ static __device__ __forceinline__ void decode_widen(uint32_t four, uint32_t &low
 /* factors: what q and r and the keys were divided by. */
 template <class SHAPE>
 static __device__ __forceinline__ void
-decode_multiply_keys_f8(uint32_t tile, const uint32_t (&q)[SHAPE::D / 16][4],
+decode_multiply_keys_f8(uint32_t first, const uint32_t (&q)[SHAPE::D / 16][4],
                         const float (&factors)[2], struct decode_scores<SHAPE> &x)
 {
-    int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < SHAPE::KEYS / 8; n += 2) {
         float c[2][2][4] = {};
 #pragma unroll
         for (int i = 0; i < SHAPE::D / 32; i++) {
             uint32_t k[4], low[4], high[4];
-            load_matrices(
-                decode_chunk<SHAPE>(tile, 8 * n + lane / 16 * 8 + lane % 8, 2 * i, lane / 8 % 2),
-                k);
+            load_matrices(decode_chunk_from<SHAPE>(first, 8 * n, 2 * i), k);
 #pragma unroll
             for (int m = 0; m < 4; m++) decode_widen(k[m], low[m], high[m]);
 #pragma unroll
@@ -102,10 +95,9 @@ decode_multiply_keys_f8(uint32_t tile, const uint32_t (&q)[SHAPE::D / 16][4],
 /* Column 2t + h of product 2c + i is channel 16 c + 4 t + 2 h + i. */
 template <class SHAPE, bool PROBE>
 static __device__ __forceinline__ void
-decode_multiply_values_f8(uint32_t values, const struct decode_scores<SHAPE> &x,
+decode_multiply_values_f8(uint32_t first, const struct decode_scores<SHAPE> &x,
                           struct decode_sums<SHAPE::D> &sums)
 {
-    int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < SHAPE::KEYS / 8; n += 2) {
         uint32_t high[4], low[4];
@@ -114,8 +106,7 @@ decode_multiply_values_f8(uint32_t values, const struct decode_scores<SHAPE> &x,
 #pragma unroll
         for (int c = 0; c < SHAPE::D / 16; c += 2) {
             uint32_t v[4], b[4][2];
-            load_matrices_transposed(decode_chunk<SHAPE>(values, 8 * n + lane % 16, c, lane / 16),
-                                     v);
+            load_matrices_transposed(decode_chunk_from<SHAPE>(first, 8 * n, c), v);
 #pragma unroll
             for (int m = 0; m < 4; m++)
                 decode_widen(__byte_perm(v[m], 0, 0x3120), b[m / 2 * 2][m % 2],

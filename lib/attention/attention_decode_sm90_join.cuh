@@ -306,19 +306,27 @@ static __device__ __forceinline__ struct decode_item decode_item_of(int i, int r
     return {head, place - head * rows, i % (KIND::D / 4) * 4};
 }
 
-/* Partial results of a lane, of some lanes that join them. */
-static __device__ __forceinline__ int decode_parts_each(const struct decode_parts &parts, int lanes)
+/* Partial results of a lane, of 2 to `joining` lanes that join them. */
+static __device__ __forceinline__ int decode_parts_each(const struct decode_parts &parts,
+                                                        int joining)
 {
-    return (parts.count + lanes - 1) / lanes;
+    return (parts.count + (1 << joining) - 1) >> joining;
+}
+
+/* This lane's first. */
+static __device__ __forceinline__ int decode_parts_own(const struct decode_parts &parts,
+                                                       int joining)
+{
+    return (threadIdx.x & ((1 << joining) - 1)) * decode_parts_each(parts, joining);
 }
 
 /* The lane's first part of item i. */
 template <class KIND, bool PROBE>
 static __device__ __forceinline__ struct decode_channels<4>
-decode_part_of(const struct decode_arguments &p, const struct decode_parts &parts, int lanes, int i,
-               int rows) {
+decode_part_of(const struct decode_arguments &p, const struct decode_parts &parts, int joining,
+               int i, int rows) {
     struct decode_item item = decode_item_of<KIND>(i, rows);
-    int n = (threadIdx.x & (lanes - 1)) * decode_parts_each(parts, lanes);
+    int n = decode_parts_own(parts, joining);
     return decode_load_part<KIND, PROBE>(p, parts, n, item.head, item.row, item.d);
 }
 
@@ -326,13 +334,13 @@ decode_part_of(const struct decode_arguments &p, const struct decode_parts &part
  * each other, usually one, which is x. All lanes get it. */
 template <class KIND, bool PROBE>
 static __device__ __forceinline__ struct decode_channels<4>
-decode_join_parts(const struct decode_arguments &p, const struct decode_parts &parts, int lanes,
+decode_join_parts(const struct decode_arguments &p, const struct decode_parts &parts, int joining,
                   const struct decode_item &item, struct decode_channels<4> x) {
-    int each = decode_parts_each(parts, lanes), n = (threadIdx.x & (lanes - 1)) * each;
-    for (int end = n++ + each; n < end; n++)
+    int n = decode_parts_own(parts, joining);
+    for (int end = n++ + decode_parts_each(parts, joining); n < end; n++)
         x = decode_join_two<PROBE>(
             x, decode_load_part<KIND, PROBE>(p, parts, n, item.head, item.row, item.d), false);
-    return decode_join_lanes<PROBE>(x, lanes);
+    return decode_join_lanes<PROBE>(x, 1 << joining);
 }
 
 static __device__ __forceinline__ float

@@ -11,9 +11,21 @@
 
 #include <string.h>
 
+/* True where two numbers of a row can be loaded at a time. */
+static bool decode_rows_even(const struct plx_tensor *tensor)
+{
+    bool even = (uintptr_t)tensor->data % 4 == 0;
+    for (int axis = 0; axis < 3; axis++)
+        even = even && (tensor->shape[axis] <= 1 || tensor->stride[axis] % 2 == 0);
+    return even;
+}
+
+/* True where boxes can be copied, and the kernels that do can read the queries: those of f8e4m3
+ * tiles read any, since no others bring such tiles. */
 static bool decode_aligned(const struct attention_problem *p)
 {
-    return ((uintptr_t)p->k.data | (uintptr_t)p->v.data) % 16 == 0;
+    if (((uintptr_t)p->k.data | (uintptr_t)p->v.data) % 16 != 0) return false;
+    return p->kv_dtype == PLX_F8E4M3 || (decode_rows_even(&p->q) && decode_rows_even(&p->r));
 }
 
 /* Only copies of boxes bring f8e4m3 tiles. */
@@ -73,11 +85,11 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     a.k_lengths = (const int32_t *)p->k_lengths.data;
     a.pages = (const int32_t *)p->k_pages.data;
     a.page = decode_divisor_of(p->page > 0 ? (int)p->page : INT32_MAX);
-    a.box = plan->box, a.table = p->k_pages.stride[0];
+    a.table = p->k_pages.stride[0];
     a.chunks = decode_rows_aligned(&p->k) && decode_rows_aligned(&p->v);
     a.B = (int)p->B, a.T = (int)p->T, a.S = (int)p->S, a.G = (int)p->G;
     a.group = (int)(p->H / p->G), a.rows = (int)p->T * a.group;
-    a.row_blocks = plan->row_blocks;
+    a.by_group = decode_divisor_of(a.group), a.by_row_blocks = decode_divisor_of(plan->row_blocks);
     a.by_parts = decode_divisor_of(plan->parts);
     a.parts = plan->parts, a.cluster = plan->cluster, a.cut = plan->cut;
     a.stay = plan->stay;
@@ -100,12 +112,15 @@ static plx_status decode_map(plx_context *context, CUtensorMap *map, const struc
 {
     int64_t each = t->dtype == PLX_F8E4M3 ? 2 : 1, head = t->shape[3] / each;
     int64_t row = head < 64 ? head : 64, boxes = head / row;
-    const struct tensor_map_axis axes[] = {{row, 1, (int)row},
-                                           {t->shape[1], t->stride[1] / each, keys},
-                                           {boxes, row, (int)boxes},
-                                           {t->shape[2], t->stride[2] / each, heads},
-                                           {t->shape[0], t->stride[0] / each, 1}};
-    return tensor_map_make(context, map, t->data, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, axes);
+    const struct tensor_map_axis of_row = {row, 1, (int)row}, of_boxes = {boxes, row, (int)boxes},
+                                 of_keys = {t->shape[1], t->stride[1] / each, keys},
+                                 of_heads = {t->shape[2], t->stride[2] / each, heads},
+                                 of_blocks = {t->shape[0], t->stride[0] / each, 1};
+    const struct tensor_map_axis single[] = {of_row, of_keys, of_heads, of_blocks};
+    const struct tensor_map_axis several[] = {of_row, of_keys, of_boxes, of_heads, of_blocks};
+    const CUtensorMapL2promotion fetch = CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
+    if (boxes == 1) return tensor_map_make(context, map, t->data, fetch, single);
+    return tensor_map_make(context, map, t->data, fetch, several);
 }
 
 /* ---- The launch ------------------------------------------------------------------------------ */
@@ -145,14 +160,15 @@ static plx_status decode_sm90_launch(plx_context *context, const struct attentio
 }
 
 /* A cache of 16-bit elements, or of 8: the launch for how a plan cuts it. */
-template <class E, bool PROBE, int D, int HEADS, int SIZE, enum decode_way WAY>
+template <class E, bool PROBE, int D, int HEADS, int SIZE, enum decode_way WAY, bool SPLIT = false>
 static plx_status decode_sm90_cut(plx_context *context, const struct attention_problem *p,
                                   const struct decode_plan *plan, char *workspace,
                                   plx_stream stream)
 {
-    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WARPS> narrow;
-    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WIDE_WARPS> wide;
-    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WARPS, DECODE_MOST_DEEP> deep;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WARPS, 1, SPLIT> narrow;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WIDE_WARPS, 1, SPLIT> wide;
+    typedef decode_kind<D, HEADS, SIZE, DECODE_BOXES, WAY, DECODE_WARPS, DECODE_MOST_DEEP, SPLIT>
+        deep;
     if constexpr (HEADS == 1 && SIZE == 2 && (D == 64 || WAY != DECODE_LIST))
         if (plan->deep == DECODE_MOST_DEEP)
             return decode_sm90_launch<E, deep, PROBE>(context, p, plan, workspace, stream);
@@ -167,10 +183,18 @@ static plx_status decode_sm90_boxes(plx_context *context, const struct attention
                                     const struct decode_plan *plan, char *workspace,
                                     plx_stream stream)
 {
+    constexpr bool MAY_SPLIT = HEADS == 1 && DECODE_KEYS(D * SIZE) > DECODE_MIN_BOX;
     bool looks = p->q_lengths.rank > 0 || p->k_lengths.rank > 0 || p->page > 0;
+    bool split = plan->box < DECODE_KEYS(D * HEADS * SIZE);
     auto *launch = decode_sm90_cut<E, PROBE, D, HEADS, SIZE, DECODE_EVEN>;
     if (looks) launch = decode_sm90_cut<E, PROBE, D, HEADS, SIZE, DECODE_EVEN_LOOKS>;
     if (plan->list) launch = decode_sm90_cut<E, PROBE, D, HEADS, SIZE, DECODE_LIST>;
+    if constexpr (MAY_SPLIT) {
+        if (split && !plan->list)
+            launch = decode_sm90_cut<E, PROBE, D, HEADS, SIZE, DECODE_EVEN_LOOKS, true>;
+        if (split && plan->list)
+            launch = decode_sm90_cut<E, PROBE, D, HEADS, SIZE, DECODE_LIST, true>;
+    }
     return launch(context, p, plan, workspace, stream);
 }
 

@@ -26,12 +26,11 @@ struct decode_arguments {
     const int32_t *pages;                              /* [B, table]; NULL: no pages */
     struct decode_divisor page;                        /* keys of a page; no pages: the most */
     int step;                                          /* keys of a unit modulo those */
-    int box;                                           /* keys of a copied box */
     int64_t table;                                     /* stride of the table */
     int chunks; /* keys and values lie on multiples of 16 bytes */
-    int B, T, S, G, group, rows, row_blocks, causal;
+    int B, T, S, G, group, rows, causal;
     int parts, cluster;
-    struct decode_divisor by_parts;
+    struct decode_divisor by_parts, by_group, by_row_blocks;
     struct decode_cut cut; /* these three: of the plan */
     uint32_t stay;         /* and this */
     int64_t window;        /* 0: unlimited */
@@ -252,7 +251,15 @@ struct decode_row {
 template <int HEADS>
 static __device__ __forceinline__ int decode_kv_head(const struct decode_arguments &p)
 {
-    return (p.row_blocks == 1 ? (int)blockIdx.x : (int)blockIdx.x / p.row_blocks) * HEADS;
+    return decode_divide(p.by_row_blocks, (int)blockIdx.x) * HEADS;
+}
+
+/* The block's first row of each of its heads. */
+template <class KIND>
+static __device__ __forceinline__ int decode_first_row(const struct decode_arguments &p)
+{
+    int block = (int)blockIdx.x, head = decode_divide(p.by_row_blocks, block);
+    return (block - head * p.by_row_blocks.divisor) * KIND::BLOCK_ROWS;
 }
 
 /* Row `local` of this block's `head`. */
@@ -260,9 +267,7 @@ template <class KIND>
 static __device__ __forceinline__ struct decode_row decode_row_of(const struct decode_arguments &p,
                                                                   int head, int local)
 {
-    constexpr int ROWS = KIND::BLOCK_ROWS;
-    int first = p.row_blocks == 1 ? 0 : (int)blockIdx.x % p.row_blocks * ROWS;
-    int row = local + first, time = p.T == 1 ? 0 : row / p.group;
+    int row = local + decode_first_row<KIND>(p), time = decode_divide(p.by_group, row);
     return {time, (decode_kv_head<KIND::HEADS>(p) + head) * p.group + row - time * p.group};
 }
 
@@ -271,14 +276,21 @@ template <class KIND>
 static __device__ __forceinline__ int decode_rows_of(const struct decode_arguments &p)
 {
     constexpr int ROWS = KIND::BLOCK_ROWS;
-    if (p.row_blocks == 1) return p.rows;
-    return min(ROWS, p.rows - (int)blockIdx.x % p.row_blocks * ROWS);
+    return min(ROWS, p.rows - decode_first_row<KIND>(p));
 }
 
 /* This lane's row of a layer, among the rows of its head. */
 static __device__ __forceinline__ int decode_own_row(int layer)
 {
     return layer * DECODE_ROWS + threadIdx.x % 32 / 4;
+}
+
+/* The row that it computes: where the block has no such row its last, of which nothing is left. */
+template <class KIND>
+static __device__ __forceinline__ int decode_computed_row(const struct decode_arguments &p,
+                                                          int layer)
+{
+    return min(decode_own_row(layer), decode_rows_of<KIND>(p) - 1);
 }
 
 /* Keys first .. end - 1 that a row sees; none where the row lies behind its length. */
@@ -296,10 +308,9 @@ decode_range_of(const struct decode_arguments &p, const struct decode_lengths &l
     return {(int)max((int64_t)0, first), max(0, end)};
 }
 
-/* What this lane's row of each layer sees; and the same, but all keys where the block has no such
- * row. */
+/* What this lane's row of each layer sees, and what all rows of the block see. */
 template <class KIND> struct decode_sight {
-    struct decode_range own[KIND::DEEP], counted[KIND::DEEP];
+    struct decode_range own[KIND::DEEP], common;
 };
 
 template <class KIND>
@@ -307,30 +318,18 @@ static __device__ __forceinline__ decode_sight<KIND>
 decode_sight_of(const struct decode_arguments &p, const struct decode_lengths &lengths)
 {
     struct decode_sight<KIND> sight;
+    struct decode_range all = {0, INT32_MAX};
 #pragma unroll
     for (int layer = 0; layer < KIND::DEEP; layer++) {
-        int local = decode_own_row(layer);
-        bool counts = local < decode_rows_of<KIND>(p);
-        struct decode_range own =
-            decode_range_of(p, lengths, decode_row_of<KIND>(p, 0, local).time);
+        int row = decode_computed_row<KIND>(p, layer);
+        struct decode_range own = decode_range_of(p, lengths, decode_row_of<KIND>(p, 0, row).time);
         sight.own[layer] = own;
-        sight.counted[layer] = counts ? own : (struct decode_range){0, INT32_MAX};
+        all.first = max(all.first, own.first);
+        all.end = min(all.end, own.end);
     }
+    sight.common = {__reduce_max_sync(0xffffffffu, all.first),
+                    __reduce_min_sync(0xffffffffu, all.end)};
     return sight;
-}
-
-/* What all rows of the block see. */
-template <class KIND>
-static __device__ __forceinline__ struct decode_range
-decode_common_range(const struct decode_sight<KIND> &sight)
-{
-    struct decode_range all = sight.counted[0];
-#pragma unroll
-    for (int layer = 1; layer < KIND::DEEP; layer++) {
-        all.first = max(all.first, sight.counted[layer].first);
-        all.end = min(all.end, sight.counted[layer].end);
-    }
-    return {__reduce_max_sync(0xffffffffu, all.first), __reduce_min_sync(0xffffffffu, all.end)};
 }
 
 #endif

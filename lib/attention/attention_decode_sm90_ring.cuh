@@ -5,8 +5,9 @@
 #include "attention/attention_decode_sm90_tile.cuh"
 #include "cuda/ptx_sm90.cuh"
 
+/* Axes: a row of a box, keys, boxes of a head if it has several, heads, batch or pages. */
 struct decode_maps {
-    CUtensorMap k, v; /* axes: a row of a box, keys, boxes of a head, heads, batch or pages */
+    CUtensorMap k, v;
 };
 
 /* Boxes that are looked up at once, by a lane each; other lanes have something else to know. */
@@ -20,8 +21,9 @@ enum decode_feed { DECODE_BOXES, DECODE_CHUNKS };
  * lengths or pages to be looked up, or a range of the list, which has. */
 enum decode_way { DECODE_EVEN, DECODE_EVEN_LOOKS, DECODE_LIST };
 
+/* SPLIT: pages are no multiples of a tile, which is several boxes then. */
 template <int D_, int HEADS_, int SIZE_, enum decode_feed FEED_, enum decode_way WAY_, int WARPS_,
-          int DEEP_ = 1>
+          int DEEP_ = 1, bool SPLIT_ = false>
 struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_, DEEP_> {
     static constexpr enum decode_feed FEED = FEED_;
     static constexpr bool LIST = WAY_ == DECODE_LIST, LOOKS = WAY_ != DECODE_EVEN;
@@ -37,9 +39,13 @@ struct decode_kind : decode_shape<D_, HEADS_, SIZE_, WARPS_, DEEP_> {
     /* Several blocks may have keys of a pair, and join in clusters. Deep ones of no list have all
      * keys, and no room for what others would bring. */
     static constexpr bool SHARES = LIST || DEEP_ == 1, JOINS = !LIST && DEEP_ == 1;
-    /* Boxes of a tile whose pages are no multiples of it, and of the tiles that are looked up at
-     * once. */
-    static constexpr int BOXED = decode_kind::KEYS / DECODE_MIN_BOX;
+    /* The first values of a tile are loaded ahead of its weights; the longer tiles of 64 channels
+     * gain nothing by it. */
+    static constexpr bool AHEAD = !decode_kind::F8 && D_ == 128;
+    /* Queries may lie anywhere, and not only where two numbers can be loaded at a time. */
+    static constexpr bool ODD = FEED == DECODE_CHUNKS || decode_kind::F8;
+    /* Boxes of a tile, and of the tiles that are looked up at once. */
+    static constexpr int BOXED = SPLIT_ ? decode_kind::KEYS / DECODE_MIN_BOX : 1;
     static constexpr int LOOKED = DECODE_LOOKED / BOXED * BOXED;
 };
 
@@ -52,10 +58,11 @@ struct decode_ring {
 
 /* The tiles to ask for next: `turns` of a segment, the first at `key`, which is row `row` of its
  * page, or of its batch entry. Lane n has the block, that is page or batch entry, of the n-th of
- * LOOKED boxes that follow each other; `place`: the lane that has the next. */
+ * LOOKED boxes that follow each other; `place`: the lane that has the next; `beyond`: this lane's
+ * number less that of the lane that copies. */
 template <class KIND> struct decode_ahead {
     int batch, head, begin, end, key, turns;
-    int row, block, place;
+    int row, block, place, beyond;
     int blocks[KIND::BOXED]; /* of the next tile's boxes */
 };
 
@@ -115,13 +122,17 @@ decode_ahead_enter(const struct decode_arguments &p, struct decode_ahead<KIND> &
     for (int n = 0; n < KIND::BOXED; n++) ahead.blocks[n] = batch;
 }
 
-/* The blocks of the next tile, which lanes have; ahead of the time when they are needed. */
-template <class KIND>
+/* The blocks of the next tile, which lanes have; ahead of the time when they are needed. LATER:
+ * only the lane that copies gets them, and others something else, so that the assembler does not
+ * wait for them here to keep them in uniform registers. */
+template <class KIND, bool LATER>
 static __device__ __forceinline__ void decode_ahead_blocks(struct decode_ahead<KIND> &ahead)
 {
+    int lane = LATER ? ahead.beyond : 0;
 #pragma unroll
     for (int n = 0; n < KIND::BOXED; n++)
-        if (KIND::LOOKS) ahead.blocks[n] = __shfl_sync(0xffffffffu, ahead.block, ahead.place + n);
+        if (KIND::LOOKS)
+            ahead.blocks[n] = __shfl_sync(0xffffffffu, ahead.block, ahead.place + n + lane);
 }
 
 /* The row of a page that comes `step` keys after another one, less than a page. */
@@ -137,8 +148,9 @@ template <class KIND>
 static __device__ __forceinline__ void decode_ahead_look(const struct decode_arguments &p,
                                                          struct decode_ahead<KIND> &ahead)
 {
-    ahead.block = decode_look_up(decode_page_place<KIND>(p, ahead.batch, ahead.key, ahead.end));
     ahead.place = 0;
+    if (!decode_pages<KIND>(p)) return;
+    ahead.block = decode_look_up(decode_page_place<KIND>(p, ahead.batch, ahead.key, ahead.end));
 }
 
 /* To the next tile; in a list perhaps that of the next batch entry, which begins at *next. MORE:
@@ -151,9 +163,9 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
     ahead.key += KIND::UNIT;
     if (!KIND::LIST || --ahead.turns > 0) {
         ahead.row = decode_row_after<KIND>(p, ahead.row, KIND::LOOKS ? p.step : KIND::UNIT);
-        if (decode_pages<KIND>(p)) ahead.place += KIND::BOXED;
+        if (KIND::LOOKS) ahead.place += KIND::BOXED;
         if (MORE && ahead.place == KIND::LOOKED) decode_ahead_look<KIND>(p, ahead);
-        decode_ahead_blocks<KIND>(ahead);
+        decode_ahead_blocks<KIND, MORE>(ahead);
         return;
     }
     struct decode_cursor at = *next;
@@ -164,8 +176,8 @@ static __device__ __forceinline__ void decode_ahead_step(const struct decode_arg
     struct decode_segment segment =
         decode_segment_of<KIND>(p, at, decode_lengths_of<KIND>(p, at.batch));
     decode_ahead_enter<KIND>(p, ahead, at.batch, segment);
-    if (decode_pages<KIND>(p)) decode_ahead_look<KIND>(p, ahead);
-    decode_ahead_blocks<KIND>(ahead);
+    decode_ahead_look<KIND>(p, ahead);
+    decode_ahead_blocks<KIND, MORE>(ahead);
     decode_next(segment, at);
     __syncwarp();
     *next = at;
@@ -182,19 +194,19 @@ static __device__ __forceinline__ uint64_t decode_policy(const struct decode_arg
 }
 
 /* A box of keys and one of values, the first of which is row `row` of its block; by one lane. */
+template <class KIND>
 static __device__ __forceinline__ void decode_copy(const struct decode_maps &maps, int head,
                                                    int block, int row, uint32_t target,
                                                    uint32_t full, uint64_t policy)
 {
-    tma_load(target, &maps.k, 0, row, 0, head, block, full, policy);
-    tma_load(target + DECODE_TILE_BYTES / 2, &maps.v, 0, row, 0, head, block, full, policy);
-}
-
-/* True where a tile is one box, and not several that may lie in different pages. */
-template <class KIND>
-static __device__ __forceinline__ bool decode_one_box(const struct decode_arguments &p)
-{
-    return KIND::BOXED == 1 || p.box == KIND::KEYS;
+    uint32_t values = target + DECODE_TILE_BYTES / 2;
+    if (KIND::BOXES == KIND::HEADS) {
+        tma_load(target, &maps.k, 0, row, head, block, full, policy);
+        tma_load(values, &maps.v, 0, row, head, block, full, policy);
+    } else {
+        tma_load(target, &maps.k, 0, row, 0, head, block, full, policy);
+        tma_load(values, &maps.v, 0, row, 0, head, block, full, policy);
+    }
 }
 
 /* Copies a tile, whose barrier has been told of it; by one lane. */
@@ -206,13 +218,11 @@ decode_copy_tile(const struct decode_arguments &p, const struct decode_maps &map
     constexpr int BOX = DECODE_MIN_BOX;
     uint64_t policy = decode_policy<KIND>(p, ahead.key);
     int row = ahead.row;
-    decode_copy(maps, ahead.head, ahead.blocks[0], row, tile, full, policy);
-    if (decode_one_box<KIND>(p)) return;
 #pragma unroll
-    for (int n = 1; n < KIND::BOXED; n++) {
-        row = decode_row_after<KIND>(p, row, BOX);
-        decode_copy(maps, ahead.head, ahead.blocks[n], row, tile + n * BOX * KIND::PITCH, full,
-                    policy);
+    for (int n = 0; n < KIND::BOXED; n++) {
+        if (n > 0) row = decode_row_after<KIND>(p, row, BOX);
+        decode_copy<KIND>(maps, ahead.head, ahead.blocks[n], row, tile + n * BOX * KIND::PITCH,
+                          full, policy);
     }
 }
 

@@ -55,22 +55,43 @@ static __device__ __forceinline__ uint32_t decode_chunk(uint32_t boxes, int row,
     return (place ^ even % CHUNKS * 16) + even / CHUNKS * SHAPE::BOX;
 }
 
-/* q: [q; r] as left operands of D / 16 products. */
+/* Where this lane reads its first row of a tile's keys, and of its values, from where they begin.
+ * Found once and kept: the assembler would find it again for every tile, when that has come. */
+struct decode_lane {
+    int keys, values;
+};
+
+template <class SHAPE> static __device__ __forceinline__ struct decode_lane decode_lane_of()
+{
+    int lane = threadIdx.x % 32;
+    struct decode_lane own = {
+        (int)decode_chunk<SHAPE>(0, lane / 16 * 8 + lane % 8, 0, lane / 8 % 2),
+        (int)decode_chunk<SHAPE>(0, lane % 16, 0, lane / 16)};
+    computed_here(own.keys), computed_here(own.values);
+    return own;
+}
+
+/* Address of chunk `even` more of a row, a multiple of 8 further down. */
+template <class SHAPE>
+static __device__ __forceinline__ uint32_t decode_chunk_from(uint32_t first, int rows, int even)
+{
+    constexpr int CHUNKS = SHAPE::PITCH / 16;
+    return (first + rows * SHAPE::PITCH ^ even % CHUNKS * 16) + even / CHUNKS * SHAPE::BOX;
+}
+
+/* first: of this lane; q: [q; r] as left operands of D / 16 products. */
 template <class E, class SHAPE>
-static __device__ __forceinline__ void decode_multiply_keys(uint32_t tile,
+static __device__ __forceinline__ void decode_multiply_keys(uint32_t first,
                                                             const uint32_t (&q)[SHAPE::D / 16][4],
                                                             struct decode_scores<SHAPE> &x)
 {
-    int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < SHAPE::KEYS / 8; n += 2) {
         float c[2][2][4] = {}; /* two chains a half: shorter waits, and shorter sums */
 #pragma unroll
         for (int i = 0; i < SHAPE::D / 16; i++) {
             uint32_t k[4];
-            load_matrices(
-                decode_chunk<SHAPE>(tile, 8 * n + lane / 16 * 8 + lane % 8, 2 * i, lane / 8 % 2),
-                k);
+            load_matrices(decode_chunk_from<SHAPE>(first, 8 * n, 2 * i), k);
             E::multiply(c[0][i % 2], q[i], k[0], k[1]);
             E::multiply(c[1][i % 2], q[i], k[2], k[3]);
         }
@@ -145,9 +166,8 @@ static __device__ __forceinline__ void decode_weigh(struct decode_scores<SHAPE> 
     bool fresh = state.maximum == -INFINITY;
 #pragma unroll
     for (int n = 0; n < N; n++) tile = fmaxf(tile, fmaxf(x.s[n][0] * scale, x.s[n][1] * scale));
-    tile = quad_max(tile);
     bool raise = __any_sync(0xffffffffu, tile > state.maximum + DECODE_SLACK);
-    if (raise) decode_raise<SHAPE::D>(sums, tile, __any_sync(0xffffffffu, !fresh));
+    if (raise) decode_raise<SHAPE::D>(sums, quad_max(tile), __any_sync(0xffffffffu, !fresh));
     /* A row that has seen no key yet: all weights 0, or NaN where a score is. */
     float maximum = state.maximum == -INFINITY ? 0.0f : state.maximum;
 #pragma unroll
@@ -191,14 +211,28 @@ static __device__ __forceinline__ void decode_split(const float (&w)[2], const f
     low[2 * n + 1] = E::pack(a - E::low(high[2 * n + 1]), b - E::high(high[2 * n + 1]));
 }
 
-/* Adds the values under their weights; values: the first box. High parts of eight columns before
- * low ones, so that no product waits for the one before it. */
-template <class E, class SHAPE, bool PROBE>
-static __device__ __forceinline__ void decode_multiply_values(uint32_t values,
-                                                              const struct decode_scores<SHAPE> &x,
-                                                              struct decode_sums<SHAPE::D> &sums)
+/* 16 keys of 64 channels of the values as right operands. */
+struct decode_values {
+    uint32_t of[4][4];
+};
+
+template <class SHAPE>
+static __device__ __forceinline__ void decode_load_values(uint32_t first, int key, int channel,
+                                                          struct decode_values &v)
 {
-    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        load_matrices_transposed(decode_chunk_from<SHAPE>(first, key, channel / 8 + 2 * i),
+                                 v.of[i]);
+}
+
+/* Adds the values under their weights; first: of this lane, v: what is there. High parts of eight
+ * columns before low ones, so that no product waits for the one before it. */
+template <class E, class SHAPE, bool PROBE>
+static __device__ __forceinline__ void
+decode_multiply_values(uint32_t first, struct decode_values v, const struct decode_scores<SHAPE> &x,
+                       struct decode_sums<SHAPE::D> &sums)
+{
 #pragma unroll
     for (int n = 0; n < SHAPE::KEYS / 8; n += 2) {
         uint32_t high[4], low[4];
@@ -206,18 +240,16 @@ static __device__ __forceinline__ void decode_multiply_values(uint32_t values,
         decode_split<E, PROBE>(x.s[n + 1], x.u[n + 1], high, low, 1);
 #pragma unroll
         for (int j = 0; j < SHAPE::D / 8; j += 8) {
-            uint32_t v[4][4];
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                load_matrices_transposed(
-                    decode_chunk<SHAPE>(values, 8 * n + lane % 16, j + 2 * i, lane / 16), v[i]);
+            if (!SHAPE::AHEAD || n + j > 0) decode_load_values<SHAPE>(first, 8 * n, 8 * j, v);
 #pragma unroll
             for (int i = 0; i < 8; i++)
-                E::multiply(sums.a[j + i], high, v[i / 2][i % 2 * 2], v[i / 2][i % 2 * 2 + 1]);
+                E::multiply(sums.a[j + i], high, v.of[i / 2][i % 2 * 2],
+                            v.of[i / 2][i % 2 * 2 + 1]);
             if (PROBE)
 #pragma unroll
                 for (int i = 0; i < 8; i++)
-                    E::multiply(sums.a[j + i], low, v[i / 2][i % 2 * 2], v[i / 2][i % 2 * 2 + 1]);
+                    E::multiply(sums.a[j + i], low, v.of[i / 2][i % 2 * 2],
+                                v.of[i / 2][i % 2 * 2 + 1]);
         }
     }
 }
