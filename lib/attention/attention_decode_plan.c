@@ -12,8 +12,10 @@ enum {
     DECODE_PLACED = 2,         /* units of a part that it has whatever the length */
     DECODE_TURNS = 4,          /* tiles of a warp, where more blocks would pay */
     DECODE_LONG = 256,         /* tiles of a block that other blocks should not wait for */
-    DECODE_LARGE = 64 << 20,   /* bytes of keys and values that do not fit the L2 cache */
-    DECODE_STAY = 18 << 20,    /* bytes of them that it keeps from one launch to the next */
+    DECODE_FULL = 30 << 20,    /* bytes of keys and values that the L2 cache cannot keep, and how */
+    DECODE_KEEP = 24 << 20,    /* many of them it does from one launch to the next; */
+    DECODE_LARGE = 64 << 20,   /* bytes that are too many to begin with, */
+    DECODE_STAY = 18 << 20,    /* and how many of those */
     DECODE_SEVERAL = 8,        /* pairs whose blocks need not join in clusters first */
     DECODE_TWO_KEYS = 1 << 19, /* keys of all heads where two heads a block begin to pay, where */
     DECODE_TWO_FEW = 1 << 21,  /* there are many heads, and where there are few; */
@@ -98,16 +100,20 @@ static struct decode_share decode_share_large(int64_t pairs, bool narrow, int64_
 
 /* One cluster for all keys of a pair: as many blocks as fill half of the chip and leave the other
  * half to the next launch, or two where there are more pairs than that. Blocks are of eight warps
- * where four would have too many tiles each; parts is 0 where eight would, too. */
+ * where four would have too many tiles each, which is later where clusters of eight would be in the
+ * way of the next launch's, as each of their blocks takes a multiprocessor. parts is 0 where eight
+ * would have too many, too. */
 static struct decode_share decode_share_joined(int64_t pairs, int64_t tiles)
 {
     bool few = 2 * pairs <= DECODE_HALF, two = 4 * pairs > DECODE_HALF;
     struct decode_share share = {DECODE_WARPS, 0, 0};
     int parts = few ? decode_power(decode_least(DECODE_HALF / pairs, 1 << DECODE_MAX_CLUSTER)) : 2;
-    int turns = two ? DECODE_TURNS / 2 : DECODE_TURNS;
-    if (few && tiles > turns * parts * DECODE_WARPS) share.warps = DECODE_WIDE_WARPS;
+    bool crowded = 4 * pairs * parts > 3 * DECODE_HALF;
+    int turns = two ? DECODE_TURNS / 2 : crowded ? 2 * DECODE_TURNS : DECODE_TURNS;
+    bool wide = few && tiles > turns * parts * DECODE_WARPS;
+    if (wide) share.warps = DECODE_WIDE_WARPS;
     int64_t units = (tiles + share.warps - 1) / share.warps;
-    if (pairs > DECODE_HALF || (few && units > DECODE_TURNS * parts)) return share;
+    if (pairs > DECODE_HALF || (wide && units > DECODE_TURNS * parts)) return share;
     share.parts = parts;
     while (share.parts / 2 >= units) share.parts /= 2;
     while (1 << share.cluster < share.parts) share.cluster++;
@@ -135,19 +141,18 @@ static struct decode_share decode_share_single(int64_t units)
     return (struct decode_share){wide ? DECODE_WIDE_WARPS : DECODE_WARPS, DECODE_HALF, 3};
 }
 
-/* keys: of a tile; narrow: four warps a block if the cache is large; bytes: of keys and values. */
-static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, int keys, bool narrow,
-                                           int64_t bytes)
+/* narrow: four warps a block if the cache is large; bytes: of keys and values. */
+static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, bool narrow, int64_t bytes)
 {
     int64_t units = (tiles + DECODE_WARPS - 1) / DECODE_WARPS;
     int64_t wide = (tiles + DECODE_WIDE_WARPS - 1) / DECODE_WIDE_WARPS;
     bool few = 2 * pairs <= DECODE_HALF; /* that a block of four warps leaves the chip idle */
     if (pairs > DECODE_CHIP || units == 1 || (units == 2 && !few) ||
-        (units <= DECODE_TURNS && pairs > DECODE_HALF))
+        (units <= 2 * DECODE_TURNS && pairs > DECODE_HALF))
         return (struct decode_share){DECODE_WARPS, 1, 0};
     if (bytes >= DECODE_LARGE && pairs >= DECODE_SEVERAL)
         return decode_share_large(pairs, narrow, bytes);
-    if (units == 2 && keys > DECODE_MIN_BOX) return decode_share_wide(pairs, wide);
+    if (units == 2 || (wide == 2 && !few)) return (struct decode_share){DECODE_WIDE_WARPS, 1, 0};
     if (pairs == 1 && units > DECODE_HALF) return decode_share_single(units);
     struct decode_share share = decode_share_joined(pairs, tiles);
     return share.parts > 0 ? share : decode_share_wide(pairs, wide);
@@ -241,13 +246,14 @@ static bool decode_is_deep(const struct attention_problem *p)
     return blocks >= (sets == 2 ? DECODE_DEEP_FEW : DECODE_DEEP_MANY);
 }
 
-/* Of a cache that does not fit the L2 cache, which would drop every line before it is read again,
- * some tiles are read to stay there and the others to pass through; but where several blocks of
- * rows read a tile one after another, all of them stay. */
+/* Of a cache that does not fit the L2 cache, which would drop most lines before they are read
+ * again, some tiles are read to stay there and the others to pass through; but where several blocks
+ * of rows read a tile one after another, all of them stay. */
 static uint32_t decode_stay(int64_t bytes, int64_t row_blocks)
 {
-    if (bytes < DECODE_LARGE || row_blocks > 1) return UINT32_MAX;
-    return (uint32_t)(UINT32_MAX / (double)bytes * DECODE_STAY);
+    if (bytes < DECODE_FULL || row_blocks > 1) return UINT32_MAX;
+    int stay = bytes < DECODE_LARGE ? DECODE_KEEP : DECODE_STAY;
+    return (uint32_t)(UINT32_MAX / (double)bytes * stay);
 }
 
 struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxes)
@@ -267,7 +273,7 @@ struct decode_plan decode_plan_make(const struct attention_problem *p, bool boxe
     int64_t size = 2 * p->B * p->G * p->S * decode_bytes(p, 1);
     struct decode_share share = {DECODE_WARPS, 1, 0};
     bool narrow = plan.heads == 2 || decode_is_slow(p, p->B * pairs, size);
-    if (deep == 1) share = decode_share_of(p->B * pairs, tiles, keys, narrow, size);
+    if (deep == 1) share = decode_share_of(p->B * pairs, tiles, narrow, size);
     bool lopsided = deep == 1 && plan.heads == 1 && decode_is_lopsided(p, p->B * pairs, size);
     plan.list = plan.box == 0 || lopsided || decode_is_uneven(p->B * pairs) ||
                 decode_is_ragged(p, tiles, share.parts);
