@@ -2,7 +2,7 @@
  *
  * Whatever the shape, a plan must be one that the hardware can launch, and its parts must cover
  * every unit of every sequence once; for the shapes that were measured it must be the fastest that
- * was found (parallax/NOTES.md, "Hopper decode"). */
+ * was found (parallax/NOTES-decode.md). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -31,7 +31,7 @@ static struct decode_plan plan_of(int64_t B, int64_t H, int64_t G, int64_t S, in
     return decode_plan_make(&p, true);
 }
 
-/* On an H100 and an H200: parallax/NOTES.md, "Hopper decode". */
+/* On an H100 and an H200: parallax/NOTES-decode.md. */
 static void measured_shapes_get_the_fastest_plan(void **state)
 {
     (void)state;
@@ -128,7 +128,7 @@ static void a_short_sequence_is_cut_whatever_its_length(void **state)
     assert_int_equal(decode_plan_make(&p, true).cut.each, 0);
 }
 
-/* Of f8e4m3, where bf16 has blocks of eight warps: parallax/NOTES.md. */
+/* Of f8e4m3, where bf16 has blocks of eight warps: parallax/NOTES-decode.md. */
 static void some_pairs_of_f8_get_narrow_blocks(void **state)
 {
     (void)state;
