@@ -152,7 +152,8 @@ static struct decode_share decode_share_of(int64_t pairs, int64_t tiles, bool na
         return (struct decode_share){DECODE_WARPS, 1, 0};
     if (bytes >= DECODE_LARGE && pairs >= DECODE_SEVERAL)
         return decode_share_large(pairs, narrow, bytes);
-    if (units == 2 || (wide == 2 && !few)) return (struct decode_share){DECODE_WIDE_WARPS, 1, 0};
+    bool short_ones = units == 2 || (wide == 2 && !few); /* a tile a warp, or two of many pairs */
+    if (short_ones) return (struct decode_share){DECODE_WIDE_WARPS, 1, 0};
     if (pairs == 1 && units > DECODE_HALF) return decode_share_single(units);
     struct decode_share share = decode_share_joined(pairs, tiles);
     return share.parts > 0 ? share : decode_share_wide(pairs, wide);
