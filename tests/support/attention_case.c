@@ -179,6 +179,13 @@ static void fill_arguments(struct call_memory *m)
                                            t[CASE_DQ].view, t[CASE_DK].view,  t[CASE_DV].view};
 }
 
+static enum view_kind view_of(const struct attention_case *c, enum case_tensor tensor)
+{
+    const bool key = tensor == CASE_K || tensor == CASE_V;
+    if (c->view != VIEW_ODD_QUERIES) return c->view;
+    return key ? VIEW_ALIGNED : VIEW_DENSE;
+}
+
 static void prepare(const struct attention_case *c, const struct case_call *call,
                     const struct case_data *data, struct call_memory *m)
 {
@@ -196,8 +203,8 @@ static void prepare(const struct attention_case *c, const struct case_call *call
         }
         if (!case_uses(call->mechanism, call->pass, tensor)) continue;
         if (call->bare && statistic && call->pass != PLX_BACKWARD) continue;
-        m->tensors[n] =
-            test_tensor_create(case_dtype(c, call, tensor), c->view, data->ranks[n], shape);
+        m->tensors[n] = test_tensor_create(case_dtype(c, call, tensor), view_of(c, tensor),
+                                           data->ranks[n], shape);
         m->tensors[n].view.device = call->device;
         if (!case_writes(call->mechanism, call->pass, tensor))
             test_tensor_write(&m->tensors[n], m->written[n]);

@@ -65,6 +65,12 @@ const struct attention_case attention_cases[] = {
     {"padded_odd", 1, 35, 50, 2, 1, 60, .view = VIEW_PADDED},
     {"head_major", 2, 66, 66, 4, 2, 64, .causal = true, .view = VIEW_HEAD_MAJOR},
     {"left_padded", 2, 66, 70, 4, 2, 60, .causal = true, .view = VIEW_LEFT_PADDED},
+    {"odd_queries", 2, 4, 300, 8, 4, 64, .causal = true, .view = VIEW_ODD_QUERIES},
+    {"odd_queries_page", 3, 1, 300, 8, 2, 128, .causal = true, .k_lengths = cache_k, .page = 16,
+     .view = VIEW_ODD_QUERIES},
+    {"odd_queries_f8", 2, 3, 300, 6, 2, 128, .causal = true, .f8 = true, .view = VIEW_ODD_QUERIES},
+    {"odd_queries_f8_page", 3, 2, 300, 8, 4, 64, .causal = true, .k_lengths = cache_k, .page = 64,
+     .f8 = true, .view = VIEW_ODD_QUERIES},
     {"wide", 2, 66, 66, 4, 2, 64, .causal = true, .wide = true},
     {"wide_padded", 1, 40, 70, 2, 1, 80, .wide = true, .view = VIEW_PADDED},
     /* Layouts. */

@@ -28,11 +28,12 @@ bool guarded_zones_intact(const struct guarded *memory);
 /* How the elements of a view lie in memory. */
 enum view_kind {
     VIEW_DENSE,
-    VIEW_PADDED,     /* a gap behind every row, as in a slice of a fused projection */
-    VIEW_HEAD_MAJOR, /* [B,H,T,D] seen as [B,T,H,D]; other ranks are dense */
-    VIEW_ALIGNED,    /* dense, on an address that is a multiple of 64 */
-    VIEW_SLICED,     /* on such an address, with gaps that keep rows on multiples of 16 bytes */
-    VIEW_LEFT_PADDED /* the last T of T + 5 rows of every batch entry; other ranks are dense */
+    VIEW_PADDED,      /* a gap behind every row, as in a slice of a fused projection */
+    VIEW_HEAD_MAJOR,  /* [B,H,T,D] seen as [B,T,H,D]; other ranks are dense */
+    VIEW_ALIGNED,     /* dense, on an address that is a multiple of 64 */
+    VIEW_SLICED,      /* on such an address, with gaps that keep rows on multiples of 16 bytes */
+    VIEW_LEFT_PADDED, /* the last T of T + 5 rows of every batch entry; other ranks are dense */
+    VIEW_ODD_QUERIES  /* of a case: keys and values aligned, all else dense on an odd address */
 };
 
 /* A view together with its memory; elements not yet written are NaN (-1 for i32). */
