@@ -11,8 +11,7 @@
  *
  * Either way the same blocks of all pairs walk through the same keys, side by side: heads of a key
  * are neighbours in memory. Lengths are read on the device, which uses the functions below; the
- * plan knows only the capacity S. The numbers were measured; see
- * parallax/NOTES-decode.md. */
+ * plan knows only the capacity S. The numbers were measured; see parallax/NOTES-decode.md. */
 #ifndef PLX_ATTENTION_DECODE_PLAN_H
 #define PLX_ATTENTION_DECODE_PLAN_H
 

@@ -58,6 +58,18 @@ decode_work_ask(const struct decode_arguments &p, const struct decode_maps &maps
     decode_queries_ready<E, KIND, PROBE>(q);
 }
 
+/* And sums it up. */
+template <class E, class KIND, bool PROBE>
+static __device__ __forceinline__ void
+decode_work_sum(const struct decode_arguments &p, const struct decode_maps &maps,
+                const struct decode_operands<KIND> &q, struct decode_ring &ring,
+                struct decode_work<KIND> &work)
+{
+    if (!work.start.idle)
+        decode_walk<E, KIND, PROBE>(p, maps, work.start.segment, work.start.sight, q, ring,
+                                    work.ahead, NULL, work.sums);
+}
+
 /* All of it once more, from facts that do not change any more. It is not a loop around the work:
  * then nothing of that would be constant, and less of it in uniform registers. */
 template <class E, class KIND, bool PROBE>
@@ -70,9 +82,7 @@ decode_work_again(const struct decode_arguments &p, const struct decode_maps &ma
     ring.asked = ring.stage = 0; /* all that was asked for has come */
     decode_work_begin<KIND>(p, decode_read_early<KIND>(p), ring, work);
     decode_work_ask<E, KIND, PROBE>(p, maps, ring, settled, work, q);
-    if (work.start.idle) return;
-    decode_walk<E, KIND, PROBE>(p, maps, work.start.segment, work.start.sight, q, ring, work.ahead,
-                                NULL, work.sums);
+    decode_work_sum<E, KIND, PROBE>(p, maps, q, ring, work);
 }
 
 /* The whole part. What was asked for by a guess and found wrong behind the last tile is summed
@@ -94,9 +104,7 @@ decode_even(const struct decode_arguments &p, const struct decode_maps &maps,
     decode_work_ask<E, KIND, PROBE>(p, maps, ring, guess, work, q);
     bool meets = KIND::SHARES && p.parts >> p.cluster > 1; /* with others, in the workspace */
     if (meets && threadIdx.x == 0) seen = counter_look(decode_counter(p, batch));
-    if (!work.start.idle)
-        decode_walk<E, KIND, PROBE>(p, maps, work.start.segment, work.start.sight, q, ring,
-                                    work.ahead, NULL, work.sums);
+    decode_work_sum<E, KIND, PROBE>(p, maps, q, ring, work);
     if (!decode_holds<KIND>(guess)) decode_work_again<E, KIND, PROBE>(p, maps, ring, work);
     if (work.start.idle) return;
     decode_finish<E, KIND, PROBE>(p, batch, work.start.parts, seen, shared, work.sums);
@@ -138,16 +146,18 @@ decode_list_run(const struct decode_arguments &p, const struct decode_maps &maps
     }
 }
 
+/* The whole range, begun anew if it is not where it was guessed to be. */
 template <class E, class KIND, bool PROBE>
 static __device__ __forceinline__ void
 decode_list(const struct decode_arguments &p, const struct decode_maps &maps,
-            struct decode_shared<KIND> *shared, struct decode_ring &ring)
+            struct decode_shared<KIND> *shared, const struct decode_early &early,
+            struct decode_ring &ring)
 {
     struct decode_cursor *next = &shared->next[threadIdx.x / 32];
     /* Chunks are copied from wherever a page is said to be, so that must be true. */
     if (KIND::FEED == DECODE_CHUNKS) dependency_wait();
     for (;;) {
-        struct decode_start<KIND> start = decode_start_of<KIND>(p, decode_read_early<KIND>(p));
+        struct decode_start<KIND> start = decode_start_of<KIND>(p, early);
         struct decode_guess guess = {KIND::GUESSES, start.facts, start.facts};
         struct decode_operands<KIND> q;
         struct decode_ahead<KIND> ahead;
@@ -217,7 +227,7 @@ __global__ void __launch_bounds__(KIND::THREADS, KIND::BLOCKS)
     if (KIND::JOINS) decode_cluster_begin<KIND>(p, &shared->brought);
     if (KIND::JOINS && p.cluster > 0) cluster_wait();
     if constexpr (KIND::LIST)
-        decode_list<E, KIND, PROBE>(p, maps, shared, ring);
+        decode_list<E, KIND, PROBE>(p, maps, shared, early, ring);
     else
         decode_even<E, KIND, PROBE>(p, maps, shared, early, ring);
 }

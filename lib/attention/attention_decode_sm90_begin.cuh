@@ -9,8 +9,7 @@
 
 /* ---- Queries --------------------------------------------------------------------------------- */
 
-/* A row of q (which = 0) or r (which = 1), from this lane's first channel on, into left operands.
- */
+/* A row of q (which = 0) or r (1), from this lane's first channel on, into left operands. */
 template <int D, bool ALIGNED>
 static __device__ __forceinline__ void decode_query(const uint16_t *from, int which,
                                                     uint32_t (&operands)[D / 16][4])

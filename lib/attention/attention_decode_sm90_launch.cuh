@@ -11,21 +11,22 @@
 
 #include <string.h>
 
-/* True where two numbers of a row can be loaded at a time. */
-static bool decode_rows_even(const struct plx_tensor *tensor)
+/* True where all rows of 16-bit elements begin at multiples of so many bytes. */
+static bool decode_rows_lie_on(const struct plx_tensor *tensor, int bytes)
 {
-    bool even = (uintptr_t)tensor->data % 4 == 0;
+    bool all = (uintptr_t)tensor->data % (uintptr_t)bytes == 0;
     for (int axis = 0; axis < 3; axis++)
-        even = even && (tensor->shape[axis] <= 1 || tensor->stride[axis] % 2 == 0);
-    return even;
+        all = all && (tensor->shape[axis] <= 1 || tensor->stride[axis] * 2 % bytes == 0);
+    return all;
 }
 
-/* True where boxes can be copied, and the kernels that do can read the queries: those of f8e4m3
- * tiles read any, since no others bring such tiles. */
+/* True where boxes can be copied, and the kernels that do can read the queries, two numbers at a
+ * time: those of f8e4m3 tiles read any, since no others bring such tiles. */
 static bool decode_aligned(const struct attention_problem *p)
 {
     if (((uintptr_t)p->k.data | (uintptr_t)p->v.data) % 16 != 0) return false;
-    return p->kv_dtype == PLX_F8E4M3 || (decode_rows_even(&p->q) && decode_rows_even(&p->r));
+    return p->kv_dtype == PLX_F8E4M3 ||
+           (decode_rows_lie_on(&p->q, 4) && decode_rows_lie_on(&p->r, 4));
 }
 
 /* Only copies of boxes bring f8e4m3 tiles. */
@@ -67,12 +68,6 @@ static struct decode_view decode_view_of(const struct plx_tensor *tensor)
     return view;
 }
 
-static bool decode_rows_aligned(const struct plx_tensor *tensor)
-{
-    return (uintptr_t)tensor->data % 16 == 0 && tensor->stride[0] % 8 == 0 &&
-           tensor->stride[1] % 8 == 0 && tensor->stride[2] % 8 == 0;
-}
-
 static struct decode_arguments decode_arguments_of(const struct attention_problem *p,
                                                    const struct decode_plan *plan, char *workspace)
 {
@@ -86,7 +81,7 @@ static struct decode_arguments decode_arguments_of(const struct attention_proble
     a.pages = (const int32_t *)p->k_pages.data;
     a.page = decode_divisor_of(p->page > 0 ? (int)p->page : INT32_MAX);
     a.table = p->k_pages.stride[0];
-    a.chunks = decode_rows_aligned(&p->k) && decode_rows_aligned(&p->v);
+    a.chunks = decode_rows_lie_on(&p->k, 16) && decode_rows_lie_on(&p->v, 16);
     a.B = (int)p->B, a.T = (int)p->T, a.S = (int)p->S, a.G = (int)p->G;
     a.group = (int)(p->H / p->G), a.rows = (int)p->T * a.group;
     a.by_group = decode_divisor_of(a.group), a.by_row_blocks = decode_divisor_of(plan->row_blocks);

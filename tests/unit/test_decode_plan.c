@@ -312,7 +312,6 @@ static void pages_are_found_by_a_product(void **state)
     }
 }
 
-/* Whatever the cache, about as many bytes stay as the second cache holds beside its other lines. */
 /* Of 32 sequences of 8 heads of 128 channels. */
 static void check_stay(int64_t S, double least, double most)
 {
@@ -324,6 +323,7 @@ static void check_stay(int64_t S, double least, double most)
     assert_true(decode_plan_make(&p, true).stay == decode_plan_make(&p, false).stay);
 }
 
+/* Whatever the cache, about as many bytes stay as the second cache holds beside its other lines. */
 static void a_share_of_a_large_cache_stays(void **state)
 {
     (void)state;
